@@ -1,1 +1,12 @@
-//! placeholder
+//! The node: `sources > tables > desired > diff > apply > kernel`, and the pods.
+//!
+//! Data flows one way through the modules in that order. Only [`kernel`] talks to the kernel; [`desired`] and the diff in
+//! [`reconcile`] are pure. Start reading at [`wiring`].
+
+pub mod config;
+pub mod desired;
+pub mod kernel;
+pub mod reconcile;
+pub mod sources;
+pub mod tables;
+pub mod wiring;

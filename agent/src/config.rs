@@ -1,0 +1,94 @@
+//! The command line of the agent, parsed into types.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ipnetwork::IpNetwork;
+
+/// The node of a Hawser cluster: dataplane, pod network and pods.
+#[derive(Debug, Parser)]
+#[command(name = "hawser-agent", version)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands of the agent.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the node in the foreground until SIGTERM.
+    Run(Box<Run>),
+}
+
+/// Whether the agent runs the pods of its node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Pods {
+    /// The agent runs pods over CRI.
+    On,
+    /// A kubelet runs them; the agent only provides the network.
+    Off,
+}
+
+/// Flags of `hawser-agent run`.
+#[derive(Debug, Clone, Args)]
+pub struct Run {
+    /// Name of this node's Node object.
+    #[arg(long, env = "NODE_NAME")]
+    pub node_name: String,
+    /// Credentials for the API server.
+    #[arg(long)]
+    pub kubeconfig: PathBuf,
+    /// Addresses of this node, at most one per family.
+    #[arg(long, required = true, value_delimiter = ',')]
+    pub node_ip: Vec<IpAddr>,
+    /// Whether to run this node's pods.
+    #[arg(long, value_enum, default_value = "on")]
+    pub pods: Pods,
+    /// Container runtime endpoint.
+    #[arg(long, default_value = "unix:///run/containerd/containerd.sock")]
+    pub cri_endpoint: String,
+    /// What survives a restart of the machine: address journal, CNI spool, volumes, logs.
+    #[arg(long, default_value = "/var/lib/hawser/agent")]
+    pub state_dir: PathBuf,
+    /// Sockets: `cni.sock`, `admin.sock`.
+    #[arg(long, default_value = "/run/hawser")]
+    pub run_dir: PathBuf,
+    /// Folder on a bpffs where programs, maps and links are pinned.
+    #[arg(long, default_value = "/sys/fs/bpf/hawser")]
+    pub bpffs: PathBuf,
+    /// cgroup2 folder whose processes are clients of services; default: the cgroup2 mount.
+    #[arg(long)]
+    pub cgroup_root: Option<PathBuf>,
+    /// cgroup under which pods are placed.
+    #[arg(long, default_value = "kubepods")]
+    pub cgroup_parent: String,
+    /// Where to install the CNI plugin; not given, it is not installed.
+    #[arg(long)]
+    pub cni_bin_dir: Option<PathBuf>,
+    /// Where to install the CNI configuration; not given, it is not installed.
+    #[arg(long)]
+    pub cni_conf_dir: Option<PathBuf>,
+    /// Devices towards other nodes and the outside; default: those that hold a node address.
+    #[arg(long, value_delimiter = ',')]
+    pub uplink: Vec<String>,
+    /// Where the kubelet API (logs, exec, port-forward) listens.
+    #[arg(long, default_value = "0.0.0.0:10250")]
+    pub kubelet_address: SocketAddr,
+    /// Serving certificate of the kubelet API.
+    #[arg(long)]
+    pub kubelet_cert: Option<PathBuf>,
+    /// Key of the serving certificate.
+    #[arg(long)]
+    pub kubelet_key: Option<PathBuf>,
+    /// CA that signs the certificates of the kubelet API's clients.
+    #[arg(long)]
+    pub client_ca: Option<PathBuf>,
+    /// Prefixes of all pods of the cluster: not masqueraded.
+    #[arg(long, value_delimiter = ',', default_value = "10.244.0.0/16,fd00:244::/48")]
+    pub cluster_cidr: Vec<IpNetwork>,
+    /// Prefixes of the cluster's service addresses, at most one per family.
+    #[arg(long, value_delimiter = ',', default_value = "10.96.0.0/16,fd00:96::/112")]
+    pub service_cidr: Vec<IpNetwork>,
+}

@@ -1,0 +1,1 @@
+//! What should be in the kernel, computed from the tables; pure.

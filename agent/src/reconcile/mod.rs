@@ -1,0 +1,1 @@
+//! Brings the kernel from what is to what should be.

@@ -1,0 +1,1 @@
+//! Where rows come from: the API server, CNI, the links of this machine.

@@ -1,0 +1,231 @@
+//! What the sources know, as rows: the one place between the outside world and `desired`.
+//!
+//! A source writes rows and says once when it has seen everything ([`Tables::synced`]); until then nothing of its kind is
+//! removed from the kernel, so that a restart, or an API server that is away, takes nothing down.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnetwork::IpNetwork;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use tokio::sync::watch;
+
+/// Names the attachment of one pod: a sandbox and the interface inside it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct EndpointId {
+    /// CNI's container id: the pod's sandbox.
+    pub container_id: String,
+    /// Name of the interface inside the pod, usually `eth0`.
+    pub ifname: String,
+}
+
+/// A local pod's attachment, as CNI ADD asked for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// CNI's container id: the pod's sandbox.
+    pub container_id: String,
+    /// Name of the interface inside the pod, usually `eth0`.
+    pub ifname: String,
+    /// Path of the pod's network namespace.
+    pub netns_path: PathBuf,
+    /// Namespace of the Pod object.
+    pub pod_namespace: String,
+    /// Name of the Pod object.
+    pub pod_name: String,
+    /// At most one address per family.
+    pub addresses: Vec<IpAddr>,
+}
+
+impl Endpoint {
+    /// The endpoint's key.
+    pub fn id(&self) -> EndpointId {
+        EndpointId { container_id: self.container_id.clone(), ifname: self.ifname.clone() }
+    }
+}
+
+/// How an endpoint was attached: what a CNI result reports.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Attachment {
+    /// Name of the veth's end on the host.
+    pub host_link: String,
+    /// Its hardware address.
+    pub host_mac: [u8; 6],
+    /// Hardware address of the interface inside the pod.
+    pub pod_mac: [u8; 6],
+    /// The default gateways inside the pod, one per family of the endpoint.
+    pub gateways: Vec<IpAddr>,
+    /// Largest packet of the interface inside the pod.
+    pub mtu: u32,
+}
+
+/// Where the kernel is with one endpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EndpointState {
+    /// Not seen by the reconciler yet.
+    Pending,
+    /// In place; packets flow.
+    Applied(Attachment),
+    /// The last attempt failed; it is retried.
+    Failed(Arc<str>),
+}
+
+/// Why waiting for an endpoint ended without it.
+#[derive(Debug, Error)]
+pub enum NotApplied {
+    /// The row was removed while somebody waited for it.
+    #[error("endpoint {0:?} was removed before it was attached")]
+    Removed(EndpointId),
+    /// The time was up; carries the last failure.
+    #[error("endpoint {id:?} is not attached after {waited:?}: {reason}")]
+    Timeout {
+        /// The endpoint.
+        id: EndpointId,
+        /// How long was waited.
+        waited: Duration,
+        /// The last failure of the reconciler.
+        reason: Arc<str>,
+    },
+}
+
+/// A kind of rows that arrives as a whole before anything of it may be removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Source {
+    /// Endpoints restored from the CNI journal.
+    Endpoints,
+    /// Nodes of the API server.
+    Nodes,
+    /// Services of the API server.
+    Services,
+    /// EndpointSlices of the API server.
+    Slices,
+}
+
+/// Everything the sources know at one moment.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    /// Local pods.
+    pub endpoints: BTreeMap<EndpointId, Endpoint>,
+    /// Sources that have delivered everything once.
+    pub synced: BTreeSet<Source>,
+}
+
+/// The tables. Cheap to share; every write wakes the reconciler.
+#[derive(Debug)]
+pub struct Tables {
+    rows: Mutex<Snapshot>,
+    version: watch::Sender<u64>,
+    states: watch::Sender<BTreeMap<EndpointId, EndpointState>>,
+    pod_cidrs: watch::Sender<Vec<IpNetwork>>,
+}
+
+impl Default for Tables {
+    fn default() -> Self {
+        Self {
+            rows: Mutex::default(),
+            version: watch::Sender::new(0),
+            states: watch::Sender::new(BTreeMap::new()),
+            pod_cidrs: watch::Sender::new(Vec::new()),
+        }
+    }
+}
+
+impl Tables {
+    /// A copy of all rows.
+    pub fn snapshot(&self) -> Snapshot {
+        self.rows.lock().clone()
+    }
+
+    /// Changes whenever a row changes.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.version.subscribe()
+    }
+
+    /// Says that `source` has delivered everything it knows.
+    pub fn synced(&self, source: Source) {
+        self.write(|rows| rows.synced.insert(source));
+    }
+
+    /// Adds or replaces an endpoint. The CNI journal restores all of them at start, then calls
+    /// [`Tables::synced`] with [`Source::Endpoints`].
+    pub fn put_endpoint(&self, endpoint: Endpoint) {
+        let id = endpoint.id();
+        self.states.send_modify(|states| {
+            states.insert(id.clone(), EndpointState::Pending);
+        });
+        self.write(|rows| {
+            rows.endpoints.insert(id, endpoint);
+        });
+    }
+
+    /// Removes an endpoint; the reconciler takes its link away.
+    pub fn remove_endpoint(&self, id: &EndpointId) -> Option<Endpoint> {
+        self.states.send_modify(|states| {
+            states.remove(id);
+        });
+        self.write(|rows| rows.endpoints.remove(id))
+    }
+
+    /// Waits until the endpoint is in the kernel: packets flow when this returns.
+    pub async fn attached(&self, id: &EndpointId, patience: Duration) -> Result<Attachment, NotApplied> {
+        let mut states = self.states.subscribe();
+        let found = tokio::time::timeout(
+            patience,
+            states.wait_for(|states| {
+                !matches!(states.get(id), Some(EndpointState::Pending | EndpointState::Failed(_)))
+            }),
+        )
+        .await;
+        if let Ok(Ok(states)) = found {
+            return match states.get(id) {
+                Some(EndpointState::Applied(attachment)) => Ok(attachment.clone()),
+                _ => Err(NotApplied::Removed(id.clone())),
+            };
+        }
+        let reason = match self.states.borrow().get(id) {
+            Some(EndpointState::Failed(reason)) => Arc::clone(reason),
+            _ => Arc::from("the reconciler has not reached it"),
+        };
+        Err(NotApplied::Timeout { id: id.clone(), waited: patience, reason })
+    }
+
+    /// The state of one endpoint; `None` when no such row exists.
+    pub fn endpoint_state(&self, id: &EndpointId) -> Option<EndpointState> {
+        self.states.borrow().get(id).cloned()
+    }
+
+    /// Reported by the reconciler alone.
+    pub fn report_endpoint(&self, id: &EndpointId, state: EndpointState) {
+        self.states.send_if_modified(|states| match states.get_mut(id) {
+            Some(known) if *known != state => {
+                *known = state;
+                true
+            }
+            _ => false,
+        });
+    }
+
+    /// The pod prefixes of this node, empty until its Node object carries them.
+    pub fn pod_cidrs(&self) -> watch::Receiver<Vec<IpNetwork>> {
+        self.pod_cidrs.subscribe()
+    }
+
+    /// Sets the pod prefixes of this node.
+    pub fn set_pod_cidrs(&self, cidrs: Vec<IpNetwork>) {
+        self.pod_cidrs.send_if_modified(|known| {
+            let changed = *known != cidrs;
+            *known = cidrs;
+            changed
+        });
+    }
+
+    fn write<T>(&self, change: impl FnOnce(&mut Snapshot) -> T) -> T {
+        let result = change(&mut self.rows.lock());
+        self.version.send_modify(|version| *version += 1);
+        result
+    }
+}
