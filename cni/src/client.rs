@@ -1,0 +1,131 @@
+//! Calls to the agent: one connection, one call, one thread.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tonic::transport::{Channel, Endpoint};
+
+use crate::proto;
+use crate::proto::attachments_client::AttachmentsClient;
+
+/// A runtime waits for us with a lock held; containerd's own limit for a sandbox is far above this.
+const CALL_LIMIT: Duration = Duration::from_secs(60);
+
+/// Why a call had no good answer.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// Nobody listens.
+    #[error("the agent cannot be reached at {}", path.display())]
+    Away {
+        /// Its socket.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The agent refused.
+    #[error("{}", .0.message())]
+    Refused(Box<tonic::Status>),
+    /// No event loop could be made.
+    #[error("the plugin cannot start its event loop")]
+    Runtime(#[source] std::io::Error),
+}
+
+impl CallError {
+    /// Is it worth asking again later?
+    pub fn is_away(&self) -> bool {
+        match self {
+            Self::Away { .. } | Self::Runtime(_) => true,
+            Self::Refused(status) => {
+                matches!(status.code(), tonic::Code::Unavailable | tonic::Code::DeadlineExceeded)
+            }
+        }
+    }
+
+    /// The code of CNI spec 1.1, section 5.
+    pub fn code(&self) -> u32 {
+        match self {
+            error if error.is_away() => 11,
+            Self::Refused(status) => match status.code() {
+                tonic::Code::NotFound => 3,
+                tonic::Code::InvalidArgument => 7,
+                tonic::Code::ResourceExhausted => 101,
+                tonic::Code::FailedPrecondition => 102,
+                _ => 100,
+            },
+            Self::Away { .. } | Self::Runtime(_) => 11,
+        }
+    }
+}
+
+/// What the verbs need of the agent; the tests have a second implementation.
+pub trait Agent {
+    /// ADD.
+    fn add(&self, request: proto::AddRequest) -> Result<proto::AddReply, CallError>;
+    /// DEL.
+    fn del(&self, request: proto::DelRequest) -> Result<(), CallError>;
+    /// CHECK.
+    fn check(&self, request: proto::CheckRequest) -> Result<(), CallError>;
+    /// STATUS.
+    fn status(&self) -> Result<(), CallError>;
+    /// GC.
+    fn gc(&self, request: proto::GcRequest) -> Result<(), CallError>;
+}
+
+/// The agent behind a unix socket.
+#[derive(Debug)]
+pub struct Socket<'a> {
+    /// Where it listens.
+    pub path: &'a Path,
+}
+
+impl Socket<'_> {
+    fn call<T, F>(&self, work: impl FnOnce(AttachmentsClient<Channel>) -> F) -> Result<T, CallError>
+    where
+        F: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+    {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CallError::Runtime)?;
+        let away = |source| CallError::Away { path: self.path.to_owned(), source };
+        runtime.block_on(async {
+            let channel = Endpoint::from_shared(format!("unix://{}", self.path.display()))
+                .map_err(|error| away(error.into()))?
+                .timeout(CALL_LIMIT)
+                .connect()
+                .await
+                .map_err(|error| away(innermost(&error)))?;
+            match work(AttachmentsClient::new(channel)).await {
+                Ok(response) => Ok(response.into_inner()),
+                Err(status) => Err(CallError::Refused(Box::new(status))),
+            }
+        })
+    }
+}
+
+/// The transport says the same thing three times; its root says it once.
+fn innermost(error: &(dyn std::error::Error + 'static)) -> Box<dyn std::error::Error + Send + Sync> {
+    let root = std::iter::successors(Some(error), |cause| cause.source()).last().unwrap_or(error);
+    root.to_string().into()
+}
+
+impl Agent for Socket<'_> {
+    fn add(&self, request: proto::AddRequest) -> Result<proto::AddReply, CallError> {
+        self.call(|mut client| async move { client.add(request).await })
+    }
+
+    fn del(&self, request: proto::DelRequest) -> Result<(), CallError> {
+        self.call(|mut client| async move { client.del(request).await }).map(drop)
+    }
+
+    fn check(&self, request: proto::CheckRequest) -> Result<(), CallError> {
+        self.call(|mut client| async move { client.check(request).await }).map(drop)
+    }
+
+    fn status(&self) -> Result<(), CallError> {
+        self.call(|mut client| async move { client.status(proto::StatusRequest {}).await }).map(drop)
+    }
+
+    fn gc(&self, request: proto::GcRequest) -> Result<(), CallError> {
+        self.call(|mut client| async move { client.gc(request).await }).map(drop)
+    }
+}
