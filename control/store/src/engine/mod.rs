@@ -1,0 +1,51 @@
+//! Where committed entries live across restarts: one seam, an engine on disk and its twin in memory.
+
+mod memory;
+mod redb;
+
+use std::path::PathBuf;
+
+use bytes::Bytes;
+
+pub use self::memory::Memory;
+pub use self::redb::Redb;
+use crate::entry::Revision;
+
+/// What an engine keeps of one key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    pub key: String,
+    pub value: Bytes,
+    pub create_revision: Revision,
+    pub mod_revision: Revision,
+}
+
+/// A durable map with one number beside it. Called from one thread at a time.
+pub trait Engine: Send + 'static {
+    /// Every record in key order, given to `each`; returns the last committed revision.
+    fn load(&mut self, each: &mut dyn FnMut(Record)) -> Result<Revision, EngineError>;
+
+    /// Makes `puts` and `deletes` durable together with `revision`, or changes nothing and returns the reason.
+    fn commit(&mut self, revision: Revision, puts: &[Record], deletes: &[String]) -> Result<(), EngineError>;
+}
+
+/// What went wrong under the store.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    #[error("the disk of {} is full", path.display())]
+    Full { path: PathBuf },
+    #[error("{} is in use by another process", path.display())]
+    InUse { path: PathBuf },
+    #[error("{} is damaged ({detail}): restore a snapshot, or move the file away to start empty", path.display())]
+    Damaged { path: PathBuf, detail: String },
+    #[error("{action} {}", path.display())]
+    Disk {
+        action: &'static str,
+        path: PathBuf,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Raised by [`Memory`] on request, so that callers can be tested against failures.
+    #[error("injected failure")]
+    Injected,
+}

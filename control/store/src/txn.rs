@@ -1,0 +1,83 @@
+//! A transaction: conditions on keys, and the writes that happen when all of them hold.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::engine::EngineError;
+use crate::entry::{Entry, Revision};
+
+/// Compares and writes, all or nothing. A key may be written once.
+#[derive(Debug, Clone, Default)]
+pub struct Txn {
+    pub compares: Vec<Compare>,
+    pub ops: Vec<Op>,
+}
+
+/// Holds when the key's last write was at `mod_revision`; 0 means the key is absent.
+#[derive(Debug, Clone)]
+pub struct Compare {
+    pub key: String,
+    pub mod_revision: Revision,
+}
+
+/// One write. Deleting an absent key is no write.
+#[derive(Debug, Clone)]
+pub enum Op {
+    Put { key: String, value: Bytes },
+    Delete { key: String },
+}
+
+impl Txn {
+    /// Creates `key`, which must be absent.
+    pub fn create(key: impl Into<String>, value: Bytes) -> Self {
+        Self::new().expect_revision(key, 0, |key| Op::Put { key, value })
+    }
+
+    /// Replaces the version of `key` written at `mod_revision`.
+    pub fn update(key: impl Into<String>, mod_revision: Revision, value: Bytes) -> Self {
+        Self::new().expect_revision(key, mod_revision, |key| Op::Put { key, value })
+    }
+
+    /// Deletes the version of `key` written at `mod_revision`.
+    pub fn delete(key: impl Into<String>, mod_revision: Revision) -> Self {
+        Self::new().expect_revision(key, mod_revision, |key| Op::Delete { key })
+    }
+
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a condition on `key` and the write that goes with it.
+    pub fn expect_revision(
+        mut self,
+        key: impl Into<String>,
+        mod_revision: Revision,
+        op: impl FnOnce(String) -> Op,
+    ) -> Self {
+        let key = key.into();
+        self.compares.push(Compare { key: key.clone(), mod_revision });
+        self.ops.push(op(key));
+        self
+    }
+}
+
+/// Why a transaction did not happen.
+#[derive(Debug, thiserror::Error)]
+pub enum TxnError<H> {
+    /// A compare did not hold; `current` is the version that is there instead.
+    #[error("{key} was changed by somebody else")]
+    Conflict { key: String, current: Option<Arc<Entry<H>>> },
+    /// The same key is written twice, so the outcome would depend on order.
+    #[error("the transaction writes {key} twice")]
+    Duplicate { key: String },
+    /// The disk is full: nothing was written, reads go on, writes work again once there is room.
+    #[error("no space left on the store's disk")]
+    Full,
+    /// The engine failed and nothing was written.
+    #[error("the store could not commit")]
+    Engine(#[source] Arc<EngineError>),
+    /// The store closed before it answered; the write may or may not be on disk.
+    #[error("the store closed before the write was confirmed")]
+    Unknown,
+}
