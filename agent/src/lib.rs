@@ -5,6 +5,7 @@
 
 pub mod config;
 pub mod desired;
+pub mod ipam;
 pub mod kernel;
 pub mod reconcile;
 pub mod sources;

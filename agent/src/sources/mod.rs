@@ -1,1 +1,3 @@
 //! Where rows come from: the API server, CNI, the links of this machine.
+
+pub mod cni;

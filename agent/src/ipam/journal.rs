@@ -1,0 +1,226 @@
+//! The journal of addresses: one JSON line per change, on disk before the change is acknowledged.
+//!
+//! The last line may be torn by a crash: it was never acknowledged and is cut off. A line in the middle that cannot be
+//! read is damage, and is said.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use ipnetwork::IpNetwork;
+use serde::{Deserialize, Serialize};
+
+use crate::tables::{Endpoint, EndpointId};
+
+/// One line.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "camelCase")]
+pub enum Record {
+    /// An attachment got its addresses, one of each of these networks.
+    Add {
+        /// The attachment.
+        endpoint: Endpoint,
+        /// Where its addresses are from.
+        networks: Vec<IpNetwork>,
+    },
+    /// An attachment gave them back.
+    Del {
+        /// Which.
+        id: EndpointId,
+    },
+    /// Where the search for a free address of a network goes on.
+    Cursor {
+        /// The network.
+        network: IpNetwork,
+        /// The address given out last.
+        last: IpAddr,
+    },
+}
+
+/// Why the journal cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// The disk said no.
+    #[error("the address journal {} cannot be read or written", path.display())]
+    Io {
+        /// The journal.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A line that was once acknowledged cannot be read.
+    #[error("the address journal {} is damaged in line {line}; restore it, or move it away when no pod runs", path.display())]
+    Damaged {
+        /// The journal.
+        path: PathBuf,
+        /// Counted from one.
+        line: usize,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+/// What a journal adds up to.
+#[derive(Debug, Default)]
+pub(super) struct Restored {
+    pub(super) endpoints: BTreeMap<EndpointId, Endpoint>,
+    pub(super) cursors: BTreeMap<IpNetwork, IpAddr>,
+}
+
+#[derive(Debug)]
+pub(super) struct Journal {
+    path: PathBuf,
+    file: File,
+    /// Bytes that are whole lines; a failed append is cut back to here.
+    length: u64,
+    lines: usize,
+}
+
+impl Journal {
+    pub(super) fn open(path: &Path) -> Result<(Self, Restored), JournalError> {
+        let failed = |source| JournalError::Io { path: path.to_owned(), source };
+        if let Some(dir) = path.parent() {
+            fs::create_dir_all(dir).map_err(failed)?;
+        }
+        let file = OpenOptions::new().create(true).append(true).read(true).open(path).map_err(failed)?;
+        let bytes = fs::read(path).map_err(failed)?;
+        let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        let mut restored = Restored::default();
+        let mut lines = 0;
+        for line in bytes[..whole].split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            lines += 1;
+            let record = serde_json::from_slice(line).map_err(|source| JournalError::Damaged {
+                path: path.to_owned(),
+                line: lines,
+                source,
+            })?;
+            restored.apply(record);
+        }
+        if whole < bytes.len() {
+            file.set_len(whole as u64).and_then(|()| file.sync_all()).map_err(failed)?;
+        }
+        sync_dir(path).map_err(failed)?;
+        Ok((Self { path: path.to_owned(), file, length: whole as u64, lines }, restored))
+    }
+
+    /// Durable when this returns.
+    pub(super) fn append(&mut self, record: &Record) -> Result<(), JournalError> {
+        let line = line(record);
+        let written = self.file.write_all(&line).and_then(|()| self.file.sync_data());
+        if let Err(source) = written {
+            // Half a line would make the next one unreadable; should this fail too, the next append says so again.
+            if let Err(error) = self.file.set_len(self.length) {
+                tracing::error!(path = %self.path.display(), %error, "a torn line stays in the address journal");
+            }
+            return Err(JournalError::Io { path: self.path.clone(), source });
+        }
+        self.length += line.len() as u64;
+        self.lines += 1;
+        Ok(())
+    }
+
+    /// Is it worth rewriting for so many live attachments?
+    pub(super) fn is_long(&self, live: usize) -> bool {
+        self.lines > 1024 + 4 * live
+    }
+
+    /// Replaces the journal by the shortest one that says the same.
+    pub(super) fn rewrite(
+        &mut self,
+        cursors: &BTreeMap<IpNetwork, IpAddr>,
+        endpoints: &BTreeMap<EndpointId, Endpoint>,
+    ) -> Result<(), JournalError> {
+        let failed = |source| JournalError::Io { path: self.path.clone(), source };
+        let adds = endpoints
+            .values()
+            .map(|endpoint| Record::Add { endpoint: endpoint.clone(), networks: Vec::new() });
+        // The cursors come last: an Add moves none of a network it does not name.
+        let cursors = cursors.iter().map(|(network, last)| Record::Cursor { network: *network, last: *last });
+        let records: Vec<Record> = adds.chain(cursors).collect();
+        let scratch = self.path.with_extension("new");
+        let mut file = File::create(&scratch).map_err(failed)?;
+        let bytes: Vec<u8> = records.iter().flat_map(line).collect();
+        file.write_all(&bytes).and_then(|()| file.sync_all()).map_err(failed)?;
+        fs::rename(&scratch, &self.path).map_err(failed)?;
+        sync_dir(&self.path).map_err(failed)?;
+        self.file = OpenOptions::new().append(true).read(true).open(&self.path).map_err(failed)?;
+        self.length = bytes.len() as u64;
+        self.lines = records.len();
+        Ok(())
+    }
+}
+
+impl Restored {
+    fn apply(&mut self, record: Record) {
+        match record {
+            Record::Add { endpoint, networks } => {
+                for network in networks {
+                    let given = endpoint.addresses.iter().find(|address| network.contains(**address));
+                    if let Some(address) = given {
+                        self.cursors.insert(network, *address);
+                    }
+                }
+                self.endpoints.insert(endpoint.id(), endpoint);
+            }
+            Record::Del { id } => {
+                self.endpoints.remove(&id);
+            }
+            Record::Cursor { network, last } => {
+                self.cursors.insert(network, last);
+            }
+        }
+    }
+}
+
+fn line(record: &Record) -> Vec<u8> {
+    let mut line = serde_json::to_vec(record).expect("a record has only string keys");
+    line.push(b'\n');
+    line
+}
+
+fn sync_dir(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => File::open(dir)?.sync_all(),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rewritten_journal_says_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal");
+        let (mut journal, _) = Journal::open(&path).unwrap();
+        let endpoint = Endpoint {
+            container_id: "c".into(),
+            ifname: "eth0".into(),
+            netns_path: "/n".into(),
+            pod_namespace: "a".into(),
+            pod_name: "b".into(),
+            addresses: vec!["10.0.0.1".parse().unwrap()],
+        };
+        let cursors = BTreeMap::from([("10.0.0.0/24".parse().unwrap(), "10.0.0.9".parse().unwrap())]);
+        let endpoints = BTreeMap::from([(endpoint.id(), endpoint)]);
+        journal.rewrite(&cursors, &endpoints).unwrap();
+        let (_, restored) = Journal::open(&path).unwrap();
+        assert_eq!(restored.cursors, cursors);
+        assert_eq!(restored.endpoints, endpoints);
+    }
+
+    #[test]
+    fn damage_in_the_middle_is_said_with_its_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal");
+        fs::write(&path, "{\"op\":\"cursor\",\"network\":\"10.0.0.0/24\",\"last\":\"10.0.0.1\"}\nrubbish\n")
+            .unwrap();
+        let error = Journal::open(&path).unwrap_err();
+        assert!(error.to_string().contains("damaged in line 2"), "{error}");
+    }
+}

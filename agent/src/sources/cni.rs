@@ -1,0 +1,319 @@
+//! The agent's side of CNI: attachments come from the plugin over `<run-dir>/cni.sock` and become rows.
+
+pub mod install;
+
+use std::io;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use cni::proto::attachments_server::{Attachments, AttachmentsServer};
+use cni::{proto, spool};
+use parking_lot::Mutex;
+use tokio::net::UnixListener;
+use tokio_stream::wrappers::UnixListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+
+use crate::ipam::{Addresses, AllocateError, JournalError, Wanted};
+use crate::tables::{Attachment, Endpoint, EndpointId, EndpointState, Source, Tables};
+
+/// How long ADD waits for the kernel; the plugin waits longer.
+const ATTACH_PATIENCE: Duration = Duration::from_secs(20);
+/// How often the spool is looked at: a plugin may queue a DEL in the moment the socket comes up.
+const SPOOL_PERIOD: Duration = Duration::from_secs(15);
+
+/// Why the CNI server cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum CniError {
+    /// The addresses cannot be read.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The socket cannot be made.
+    #[error("cannot listen on {}", path.display())]
+    Listen {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The server failed.
+    #[error("the CNI server failed")]
+    Serve(#[from] tonic::transport::Error),
+    /// The plugin cannot be installed.
+    #[error(transparent)]
+    Install(#[from] install::InstallError),
+}
+
+/// The attachments of this node.
+#[derive(Debug, Clone)]
+pub struct Cni {
+    tables: Arc<Tables>,
+    addresses: Arc<Mutex<Addresses>>,
+    spool: PathBuf,
+}
+
+impl Cni {
+    /// Restores the attachments of the journal into the tables.
+    pub fn restore(tables: Arc<Tables>, state_dir: &Path) -> Result<Self, CniError> {
+        let addresses = Addresses::open(&state_dir.join("addresses.journal"))?;
+        for endpoint in addresses.endpoints() {
+            tables.put_endpoint(endpoint.clone());
+        }
+        let cni =
+            Self { tables, addresses: Arc::new(Mutex::new(addresses)), spool: state_dir.join("cni-del") };
+        cni.replay();
+        cni.tables.synced(Source::Endpoints);
+        Ok(cni)
+    }
+
+    /// Where the plugin queues a DEL while the agent is away.
+    pub fn spool(&self) -> &Path {
+        &self.spool
+    }
+
+    /// Serves the plugin until `stop`.
+    pub async fn serve(self, socket: PathBuf, stop: CancellationToken) -> Result<(), CniError> {
+        let listener = listen(&socket)?;
+        let spooler = tokio::spawn(self.clone().replay_often(stop.clone()));
+        tonic::transport::Server::builder()
+            .add_service(AttachmentsServer::new(self))
+            .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop.cancelled_owned())
+            .await?;
+        spooler.abort();
+        Ok(())
+    }
+
+    /// Removes every attachment `keep` does not know; says how many.
+    pub fn retain(&self, keep: impl Fn(&EndpointId) -> bool) -> Result<u32, JournalError> {
+        let gone: Vec<EndpointId> =
+            self.addresses.lock().endpoints().map(Endpoint::id).filter(|id| !keep(id)).collect();
+        let mut removed = 0;
+        for id in gone {
+            removed += u32::from(self.detach(&id)?);
+        }
+        Ok(removed)
+    }
+
+    async fn replay_often(self, stop: CancellationToken) {
+        loop {
+            self.replay();
+            tokio::select! {
+                () = tokio::time::sleep(SPOOL_PERIOD) => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    /// Does what plugins asked while nobody listened.
+    fn replay(&self) {
+        let waiting = match spool::waiting(&self.spool) {
+            Ok(waiting) => waiting,
+            Err(error) => {
+                tracing::error!(dir = %self.spool.display(), %error, "the queued DELs cannot be read");
+                return;
+            }
+        };
+        for (path, del) in waiting {
+            let id = EndpointId { container_id: del.container_id, ifname: del.ifname };
+            match self.detach(&id) {
+                Ok(known) => tracing::info!(container = id.container_id, known, "a queued DEL is done"),
+                Err(error) => {
+                    tracing::error!(container = id.container_id, %error, "a queued DEL waits on");
+                    continue;
+                }
+            }
+            if let Err(error) = std::fs::remove_file(&path) {
+                tracing::error!(path = %path.display(), %error, "a queued DEL that is done cannot be removed");
+            }
+        }
+    }
+
+    fn detach(&self, id: &EndpointId) -> Result<bool, JournalError> {
+        // The row first: an address is free only when nothing claims it any more.
+        let row = self.tables.remove_endpoint(id).is_some();
+        let released = self.addresses.lock().release(id)?;
+        Ok(row || released)
+    }
+
+    fn allocate(&self, wanted: Wanted) -> Result<Endpoint, AllocateError> {
+        let networks = self.tables.pod_cidrs().borrow().clone();
+        let mut addresses = self.addresses.lock();
+        addresses.use_networks(&networks);
+        addresses.allocate(wanted)
+    }
+
+    /// Runs what touches the journal's disk away from the event loop.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> Result<T, Status> {
+        let own = self.clone();
+        tokio::task::spawn_blocking(move || work(&own))
+            .await
+            .map_err(|error| Status::internal(format!("the journal task failed: {error}")))
+    }
+}
+
+#[tonic::async_trait]
+impl Attachments for Cni {
+    async fn add(&self, request: Request<proto::AddRequest>) -> Result<Response<proto::AddReply>, Status> {
+        let started = std::time::Instant::now();
+        let request = request.into_inner();
+        let id = id_of(request.attachment)?;
+        let pod = request.pod.unwrap_or_default();
+        let wanted = Wanted {
+            id: id.clone(),
+            netns_path: PathBuf::from(&request.netns),
+            pod_namespace: pod.namespace,
+            pod_name: pod.name,
+        };
+        let endpoint = self.blocking(|cni| cni.allocate(wanted)).await?.map_err(|error| refused(&error))?;
+        self.tables.put_endpoint(endpoint.clone());
+        match self.tables.attached(&id, ATTACH_PATIENCE).await {
+            Ok(attachment) => {
+                tracing::info!(
+                    container = id.container_id,
+                    pod = format!("{}/{}", endpoint.pod_namespace, endpoint.pod_name),
+                    addresses = ?endpoint.addresses,
+                    took_ms = started.elapsed().as_secs_f64() * 1000.0,
+                    "attached"
+                );
+                Ok(Response::new(reply(&endpoint, &attachment)))
+            }
+            Err(error) => {
+                self.blocking(move |cni| cni.detach(&id)).await?.map_err(|error| broken(&error))?;
+                Err(Status::internal(error.to_string()))
+            }
+        }
+    }
+
+    async fn del(&self, request: Request<proto::DelRequest>) -> Result<Response<proto::DelReply>, Status> {
+        let id = id_of(request.into_inner().attachment)?;
+        self.blocking(move |cni| cni.detach(&id)).await?.map_err(|error| broken(&error))?;
+        Ok(Response::new(proto::DelReply {}))
+    }
+
+    async fn check(
+        &self,
+        request: Request<proto::CheckRequest>,
+    ) -> Result<Response<proto::CheckReply>, Status> {
+        let request = request.into_inner();
+        let id = id_of(request.attachment)?;
+        let known = self.addresses.lock().endpoint(&id).cloned();
+        let Some(endpoint) = known else {
+            return Err(Status::not_found(format!(
+                "there is no attachment {} {}",
+                id.container_id, id.ifname
+            )));
+        };
+        for believed in &request.addresses {
+            let bare = believed.split('/').next().unwrap_or_default();
+            if !bare.parse::<IpAddr>().is_ok_and(|address| endpoint.addresses.contains(&address)) {
+                return Err(Status::failed_precondition(format!("{} has no address {believed}", id.ifname)));
+            }
+        }
+        match self.tables.endpoint_state(&id) {
+            Some(EndpointState::Applied(_)) => Ok(Response::new(proto::CheckReply {})),
+            Some(EndpointState::Failed(reason)) => Err(Status::failed_precondition(reason.to_string())),
+            Some(EndpointState::Pending) | None => {
+                Err(Status::failed_precondition("the attachment is not in the kernel"))
+            }
+        }
+    }
+
+    async fn status(&self, _: Request<proto::StatusRequest>) -> Result<Response<proto::StatusReply>, Status> {
+        if self.tables.pod_cidrs().borrow().is_empty() {
+            return Err(refused(&AllocateError::NoNetwork));
+        }
+        Ok(Response::new(proto::StatusReply {}))
+    }
+
+    async fn gc(&self, request: Request<proto::GcRequest>) -> Result<Response<proto::GcReply>, Status> {
+        let valid = request.into_inner().valid;
+        let keep = move |id: &EndpointId| {
+            valid.iter().any(|known| known.container_id == id.container_id && known.ifname == id.ifname)
+        };
+        let removed = self.blocking(move |cni| cni.retain(keep)).await?.map_err(|error| broken(&error))?;
+        Ok(Response::new(proto::GcReply { removed }))
+    }
+}
+
+/// A socket file may remain of an agent that was killed; one that somebody answers on is not ours to take.
+fn listen(socket: &Path) -> Result<UnixListener, CniError> {
+    let failed = |source| CniError::Listen { path: socket.to_owned(), source };
+    if let Some(dir) = socket.parent() {
+        std::fs::create_dir_all(dir).map_err(failed)?;
+    }
+    if std::os::unix::net::UnixStream::connect(socket).is_ok() {
+        return Err(failed(io::Error::new(io::ErrorKind::AddrInUse, "another agent answers there")));
+    }
+    match std::fs::remove_file(socket) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+        Ok(()) | Err(_) => {}
+    }
+    let listener = UnixListener::bind(socket).map_err(failed)?;
+    let only_root = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(socket, only_root).map_err(failed)?;
+    Ok(listener)
+}
+
+fn id_of(attachment: Option<proto::Attachment>) -> Result<EndpointId, Status> {
+    match attachment {
+        Some(proto::Attachment { container_id, ifname })
+            if !container_id.is_empty() && !ifname.is_empty() =>
+        {
+            Ok(EndpointId { container_id, ifname })
+        }
+        _ => Err(Status::invalid_argument("the request names no container and interface")),
+    }
+}
+
+fn refused(error: &AllocateError) -> Status {
+    match error {
+        AllocateError::NoNetwork => Status::unavailable(error.to_string()),
+        AllocateError::Exhausted(_) => Status::resource_exhausted(error.to_string()),
+        AllocateError::Journal(error) => broken(error),
+    }
+}
+
+fn broken(error: &JournalError) -> Status {
+    let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
+    Status::internal(format!("{error}{cause}"))
+}
+
+fn reply(endpoint: &Endpoint, attachment: &Attachment) -> proto::AddReply {
+    let interfaces = vec![
+        proto::Interface {
+            name: attachment.host_link.clone(),
+            mac: mac(attachment.host_mac),
+            mtu: attachment.mtu,
+            sandbox: String::new(),
+        },
+        proto::Interface {
+            name: endpoint.ifname.clone(),
+            mac: mac(attachment.pod_mac),
+            mtu: attachment.mtu,
+            sandbox: endpoint.netns_path.display().to_string(),
+        },
+    ];
+    let gateway = |address: &IpAddr| {
+        attachment.gateways.iter().find(|gateway| gateway.is_ipv4() == address.is_ipv4()).copied()
+    };
+    let ips = endpoint.addresses.iter().map(|address| proto::Address {
+        address: format!("{address}/{}", if address.is_ipv4() { 32 } else { 128 }),
+        gateway: gateway(address).map(|gateway| gateway.to_string()).unwrap_or_default(),
+        interface: 1,
+    });
+    let routes = attachment.gateways.iter().map(|gateway| proto::Route {
+        dst: if gateway.is_ipv4() { "0.0.0.0/0" } else { "::/0" }.to_owned(),
+        gw: gateway.to_string(),
+    });
+    proto::AddReply { interfaces, ips: ips.collect(), routes: routes.collect() }
+}
+
+fn mac(bytes: [u8; 6]) -> String {
+    bytes.map(|byte| format!("{byte:02x}")).join(":")
+}
