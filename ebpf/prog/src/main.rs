@@ -1,13 +1,24 @@
-//! The eBPF programs.
+//! The eBPF programs: one file per hook, one per concern.
+//!
+//! Hooks: [`pod`] and [`uplink`] (TC), [`sock`] (cgroup), [`expire`]. Concerns: [`packet`] parses, [`service`] picks a
+//! backend, [`flow`] remembers, [`nat`] rewrites, [`deliver`] sends, [`verdict`] is the one door out.
+
 #![no_std]
 #![no_main]
 
-use aya_ebpf::{bindings::TC_ACT_OK, macros::classifier, programs::TcContext};
-
-#[classifier]
-pub fn tc_probe(_ctx: TcContext) -> i32 {
-    TC_ACT_OK
-}
+mod deliver;
+mod expire;
+mod flow;
+mod maps;
+mod masquerade;
+mod nat;
+mod packet;
+mod pod;
+mod service;
+mod sock;
+mod translate;
+mod uplink;
+mod verdict;
 
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {

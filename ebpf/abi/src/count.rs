@@ -1,0 +1,45 @@
+//! Counters, one cell per CPU.
+
+use crate::layout::layout;
+
+layout! {
+    /// Packets and their bytes.
+    pub struct Count(16) {
+        /// Packets.
+        0 => packets: u64,
+        /// Bytes of those packets.
+        8 => bytes: u64,
+    }
+
+    /// What happened to new flows of a service.
+    pub struct ServiceCount(16) {
+        /// Connections and datagram flows that got a backend.
+        0 => connections: u64,
+        /// Those refused because there was none.
+        8 => refused: u64,
+    }
+}
+
+macro_rules! paths {
+    ($($number:literal $name:ident $sentence:literal),+ $(,)?) => {
+        /// What the programs do with packets that are not dropped; the number is the index of its counter.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[repr(u32)]
+        pub enum Path { $( #[doc = $sentence] $name = $number ),+ }
+
+        /// Number, name and meaning of every [`Path`].
+        pub const PATHS: &[(u32, &str, &str)] = &[$( ($number, stringify!($name), $sentence) ),+];
+    };
+}
+
+paths! {
+    0 Stack "handed to the host's network stack",
+    1 Pod "delivered to a pod of this node",
+    2 Remote "sent towards another node or the outside",
+    3 Service "translated to a backend",
+    4 Reply "translated back to the address the client asked for",
+    5 Masquerade "sent with an address of the node as source",
+    6 Promoted "flows that were answered",
+    7 Expired "flows forgotten after silence",
+    8 Refused "connects and sends refused because the service has no backend",
+}

@@ -1,0 +1,24 @@
+//! Pods on this node.
+
+use crate::address::Addr16;
+use crate::layout::layout;
+
+layout! {
+    /// How to reach the local pod that has an address.
+    pub struct Endpoint(16) {
+        /// The host's end of its link.
+        0 => ifindex: u32,
+        /// Hardware address inside the pod.
+        4 => mac: [u8; 6],
+        /// Hardware address of the host's end.
+        10 => host_mac: [u8; 6],
+    }
+
+    /// What may come out of a pod's link; keyed by the index of the host's end.
+    pub struct Link(32) {
+        /// The pod's IPv4 address, or none.
+        0 => v4: Addr16,
+        /// The pod's IPv6 address, or none.
+        16 => v6: Addr16,
+    }
+}

@@ -1,0 +1,61 @@
+//! Flows: translated conversations, one entry for each direction.
+//!
+//! An entry says what its packets become, so that either direction costs one lookup. The entry of the other direction is
+//! found by reversing [`Flow::to`].
+
+use crate::address::Tuple;
+use crate::layout::layout;
+
+layout! {
+    /// A packet's tuple and protocol.
+    pub struct FlowKey(40) {
+        /// As seen before translation.
+        0 => tuple: Tuple,
+        /// IP protocol number.
+        36 => proto: u8,
+        /// Zero.
+        37 => zero: [u8; 3],
+    }
+
+    /// One direction of a flow.
+    pub struct Flow(56) {
+        /// What the packets become.
+        0 => to: Tuple,
+        /// Stable number of the backend, zero when there is none.
+        36 => backend: u32,
+        /// The backend's generation when it was picked.
+        40 => generation: u32,
+        /// Second (of the kernel's monotonic clock) of the last packet.
+        44 => last_seen: u32,
+        /// `flow::*` bits.
+        48 => flags: u32,
+        /// Index of the service, for counting.
+        52 => service: u32,
+    }
+}
+
+/// Bits of [`Flow::flags`].
+pub mod flow {
+    /// The direction of the packet that began the flow.
+    pub const FORWARD: u32 = 1;
+    /// The destination was a service.
+    pub const SERVICE: u32 = 2;
+    /// The source is hidden behind an address of the node.
+    pub const MASQUERADE: u32 = 4;
+    /// A FIN passed in this direction.
+    pub const FIN: u32 = 8;
+    /// A RST passed in this direction.
+    pub const RST: u32 = 16;
+}
+
+/// Seconds without a packet after which a flow is forgotten.
+pub mod timeout {
+    /// TCP, both sides talking: a little more than Linux's keepalive of two hours.
+    pub const TCP: u32 = 8_000;
+    /// TCP after RST, or FIN both ways.
+    pub const TCP_CLOSED: u32 = 10;
+    /// Only one side has been heard.
+    pub const EMBRYO: u32 = 60;
+    /// UDP and ICMP, both sides talking.
+    pub const DATAGRAM: u32 = 180;
+}

@@ -1,0 +1,40 @@
+//! Facts of the node, fixed when the programs are loaded.
+
+use crate::address::{Addr16, Be16, Prefix};
+use crate::layout::layout;
+
+layout! {
+    /// Read-only data of every program.
+    pub struct Node(180) {
+        /// The node's IPv4 address, or none.
+        0 => v4: Addr16,
+        /// The node's IPv6 address, or none.
+        16 => v6: Addr16,
+        /// Virtual addresses of services, one prefix per family.
+        32 => services: [Prefix; 2],
+        /// Addresses of all pods, one prefix per family.
+        96 => pods: [Prefix; 2],
+        /// Number of CPUs that share the source ports.
+        160 => cpus: u32,
+        /// First source port of masqueraded flows: above Linux's ephemeral ports, so that no socket of the host collides.
+        164 => port_min: Be16,
+        /// Last source port of masqueraded flows.
+        166 => port_max: Be16,
+        /// `feature::*` bits.
+        168 => features: u32,
+        /// The device that leaves the node.
+        172 => uplink: u32,
+        /// Zero.
+        176 => zero: u32,
+    }
+}
+
+/// Bits of [`Node::features`]: what the running kernel can do.
+pub mod feature {
+    /// `bpf_set_retval` (5.18): a refused connect says ECONNREFUSED instead of EPERM.
+    pub const SET_RETVAL: u32 = 1;
+    /// `BPF_F_IPV6` of `bpf_l4_csum_replace` (6.15): CHECKSUM_COMPLETE stays right for IPv6.
+    pub const CSUM_IPV6: u32 = 2;
+    /// `bpf_redirect_peer` (5.10) into a pod is usable on the ingress side of links.
+    pub const REDIRECT_PEER: u32 = 4;
+}

@@ -1,0 +1,145 @@
+//! Delivery: to a pod of this node, to the host, or along the routes.
+
+use abi::Addr16;
+use abi::count::Path;
+use abi::drops::Drop;
+use aya_ebpf::EbpfContext;
+use aya_ebpf::bindings::{bpf_fib_lookup as FibLookup, bpf_redir_neigh};
+use aya_ebpf::helpers::generated::{
+    bpf_fib_lookup, bpf_l3_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer,
+};
+use aya_ebpf::programs::TcContext;
+
+use crate::maps::ENDPOINTS;
+use crate::nat::{node_address, store};
+use crate::packet::{ETHERNET, Packet};
+use crate::service::same;
+use crate::verdict::Verdict;
+
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+const FIB_SUCCESS: i64 = 0;
+const FIB_NO_NEIGH: i64 = 7;
+
+/// Sends the packet where its destination is.
+#[inline(always)]
+pub fn deliver(ctx: &TcContext, packet: &Packet) -> Result<Verdict, Drop> {
+    if let Some(verdict) = to_pod(ctx, packet)? {
+        return Ok(verdict);
+    }
+    if is_host(packet) { Ok(Verdict::Stack) } else { along_routes(ctx, packet) }
+}
+
+/// Delivers to a pod of this node, if the destination is one.
+#[inline(always)]
+pub fn to_pod(ctx: &TcContext, packet: &Packet) -> Result<Option<Verdict>, Drop> {
+    let Some(endpoint) = ENDPOINTS.get_ptr(&packet.tuple().dst) else {
+        return Ok(None);
+    };
+    // SAFETY: the program runs under RCU: the element's memory stays valid.
+    let (ifindex, mac, host_mac) = unsafe { ((*endpoint).ifindex, (*endpoint).mac, (*endpoint).host_mac) };
+    store(ctx, 0, &[mac, host_mac])?;
+    // SAFETY: the helper checks the device.
+    let code = unsafe { bpf_redirect_peer(ifindex, 0) };
+    Ok(Some(Verdict::Sent(Path::Pod, code as i32)))
+}
+
+#[inline(always)]
+fn is_host(packet: &Packet) -> bool {
+    node_address(packet.v4()).is_some_and(|address| same(address, &packet.tuple().dst))
+}
+
+/// Sends the packet as the routing table says. Everything unusual (no route, too big, time exceeded) is the stack's, which
+/// answers with the right ICMP error.
+#[inline(always)]
+pub fn along_routes(ctx: &TcContext, packet: &Packet) -> Result<Verdict, Drop> {
+    if is_unroutable(&packet.tuple().dst) {
+        return Ok(Verdict::Stack);
+    }
+    let Some(hops) = hops_left(ctx, packet) else {
+        return Ok(Verdict::Stack);
+    };
+    // SAFETY: all-zero bytes are a valid request.
+    let mut request: FibLookup = unsafe { core::mem::zeroed() };
+    request.family = if packet.v4() { AF_INET } else { AF_INET6 };
+    request.l4_protocol = packet.proto();
+    // SAFETY: plain fields of the context and of the unions.
+    unsafe {
+        request.ifindex = (*ctx.skb.skb).ifindex;
+        if packet.v4() {
+            request.__bindgen_anon_3.ipv4_src = packet.tuple().src.words()[3];
+            request.__bindgen_anon_4.ipv4_dst = packet.tuple().dst.words()[3];
+        } else {
+            request.__bindgen_anon_3.ipv6_src = packet.tuple().src.words();
+            request.__bindgen_anon_4.ipv6_dst = packet.tuple().dst.words();
+        }
+    }
+    // SAFETY: the request is initialized and as long as stated.
+    let found =
+        unsafe { bpf_fib_lookup(ctx.as_ptr().cast(), &raw mut request, size_of::<FibLookup>() as i32, 0) };
+    match found {
+        FIB_SUCCESS => {
+            spend_hop(ctx, packet, hops)?;
+            store(ctx, 0, &[request.dmac, request.smac])?;
+            // SAFETY: the helper checks the device.
+            let code = unsafe { bpf_redirect(request.ifindex, 0) };
+            Ok(Verdict::Sent(Path::Remote, code as i32))
+        }
+        FIB_NO_NEIGH => {
+            spend_hop(ctx, packet, hops)?;
+            Ok(Verdict::Sent(Path::Remote, to_neighbour(&request)))
+        }
+        _ => Ok(Verdict::Stack),
+    }
+}
+
+/// Lets the kernel resolve the next hop's hardware address.
+#[inline(always)]
+fn to_neighbour(request: &FibLookup) -> i32 {
+    // SAFETY: all-zero bytes are a valid next hop; the union is read as the family says.
+    unsafe {
+        let mut next: bpf_redir_neigh = core::mem::zeroed();
+        next.nh_family = u32::from(request.family);
+        if request.family == AF_INET {
+            next.__bindgen_anon_1.ipv4_nh = request.__bindgen_anon_4.ipv4_dst;
+        } else {
+            next.__bindgen_anon_1.ipv6_nh = request.__bindgen_anon_4.ipv6_dst;
+        }
+        bpf_redirect_neigh(request.ifindex, &raw mut next, size_of::<bpf_redir_neigh>() as i32, 0) as i32
+    }
+}
+
+/// Multicast and link-local destinations stay on their link.
+#[inline(always)]
+fn is_unroutable(dst: &Addr16) -> bool {
+    if dst.is_v4() {
+        let first = dst.bytes[12];
+        first >= 224 || (first == 169 && dst.bytes[13] == 254)
+    } else {
+        dst.bytes[0] == 0xff || (dst.bytes[0] == 0xfe && dst.bytes[1] & 0xc0 == 0x80)
+    }
+}
+
+/// The TTL or hop limit, if it allows another hop.
+#[inline(always)]
+fn hops_left(ctx: &TcContext, packet: &Packet) -> Option<u8> {
+    let at = if packet.v4() { ETHERNET + 8 } else { ETHERNET + 7 };
+    ctx.load::<u8>(at).ok().filter(|hops| *hops > 1)
+}
+
+#[inline(always)]
+fn spend_hop(ctx: &TcContext, packet: &Packet, hops: u8) -> Result<(), Drop> {
+    if !packet.v4() {
+        return store(ctx, ETHERNET + 7, &(hops - 1));
+    }
+    let (old, new) =
+        (u16::from_ne_bytes([hops, packet.proto()]), u16::from_ne_bytes([hops - 1, packet.proto()]));
+    // SAFETY: the context is the program's own.
+    let code = unsafe {
+        bpf_l3_csum_replace(ctx.as_ptr().cast(), (ETHERNET + 10) as u32, u64::from(old), u64::from(new), 2)
+    };
+    if code != 0 {
+        return Err(Drop::Rewrite);
+    }
+    store(ctx, ETHERNET + 8, &(hops - 1))
+}

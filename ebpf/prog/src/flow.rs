@@ -1,0 +1,122 @@
+//! Flows: remembering translations, both directions at once.
+//!
+//! ```text
+//!  first packet ----> embryo pair (LRU: the oldest give way)
+//!                        | answered
+//!                        v
+//!                     flow pair (hash: never evicted; `expire` forgets the silent ones)
+//! ```
+
+use abi::count::Path;
+use abi::drops::Drop;
+use abi::flow::{Flow, FlowKey, flow};
+use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
+use aya_ebpf::helpers::bpf_ktime_get_ns;
+
+use crate::maps::{EMBRYOS, FLOWS, Work};
+use crate::packet::{FIN, Packet, RST};
+use crate::verdict::count;
+
+/// Seconds of the kernel's monotonic clock.
+#[inline(always)]
+pub fn now() -> u32 {
+    // SAFETY: the helper has no preconditions.
+    (unsafe { bpf_ktime_get_ns() } / 1_000_000_000) as u32
+}
+
+/// The entry of the packet, if it belongs to a flow.
+#[inline(always)]
+pub fn find(work: &mut Work) -> Option<*mut Flow> {
+    if let Some(entry) = FLOWS.get_ptr_mut(&work.packet.key) {
+        touch(&work.packet, entry);
+        return Some(entry);
+    }
+    let entry = EMBRYOS.get_ptr_mut(&work.packet.key)?;
+    touch(&work.packet, entry);
+    // SAFETY: the program runs under RCU: the element's memory stays valid.
+    if unsafe { (*entry).flags } & flow::FORWARD == 0 {
+        promote(work, entry);
+    }
+    Some(entry)
+}
+
+/// Remembers the flow in `work`: `packet.key` becomes `forward.to`, its answers become `reverse.to`.
+///
+/// With `exclusive`, only if no other flow has the same answers; answers with whether the flow was taken.
+#[inline(always)]
+pub fn create(work: &mut Work, exclusive: bool) -> Result<bool, Drop> {
+    work.answer.tuple = work.forward.to.reversed();
+    work.answer.proto = work.packet.key.proto;
+    work.answer.zero = [0; 3];
+    work.reverse.to = work.packet.key.tuple.reversed();
+    work.reverse.backend = work.forward.backend;
+    work.reverse.generation = work.forward.generation;
+    work.reverse.last_seen = work.forward.last_seen;
+    work.reverse.flags = work.forward.flags & !flow::FORWARD;
+    work.reverse.service = work.forward.service;
+    if exclusive && FLOWS.get_ptr(&work.answer).is_some() {
+        return Ok(false);
+    }
+    let how = if exclusive { BPF_NOEXIST } else { BPF_ANY };
+    if EMBRYOS.insert(&work.answer, &work.reverse, u64::from(how)).is_err() {
+        return if exclusive { Ok(false) } else { Err(Drop::FlowTable) };
+    }
+    match EMBRYOS.insert(&work.packet.key, &work.forward, u64::from(BPF_ANY)) {
+        Ok(()) => Ok(true),
+        Err(_) => Err(Drop::FlowTable),
+    }
+}
+
+/// Forgets both halves of a flow.
+#[inline(always)]
+pub fn forget(key: &FlowKey, twin: &FlowKey) {
+    // A key that is not in the map is what we want.
+    _ = FLOWS.remove(key);
+    _ = FLOWS.remove(twin);
+    _ = EMBRYOS.remove(key);
+    _ = EMBRYOS.remove(twin);
+}
+
+/// Moves both halves from the embryos to the flows. A full table leaves them where they are: they still work.
+#[inline(always)]
+fn promote(work: &mut Work, reverse: *const Flow) {
+    // SAFETY: the program runs under RCU: the element's memory stays valid.
+    let reverse = unsafe { &*reverse };
+    work.answer.tuple = reverse.to.reversed();
+    work.answer.proto = work.packet.key.proto;
+    work.answer.zero = [0; 3];
+    let Some(forward) = EMBRYOS.get_ptr(&work.answer) else {
+        return;
+    };
+    // SAFETY: as above.
+    let forward = unsafe { &*forward };
+    if FLOWS.insert(&work.packet.key, reverse, u64::from(BPF_ANY)).is_err() {
+        return;
+    }
+    if FLOWS.insert(&work.answer, forward, u64::from(BPF_ANY)).is_err() {
+        _ = FLOWS.remove(&work.packet.key);
+        return;
+    }
+    _ = EMBRYOS.remove(&work.packet.key);
+    _ = EMBRYOS.remove(&work.answer);
+    count(Path::Promoted, 0);
+}
+
+#[inline(always)]
+fn touch(packet: &Packet, entry: *mut Flow) {
+    let now = now();
+    let closing = match packet.tcp_flags & (FIN | RST) {
+        0 => 0,
+        FIN => flow::FIN,
+        _ => flow::RST,
+    };
+    // SAFETY: the program runs under RCU; racing writers store the same second, and flags only gain bits.
+    unsafe {
+        if (*entry).last_seen != now {
+            (*entry).last_seen = now;
+        }
+        if closing != 0 {
+            (*entry).flags |= closing;
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! Every map, and the facts of the node.
+
+use abi::count::{Count, ServiceCount};
+use abi::endpoint::{Endpoint, Link};
+use abi::flow::{Flow, FlowKey};
+use abi::name;
+use abi::node::Node;
+use abi::service::{Backend, Frontend, FrontendKey, Service, SockVips};
+use abi::{Addr16, Be16, Prefix, Tuple};
+use aya_ebpf::Global;
+use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, SkStorage};
+use aya_ebpf::macros::btf_map;
+
+use crate::packet::Packet;
+
+/// Set by the loader.
+#[unsafe(no_mangle)]
+static NODE: Global<Node> = Global::new(Node {
+    v4: Addr16::NONE,
+    v6: Addr16::NONE,
+    services: [Prefix::NONE; 2],
+    pods: [Prefix::NONE; 2],
+    cpus: 1,
+    port_min: Be16::new(61000),
+    port_max: Be16::new(65535),
+    features: 0,
+    uplink: 0,
+    zero: 0,
+});
+
+#[btf_map(name = "hw_frontends")]
+pub static FRONTENDS: HashMap<FrontendKey, Frontend, { name::FRONTENDS_SIZE }> = HashMap::new();
+#[btf_map(name = "hw_services")]
+pub static SERVICES: Array<Service, { name::SERVICES_SIZE }> = Array::new();
+#[btf_map(name = "hw_backends")]
+pub static BACKENDS: Array<Backend, { name::BACKENDS_SIZE }> = Array::new();
+#[btf_map(name = "hw_generations")]
+pub static GENERATIONS: Array<u32, { name::GENERATIONS_SIZE }> = Array::new();
+#[btf_map(name = "hw_endpoints")]
+pub static ENDPOINTS: HashMap<Addr16, Endpoint, { name::ENDPOINTS_SIZE }> = HashMap::new();
+#[btf_map(name = "hw_links")]
+pub static LINKS: HashMap<u32, Link, { name::LINKS_SIZE }> = HashMap::new();
+#[btf_map(name = "hw_flows")]
+pub static FLOWS: HashMap<FlowKey, Flow, { name::FLOWS_SIZE }> = HashMap::new();
+#[btf_map(name = "hw_embryos")]
+pub static EMBRYOS: LruHashMap<FlowKey, Flow, { name::EMBRYOS_SIZE }> = LruHashMap::new();
+#[btf_map(name = "hw_sock_vips")]
+pub static SOCK_VIPS: SkStorage<SockVips> = SkStorage::new();
+#[btf_map(name = "hw_drops")]
+pub static DROPS: PerCpuArray<Count, { name::DROPS_SIZE }> = PerCpuArray::new();
+#[btf_map(name = "hw_paths")]
+pub static PATHS: PerCpuArray<Count, { name::PATHS_SIZE }> = PerCpuArray::new();
+#[btf_map(name = "hw_svc_counts")]
+pub static SERVICE_COUNTS: PerCpuArray<ServiceCount, { name::SERVICE_COUNTS_SIZE }> = PerCpuArray::new();
+
+/// What a program holds while it handles one packet: too much for its stack of 512 bytes.
+#[repr(C)]
+pub struct Work {
+    pub packet: Packet,
+    /// The key of the flow's answers.
+    pub answer: FlowKey,
+    pub forward: Flow,
+    pub reverse: Flow,
+    /// What the packet becomes.
+    pub to: Tuple,
+}
+
+#[btf_map(name = "hw_work")]
+static WORK: PerCpuArray<Work, 1> = PerCpuArray::new();
+
+/// This CPU's work: programs of these hooks run with softirqs off, one at a time.
+#[inline(always)]
+pub fn work() -> Option<&'static mut Work> {
+    let cell = WORK.get_ptr_mut(0)?;
+    // SAFETY: nobody else on this CPU holds the cell, see above.
+    Some(unsafe { &mut *cell })
+}
+
+/// The facts of the node, by reference into read-only data: a copy would not fit the stack.
+#[inline(always)]
+pub fn node() -> &'static Node {
+    // SAFETY: `Global` holds exactly one `Node`; the pointer is hidden from the optimizer because the loader replaces
+    // the bytes. `black_box` keeps the initial value from being folded in.
+    unsafe { &*core::hint::black_box((&raw const NODE).cast::<Node>()) }
+}

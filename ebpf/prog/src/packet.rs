@@ -1,0 +1,223 @@
+//! Parsing: from a frame to addresses, ports and what kind of packet it is.
+
+use abi::drops::Drop;
+use abi::flow::FlowKey;
+use abi::{Addr16, Be16, Tuple};
+use aya_ebpf::programs::TcContext;
+
+pub const ETHERNET: usize = 14;
+pub const TCP: u8 = 6;
+pub const UDP: u8 = 17;
+pub const ICMP: u8 = 1;
+pub const ICMPV6: u8 = 58;
+
+const ETH_P_IP: u16 = 0x0800;
+const ETH_P_ARP: u16 = 0x0806;
+const FRAGMENT: u8 = 44;
+const ETH_P_IPV6: u16 = 0x86dd;
+/// Extension headers that are followed before the packet is given up.
+const EXTENSIONS: usize = 4;
+/// Bit of TCP's flags byte.
+pub const FIN: u32 = 1;
+pub const SYN: u32 = 2;
+pub const RST: u32 = 4;
+pub const ACK: u32 = 16;
+
+/// What kind of frame arrived.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Frame {
+    Ip,
+    Arp,
+    Other,
+}
+
+/// Which part of a datagram this is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Part {
+    Whole,
+    /// The first fragment has ports; the others follow without.
+    First,
+    Later,
+}
+
+/// An IP packet. Ports are zero for protocols without ports.
+#[repr(C)]
+pub struct Packet {
+    /// The packet's tuple and protocol.
+    pub key: FlowKey,
+    /// Offset of the transport header.
+    pub l4: u32,
+    pub part: Part,
+    pub ports: Ports,
+    /// One for IPv4, zero for IPv6.
+    pub family: u32,
+    pub tcp_flags: u32,
+}
+
+/// Where the numbers that tell flows apart are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Ports {
+    /// TCP and UDP: source and destination at the start of the header.
+    Pair,
+    /// ICMP echo: the identifier stands for the port of the side that asked.
+    EchoRequest,
+    EchoReply,
+    None,
+}
+
+impl Packet {
+    #[inline(always)]
+    pub fn v4(&self) -> bool {
+        self.family == 1
+    }
+
+    #[inline(always)]
+    pub fn proto(&self) -> u8 {
+        self.key.proto
+    }
+
+    #[inline(always)]
+    pub fn tuple(&self) -> &Tuple {
+        &self.key.tuple
+    }
+
+    /// Whether a service can be asked for by this packet.
+    #[inline(always)]
+    pub fn has_ports(&self) -> bool {
+        matches!(self.ports, Ports::Pair)
+    }
+
+    #[inline(always)]
+    pub fn is_fragment(&self) -> bool {
+        !matches!(self.part, Part::Whole)
+    }
+}
+
+/// Reads the headers of the packet behind `ctx`.
+#[inline(always)]
+pub fn parse(ctx: &TcContext, packet: &mut Packet) -> Result<Frame, Drop> {
+    packet.tcp_flags = 0;
+    packet.part = Part::Whole;
+    packet.ports = Ports::None;
+    packet.key.zero = [0; 3];
+    match u16::from_be(ctx.skb.protocol() as u16) {
+        ETH_P_IP => parse_v4(ctx, packet)?,
+        ETH_P_IPV6 => parse_v6(ctx, packet)?,
+        ETH_P_ARP => return Ok(Frame::Arp),
+        _ => return Ok(Frame::Other),
+    }
+    ports(ctx, packet)?;
+    Ok(Frame::Ip)
+}
+
+#[inline(always)]
+fn load<const N: usize>(ctx: &TcContext, offset: usize) -> Result<[u32; N], Drop> {
+    ctx.load::<[u32; N]>(offset).map_err(|_| Drop::Truncated)
+}
+
+#[inline(always)]
+fn parse_v4(ctx: &TcContext, packet: &mut Packet) -> Result<(), Drop> {
+    let header: [u32; 5] = load(ctx, ETHERNET)?;
+    let fragment = u16::from_be((header[1] >> 16) as u16);
+    let length = (header[0] & 0x0f) * 4;
+    if length < 20 {
+        return Err(Drop::Truncated);
+    }
+    packet.part = match (fragment & 0x1fff, fragment & 0x2000) {
+        (0, 0) => Part::Whole,
+        (0, _) => Part::First,
+        _ => Part::Later,
+    };
+    packet.key.tuple.src = Addr16::from_v4_word(header[3]);
+    packet.key.tuple.dst = Addr16::from_v4_word(header[4]);
+    packet.key.proto = (header[2] >> 8) as u8;
+    packet.l4 = ETHERNET as u32 + length;
+    packet.family = 1;
+    Ok(())
+}
+
+#[inline(always)]
+fn parse_v6(ctx: &TcContext, packet: &mut Packet) -> Result<(), Drop> {
+    let header: [u32; 10] = load(ctx, ETHERNET)?;
+    packet.key.tuple.src = Addr16::from_words([header[2], header[3], header[4], header[5]]);
+    packet.key.tuple.dst = Addr16::from_words([header[6], header[7], header[8], header[9]]);
+    packet.family = 0;
+    let mut proto = (header[1] >> 16) as u8;
+    let mut l4 = ETHERNET as u32 + 40;
+    for _ in 0..EXTENSIONS {
+        if !is_extension(proto) {
+            break;
+        }
+        let next: [u32; 1] = load(ctx, l4 as usize)?;
+        let bytes = next[0].to_ne_bytes();
+        if proto == FRAGMENT {
+            let fragment = u16::from_be_bytes([bytes[2], bytes[3]]);
+            if fragment & 0xfff8 != 0 {
+                packet.part = Part::Later;
+            } else if fragment & 1 != 0 {
+                packet.part = Part::First;
+            }
+            l4 += 8;
+        } else {
+            l4 += 8 + u32::from(bytes[1]) * 8;
+        }
+        proto = bytes[0];
+        if matches!(packet.part, Part::Later) {
+            break;
+        }
+    }
+    if is_extension(proto) && !matches!(packet.part, Part::Later) {
+        return Err(Drop::ExtensionHeaders);
+    }
+    packet.key.proto = proto;
+    packet.l4 = l4;
+    Ok(())
+}
+
+/// Hop-by-hop, routing, destination options, fragment.
+#[inline(always)]
+fn is_extension(proto: u8) -> bool {
+    proto == 0 || proto == 43 || proto == 60 || proto == FRAGMENT
+}
+
+/// Reads the ports, where there are any.
+#[inline(always)]
+fn ports(ctx: &TcContext, packet: &mut Packet) -> Result<(), Drop> {
+    packet.key.tuple.sport = Be16::new(0);
+    packet.key.tuple.dport = Be16::new(0);
+    if matches!(packet.part, Part::Later) {
+        return Ok(());
+    }
+    let l4 = packet.l4 as usize;
+    match packet.key.proto {
+        TCP | UDP => {
+            let ports: [u32; 1] = load(ctx, l4)?;
+            packet.key.tuple.sport = Be16 { be: ports[0] as u16 };
+            packet.key.tuple.dport = Be16 { be: (ports[0] >> 16) as u16 };
+            packet.ports = Ports::Pair;
+            if packet.key.proto == TCP {
+                let flags: u8 = ctx.load(l4 + 13).map_err(|_| Drop::Truncated)?;
+                packet.tcp_flags = u32::from(flags);
+            }
+        }
+        ICMP | ICMPV6 => {
+            let echo: [u32; 2] = load(ctx, l4)?;
+            let id = Be16 { be: echo[1] as u16 };
+            match (packet.key.proto, echo[0] as u8) {
+                (ICMP, 8) | (ICMPV6, 128) => {
+                    packet.key.tuple.sport = id;
+                    packet.ports = Ports::EchoRequest;
+                }
+                (ICMP, 0) | (ICMPV6, 129) => {
+                    packet.key.tuple.dport = id;
+                    packet.ports = Ports::EchoReply;
+                }
+                _ => {}
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,70 @@
+//! The two hooks on the host's end of a pod's link.
+
+use abi::drops::Drop;
+use aya_ebpf::macros::classifier;
+use aya_ebpf::programs::TcContext;
+
+use crate::deliver::deliver;
+use crate::maps::{LINKS, work};
+use crate::packet::{Frame, ICMPV6, Packet, parse};
+use crate::service::{Client, same};
+use crate::translate::{follow, translate};
+use crate::verdict::{Verdict, leave};
+
+/// From a pod.
+#[classifier]
+pub fn tc_pod_out(ctx: TcContext) -> i32 {
+    leave(&ctx, out(&ctx))
+}
+
+/// Towards a pod, from the host's stack. Other programs deliver to pods without passing here.
+#[classifier]
+pub fn tc_pod_in(ctx: TcContext) -> i32 {
+    leave(&ctx, inward(&ctx))
+}
+
+#[inline(always)]
+fn out(ctx: &TcContext) -> Result<Verdict, Drop> {
+    let work = work().ok_or(Drop::FlowTable)?;
+    match parse(ctx, &mut work.packet)? {
+        Frame::Ip => {}
+        Frame::Arp => return Ok(Verdict::Stack),
+        Frame::Other => return Err(Drop::NotIp),
+    }
+    if is_neighbour_discovery(&work.packet) {
+        return Ok(Verdict::Stack);
+    }
+    if !is_own_source(ctx, &work.packet)? {
+        return Err(Drop::Spoofed);
+    }
+    translate(ctx, work, Client::Inside)?;
+    deliver(ctx, &work.packet)
+}
+
+#[inline(always)]
+fn inward(ctx: &TcContext) -> Result<Verdict, Drop> {
+    let work = work().ok_or(Drop::FlowTable)?;
+    if matches!(parse(ctx, &mut work.packet)?, Frame::Ip) && !work.packet.is_fragment() {
+        follow(ctx, work)?;
+    }
+    Ok(Verdict::Stack)
+}
+
+#[inline(always)]
+fn is_own_source(ctx: &TcContext, packet: &Packet) -> Result<bool, Drop> {
+    // SAFETY: a plain field of the context.
+    let ifindex = unsafe { (*ctx.skb.skb).ifindex };
+    let link = LINKS.get_ptr(ifindex).ok_or(Drop::UnknownLink)?;
+    // SAFETY: the program runs under RCU: the element's memory stays valid.
+    let own = unsafe { if packet.v4() { (*link).v4 } else { (*link).v6 } };
+    Ok(same(&own, &packet.tuple().src))
+}
+
+/// ICMPv6 between link-local or multicast addresses never leaves the link: the stack answers it.
+#[inline(always)]
+fn is_neighbour_discovery(packet: &Packet) -> bool {
+    let (src, dst) = (&packet.tuple().src.bytes, &packet.tuple().dst.bytes);
+    let local_source = (src[0] == 0xfe && src[1] & 0xc0 == 0x80) || packet.tuple().src.is_none();
+    let local_destination = dst[0] == 0xff || (dst[0] == 0xfe && dst[1] & 0xc0 == 0x80);
+    !packet.v4() && (packet.proto() == ICMPV6 || packet.proto() == 0) && local_source && local_destination
+}

@@ -1,0 +1,144 @@
+//! Translation on the wire: what the socket hooks did not see, and what comes from outside.
+
+use abi::count::Path;
+use abi::drops::Drop;
+use abi::flow::flow as bits;
+use abi::{Addr16, Be16};
+use aya_ebpf::programs::TcContext;
+
+use crate::maps::{ENDPOINTS, Work};
+use crate::packet::{ACK, SYN, TCP};
+use crate::service::{self, Client, Lookup, Picked, same};
+use crate::verdict::count;
+use crate::{flow, masquerade, nat};
+
+/// Gives the packet the tuple its flow says, beginning a flow if it asks for a service. Answers with the flow's flags, or
+/// zero when the packet stays as it is.
+#[inline(always)]
+pub fn translate(ctx: &TcContext, work: &mut Work, client: Client) -> Result<u32, Drop> {
+    let inside = matches!(client, Client::Inside);
+    if work.packet.is_fragment() {
+        return if inside && service::is_candidate(&work.packet.tuple().dst) {
+            Err(Drop::Fragment)
+        } else {
+            Ok(0)
+        };
+    }
+    let flags = follow(ctx, work)?;
+    if flags != 0 || !work.packet.has_ports() {
+        return Ok(flags);
+    }
+    let asked = work.packet.tuple();
+    if inside && !service::is_candidate(&asked.dst) {
+        return Ok(0);
+    }
+    match service::lookup(&asked.dst, asked.dport, work.packet.proto(), client) {
+        Lookup::NotAService => Ok(0),
+        Lookup::Nobody => Err(Drop::NoBackend),
+        Lookup::Picked(picked) => {
+            if work.packet.proto() == TCP && work.packet.tcp_flags & (SYN | ACK) != SYN {
+                return Err(Drop::NoFlow);
+            }
+            begin(work, &picked, inside)?;
+            work.to = work.forward.to;
+            nat::rewrite(ctx, work)?;
+            count(Path::Service, u64::from(ctx.len()));
+            Ok(work.forward.flags)
+        }
+    }
+}
+
+/// Gives the packet the tuple of the flow it belongs to, if it belongs to one; answers with the flow's flags.
+#[inline(always)]
+pub fn follow(ctx: &TcContext, work: &mut Work) -> Result<u32, Drop> {
+    let Some(entry) = flow::find(work) else {
+        return Ok(0);
+    };
+    // SAFETY: the program runs under RCU: the element's memory stays valid.
+    let (flags, generation, backend) = unsafe {
+        work.to = (*entry).to;
+        ((*entry).flags, (*entry).generation, (*entry).backend)
+    };
+    let of_service = flags & (bits::FORWARD | bits::SERVICE) == bits::FORWARD | bits::SERVICE;
+    if of_service && service::generation(backend) != generation {
+        work.answer.tuple = work.to.reversed();
+        work.answer.proto = work.packet.key.proto;
+        work.answer.zero = [0; 3];
+        flow::forget(&work.packet.key, &work.answer);
+        // A datagram moves on to another backend at once; a connection cannot.
+        return if work.packet.proto() == TCP { Err(Drop::BackendGone) } else { Ok(0) };
+    }
+    nat::rewrite(ctx, work)?;
+    let path = if flags & bits::FORWARD == 0 {
+        Path::Reply
+    } else if flags & bits::SERVICE != 0 {
+        Path::Service
+    } else {
+        Path::Masquerade
+    };
+    count(path, u64::from(ctx.len()));
+    Ok(flags)
+}
+
+/// Remembers a new flow to `picked`.
+///
+/// The client keeps its address where the answer is sure to come back this way: from pods of this node (unless the pod
+/// would talk to itself), and towards backends of this node.
+#[inline(always)]
+fn begin(work: &mut Work, picked: &Picked, inside: bool) -> Result<(), Drop> {
+    let backend = &picked.backend;
+    let hide = if inside {
+        same(&backend.addr, &work.packet.tuple().src)
+    } else {
+        !is_here(&backend.addr, work.packet.v4())
+    };
+    prepare(work, &backend.addr, backend.port);
+    work.forward.backend = backend.id;
+    work.forward.generation = picked.generation;
+    work.forward.service = picked.service;
+    work.forward.flags = bits::FORWARD | bits::SERVICE;
+    if hide {
+        work.forward.flags |= bits::MASQUERADE;
+        return masquerade::create(work);
+    }
+    flow::create(work, false).map(|_| ())
+}
+
+/// Hides a pod behind the node's address on its way out.
+#[inline(always)]
+pub fn hide(ctx: &TcContext, work: &mut Work) -> Result<(), Drop> {
+    if work.packet.is_fragment() {
+        return Err(Drop::Fragment);
+    }
+    if follow(ctx, work)? != 0 {
+        return Ok(());
+    }
+    let (dst, dport) = (work.packet.tuple().dst, work.packet.tuple().dport);
+    prepare(work, &dst, dport);
+    work.forward.flags = bits::FORWARD | bits::MASQUERADE;
+    masquerade::create(work)?;
+    work.to = work.forward.to;
+    nat::rewrite(ctx, work)?;
+    count(Path::Masquerade, u64::from(ctx.len()));
+    Ok(())
+}
+
+/// Fills a new flow that goes to `dst`.
+#[inline(always)]
+fn prepare(work: &mut Work, dst: &Addr16, dport: Be16) {
+    let from = &work.packet.key.tuple;
+    work.forward.to.src = from.src;
+    work.forward.to.sport = from.sport;
+    work.forward.to.dst = *dst;
+    work.forward.to.dport = dport;
+    work.forward.backend = 0;
+    work.forward.generation = 0;
+    work.forward.service = 0;
+    work.forward.last_seen = flow::now();
+}
+
+/// Whether packets for `addr` end on this node.
+#[inline(always)]
+fn is_here(addr: &Addr16, v4: bool) -> bool {
+    ENDPOINTS.get_ptr(addr).is_some() || nat::node_address(v4).is_some_and(|node| same(node, addr))
+}
