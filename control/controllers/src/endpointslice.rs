@@ -1,0 +1,391 @@
+//! The EndpointSlices of a Service with a selector: which pod addresses stand behind it, one family and port set a slice.
+//!
+//! Slices that are nearly right are filled up and mended before new ones are made, so that a change of one pod writes one
+//! slice. Slices made by hand (another `managed-by`) are left alone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ContainerPort, ObjectReference, ServicePort};
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use serde_json::json;
+
+use crate::change::Change;
+use crate::controller::{Controller, Key, Outcome};
+use crate::objects::{EndpointSlice, Pod, Service, deleting};
+use crate::ownership;
+use crate::pods::{is_finished, is_ready};
+use crate::selector;
+use crate::view::View;
+use crate::write::{Target, Write};
+
+/// Endpoints in one slice (upstream's default).
+const MAX_ENDPOINTS: usize = 100;
+const SERVICE_LABEL: &str = "kubernetes.io/service-name";
+const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+const MANAGER: &str = "endpointslice-controller.k8s.io";
+const ZONE: &str = "topology.kubernetes.io/zone";
+
+pub(crate) struct EndpointSliceController;
+
+impl Controller for EndpointSliceController {
+    fn name(&self) -> &'static str {
+        "endpointslice-controller"
+    }
+
+    fn wakes(&self, change: &Change<'_>, view: &View) -> Vec<Key> {
+        if change.is("services") {
+            return vec![change.key.clone()];
+        }
+        if change.is("endpointslices.discovery.k8s.io") {
+            let labels = change.metas().filter_map(|meta| meta.labels.as_ref());
+            let names = labels.filter_map(|labels| labels.get(SERVICE_LABEL));
+            return names.map(|name| Key::new(&change.key.namespace, name)).collect();
+        }
+        if !change.is("pods") {
+            return Vec::new();
+        }
+        let services = view.services.within(&change.key.namespace);
+        let selecting = services.filter(|(_, service)| {
+            change.metas().any(|meta| selector::selects(&service.spec.selector, meta.labels.as_ref()))
+        });
+        selecting.map(|(key, _)| key.clone()).collect()
+    }
+
+    fn reconcile(&self, key: &Key, view: &View, _: Timestamp) -> Outcome {
+        let Some(service) = view.services.row(key) else { return Outcome::nothing() };
+        let is_foreign = service.spec.selector.is_empty() || service.spec.type_ == "ExternalName";
+        if deleting(&service.metadata).is_some() || is_foreign {
+            return Outcome::nothing();
+        }
+        let mut current = managed(key, view);
+        let mut writes = Vec::new();
+        for (shape, endpoints) in desired(key, service, view) {
+            let (mine, others) = current.into_iter().partition(|slice| Shape::of(slice) == shape);
+            current = others;
+            writes.extend(settle(key, service, &shape, endpoints, mine));
+        }
+        writes.extend(current.into_iter().map(|slice| delete(key, slice)));
+        Outcome::writes(writes)
+    }
+}
+
+/// What all endpoints of a slice have in common.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Shape {
+    /// `IPv4` or `IPv6`.
+    family: String,
+    /// Name, protocol, number and application protocol of each port.
+    ports: Vec<(String, String, i32, Option<String>)>,
+}
+
+impl Shape {
+    fn of(slice: &EndpointSlice) -> Self {
+        let part = |port: &EndpointPort| {
+            (
+                port.name.clone().unwrap_or_default(),
+                port.protocol.clone().unwrap_or_else(|| "TCP".to_owned()),
+                port.port.unwrap_or_default(),
+                port.app_protocol.clone(),
+            )
+        };
+        let mut ports: Vec<_> = slice.ports.iter().map(part).collect();
+        ports.sort();
+        Self { family: slice.address_type.clone(), ports }
+    }
+
+    fn ports(&self) -> Vec<EndpointPort> {
+        let part = |(name, protocol, port, app): &(String, String, i32, Option<String>)| EndpointPort {
+            name: Some(name.clone()),
+            protocol: Some(protocol.clone()),
+            port: Some(*port),
+            app_protocol: app.clone(),
+        };
+        self.ports.iter().map(part).collect()
+    }
+}
+
+type Endpoints = BTreeMap<String, Endpoint>;
+
+/// Endpoints by shape and address. Every family of the Service is there, if need be with an empty slice.
+fn desired(key: &Key, service: &Service, view: &View) -> BTreeMap<Shape, Endpoints> {
+    let mut shapes: BTreeMap<Shape, Endpoints> = BTreeMap::new();
+    let families = &service.spec.ip_families;
+    let pods = view.pods.within(&key.namespace).map(|(_, pod)| pod);
+    for pod in pods.filter(|pod| selector::selects(&service.spec.selector, pod.metadata.labels.as_ref())) {
+        if is_finished(pod) || pod.spec.node_name.is_none() {
+            continue;
+        }
+        for address in pod.status.pod_ips.iter().map(|ip| &ip.ip) {
+            let family = if address.contains(':') { "IPv6" } else { "IPv4" };
+            if families.iter().any(|wanted| wanted == family) {
+                let shape = Shape { family: family.to_owned(), ports: resolved_ports(service, pod) };
+                let endpoint = endpoint(service, pod, address, view);
+                shapes.entry(shape).or_default().insert(address.clone(), endpoint);
+            }
+        }
+    }
+    for family in families {
+        if !shapes.keys().any(|shape| shape.family == *family) {
+            shapes.insert(Shape { family: family.clone(), ports: Vec::new() }, Endpoints::new());
+        }
+    }
+    shapes
+}
+
+/// The Service's ports as numbers in this pod; a name the pod does not have leaves its port out.
+fn resolved_ports(service: &Service, pod: &Pod) -> Vec<(String, String, i32, Option<String>)> {
+    let mut ports: Vec<_> = service
+        .spec
+        .ports
+        .iter()
+        .filter_map(|port| {
+            let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".to_owned());
+            let number = match port.target_port.as_ref() {
+                None => port.port,
+                Some(IntOrString::Int(0)) => port.port,
+                Some(IntOrString::Int(number)) => *number,
+                Some(IntOrString::String(name)) => named_port(pod, name, &protocol)?,
+            };
+            Some((service_port_name(port), protocol, number, port.app_protocol.clone()))
+        })
+        .collect();
+    ports.sort();
+    ports
+}
+
+fn service_port_name(port: &ServicePort) -> String {
+    port.name.clone().unwrap_or_default()
+}
+
+fn named_port(pod: &Pod, name: &str, protocol: &str) -> Option<i32> {
+    let sidecars =
+        pod.spec.init_containers.iter().filter(|one| one.restart_policy.as_deref() == Some("Always"));
+    let matches = |port: &&ContainerPort| {
+        port.name.as_deref() == Some(name) && port.protocol.as_deref().unwrap_or("TCP") == protocol
+    };
+    pod.spec
+        .containers
+        .iter()
+        .chain(sidecars)
+        .flat_map(|container| &container.ports)
+        .find(matches)
+        .map(|port| port.container_port)
+}
+
+fn endpoint(service: &Service, pod: &Pod, address: &str, view: &View) -> Endpoint {
+    let terminating = deleting(&pod.metadata).is_some();
+    let serving = service.spec.publish_not_ready_addresses || is_ready(pod);
+    let ready = service.spec.publish_not_ready_addresses || (serving && !terminating);
+    let node = pod.spec.node_name.as_ref().and_then(|name| view.nodes.row(&Key::cluster(name)));
+    let zone = node.and_then(|node| node.metadata.labels.as_ref()?.get(ZONE).cloned());
+    let in_subdomain = pod.spec.subdomain.is_some() && pod.spec.subdomain == service.metadata.name;
+    Endpoint {
+        addresses: vec![address.to_owned()],
+        conditions: Some(EndpointConditions {
+            ready: Some(ready),
+            serving: Some(serving),
+            terminating: Some(terminating),
+        }),
+        hostname: pod.spec.hostname.clone().filter(|_| in_subdomain),
+        node_name: pod.spec.node_name.clone(),
+        zone,
+        target_ref: Some(ObjectReference {
+            kind: Some("Pod".to_owned()),
+            namespace: pod.metadata.namespace.clone(),
+            name: pod.metadata.name.clone(),
+            uid: pod.metadata.uid.clone(),
+            ..ObjectReference::default()
+        }),
+        ..Endpoint::default()
+    }
+}
+
+/// The Service's slices that this controller made.
+fn managed<'a>(key: &'a Key, view: &'a View) -> Vec<&'a Arc<EndpointSlice>> {
+    let ours = |slice: &EndpointSlice| {
+        slice.metadata.labels.as_ref().is_some_and(|labels| {
+            labels.get(SERVICE_LABEL) == Some(&key.name)
+                && labels.get(MANAGED_BY).is_some_and(|by| by == MANAGER)
+        })
+    };
+    let slices = view.endpoint_slices.within(&key.namespace).map(|(_, slice)| slice);
+    slices.filter(|slice| ours(slice) && deleting(&slice.metadata).is_none()).collect()
+}
+
+/// Makes `current`, slices of one shape, hold exactly `wanted`, with as few writes as possible.
+fn settle(
+    key: &Key,
+    service: &Service,
+    shape: &Shape,
+    mut wanted: Endpoints,
+    current: Vec<&Arc<EndpointSlice>>,
+) -> Vec<Write> {
+    let is_empty_shape = wanted.is_empty();
+    let mut kept: Vec<(&Arc<EndpointSlice>, Vec<Endpoint>)> = Vec::new();
+    for slice in current {
+        let addresses = slice.endpoints.iter().filter_map(|endpoint| endpoint.addresses.first());
+        let stays: Vec<Endpoint> = addresses.filter_map(|address| wanted.remove(address)).collect();
+        kept.push((slice, stays));
+    }
+    let mut rest: Vec<Endpoint> = wanted.into_values().collect();
+    for (_, endpoints) in &mut kept {
+        let room = MAX_ENDPOINTS.saturating_sub(endpoints.len()).min(rest.len());
+        endpoints.extend(rest.drain(..room));
+    }
+    let mut spare_empty = is_empty_shape;
+    let mut writes = Vec::new();
+    for (slice, endpoints) in kept {
+        if endpoints.is_empty() && !std::mem::take(&mut spare_empty) {
+            writes.push(delete(key, slice));
+        } else if endpoints != slice.endpoints {
+            let metadata = json!({"resourceVersion": slice.metadata.resource_version});
+            let body = json!({"metadata": metadata, "endpoints": endpoints});
+            let name = slice.metadata.name.clone().unwrap_or_default();
+            let target = Target::new("discovery.k8s.io/v1", "endpointslices", Key::new(&key.namespace, name));
+            writes.push(Write::Patch { target, subresource: None, body });
+        }
+    }
+    writes.extend(rest.chunks(MAX_ENDPOINTS).map(|endpoints| create(key, service, shape, endpoints)));
+    if spare_empty {
+        writes.push(create(key, service, shape, &[]));
+    }
+    writes
+}
+
+fn create(key: &Key, service: &Service, shape: &Shape, endpoints: &[Endpoint]) -> Write {
+    let mut labels: BTreeMap<String, String> = service.metadata.labels.clone().unwrap_or_default();
+    let reserved: BTreeSet<&str> = [SERVICE_LABEL, MANAGED_BY].into();
+    labels.retain(|name, _| !reserved.contains(name.as_str()));
+    labels.insert(SERVICE_LABEL.to_owned(), key.name.clone());
+    labels.insert(MANAGED_BY.to_owned(), MANAGER.to_owned());
+    let body = json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {
+            "generateName": format!("{}-", key.name), "namespace": key.namespace, "labels": labels,
+            "ownerReferences": [ownership::reference("v1", "Service", &service.metadata)],
+        },
+        "addressType": shape.family,
+        "ports": shape.ports(),
+        "endpoints": endpoints,
+    });
+    let target = Target::new("discovery.k8s.io/v1", "endpointslices", key.clone());
+    Write::Create { target, body }
+}
+
+fn delete(key: &Key, slice: &EndpointSlice) -> Write {
+    let name = slice.metadata.name.clone().unwrap_or_default();
+    Write::Delete {
+        target: Target::new("discovery.k8s.io/v1", "endpointslices", Key::new(&key.namespace, name)),
+        uid: slice.metadata.uid.clone().unwrap_or_default(),
+        propagation: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::view::tests::world;
+    use serde_json::Value;
+
+    fn service(families: &[&str]) -> Value {
+        json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": "d", "uid": "svc"},
+            "spec": {
+                "selector": {"app": "web"}, "ipFamilies": families, "type": "ClusterIP",
+                "ports": [{"name": "http", "port": 80, "targetPort": "web", "protocol": "TCP"}],
+            },
+        })
+    }
+
+    fn pod(name: &str, ready: bool) -> Value {
+        json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": name, "namespace": "d", "uid": name, "labels": {"app": "web"}},
+            "spec": {"nodeName": "n", "containers": [{"name": "c", "ports": [{"name": "web", "containerPort": 8080}]}]},
+            "status": {
+                "phase": "Running", "podIPs": [{"ip": format!("10.0.0.{}", name.len())}, {"ip": "fd00::1"}],
+                "conditions": [{"type": "Ready", "status": if ready { "True" } else { "False" }}],
+            },
+        })
+    }
+
+    fn look(objects: &[Value]) -> Vec<Write> {
+        EndpointSliceController
+            .reconcile(&Key::new("d", "web"), &world(objects), Timestamp::UNIX_EPOCH)
+            .writes
+    }
+
+    /// The slice a creation makes, as it comes back.
+    fn stored(write: &Write) -> Value {
+        let Write::Create { body, .. } = write else { panic!("{write:?}") };
+        let mut slice = body.clone();
+        slice["metadata"]["name"] = json!("web-1");
+        slice["metadata"]["uid"] = json!("s");
+        slice
+    }
+
+    #[test]
+    fn ready_and_unready_pods_are_listed_with_their_conditions_and_ports() {
+        let writes = look(&[service(&["IPv4"]), pod("a", true), pod("bb", false)]);
+        assert_eq!(writes.len(), 1);
+        let slice = stored(&writes[0]);
+        assert_eq!(slice["ports"], json!([{"name": "http", "protocol": "TCP", "port": 8080}]));
+        let ready: Vec<_> =
+            slice["endpoints"].as_array().unwrap().iter().map(|one| &one["conditions"]["ready"]).collect();
+        assert_eq!(ready, [&json!(true), &json!(false)]);
+        assert_eq!(
+            look(&[service(&["IPv4"]), pod("a", true), pod("bb", false), slice]),
+            [],
+            "and then it is settled"
+        );
+    }
+
+    #[test]
+    fn each_family_has_slices_of_its_own() {
+        let writes = look(&[service(&["IPv6", "IPv4"]), pod("a", true)]);
+        let mut families: Vec<_> = writes.iter().map(|write| stored(write)["addressType"].clone()).collect();
+        families.sort_by_key(Value::to_string);
+        assert_eq!(families, ["IPv4", "IPv6"]);
+    }
+
+    #[test]
+    fn a_pod_that_leaves_is_taken_out_of_its_slice_and_a_terminating_one_is_marked() {
+        let slice = stored(&look(&[service(&["IPv4"]), pod("a", true), pod("bb", true)])[0]);
+        let mut leaving = pod("a", true);
+        leaving["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        let writes = look(&[service(&["IPv4"]), leaving, slice]);
+        let [Write::Patch { body, .. }] = writes.as_slice() else { panic!("{writes:?}") };
+        let endpoints = body["endpoints"].as_array().unwrap();
+        assert_eq!(endpoints.len(), 1);
+        assert_eq!(endpoints[0]["conditions"], json!({"ready": false, "serving": true, "terminating": true}));
+    }
+
+    #[test]
+    fn a_hundred_endpoints_fill_a_slice() {
+        let mut objects = vec![service(&["IPv4"])];
+        for n in 0..150 {
+            let mut one = pod("a", true);
+            one["metadata"]["name"] = json!(format!("p{n}"));
+            one["metadata"]["uid"] = json!(format!("p{n}"));
+            one["status"]["podIPs"] = json!([{"ip": format!("10.0.1.{n}")}]);
+            objects.push(one);
+        }
+        let sizes: Vec<_> =
+            look(&objects).iter().map(|write| stored(write)["endpoints"].as_array().unwrap().len()).collect();
+        assert_eq!(sizes, [100, 50]);
+    }
+
+    #[test]
+    fn a_service_without_pods_has_one_empty_slice_and_one_without_selector_none() {
+        let writes = look(&[service(&["IPv4"])]);
+        assert_eq!(stored(&writes[0])["endpoints"], json!([]));
+        let empty = stored(&writes[0]);
+        assert_eq!(look(&[service(&["IPv4"]), empty]), []);
+        let mut bare = service(&["IPv4"]);
+        bare["spec"]["selector"] = json!({});
+        assert_eq!(look(&[bare]), []);
+    }
+}

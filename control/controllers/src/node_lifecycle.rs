@@ -1,0 +1,329 @@
+//! A node that stops renewing its Lease becomes `Unknown`, is tainted, and loses the pods that do not tolerate that.
+//!
+//! A heartbeat is judged by when the Lease was renewed. `node.kubernetes.io/not-ready` and `.../unreachable` follow the
+//! Ready condition; pods are deleted when the time their toleration grants is over.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{NodeCondition, Taint, Toleration};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use serde_json::json;
+
+use crate::change::Change;
+use crate::controller::{Controller, Key, Outcome};
+use crate::objects::{Node, Pod, deleting};
+use crate::pods::is_finished;
+use crate::view::View;
+use crate::write::{Target, Write};
+
+const LEASES: &str = "kube-node-lease";
+const NOT_READY: &str = "node.kubernetes.io/not-ready";
+const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
+/// Conditions that only the node itself can know.
+const OWN_CONDITIONS: [&str; 4] = ["Ready", "MemoryPressure", "DiskPressure", "PIDPressure"];
+
+pub(crate) struct NodeLifecycleController {
+    /// Time without heartbeat after which a node counts as unreachable.
+    pub(crate) grace: Duration,
+}
+
+impl Controller for NodeLifecycleController {
+    fn name(&self) -> &'static str {
+        "node-lifecycle-controller"
+    }
+
+    fn wakes(&self, change: &Change<'_>, view: &View) -> Vec<Key> {
+        if change.is("nodes") {
+            return vec![change.key.clone()];
+        }
+        if change.is("pods") {
+            // Pods of a healthy node are nobody's business here.
+            let pod = view.pods.row(change.key);
+            let node = pod.and_then(|pod| pod.spec.node_name.as_ref()).map(Key::cluster);
+            return node
+                .filter(|node| view.nodes.row(node).is_none_or(|node| !evicting(node).is_empty()))
+                .into_iter()
+                .collect();
+        }
+        Vec::new()
+    }
+
+    fn reconcile(&self, key: &Key, view: &View, now: Timestamp) -> Outcome {
+        let mut outcome = Outcome::nothing();
+        let Some(node) = view.nodes.row(key) else {
+            forget_pods(key, view, &mut outcome);
+            return outcome;
+        };
+        self.judge(key, node, view, now, &mut outcome);
+        taint(key, node, now, &mut outcome);
+        evict(key, node, view, now, &mut outcome);
+        outcome
+    }
+}
+
+impl NodeLifecycleController {
+    /// Sets the node's own conditions to `Unknown` when its heartbeat stopped.
+    fn judge(&self, key: &Key, node: &Node, view: &View, now: Timestamp, outcome: &mut Outcome) {
+        let lease = view.leases.row(&Key::new(LEASES, &key.name));
+        let renewed = lease.and_then(|lease| lease.spec.renew_time.as_ref()).map(|time| time.0);
+        let born = node.metadata.creation_timestamp.as_ref().map(|time| time.0);
+        let Some(last) = renewed.or(born) else { return };
+        let silent = Duration::try_from(now.duration_since(last)).unwrap_or_default();
+        if silent < self.grace {
+            outcome.look_again((self.grace - silent).max(Duration::from_secs(1)));
+            return;
+        }
+        // The Lease may come back at any time; nothing else wakes the key then.
+        outcome.look_again(Duration::from_secs(5));
+        if ready_status(node) == "Unknown" {
+            return;
+        }
+        let mut conditions = node.status.conditions.clone();
+        for type_ in OWN_CONDITIONS {
+            set_unknown(&mut conditions, type_, now);
+        }
+        let metadata = json!({"resourceVersion": node.metadata.resource_version});
+        let body = json!({"metadata": metadata, "status": {"conditions": conditions}});
+        let target = Target::new("v1", "nodes", key.clone());
+        outcome.writes.push(Write::Patch { target, subresource: Some("status"), body });
+    }
+}
+
+fn set_unknown(conditions: &mut Vec<NodeCondition>, type_: &str, now: Timestamp) {
+    let unknown = NodeCondition {
+        type_: type_.to_owned(),
+        status: "Unknown".to_owned(),
+        reason: Some("NodeStatusUnknown".to_owned()),
+        message: Some("Kubelet stopped posting node status.".to_owned()),
+        last_heartbeat_time: None,
+        last_transition_time: Some(Time(now)),
+    };
+    match conditions.iter_mut().find(|condition| condition.type_ == type_) {
+        Some(condition) => {
+            let heartbeat = condition.last_heartbeat_time.take();
+            *condition = NodeCondition { last_heartbeat_time: heartbeat, ..unknown };
+        }
+        None => conditions.push(unknown),
+    }
+}
+
+fn ready_status(node: &Node) -> &str {
+    let ready = node.status.conditions.iter().find(|condition| condition.type_ == "Ready");
+    ready.map_or("False", |condition| &condition.status)
+}
+
+/// The taint keys the Ready condition calls for.
+fn wanted_taint(node: &Node) -> Option<&'static str> {
+    match ready_status(node) {
+        "True" => None,
+        "Unknown" => Some(UNREACHABLE),
+        _ => Some(NOT_READY),
+    }
+}
+
+/// Puts the node's lifecycle taints (with both effects) in line with its Ready condition.
+fn taint(key: &Key, node: &Node, now: Timestamp, outcome: &mut Outcome) {
+    let wanted = wanted_taint(node);
+    let is_ours = |taint: &Taint| taint.key == NOT_READY || taint.key == UNREACHABLE;
+    let mut taints: Vec<Taint> = node
+        .spec
+        .taints
+        .iter()
+        .filter(|taint| !is_ours(taint) || Some(taint.key.as_str()) == wanted)
+        .cloned()
+        .collect();
+    for effect in ["NoSchedule", "NoExecute"] {
+        let Some(wanted) = wanted else { break };
+        if !taints.iter().any(|taint| taint.key == wanted && taint.effect == effect) {
+            let time_added = (effect == "NoExecute").then_some(Time(now));
+            taints.push(Taint { key: wanted.to_owned(), effect: effect.to_owned(), value: None, time_added });
+        }
+    }
+    if taints == node.spec.taints {
+        return;
+    }
+    let metadata = json!({"resourceVersion": node.metadata.resource_version});
+    let body = json!({"metadata": metadata, "spec": {"taints": taints}});
+    outcome.writes.push(Write::Patch {
+        target: Target::new("v1", "nodes", key.clone()),
+        subresource: None,
+        body,
+    });
+}
+
+fn evicting(node: &Node) -> Vec<&Taint> {
+    node.spec.taints.iter().filter(|taint| taint.effect == "NoExecute").collect()
+}
+
+/// Deletes pods whose patience with the node's NoExecute taints is over.
+fn evict(key: &Key, node: &Node, view: &View, now: Timestamp, outcome: &mut Outcome) {
+    let taints = evicting(node);
+    if taints.is_empty() {
+        return;
+    }
+    for (pod_key, pod) in on_node(key, view) {
+        if deleting(&pod.metadata).is_some() || is_finished(pod) {
+            continue;
+        }
+        match patience(pod, &taints, now) {
+            Patience::Forever => {}
+            Patience::Left(left) => outcome.look_again(left),
+            Patience::Over => outcome.writes.push(delete(pod_key, pod)),
+        }
+    }
+}
+
+fn on_node<'a>(node: &'a Key, view: &'a View) -> impl Iterator<Item = (&'a Key, &'a Pod)> {
+    let pods = view.pods.all().map(|(key, pod)| (key, &**pod));
+    pods.filter(|(_, pod)| pod.spec.node_name.as_ref() == Some(&node.name))
+}
+
+fn delete(key: &Key, pod: &Pod) -> Write {
+    let uid = pod.metadata.uid.clone().unwrap_or_default();
+    Write::Delete { target: Target::new("v1", "pods", key.clone()), uid, propagation: None }
+}
+
+/// Pods of a node that no longer exists run nowhere.
+fn forget_pods(node: &Key, view: &View, outcome: &mut Outcome) {
+    outcome.writes.extend(
+        on_node(node, view)
+            .filter(|(_, pod)| deleting(&pod.metadata).is_none())
+            .map(|(key, pod)| delete(key, pod)),
+    );
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Patience {
+    Forever,
+    Left(Duration),
+    Over,
+}
+
+fn patience(pod: &Pod, taints: &[&Taint], now: Timestamp) -> Patience {
+    let mut shortest = Patience::Forever;
+    for taint in taints {
+        let tolerating: Vec<_> = pod.spec.tolerations.iter().filter(|one| tolerates(one, taint)).collect();
+        if tolerating.is_empty() {
+            return Patience::Over;
+        }
+        let Some(seconds) = tolerating.iter().filter_map(|one| one.toleration_seconds).min() else {
+            continue;
+        };
+        let granted = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+        let since = taint.time_added.as_ref().map_or(now, |time| time.0);
+        let waited = Duration::try_from(now.duration_since(since)).unwrap_or_default();
+        if waited >= granted {
+            return Patience::Over;
+        }
+        let left = granted - waited;
+        shortest = match shortest {
+            Patience::Left(other) => Patience::Left(other.min(left)),
+            _ => Patience::Left(left),
+        };
+    }
+    shortest
+}
+
+fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
+    let effect = toleration.effect.as_deref().unwrap_or_default();
+    if !effect.is_empty() && effect != taint.effect {
+        return false;
+    }
+    let key = toleration.key.as_deref().unwrap_or_default();
+    match toleration.operator.as_deref().unwrap_or("Equal") {
+        "Exists" => key.is_empty() || key == taint.key,
+        _ => {
+            key == taint.key
+                && toleration.value.as_deref().unwrap_or("") == taint.value.as_deref().unwrap_or("")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::view::tests::world;
+    use serde_json::Value;
+
+    fn node(ready: &str, taints: &Value) -> Value {
+        json!({
+            "kind": "Node", "metadata": {"name": "n", "uid": "n", "creationTimestamp": "2026-01-01T00:00:00Z"},
+            "spec": {"taints": taints},
+            "status": {"conditions": [{"type": "Ready", "status": ready}]},
+        })
+    }
+
+    fn lease(renewed: &str) -> Value {
+        json!({"kind": "Lease", "metadata": {"name": "n", "namespace": LEASES, "uid": "l"}, "spec": {"renewTime": renewed}})
+    }
+
+    fn pod(seconds: Option<i64>) -> Value {
+        let mut toleration = json!({"key": UNREACHABLE, "operator": "Exists", "effect": "NoExecute"});
+        toleration["tolerationSeconds"] = json!(seconds);
+        json!({
+            "kind": "Pod", "metadata": {"name": "p", "namespace": "d", "uid": "p"},
+            "spec": {"nodeName": "n", "tolerations": [toleration]}, "status": {"phase": "Running"},
+        })
+    }
+
+    fn look(objects: &[Value]) -> Outcome {
+        let controller = NodeLifecycleController { grace: Duration::from_secs(50) };
+        controller.reconcile(&Key::cluster("n"), &world(objects), "2026-01-01T01:00:00Z".parse().unwrap())
+    }
+
+    #[test]
+    fn a_silent_node_becomes_unknown() {
+        let fresh = look(&[node("True", &json!([])), lease("2026-01-01T00:59:50.000000Z")]);
+        assert_eq!((fresh.writes.len(), fresh.again), (0, Some(Duration::from_secs(40))));
+        let silent = look(&[node("True", &json!([])), lease("2026-01-01T00:59:00.000000Z")]);
+        let [Write::Patch { subresource: Some("status"), body, .. }] = silent.writes.as_slice() else {
+            panic!("{silent:?}")
+        };
+        assert_eq!(body["status"]["conditions"][0]["status"], "Unknown");
+    }
+
+    #[test]
+    fn taints_follow_the_ready_condition() {
+        let fresh = lease("2026-01-01T00:59:50.000000Z");
+        for (ready, before, want) in [
+            (
+                "True",
+                json!([{"key": NOT_READY, "effect": "NoSchedule"}, {"key": "own", "effect": "NoSchedule"}]),
+                vec!["own"],
+            ),
+            ("False", json!([]), vec![NOT_READY, NOT_READY]),
+            ("Unknown", json!([{"key": NOT_READY, "effect": "NoExecute"}]), vec![UNREACHABLE, UNREACHABLE]),
+        ] {
+            let outcome = look(&[node(ready, &before), fresh.clone()]);
+            let Some(Write::Patch { body, .. }) = outcome.writes.first() else {
+                panic!("{ready}: {outcome:?}")
+            };
+            let keys: Vec<_> = body["spec"]["taints"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|taint| taint["key"].as_str().unwrap())
+                .collect();
+            assert_eq!(keys, want, "{ready}");
+        }
+    }
+
+    #[test]
+    fn pods_leave_an_unreachable_node_when_their_time_is_over() {
+        let taint = |since: &str| json!([{"key": UNREACHABLE, "effect": "NoSchedule"}, {"key": UNREACHABLE, "effect": "NoExecute", "timeAdded": since}]);
+        let deletes = |since: &str, seconds| {
+            let outcome =
+                look(&[node("Unknown", &taint(since)), lease("2026-01-01T00:59:50.000000Z"), pod(seconds)]);
+            outcome.writes.iter().filter(|write| matches!(write, Write::Delete { .. })).count()
+        };
+        assert_eq!(deletes("2026-01-01T00:50:00Z", Some(300)), 1);
+        assert_eq!(deletes("2026-01-01T00:58:00Z", Some(300)), 0);
+        assert_eq!(deletes("2026-01-01T00:50:00Z", None), 0);
+    }
+
+    #[test]
+    fn pods_of_a_deleted_node_are_forgotten() {
+        assert!(matches!(look(&[pod(None)]).writes.as_slice(), [Write::Delete { .. }]));
+    }
+}

@@ -1,0 +1,178 @@
+//! Slim views of the objects controllers read: only the fields in use, decoded once, everything else left out.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::apps::v1::{DeploymentStatus, DeploymentStrategy, ReplicaSetStatus};
+use k8s_openapi::api::core::v1::{
+    ContainerPort, NodeAddress, NodeCondition, PodCondition, PodIP, ServicePort, Taint, Toleration,
+};
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, MicroTime, ObjectMeta, Time};
+use kube::core::DynamicResourceScope;
+use serde::Deserialize;
+use serde_json::Value;
+
+/// A kind controllers watch.
+pub(crate) trait Kind: kube::Resource<DynamicType = ()> + Clone + Send + Sync + 'static {
+    /// Plural, with the group where there is one; see [`crate::change::Change::resource`].
+    const RESOURCE: &'static str;
+}
+
+macro_rules! kind {
+    ($(#[$doc:meta])* $name:ident, $group:literal, $version:literal, $plural:literal, $resource:literal,
+     { $($field:ident: $type:ty),* $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Default, Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        pub(crate) struct $name {
+            #[serde(default)]
+            pub(crate) metadata: ObjectMeta,
+            $(#[serde(default)] pub(crate) $field: $type,)*
+        }
+
+        impl kube::Resource for $name {
+            type DynamicType = ();
+            type Scope = DynamicResourceScope;
+
+            fn kind((): &()) -> Cow<'_, str> {
+                stringify!($name).into()
+            }
+            fn group((): &()) -> Cow<'_, str> {
+                $group.into()
+            }
+            fn version((): &()) -> Cow<'_, str> {
+                $version.into()
+            }
+            fn plural((): &()) -> Cow<'_, str> {
+                $plural.into()
+            }
+            fn meta(&self) -> &ObjectMeta {
+                &self.metadata
+            }
+            fn meta_mut(&mut self) -> &mut ObjectMeta {
+                &mut self.metadata
+            }
+        }
+
+        impl Kind for $name {
+            const RESOURCE: &'static str = $resource;
+        }
+    };
+}
+
+kind!(Pod, "", "v1", "pods", "pods", { spec: PodSpec, status: PodStatus });
+kind!(Node, "", "v1", "nodes", "nodes", { spec: NodeSpec, status: NodeStatus });
+kind!(Namespace, "", "v1", "namespaces", "namespaces", { spec: NamespaceSpec });
+kind!(Service, "", "v1", "services", "services", { spec: ServiceSpec });
+kind!(ServiceAccount, "", "v1", "serviceaccounts", "serviceaccounts", {});
+kind!(ConfigMap, "", "v1", "configmaps", "configmaps", { data: BTreeMap<String, String> });
+kind!(Deployment, "apps", "v1", "deployments", "deployments.apps", { spec: DeploymentSpec, status: DeploymentStatus });
+kind!(ReplicaSet, "apps", "v1", "replicasets", "replicasets.apps", { spec: ReplicaSetSpec, status: ReplicaSetStatus });
+kind!(Lease, "coordination.k8s.io", "v1", "leases", "leases.coordination.k8s.io", { spec: LeaseSpec });
+kind!(EndpointSlice, "discovery.k8s.io", "v1", "endpointslices", "endpointslices.discovery.k8s.io", {
+    address_type: String,
+    endpoints: Vec<Endpoint>,
+    ports: Vec<EndpointPort>,
+});
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct PodSpec {
+    pub(crate) node_name: Option<String>,
+    pub(crate) hostname: Option<String>,
+    pub(crate) subdomain: Option<String>,
+    pub(crate) tolerations: Vec<Toleration>,
+    pub(crate) containers: Vec<Container>,
+    pub(crate) init_containers: Vec<Container>,
+}
+
+/// What a Service's named target port refers to.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Container {
+    pub(crate) ports: Vec<ContainerPort>,
+    /// `Always` makes an init container a sidecar, whose ports count.
+    pub(crate) restart_policy: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct PodStatus {
+    pub(crate) phase: String,
+    #[serde(rename = "podIPs")]
+    pub(crate) pod_ips: Vec<PodIP>,
+    pub(crate) conditions: Vec<PodCondition>,
+    pub(crate) container_statuses: Vec<ContainerStatus>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct ContainerStatus {
+    pub(crate) restart_count: i32,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct NodeSpec {
+    #[serde(rename = "podCIDRs")]
+    pub(crate) pod_cidrs: Vec<String>,
+    pub(crate) taints: Vec<Taint>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct NodeStatus {
+    pub(crate) conditions: Vec<NodeCondition>,
+    pub(crate) addresses: Vec<NodeAddress>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct NamespaceSpec {
+    pub(crate) finalizers: Vec<String>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct ServiceSpec {
+    pub(crate) selector: BTreeMap<String, String>,
+    pub(crate) ports: Vec<ServicePort>,
+    pub(crate) ip_families: Vec<String>,
+    #[serde(rename = "type")]
+    pub(crate) type_: String,
+    pub(crate) publish_not_ready_addresses: bool,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct DeploymentSpec {
+    pub(crate) replicas: Option<i32>,
+    pub(crate) selector: LabelSelector,
+    pub(crate) template: Value,
+    pub(crate) strategy: DeploymentStrategy,
+    pub(crate) min_ready_seconds: i32,
+    pub(crate) revision_history_limit: Option<i32>,
+    pub(crate) paused: bool,
+    pub(crate) progress_deadline_seconds: Option<i32>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct ReplicaSetSpec {
+    pub(crate) replicas: Option<i32>,
+    pub(crate) min_ready_seconds: i32,
+    pub(crate) selector: LabelSelector,
+    pub(crate) template: Value,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct LeaseSpec {
+    pub(crate) renew_time: Option<MicroTime>,
+}
+
+/// Whether deletion of the object has been asked for.
+pub(crate) fn deleting(meta: &ObjectMeta) -> Option<&Time> {
+    meta.deletion_timestamp.as_ref()
+}

@@ -1,0 +1,240 @@
+//! What controllers write, as values, and how each becomes one request.
+
+use http::Request;
+use http::header::CONTENT_TYPE;
+use kube::Client;
+use serde_json::{Value, json};
+
+use crate::controller::Key;
+use crate::graph::ResourceRef;
+
+/// The object, or for a creation the collection, a write is addressed to.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Target {
+    /// `v1` or `group/version`.
+    pub(crate) api_version: String,
+    pub(crate) plural: String,
+    /// Plural with the group where there is one; see [`crate::change::Change::resource`].
+    pub(crate) resource: String,
+    pub(crate) key: Key,
+}
+
+impl Target {
+    pub(crate) fn new(api_version: &str, plural: &str, key: Key) -> Self {
+        let resource = match api_version.split_once('/') {
+            Some((group, _)) => format!("{plural}.{group}"),
+            None => plural.to_owned(),
+        };
+        Self { api_version: api_version.to_owned(), plural: plural.to_owned(), resource, key }
+    }
+
+    pub(crate) fn of(resource: &ResourceRef, key: Key) -> Self {
+        Self {
+            api_version: resource.api_version(),
+            plural: resource.plural.clone(),
+            resource: resource.resource(),
+            key,
+        }
+    }
+
+    fn collection(&self) -> String {
+        let root = if self.api_version.contains('/') { "/apis" } else { "/api" };
+        let Self { api_version, plural, key, .. } = self;
+        if key.namespace.is_empty() {
+            return format!("{root}/{api_version}/{plural}");
+        }
+        format!("{root}/{api_version}/namespaces/{}/{plural}", key.namespace)
+    }
+
+    fn path(&self) -> String {
+        format!("{}/{}", self.collection(), self.key.name)
+    }
+}
+
+/// One request to the API server.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Write {
+    /// Creates `body`; the target's name is only for logs when the body has `generateName`.
+    Create { target: Target, body: Value },
+    /// JSON merge patch. A `metadata.resourceVersion` in the body makes it conditional.
+    Patch { target: Target, subresource: Option<&'static str>, body: Value },
+    /// Replaces what the subresource holds: `namespaces/finalize`.
+    Replace { target: Target, subresource: &'static str, body: Value },
+    /// Deletes the object if it still has this uid.
+    Delete { target: Target, uid: String, propagation: Option<&'static str> },
+}
+
+/// What the API server made of a write.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Written {
+    /// The change is in every view that has seen this revision.
+    At(u64),
+    /// The object is gone, or was gone already.
+    Gone,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WriteError {
+    #[error("{verb} {resource} {key}")]
+    Refused {
+        verb: &'static str,
+        resource: String,
+        key: Key,
+        #[source]
+        source: Box<kube::Error>,
+    },
+    #[error("build the request to {verb} {resource} {key}")]
+    Request {
+        verb: &'static str,
+        resource: String,
+        key: Key,
+        #[source]
+        source: http::Error,
+    },
+}
+
+impl WriteError {
+    /// Somebody else changed the object first: the next look works on the new version.
+    pub(crate) fn is_race(&self) -> bool {
+        matches!(self, Self::Refused { source, .. }
+            if matches!(&**source, kube::Error::Api(status) if matches!(status.code, 404 | 409)))
+    }
+}
+
+impl Write {
+    pub(crate) fn target(&self) -> &Target {
+        match self {
+            Self::Create { target, .. }
+            | Self::Patch { target, .. }
+            | Self::Replace { target, .. }
+            | Self::Delete { target, .. } => target,
+        }
+    }
+
+    pub(crate) fn verb(&self) -> &'static str {
+        match self {
+            Self::Create { .. } => "create",
+            Self::Patch { .. } => "patch",
+            Self::Replace { .. } => "replace",
+            Self::Delete { .. } => "delete",
+        }
+    }
+
+    /// Sends the write and reads from the answer when it will be visible.
+    pub(crate) async fn send(&self, client: &Client) -> Result<Written, WriteError> {
+        let Target { resource, key, .. } = self.target().clone();
+        let verb = self.verb();
+        let request = match self.request() {
+            Ok(request) => request,
+            Err(source) => return Err(WriteError::Request { verb, resource, key, source }),
+        };
+        match client.request::<Value>(request).await {
+            Ok(answer) => Ok(self.written(&answer)),
+            Err(kube::Error::Api(status)) if status.code == 404 && matches!(self, Self::Delete { .. }) => {
+                Ok(Written::Gone)
+            }
+            Err(source) => Err(WriteError::Refused { verb, resource, key, source: Box::new(source) }),
+        }
+    }
+
+    fn written(&self, answer: &Value) -> Written {
+        let revision = answer["metadata"]["resourceVersion"].as_str().and_then(|text| text.parse().ok());
+        match revision {
+            Some(revision) if answer["kind"] != "Status" => Written::At(revision),
+            _ => Written::Gone,
+        }
+    }
+
+    fn request(&self) -> Result<Request<Vec<u8>>, http::Error> {
+        let with_subresource =
+            |target: &Target, subresource: &str| format!("{}/{subresource}", target.path());
+        let (method, path, media, body) = match self {
+            Self::Create { target, body } => {
+                ("POST", target.collection(), "application/json", body.to_string())
+            }
+            Self::Patch { target, subresource, body } => {
+                let path = subresource.map_or_else(|| target.path(), |name| with_subresource(target, name));
+                ("PATCH", path, "application/merge-patch+json", body.to_string())
+            }
+            Self::Replace { target, subresource, body } => {
+                ("PUT", with_subresource(target, subresource), "application/json", body.to_string())
+            }
+            Self::Delete { target, uid, propagation } => {
+                let mut options =
+                    json!({"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": uid}});
+                if let Some(policy) = propagation {
+                    options["propagationPolicy"] = json!(policy);
+                }
+                ("DELETE", target.path(), "application/json", options.to_string())
+            }
+        };
+        Request::builder().method(method).uri(path).header(CONTENT_TYPE, media).body(body.into_bytes())
+    }
+}
+
+/// An Event about an object, as `kubectl describe` shows it.
+pub(crate) struct Happening<'a> {
+    pub(crate) component: &'a str,
+    pub(crate) api_version: &'a str,
+    pub(crate) kind: &'a str,
+    pub(crate) key: &'a Key,
+    pub(crate) uid: &'a str,
+    pub(crate) warning: bool,
+    pub(crate) reason: &'a str,
+    pub(crate) message: String,
+    pub(crate) now: jiff::Timestamp,
+}
+
+impl Happening<'_> {
+    pub(crate) fn write(self) -> Write {
+        let namespace = if self.key.namespace.is_empty() { "default" } else { &self.key.namespace };
+        let name = format!("{}.{:x}", self.key.name, self.now.as_nanosecond());
+        let seconds = self.now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        let body = json!({
+            "apiVersion": "v1", "kind": "Event",
+            "metadata": {"name": name, "namespace": namespace},
+            "involvedObject": {
+                "apiVersion": self.api_version, "kind": self.kind, "name": self.key.name,
+                "namespace": self.key.namespace, "uid": self.uid,
+            },
+            "type": if self.warning { "Warning" } else { "Normal" },
+            "reason": self.reason,
+            "message": self.message,
+            "source": {"component": self.component},
+            "reportingComponent": self.component,
+            "firstTimestamp": seconds, "lastTimestamp": seconds, "count": 1,
+        });
+        Write::Create { target: Target::new("v1", "events", Key::new(namespace, name)), body }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writes_become_requests() {
+        let pod = Target::new("v1", "pods", Key::new("default", "a"));
+        let set = Target::new("apps/v1", "replicasets", Key::new("default", "a"));
+        let node = Target::new("v1", "nodes", Key::cluster("n"));
+        let body = json!({});
+        for (write, want) in [
+            (
+                Write::Create { target: set.clone(), body: body.clone() },
+                "POST /apis/apps/v1/namespaces/default/replicasets",
+            ),
+            (
+                Write::Patch { target: set, subresource: Some("status"), body: body.clone() },
+                "PATCH /apis/apps/v1/namespaces/default/replicasets/a/status",
+            ),
+            (Write::Patch { target: node, subresource: None, body }, "PATCH /api/v1/nodes/n"),
+            (
+                Write::Delete { target: pod, uid: "u".into(), propagation: None },
+                "DELETE /api/v1/namespaces/default/pods/a",
+            ),
+        ] {
+            let request = write.request().unwrap();
+            assert_eq!(format!("{} {}", request.method(), request.uri()), want);
+        }
+    }
+}
