@@ -1,0 +1,435 @@
+//! One pod's worker: look, decide, do, report; until the pod is gone.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1 as core;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::cri::CriError;
+use super::decide::{self, Action, Plan, Role, Situation};
+use super::execute::{Executor, Start, StartError};
+use super::memory::{BACKOFF_FIRST, Backoff, Hindrance, Memory};
+use super::names::PodKey;
+use super::observed::{Observed, Observer};
+use super::probes::{Board, Probes, Subject};
+use super::reach::Target;
+use super::report::Reporter;
+use super::status;
+
+/// After something failed that has no back-off of its own.
+const PAUSE: Duration = Duration::from_secs(1);
+/// How often volumes are brought up to date, and everything is looked at again.
+const REFRESH: Duration = Duration::from_secs(30);
+/// The first wait after a sandbox or a volume failed.
+const SANDBOX_FIRST: SignedDuration = SignedDuration::from_secs(1);
+/// The first wait after a container could not be made.
+const CONFIG_FIRST: SignedDuration = SignedDuration::from_secs(5);
+
+/// What a worker is told.
+#[derive(Debug, Clone)]
+pub struct Assignment {
+    /// The pod's object.
+    pub pod: Arc<core::Pod>,
+    /// The object is gone.
+    pub removed: bool,
+}
+
+/// The worker.
+#[derive(Debug)]
+pub struct Worker {
+    key: PodKey,
+    assignment: Assignment,
+    inbox: watch::Receiver<Assignment>,
+    nudge: Arc<Notify>,
+    executor: Executor,
+    observer: Observer,
+    reporter: Reporter,
+    memory: Memory,
+    board: Arc<Board>,
+    probes: Probes,
+    places: HashMap<String, PathBuf>,
+    refreshed: tokio::time::Instant,
+    /// Containers whose preStop hook has begun.
+    hooked: BTreeSet<String>,
+}
+
+/// What interrupted a wait.
+enum Woken {
+    Look,
+    Stop,
+}
+
+impl Worker {
+    /// A worker for the pod in `inbox`, woken through `nudge`.
+    pub fn new(inbox: watch::Receiver<Assignment>, nudge: Arc<Notify>, executor: Executor) -> Self {
+        let assignment = inbox.borrow().clone();
+        let key = PodKey::of(&assignment.pod);
+        let board = Arc::new(Board::new(Arc::clone(&nudge)));
+        Self {
+            reporter: Reporter::new(executor.objects.client().clone(), key.clone()),
+            probes: Probes::new(Arc::clone(&board), executor.recorder.clone()),
+            key,
+            assignment,
+            inbox,
+            nudge,
+            executor,
+            observer: Observer::default(),
+            memory: Memory::default(),
+            board,
+            places: HashMap::new(),
+            refreshed: tokio::time::Instant::now(),
+            hooked: BTreeSet::new(),
+        }
+    }
+
+    /// Works until the pod is gone or `stop`; containers go on when this returns because of `stop`.
+    pub async fn run(mut self, stop: CancellationToken) {
+        loop {
+            match self.turn(&stop).await {
+                Ok(true) => return,
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::warn!(pod = %self.key, %error, "the pod is looked at again");
+                    if matches!(self.wait(Some(PAUSE), &stop).await, Woken::Stop) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// One look and what follows from it; true when there is nothing left to do, ever.
+    async fn turn(&mut self, stop: &CancellationToken) -> Result<bool, CriError> {
+        self.assignment = self.inbox.borrow_and_update().clone();
+        let observed = self.observer.observe(&self.executor.cri, &self.key).await?;
+        let now = Timestamp::now();
+        self.recall(&observed, now);
+        let plan = decide::decide(&self.situation(&observed, now));
+        if plan.actions == [Action::Finish] {
+            return self.finish(&observed, stop).await;
+        }
+        self.report(&observed, now).await;
+        if plan.actions.is_empty() {
+            let until_refresh = REFRESH.saturating_sub(self.refreshed.elapsed());
+            let due = plan.wake.map(|wake| Duration::try_from(wake.duration_since(now)).unwrap_or_default());
+            let patience =
+                due.map_or(until_refresh, |due| due.min(until_refresh)).max(Duration::from_millis(10));
+            if matches!(self.wait(Some(patience), stop).await, Woken::Stop) {
+                return Ok(true);
+            }
+            self.refresh().await;
+            return Ok(false);
+        }
+        self.carry_out(plan, &observed, stop).await
+    }
+
+    fn situation<'a>(&'a self, observed: &'a Observed, now: Timestamp) -> Situation<'a> {
+        Situation {
+            pod: &self.assignment.pod,
+            removed: self.assignment.removed,
+            observed,
+            memory: &self.memory,
+            now,
+        }
+    }
+
+    /// Brings the memory up to date with what was observed.
+    fn recall(&mut self, observed: &Observed, now: Timestamp) {
+        self.memory.verdicts = self.board.read();
+        if self.assignment.removed || self.assignment.pod.metadata.deletion_timestamp.is_some() {
+            self.memory.ending.get_or_insert(now);
+        }
+        // Crash loops of before a restart of ours go on where they were.
+        for container in &observed.containers {
+            if container.attempt > 0
+                && !self.memory.backoff.contains_key(&container.name)
+                && let Some(backoff) = Backoff::after_restarts(container.attempt, container.created)
+            {
+                self.memory.backoff.insert(container.name.clone(), backoff);
+            }
+        }
+        let ending = self.memory.ending.is_some();
+        let subjects = if ending { Vec::new() } else { self.subjects(observed) };
+        self.probes.keep(subjects);
+        if !ending {
+            self.memory.verdicts = self.board.read();
+        }
+    }
+
+    fn subjects(&self, observed: &Observed) -> Vec<Subject> {
+        let pod = &self.assignment.pod;
+        let Some(spec) = &pod.spec else { return Vec::new() };
+        let Some(address) = self.addresses(observed).first().copied() else { return Vec::new() };
+        let known = pod.status.iter().flat_map(|status| {
+            status.container_statuses.iter().flatten().chain(status.init_container_statuses.iter().flatten())
+        });
+        let ready: Vec<String> = known
+            .filter(|status| status.ready)
+            .filter_map(|status| Some(status.container_id.as_ref()?.split_once("://")?.1.to_owned()))
+            .collect();
+        let subject = |running: &super::observed::Container| {
+            let (container, _) =
+                decide::containers(spec).find(|(container, _)| container.name == running.name)?;
+            let super::observed::State::Running { started } = running.state else { return None };
+            Some(Subject {
+                pod: Arc::clone(pod),
+                target: Target {
+                    cri: self.executor.cri.clone(),
+                    id: running.id.clone(),
+                    container: Arc::new(container.clone()),
+                    address,
+                },
+                started,
+                was_ready: ready.contains(&running.id),
+            })
+        };
+        observed.running().filter_map(subject).collect()
+    }
+
+    fn addresses(&self, observed: &Observed) -> Vec<IpAddr> {
+        let on_host = self.assignment.pod.spec.as_ref().is_some_and(|spec| spec.host_network == Some(true));
+        match observed.sandbox() {
+            Some(_) if on_host => self.executor.addresses.to_vec(),
+            Some(sandbox) => sandbox.addresses.clone(),
+            None => Vec::new(),
+        }
+    }
+
+    async fn report(&mut self, observed: &Observed, now: Timestamp) {
+        if self.assignment.removed {
+            return;
+        }
+        let status =
+            status::status(&self.situation(observed, now), &self.executor.runtime, &self.executor.addresses);
+        self.reporter.report(&self.assignment.pod, status).await;
+    }
+
+    async fn wait(&mut self, patience: Option<Duration>, stop: &CancellationToken) -> Woken {
+        let patience = patience.unwrap_or(REFRESH);
+        tokio::select! {
+            changed = self.inbox.changed() => {
+                // Without a supervisor there are no more assignments: the agent ends.
+                if changed.is_ok() { Woken::Look } else { Woken::Stop }
+            }
+            () = self.nudge.notified() => Woken::Look,
+            () = tokio::time::sleep(patience) => Woken::Look,
+            () = stop.cancelled() => Woken::Stop,
+        }
+    }
+
+    async fn refresh(&mut self) {
+        if self.refreshed.elapsed() < REFRESH || !self.memory.volumes || self.memory.ending.is_some() {
+            return;
+        }
+        self.refreshed = tokio::time::Instant::now();
+        if let Err(error) = self.executor.volumes.prepare(&self.assignment.pod).await {
+            tracing::warn!(pod = %self.key, error = chain(&error), "volumes are not up to date");
+        }
+    }
+
+    async fn carry_out(
+        &mut self,
+        plan: Plan,
+        observed: &Observed,
+        stop: &CancellationToken,
+    ) -> Result<bool, CriError> {
+        let (kills, others): (Vec<Action>, Vec<Action>) =
+            plan.actions.into_iter().partition(|action| matches!(action, Action::Kill { .. }));
+        if !kills.is_empty() {
+            return self.kill(kills, observed, stop).await;
+        }
+        for action in others {
+            match action {
+                Action::PrepareVolumes => {
+                    if !self.prepare_volumes().await {
+                        return Ok(false);
+                    }
+                }
+                Action::RunSandbox { attempt } => {
+                    self.run_sandbox(attempt).await;
+                    return Ok(false);
+                }
+                Action::Start { name, sandbox, attempt, role } => {
+                    self.start(&name, &sandbox, (attempt, role), observed).await;
+                }
+                Action::Remove { id } => self.executor.cri.remove(&id).await?,
+                Action::StopSandbox { id } => self.executor.cri.stop_sandbox(&id).await?,
+                Action::RemoveSandbox { id } => self.executor.cri.remove_sandbox(&id).await?,
+                Action::Kill { .. } | Action::Finish => {}
+            }
+        }
+        Ok(false)
+    }
+
+    /// Stops containers side by side; news about the pod interrupt, for the grace period may have become shorter.
+    async fn kill(
+        &mut self,
+        kills: Vec<Action>,
+        observed: &Observed,
+        stop: &CancellationToken,
+    ) -> Result<bool, CriError> {
+        let addresses = self.addresses(observed);
+        let pod = Arc::clone(&self.assignment.pod);
+        let executor = self.executor.clone();
+        let before = self.hooked.clone();
+        let stops = kills.iter().filter_map(|action| {
+            let Action::Kill { id, name, grace, why } = action else { return None };
+            let hooked = before.contains(id);
+            Some(executor.kill(&pod, id, name, *grace, (why, &addresses, hooked)))
+        });
+        let stops = join_all(stops);
+        self.hooked.extend(kills.iter().filter_map(|action| match action {
+            Action::Kill { id, .. } => Some(id.clone()),
+            _ => None,
+        }));
+        let grace = (pod.metadata.deletion_grace_period_seconds, self.assignment.removed);
+        let mut inbox = self.inbox.clone();
+        let shortened = async {
+            loop {
+                if inbox.changed().await.is_err() {
+                    return;
+                }
+                let now = inbox.borrow_and_update();
+                if (now.pod.metadata.deletion_grace_period_seconds, now.removed) != grace {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            results = stops => results.into_iter().collect::<Result<Vec<()>, CriError>>().map(|_| false),
+            () = shortened => Ok(false),
+            () = stop.cancelled() => Ok(true),
+        }
+    }
+
+    async fn prepare_volumes(&mut self) -> bool {
+        match self.executor.volumes.prepare(&self.assignment.pod).await {
+            Ok(places) => {
+                self.places = places;
+                self.memory.volumes = true;
+                self.refreshed = tokio::time::Instant::now();
+                true
+            }
+            Err(error) => {
+                let message = format!("MountVolume.SetUp failed: {}", chain(&error));
+                self.executor.recorder.warning(&self.assignment.pod, "FailedMount", message.clone());
+                self.hinder_sandbox("FailedMount", message);
+                false
+            }
+        }
+    }
+
+    async fn run_sandbox(&mut self, attempt: u32) {
+        match self.executor.run_sandbox(&self.assignment.pod, attempt).await {
+            Ok(_) => self.memory.sandbox = None,
+            Err(error) => {
+                let message = format!("Failed to create pod sandbox: {}", error.status.message());
+                self.executor.recorder.warning(
+                    &self.assignment.pod,
+                    "FailedCreatePodSandBox",
+                    message.clone(),
+                );
+                self.hinder_sandbox("FailedCreatePodSandBox", message);
+            }
+        }
+    }
+
+    fn hinder_sandbox(&mut self, reason: &str, message: String) {
+        let now = Timestamp::now();
+        tracing::warn!(pod = %self.key, reason, message, "the pod has no sandbox");
+        let previous = self.memory.sandbox.take();
+        self.memory.sandbox = Some(Hindrance::new(previous.as_ref(), SANDBOX_FIRST, reason, message, now));
+    }
+
+    async fn start(&mut self, name: &str, sandbox: &str, (attempt, role): (u32, Role), observed: &Observed) {
+        let pod = Arc::clone(&self.assignment.pod);
+        let Some(spec) = &pod.spec else { return };
+        let Some((container, _)) = decide::containers(spec).find(|(container, _)| container.name == name)
+        else {
+            return;
+        };
+        let addresses = self.addresses(observed);
+        let start = Start {
+            pod: &pod,
+            container,
+            sandbox,
+            sandbox_attempt: observed.sandbox().map_or(0, |sandbox| sandbox.attempt),
+            addresses: &addresses,
+            attempt,
+            places: &self.places,
+        };
+        let result = self.executor.start(start).await;
+        let now = Timestamp::now();
+        if attempt > 0 {
+            let previous = self.memory.backoff.get(name).copied();
+            self.memory.backoff.insert(name.to_owned(), Backoff::next(previous, now));
+        }
+        match result {
+            Ok(()) => {
+                self.memory.hindrances.remove(name);
+            }
+            Err(error) => self.hinder(name, role, &error, now),
+        }
+    }
+
+    fn hinder(&mut self, name: &str, role: Role, error: &StartError, now: Timestamp) {
+        let message = chain(error);
+        tracing::warn!(pod = %self.key, container = name, ?role, error = message, "the container is not started");
+        let previous = self.memory.hindrances.remove(name);
+        let again = previous.is_some();
+        let (first, reason) = match error {
+            // The second failure in a row is called a back-off, as users know it.
+            StartError::Image(image) if again && image.reason() == "ErrImagePull" => {
+                (BACKOFF_FIRST, "ImagePullBackOff")
+            }
+            StartError::Image(image) => (BACKOFF_FIRST, image.reason()),
+            other => (CONFIG_FIRST, other.reason()),
+        };
+        let shown =
+            if reason == "ImagePullBackOff" { format!("Back-off pulling image: {message}") } else { message };
+        let event = match error {
+            StartError::Image(_) if again => "BackOff",
+            _ => "Failed",
+        };
+        self.executor.recorder.container(&self.assignment.pod, name, true, event, shown.clone());
+        let hindrance = Hindrance::new(previous.as_ref(), first, reason, shown, now);
+        self.memory.hindrances.insert(name.to_owned(), hindrance);
+    }
+
+    /// The last report, then nothing of the pod remains: neither here nor at the API server.
+    async fn finish(&mut self, observed: &Observed, stop: &CancellationToken) -> Result<bool, CriError> {
+        self.report(observed, Timestamp::now()).await;
+        let sandboxes: Vec<String> = observed.sandboxes.iter().map(|sandbox| sandbox.id.clone()).collect();
+        if let Err(error) = self.executor.clean_up(&self.assignment.pod, &sandboxes).await {
+            tracing::error!(pod = %self.key, error = chain(&error), "something of the pod stays");
+            return Ok(matches!(self.wait(Some(PAUSE), stop).await, Woken::Stop));
+        }
+        if self.assignment.removed || self.reporter.release().await {
+            tracing::info!(pod = %self.key, "gone");
+            return Ok(true);
+        }
+        Ok(matches!(self.wait(Some(PAUSE), stop).await, Woken::Stop))
+    }
+}
+
+/// An error with its causes, in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        cause = error.source();
+    }
+    text
+}

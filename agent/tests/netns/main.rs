@@ -1,0 +1,5 @@
+//! Real kernels, namespaces and sockets: what packets do when the agent's rows are in place.
+
+mod namespace;
+mod paths;
+mod world;

@@ -1,0 +1,223 @@
+//! Who reaches whom, over both protocols and both families.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::time::Duration;
+
+use crate::namespace::Namespace;
+use crate::world::{BACKEND_PORT, Clients, NODE_PORT, OUTSIDE, PORT, VIPS, World, allowed};
+
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Answers every client on TCP and UDP with `name` and the client's address as the server sees it.
+fn answer(namespace: &Namespace, port: u16, name: &'static str) {
+    let (tcp, udp) = namespace.run(|| {
+        (TcpListener::bind(("::", port)).expect("listen"), UdpSocket::bind(("::", port)).expect("bind"))
+    });
+    std::thread::spawn(move || {
+        while let Ok((mut stream, peer)) = tcp.accept() {
+            let mut question = [0; 4];
+            if stream.read_exact(&mut question).is_ok() {
+                drop(stream.write_all(format!("{name} {}", peer.ip().to_canonical()).as_bytes()));
+            }
+        }
+    });
+    std::thread::spawn(move || {
+        let mut question = [0; 64];
+        while let Ok((_, peer)) = udp.recv_from(&mut question) {
+            drop(udp.send_to(format!("{name} {}", peer.ip().to_canonical()).as_bytes(), peer));
+        }
+    });
+}
+
+fn tcp(from: &Namespace, to: SocketAddr) -> Result<String, String> {
+    from.run(|| {
+        let mut stream =
+            TcpStream::connect_timeout(&to, PATIENCE).map_err(|error| format!("connect: {error}"))?;
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        assert_eq!(stream.peer_addr().unwrap(), to, "the client sees the address it asked for");
+        stream.write_all(b"who?").map_err(|error| format!("write: {error}"))?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).map_err(|error| format!("read: {error}"))?;
+        Ok(text)
+    })
+}
+
+fn udp(from: &Namespace, to: SocketAddr, connected: bool) -> Result<String, String> {
+    from.run(|| {
+        let any: IpAddr = if to.is_ipv4() { "0.0.0.0".parse().unwrap() } else { "::".parse().unwrap() };
+        let socket = UdpSocket::bind((any, 0)).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut text = [0; 128];
+        let length = if connected {
+            socket.connect(to).map_err(|error| format!("connect: {error}"))?;
+            socket.send(b"who?").map_err(|error| format!("send: {error}"))?;
+            socket.recv(&mut text).map_err(|error| format!("receive: {error}"))?
+        } else {
+            socket.send_to(b"who?", to).map_err(|error| format!("send: {error}"))?;
+            let (length, peer) = socket.recv_from(&mut text).map_err(|error| format!("receive: {error}"))?;
+            assert_eq!(peer, to, "the answer comes from the address that was asked");
+            length
+        };
+        Ok(String::from_utf8_lossy(&text[..length]).into_owned())
+    })
+}
+
+/// Asks over TCP and UDP, and wants the same answer each time.
+fn all_protocols(from: &Namespace, to: IpAddr, port: u16, want: &str) {
+    let to = SocketAddr::new(to, port);
+    assert_eq!(tcp(from, to).as_deref(), Ok(want), "TCP to {to}");
+    assert_eq!(udp(from, to, true).as_deref(), Ok(want), "connected UDP to {to}");
+    assert_eq!(udp(from, to, false).as_deref(), Ok(want), "unconnected UDP to {to}");
+}
+
+fn serving(clients: Clients) -> World {
+    let mut world = World::new(clients);
+    answer(&world.nodes[0].pods[0].namespace, BACKEND_PORT, "local");
+    answer(&world.nodes[0].pods[1].namespace, BACKEND_PORT, "other");
+    answer(&world.nodes[1].pods[0].namespace, BACKEND_PORT, "remote");
+    answer(&world.outside, BACKEND_PORT, "outside");
+    world.serve(&[(0, 0)]);
+    world
+}
+
+#[test]
+fn pods_reach_pods_and_the_host_reaches_them_without_nat() {
+    if !allowed() {
+        return;
+    }
+    let world = serving(Clients::Wire);
+    let [first, second] = &world.nodes[..] else { unreachable!("two nodes") };
+    for family in 0..2 {
+        let client = first.pods[0].addresses[family];
+        let from = &first.pods[0].namespace;
+        all_protocols(from, first.pods[1].addresses[family], BACKEND_PORT, &format!("other {client}"));
+        all_protocols(from, second.pods[0].addresses[family], BACKEND_PORT, &format!("remote {client}"));
+        let host = first.addresses[family];
+        all_protocols(&first.namespace, client, BACKEND_PORT, &format!("local {host}"));
+    }
+}
+
+#[test]
+fn pods_and_the_host_reach_the_service_by_its_address() {
+    if !allowed() {
+        return;
+    }
+    for clients in [Clients::Sockets, Clients::Wire] {
+        let mut world = serving(clients);
+        for family in 0..2 {
+            let vip = VIPS[family].parse().unwrap();
+            let client = world.nodes[0].pods[1].addresses[family];
+            all_protocols(&world.nodes[0].pods[1].namespace, vip, PORT, &format!("local {client}"));
+            if clients == Clients::Sockets {
+                let host = world.nodes[0].addresses[family];
+                all_protocols(&world.nodes[0].namespace, vip, PORT, &format!("local {host}"));
+            }
+        }
+        world.serve(&[(1, 0)]);
+        for family in 0..2 {
+            let vip = VIPS[family].parse().unwrap();
+            let client = world.nodes[0].pods[1].addresses[family];
+            all_protocols(&world.nodes[0].pods[1].namespace, vip, PORT, &format!("remote {client}"));
+        }
+    }
+}
+
+#[test]
+fn a_pod_reaches_itself_through_its_service() {
+    if !allowed() {
+        return;
+    }
+    for clients in [Clients::Sockets, Clients::Wire] {
+        let world = serving(clients);
+        for family in 0..2 {
+            let vip = VIPS[family].parse().unwrap();
+            let node = &world.nodes[0];
+            let seen = match clients {
+                Clients::Sockets => node.pods[0].addresses[family],
+                Clients::Wire => node.addresses[family],
+            };
+            all_protocols(&node.pods[0].namespace, vip, PORT, &format!("local {seen}"));
+        }
+    }
+}
+
+#[test]
+fn the_outside_reaches_a_node_port_on_every_node() {
+    if !allowed() {
+        return;
+    }
+    let world = serving(Clients::Wire);
+    for family in 0..2 {
+        let client: IpAddr = OUTSIDE[family].parse().unwrap();
+        let [first, second] = [0, 1].map(|node| world.nodes[node].addresses[family]);
+        all_protocols(&world.outside, first, NODE_PORT, &format!("local {client}"));
+        // The backend is on the first node: the second one hides the client behind its own address.
+        all_protocols(&world.outside, second, NODE_PORT, &format!("local {second}"));
+    }
+}
+
+#[test]
+fn pods_reach_the_outside_under_the_nodes_address() {
+    if !allowed() {
+        return;
+    }
+    let world = serving(Clients::Wire);
+    for family in 0..2 {
+        let node = world.nodes[0].addresses[family];
+        let outside = OUTSIDE[family].parse().unwrap();
+        all_protocols(&world.nodes[0].pods[0].namespace, outside, BACKEND_PORT, &format!("outside {node}"));
+        let ping = if family == 0 { "-4" } else { "-6" };
+        let answered = world.nodes[0].pods[0]
+            .namespace
+            .run(|| std::process::Command::new("ping").args([ping, "-c1", "-W2", OUTSIDE[family]]).output());
+        if let Ok(answered) = answered {
+            assert!(answered.status.success(), "{}", String::from_utf8_lossy(&answered.stdout));
+        }
+    }
+}
+
+#[test]
+fn a_service_without_backends_refuses_the_connect() {
+    if !allowed() {
+        return;
+    }
+    let mut world = serving(Clients::Sockets);
+    world.serve(&[]);
+    for vip in VIPS {
+        let to = SocketAddr::new(vip.parse().unwrap(), PORT);
+        let refused = tcp(&world.nodes[0].pods[1].namespace, to).unwrap_err();
+        assert!(refused.contains("refused"), "{refused}");
+    }
+}
+
+#[test]
+fn a_restart_changes_nothing_in_the_maps_and_traffic_flows_while_no_agent_runs() {
+    if !allowed() {
+        return;
+    }
+    let mut world = serving(Clients::Sockets);
+    let before = world.nodes[0].map_dump();
+    assert!(before.contains("\"addr\"") && before.contains("\"ifindex\""), "names of fields: {before}");
+    // As after kill -9: nothing is told to the kernel, the descriptors just go.
+    world.nodes[0].reconciler = None;
+    for family in 0..2 {
+        let client = world.nodes[0].pods[1].addresses[family];
+        let vip = VIPS[family].parse().unwrap();
+        all_protocols(&world.nodes[0].pods[1].namespace, vip, PORT, &format!("local {client}"));
+    }
+    world.nodes[0].start();
+    assert_eq!(
+        world.nodes[0].reconciler.as_ref().unwrap().operations,
+        1,
+        "only the uplink gets its new programs"
+    );
+    assert_eq!(world.nodes[0].map_dump(), before);
+    let client = world.nodes[0].pods[1].addresses[0];
+    all_protocols(
+        &world.nodes[0].pods[1].namespace,
+        VIPS[0].parse().unwrap(),
+        PORT,
+        &format!("local {client}"),
+    );
+}

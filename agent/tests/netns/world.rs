@@ -1,0 +1,303 @@
+//! A small cluster: two nodes and a machine outside on one link, pods on the nodes, an agent's reconciler for each node.
+//!
+//! ```text
+//!   outside  192.0.2.100 (bridge)
+//!     |-- node 1  192.0.2.1  pods 10.244.1.0/24
+//!     `-- node 2  192.0.2.2  pods 10.244.2.0/24          and the same in IPv6
+//! ```
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use agent::kernel::linux::{LinuxKernel, Settings};
+use agent::reconcile::apply::Reconciler;
+use agent::sources::links::discover;
+use agent::tables::{
+    Endpoint, EndpointId, EndpointState, Node, ObjectName, Protocol, Service, ServicePort, Slice,
+    SliceEndpoint, Source, Tables,
+};
+
+use crate::namespace::Namespace;
+
+/// Virtual addresses of the one service.
+pub const VIPS: [&str; 2] = ["10.96.0.10", "fd00:96::a"];
+/// Its port and its NodePort.
+pub const PORT: u16 = 80;
+pub const NODE_PORT: u16 = 30080;
+/// Where its backends listen.
+pub const BACKEND_PORT: u16 = 8080;
+/// The machine outside.
+pub const OUTSIDE: [&str; 2] = ["192.0.2.100", "2001:db8::100"];
+
+/// Worlds share the process's cgroup: one at a time.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// Which programs translate the clients' packets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Clients {
+    /// The socket hooks.
+    Sockets,
+    /// Only what is on the wire: the hooks are attached to a cgroup without processes.
+    Wire,
+}
+
+pub struct Pod {
+    pub namespace: Namespace,
+    pub addresses: Vec<IpAddr>,
+    pub id: EndpointId,
+}
+
+pub struct NodeWorld {
+    pub namespace: Namespace,
+    pub addresses: Vec<IpAddr>,
+    pub tables: Arc<Tables>,
+    pub reconciler: Option<Reconciler<LinuxKernel>>,
+    pub pods: Vec<Pod>,
+    pub bpffs: PathBuf,
+    name: String,
+    cgroup: PathBuf,
+}
+
+pub struct World {
+    pub outside: Namespace,
+    pub nodes: Vec<NodeWorld>,
+    cgroups: Vec<PathBuf>,
+    _alone: MutexGuard<'static, ()>,
+}
+
+/// Whether the machine lets us; without privilege the test is skipped with a line, unless this is CI.
+pub fn allowed() -> bool {
+    if nix::unistd::geteuid().is_root() {
+        return true;
+    }
+    assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "the namespace tests need root");
+    println!("skipped: the namespace tests need root");
+    false
+}
+
+impl World {
+    /// Two nodes; the first has two pods, the second one.
+    pub fn new(clients: Clients) -> Self {
+        let alone = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let outside = Namespace::new();
+        outside.ip("link add br0 type bridge");
+        outside.ip("addr add 192.0.2.100/24 dev br0");
+        outside.ip("addr add 2001:db8::100/64 dev br0 nodad");
+        outside.ip("link set br0 up");
+        let home = cgroup("hawser-test-home");
+        std::fs::write(home.join("cgroup.procs"), std::process::id().to_string()).unwrap();
+        let mut cgroups = vec![home.clone()];
+        let mut nodes = Vec::new();
+        for number in 1..=2 {
+            // One process can be in one cgroup: the second node's clients are only seen on the wire.
+            let cgroup = if number == 1 && clients == Clients::Sockets {
+                home.clone()
+            } else {
+                let empty = cgroup(&format!("hawser-test-empty{number}"));
+                cgroups.push(empty.clone());
+                empty
+            };
+            nodes.push(NodeWorld::new(number, &outside, cgroup));
+        }
+        let mut world = Self { outside, nodes, cgroups, _alone: alone };
+        world.settle_links();
+        for (node, pods) in [(0, 2), (1, 1)] {
+            for number in 0..pods {
+                world.nodes[node].add_pod(number);
+            }
+        }
+        world
+    }
+
+    /// Tells every node about the service: its backends are these pods (node, pod).
+    pub fn serve(&mut self, backends: &[(usize, usize)]) {
+        let endpoints: Vec<(IpAddr, String)> = backends
+            .iter()
+            .flat_map(|(node, pod)| {
+                let name = self.nodes[*node].name.clone();
+                self.nodes[*node].pods[*pod].addresses.iter().map(move |address| (*address, name.clone()))
+            })
+            .collect();
+        let peers: Vec<(String, Node)> = self.nodes.iter().map(NodeWorld::object).collect();
+        for node in &mut self.nodes {
+            node.learn(&endpoints, &peers);
+        }
+    }
+
+    fn settle_links(&self) {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while self.outside.ip("-6 addr show tentative").contains("inet6") && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        for node in &mut self.nodes {
+            node.reconciler = None;
+            node.namespace.run(|| agent::kernel::cleanup::cleanup(&node.bpffs)).expect("cleanup");
+        }
+        let root = agent::kernel::features::cgroup2_mount().unwrap();
+        std::fs::write(root.join("cgroup.procs"), std::process::id().to_string()).unwrap();
+        for cgroup in &self.cgroups {
+            std::fs::remove_dir(cgroup).unwrap();
+        }
+    }
+}
+
+impl NodeWorld {
+    fn new(number: usize, outside: &Namespace, cgroup: PathBuf) -> Self {
+        let namespace = Namespace::new();
+        namespace.ip("link add uplink type veth peer name port");
+        let port = format!("port{number}");
+        namespace.ip(&format!("link set port netns {} name {port}", outside.path().display()));
+        outside.ip(&format!("link set {port} master br0 up"));
+        let addresses: Vec<IpAddr> = vec![
+            format!("192.0.2.{number}").parse().unwrap(),
+            format!("2001:db8::{number}").parse().unwrap(),
+        ];
+        namespace.ip(&format!("addr add {}/24 dev uplink", addresses[0]));
+        namespace.ip(&format!("addr add {}/64 dev uplink nodad", addresses[1]));
+        namespace.ip("link set uplink up");
+        let bpffs = PathBuf::from(format!("/sys/fs/bpf/hawser-test-{}-{number}", std::process::id()));
+        let mut node = Self {
+            namespace,
+            addresses,
+            tables: Arc::new(Tables::default()),
+            reconciler: None,
+            pods: Vec::new(),
+            bpffs,
+            name: format!("n{number}"),
+            cgroup,
+        };
+        node.start();
+        node
+    }
+
+    /// Starts the reconciler, as an agent does: on what the kernel has.
+    pub fn start(&mut self) {
+        let settings = Settings {
+            bpffs: self.bpffs.clone(),
+            cgroup: Some(self.cgroup.clone()),
+            node: self.addresses.clone(),
+            services: vec!["10.96.0.0/16".parse().unwrap(), "fd00:96::/112".parse().unwrap()],
+            pods: vec!["10.244.0.0/16".parse().unwrap(), "fd00:244::/48".parse().unwrap()],
+        };
+        let (tables, name, addresses) = (Arc::clone(&self.tables), self.name.clone(), self.addresses.clone());
+        self.reconciler = Some(self.namespace.run(move || {
+            let uplinks = discover(&name, &addresses, &["uplink".to_owned()]).expect("the uplink exists");
+            tables.update(|rows| rows.uplinks.clone_from(&uplinks.devices));
+            let kernel = LinuxKernel::start(settings).expect("the programs load");
+            Reconciler::new(kernel, tables, uplinks.facts).expect("the kernel is readable")
+        }));
+        self.round();
+    }
+
+    /// Lets the reconciler do its work once.
+    pub fn round(&mut self) {
+        let reconciler = self.reconciler.as_mut().unwrap();
+        self.namespace.run(|| reconciler.round(Instant::now()));
+        assert!(reconciler.failures.is_empty(), "{:?}", reconciler.failures);
+    }
+
+    pub fn add_pod(&mut self, number: usize) {
+        let namespace = Namespace::new();
+        let node = &self.name[1..];
+        let addresses: Vec<IpAddr> = vec![
+            format!("10.244.{node}.{}", number + 2).parse().unwrap(),
+            format!("fd00:244:0:{node}::{}", number + 2).parse().unwrap(),
+        ];
+        let endpoint = Endpoint {
+            container_id: format!("{}-{}-{number}", self.name, std::process::id()),
+            ifname: "eth0".to_owned(),
+            netns_path: namespace.path(),
+            pod_namespace: "default".to_owned(),
+            pod_name: format!("pod{number}"),
+            addresses: addresses.clone(),
+        };
+        let id = endpoint.id();
+        self.tables.put_endpoint(endpoint);
+        self.tables.synced(Source::Endpoints);
+        self.round();
+        assert!(matches!(self.tables.endpoint_state(&id), Some(EndpointState::Applied(_))));
+        self.pods.push(Pod { namespace, addresses, id });
+    }
+
+    fn object(&self) -> (String, Node) {
+        let node = &self.name[1..];
+        let cidrs = [format!("10.244.{node}.0/24"), format!("fd00:244:0:{node}::/64")];
+        let node = Node {
+            addresses: self.addresses.clone(),
+            pod_cidrs: cidrs.iter().map(|cidr| cidr.parse().unwrap()).collect(),
+        };
+        (self.name.clone(), node)
+    }
+
+    fn learn(&mut self, backends: &[(IpAddr, String)], peers: &[(String, Node)]) {
+        let name = ObjectName { namespace: "default".to_owned(), name: "web".to_owned() };
+        let protocols = [Protocol::Tcp, Protocol::Udp];
+        let port = |protocol| ServicePort {
+            name: format!("{protocol:?}"),
+            port: PORT,
+            protocol,
+            node_port: Some(NODE_PORT),
+        };
+        let service = Service {
+            cluster_ips: VIPS.iter().map(|vip| vip.parse().unwrap()).collect(),
+            ports: protocols.map(port).to_vec(),
+            ..Service::default()
+        };
+        let endpoint = |(address, node): &(IpAddr, String)| SliceEndpoint {
+            address: *address,
+            ready: true,
+            serving: true,
+            terminating: false,
+            node: Some(node.clone()),
+        };
+        let slice = Slice {
+            service: "web".to_owned(),
+            endpoints: backends.iter().map(endpoint).collect(),
+            ports: protocols.map(|protocol| (format!("{protocol:?}"), protocol, BACKEND_PORT)).to_vec(),
+        };
+        self.tables.update(|rows| {
+            rows.services.insert(name.clone(), Arc::new(service));
+            rows.slices.insert(name, Arc::new(slice));
+            rows.nodes = peers.iter().map(|(name, node)| (name.clone(), Arc::new(node.clone()))).collect();
+        });
+        for source in [Source::Services, Source::Slices, Source::Nodes] {
+            self.tables.synced(source);
+        }
+        self.round();
+    }
+
+    /// Everything the maps hold, as `bpftool` prints it; without counters and flows.
+    pub fn map_dump(&self) -> String {
+        let folder = agent::kernel::objects::folder(&self.bpffs);
+        let names: BTreeSet<&str> =
+            ["hw_frontends", "hw_services", "hw_backends", "hw_generations", "hw_endpoints", "hw_links"]
+                .into();
+        names.iter().map(|name| dump(&folder.join(name))).collect()
+    }
+}
+
+/// `bpftool map dump` of a pinned map.
+pub fn dump(pin: &Path) -> String {
+    let output = std::process::Command::new("bpftool")
+        .args(["map", "dump", "pinned"])
+        .arg(pin)
+        .output()
+        .expect("bpftool runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn cgroup(name: &str) -> PathBuf {
+    let root = agent::kernel::features::cgroup2_mount().expect("a cgroup2 mount");
+    let path = root.join(format!("{name}-{}", std::process::id()));
+    std::fs::create_dir_all(&path).unwrap();
+    path
+}

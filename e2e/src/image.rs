@@ -1,0 +1,188 @@
+//! Container images made on the spot: an archive of static binaries that `ctr images import` takes. No registry is needed.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+/// A file of an image.
+#[derive(Debug, Clone)]
+pub enum Entry {
+    /// A folder.
+    Folder,
+    /// A file that can be run.
+    Program(Vec<u8>),
+    /// A file that can be read.
+    Text(String),
+    /// A symbolic link.
+    Link(String),
+}
+
+/// An image with one layer.
+#[derive(Debug, Clone, Default)]
+pub struct Image {
+    /// Its name, with tag.
+    pub name: String,
+    /// Paths without a leading slash.
+    pub entries: BTreeMap<String, Entry>,
+    /// What runs.
+    pub entrypoint: Vec<String>,
+    /// Its arguments unless a container has others.
+    pub command: Vec<String>,
+}
+
+/// busybox with all its applets; runs a shell.
+pub fn busybox_image(name: &str) -> Result<Vec<u8>> {
+    Ok(busybox(name)?.archive())
+}
+
+/// What holds a pod's namespaces: sleeps until it is told to end.
+pub fn pause_image(name: &str) -> Result<Vec<u8>> {
+    let mut image = busybox(name)?;
+    image.entrypoint = ["/bin/busybox", "sh", "-c", "trap 'exit 0' TERM INT; sleep infinity & wait"]
+        .map(str::to_owned)
+        .to_vec();
+    Ok(image.archive())
+}
+
+/// One static program of ours beside busybox; runs the program.
+pub fn program_image(name: &str, program: &Path) -> Result<Vec<u8>> {
+    let bytes = std::fs::read(program).with_context(|| format!("read {}", program.display()))?;
+    let file = program.file_name().context("the program has no name")?.to_string_lossy().into_owned();
+    let mut image = busybox(name)?;
+    image.entries.insert(format!("bin/{file}"), Entry::Program(bytes));
+    image.entrypoint = vec![format!("/bin/{file}")];
+    image.command = Vec::new();
+    Ok(image.archive())
+}
+
+/// The image of busybox, to be added to.
+pub fn busybox(name: &str) -> Result<Image> {
+    let path = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).exists());
+    let Some(path) = path else { bail!("busybox is missing: apt-get install busybox-static") };
+    let bytes = std::fs::read(path).with_context(|| format!("read {path}"))?;
+    let applets = Command::new(path).arg("--list").output().with_context(|| format!("run {path} --list"))?;
+    let mut entries = BTreeMap::new();
+    for folder in ["bin", "etc", "tmp", "root", "proc", "sys", "dev", "var", "run"] {
+        entries.insert(folder.to_owned(), Entry::Folder);
+    }
+    for applet in String::from_utf8_lossy(&applets.stdout).lines().filter(|name| *name != "busybox") {
+        entries.insert(format!("bin/{applet}"), Entry::Link("busybox".to_owned()));
+    }
+    entries.insert("bin/busybox".to_owned(), Entry::Program(bytes));
+    let passwd = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n";
+    entries.insert("etc/passwd".to_owned(), Entry::Text(passwd.to_owned()));
+    entries.insert("etc/group".to_owned(), Entry::Text("root:x:0:\nnogroup:x:65534:\n".to_owned()));
+    Ok(Image { name: name.to_owned(), entries, entrypoint: Vec::new(), command: vec!["/bin/sh".to_owned()] })
+}
+
+impl Image {
+    /// A `docker save` archive.
+    pub fn archive(&self) -> Vec<u8> {
+        let mut layer = Tar::default();
+        for (path, entry) in &self.entries {
+            layer.entry(path, entry);
+        }
+        let layer = layer.finish();
+        let config = json!({
+            "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" },
+            "os": "linux",
+            "config": {
+                "Env": ["PATH=/bin"],
+                "Entrypoint": (!self.entrypoint.is_empty()).then_some(&self.entrypoint),
+                "Cmd": (!self.command.is_empty()).then_some(&self.command),
+            },
+            "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{}", digest(&layer))] },
+        })
+        .to_string();
+        let config_name = format!("{}.json", digest(config.as_bytes()));
+        let layer_name = format!("{}/layer.tar", digest(&layer));
+        let manifest =
+            json!([{ "Config": config_name, "RepoTags": [self.name], "Layers": [layer_name] }]).to_string();
+        let mut archive = Tar::default();
+        archive.file(&config_name, 0o644, config.as_bytes());
+        archive.file(&layer_name, 0o644, &layer);
+        archive.file("manifest.json", 0o644, manifest.as_bytes());
+        archive.finish()
+    }
+}
+
+fn digest(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// POSIX ustar, as much of it as an image needs.
+#[derive(Default)]
+struct Tar(Vec<u8>);
+
+const BLOCK: usize = 512;
+
+impl Tar {
+    fn entry(&mut self, path: &str, entry: &Entry) {
+        match entry {
+            // A sticky folder everybody may write to would need a mode of its own; /tmp is the only one.
+            Entry::Folder => self.header(path, if path == "tmp" { 0o1777 } else { 0o755 }, 0, (b'5', "")),
+            Entry::Program(bytes) => self.file(path, 0o755, bytes),
+            Entry::Text(text) => self.file(path, 0o644, text.as_bytes()),
+            Entry::Link(target) => self.header(path, 0o777, 0, (b'2', target)),
+        }
+    }
+
+    fn file(&mut self, path: &str, mode: u32, bytes: &[u8]) {
+        self.header(path, mode, bytes.len(), (b'0', ""));
+        self.0.extend_from_slice(bytes);
+        self.0.resize(self.0.len().next_multiple_of(BLOCK), 0);
+    }
+
+    fn header(&mut self, path: &str, mode: u32, size: usize, (kind, target): (u8, &str)) {
+        assert!(path.len() <= 100 && target.len() <= 100, "ustar names have 100 bytes: {path}");
+        let mut block = [0_u8; BLOCK];
+        let mut put = |at: usize, bytes: &[u8]| block[at..at + bytes.len()].copy_from_slice(bytes);
+        put(0, path.as_bytes());
+        put(100, format!("{mode:07o}").as_bytes());
+        put(108, b"0000000");
+        put(116, b"0000000");
+        put(124, format!("{size:011o}").as_bytes());
+        put(136, b"00000000000");
+        put(148, b"        ");
+        put(156, &[kind]);
+        put(157, target.as_bytes());
+        put(257, b"ustar\x0000");
+        let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+        block[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+        self.0.extend_from_slice(&block);
+    }
+
+    fn finish(mut self) -> Vec<u8> {
+        self.0.resize(self.0.len() + 2 * BLOCK, 0);
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_archive_is_one_that_tar_reads() {
+        let image = Image {
+            name: "a/b:1".into(),
+            entries: BTreeMap::from([
+                ("bin".to_owned(), Entry::Folder),
+                ("bin/x".to_owned(), Entry::Program(b"#!".to_vec())),
+                ("bin/y".to_owned(), Entry::Link("x".to_owned())),
+            ]),
+            ..Image::default()
+        };
+        let dir = std::env::temp_dir().join(format!("hawser-image-{}", std::process::id()));
+        std::fs::write(&dir, image.archive()).unwrap();
+        let listed = Command::new("tar").arg("-tf").arg(&dir).output().unwrap();
+        std::fs::remove_file(&dir).unwrap();
+        let names = String::from_utf8(listed.stdout).unwrap();
+        assert!(names.ends_with("manifest.json\n"), "{names}");
+        assert_eq!(image.archive(), image.archive());
+    }
+}
