@@ -1,1 +1,90 @@
-fn main() {}
+//! `hawser-local`: a whole cluster on this machine, behind `cargo xtask up`, `down` and `bench`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use e2e::{Binaries, Cluster, Layout};
+
+#[derive(Parser)]
+#[command(name = "hawser-local", about = "A whole Hawser cluster on one machine")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Bring the cluster up, apply the example and call it.
+    Up {
+        /// Nodes, each a network namespace with its own containerd.
+        #[arg(long, default_value_t = 1)]
+        nodes: u8,
+    },
+    /// Stop the cluster and remove everything but its objects.
+    Down {
+        /// Remove the objects too.
+        #[arg(long)]
+        purge: bool,
+    },
+    /// Call an HTTP server until that many pods have answered; prints who and how fast.
+    #[command(hide = true)]
+    Call {
+        address: SocketAddr,
+        #[arg(long)]
+        pods: usize,
+        #[arg(long)]
+        seconds: u64,
+    },
+}
+
+fn main() -> Result<()> {
+    match Cli::parse().command {
+        Command::Up { nodes } => runtime()?.block_on(up(nodes)),
+        Command::Down { purge } => {
+            e2e::down(&Layout::local(), purge)?;
+            println!(
+                "down: {}",
+                if purge { "nothing is left" } else { "nothing is left but the cluster's objects" }
+            );
+            Ok(())
+        }
+        Command::Call { address, pods, seconds } => e2e::call(address, pods, Duration::from_secs(seconds)),
+    }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("start the runtime")
+}
+
+fn binaries() -> Result<Binaries> {
+    let this: PathBuf = std::env::current_exe().context("find this program")?;
+    Binaries::below(this.parent().context("this program lies in a folder")?)
+}
+
+async fn up(nodes: u8) -> Result<()> {
+    let began = Instant::now();
+    let tell = |line: &str| println!("up: {line}");
+    let cluster = Cluster::up(Layout::local(), nodes, binaries()?, &tell).await?;
+    e2e::demo(&cluster, &tell).await?;
+    println!("up: everything above took {:.1?}\n", began.elapsed());
+    let kubeconfig = cluster.layout.kubeconfig();
+    println!("The cluster stays up until `cargo xtask down`. Worth trying:\n");
+    println!("  export KUBECONFIG={}", kubeconfig.display());
+    for line in [
+        "kubectl get nodes,pods,services -o wide",
+        "kubectl scale deployment hello --replicas=5 && kubectl rollout status deployment hello",
+        "kubectl logs -l app=hello --prefix",
+        "kubectl exec -it deploy/hello -- sh",
+        "kubectl port-forward service/hello 8080:80",
+    ] {
+        println!("  {line}");
+    }
+    Ok(())
+}

@@ -1,9 +1,12 @@
 //! What is built: the eBPF object, then the binaries that embed it.
 
+use std::path::Path;
+use std::process::Command;
+
 use anyhow::{Context, Result};
 
 use crate::process::{cargo, root, run};
-use crate::setup::bpf_compiler;
+use crate::setup::{self, bpf_compiler};
 
 /// The eBPF object, where the agent's build script looks for it.
 const OBJECT: &str = "target/bpf/hawser.bpf.o";
@@ -37,18 +40,49 @@ pub fn bpf() -> Result<()> {
     install_if_changed(&built, &root.join(OBJECT))
 }
 
-/// Builds every host crate; `dev` leaves optimisation out.
+/// Makes the machine ready and builds everything, in release or without optimisation.
+pub fn all(dev: bool) -> Result<()> {
+    setup::ready()?;
+    step("build the eBPF object");
+    bpf()?;
+    step("build the programs");
+    binaries(dev)
+}
+
+/// Builds every program. The CNI plugin and the example's server are linked statically: the one runs on whatever the
+/// host has, the other in an image that has nothing.
 pub fn binaries(dev: bool) -> Result<()> {
-    let mut command = cargo();
-    command.arg("build");
-    if !dev {
-        command.arg("--release");
+    let profile: &[&str] = if dev { &[] } else { &["--release"] };
+    let packages = ["--package", "control", "--package", "agent", "--package", "e2e"];
+    run(cargo().args(["build", "--bins"]).args(packages).args(profile))?;
+    let plugin = ["rustc", "--package", "cni", "--bin", "hawser-cni"];
+    run(cargo().args(plugin).args(profile).args(["--", "-Ctarget-feature=+crt-static"]))?;
+    hello(if dev { "debug" } else { "release" })
+}
+
+/// Builds the program that takes a local cluster down.
+pub fn local() -> Result<()> {
+    run(cargo().args(["build", "--quiet", "--release", "--package", "e2e", "--bins"]))
+}
+
+/// The example's server: one file, no dependencies.
+fn hello(folder: &str) -> Result<()> {
+    let source = root().join("e2e/image/hello.rs");
+    let built = root().join("target").join(folder).join("hawser-hello");
+    let age = |path: &Path| std::fs::metadata(path).and_then(|meta| meta.modified());
+    if age(&built).is_ok_and(|built| age(&source).is_ok_and(|source| source < built)) {
+        return Ok(());
     }
-    run(&mut command)
+    let flags = ["--edition", "2024", "-O", "-Cstrip=symbols", "-Ctarget-feature=+crt-static"];
+    run(Command::new("rustc").args(flags).arg(&source).arg("-o").arg(&built))
+}
+
+fn step(what: &str) {
+    println!("xtask: {what}");
 }
 
 /// Copies `from` over `to` only when the bytes differ, so that an unchanged object rebuilds nothing.
-fn install_if_changed(from: &std::path::Path, to: &std::path::Path) -> Result<()> {
+fn install_if_changed(from: &Path, to: &Path) -> Result<()> {
     let bytes = std::fs::read(from).with_context(|| format!("read {}", from.display()))?;
     if std::fs::read(to).is_ok_and(|old| old == bytes) {
         return Ok(());

@@ -4,8 +4,14 @@
 //! `build.rs` (what is made of it).
 
 mod build;
+mod deps;
 mod process;
 mod setup;
+mod tables;
+mod test;
+mod tidy;
+
+use std::process::Command as Process;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -29,19 +35,68 @@ enum Command {
     },
     /// Build only the eBPF object, target/bpf/hawser.bpf.o.
     Bpf,
+    /// Install, build and bring up a cluster on this machine; apply the example and call it.
+    Up {
+        /// Nodes, each a network namespace with its own containerd.
+        #[arg(long, default_value_t = 1)]
+        nodes: u8,
+    },
+    /// Stop the cluster and remove everything but its objects.
+    Down {
+        /// Remove the objects too.
+        #[arg(long)]
+        purge: bool,
+    },
+    /// Install what tests need and run all of them: rules, formats, lints, unit, packet, namespace and cluster tests.
+    Test,
+    /// Check the repository's own rules.
+    Tidy,
+    /// Check which crate uses which.
+    Deps,
+    /// Measure, side by side: services against direct addresses, the API server, start-up, memory.
+    Bench,
+    /// Rewrite golden files from what the code does now; read the diff.
+    Bless,
+    /// Generate the API server's tables from a folder with the published facts of the Kubernetes API.
+    Tables {
+        /// Folder with schemas.json, bootstrap.json and discovery.json.
+        #[arg(long)]
+        facts: std::path::PathBuf,
+    },
 }
 
 fn main() -> Result<()> {
     match Cli::parse().command {
         Command::Setup => setup::ready(),
-        Command::Build { dev } => {
-            setup::ready()?;
-            build::bpf()?;
-            build::binaries(dev)
-        }
+        Command::Build { dev } => build::all(dev),
         Command::Bpf => {
             setup::ready()?;
             build::bpf()
         }
+        Command::Up { nodes } => {
+            build::all(false)?;
+            process::run(&mut local(&["up", "--nodes", &nodes.to_string()]))
+        }
+        Command::Down { purge } => {
+            // Taking down needs no more than the one program, which is there when anything was ever brought up.
+            build::local()?;
+            process::run(&mut local(if purge { &["down", "--purge"] } else { &["down"] }))
+        }
+        Command::Test => test::all(),
+        Command::Tidy => tidy::check(),
+        Command::Deps => deps::check(),
+        Command::Bench => {
+            build::all(false)?;
+            process::run(&mut local(&["bench"]))
+        }
+        Command::Bless => test::bless(),
+        Command::Tables { facts } => tables::generate(&facts),
     }
+}
+
+/// The program that knows local clusters.
+fn local(arguments: &[&str]) -> Process {
+    let mut command = Process::new(process::root().join("target/release/hawser-local"));
+    command.args(arguments);
+    command
 }

@@ -1,0 +1,125 @@
+//! Processes that outlive `up`: started in the background with a pid file and a log, found and ended by `down`.
+
+use std::fs::{self, File};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::layout::Layout;
+use crate::place::Place;
+
+/// A background process of a cluster.
+#[derive(Debug, Clone)]
+pub struct Daemon {
+    pub name: String,
+    pub log: PathBuf,
+    pid_file: PathBuf,
+}
+
+impl Daemon {
+    pub(crate) fn new(layout: &Layout, name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            log: layout.logs().join(format!("{name}.log")),
+            pid_file: layout.pids().join(name),
+        }
+    }
+
+    /// Starts `command` in `place`, in a session of its own, unless it runs already.
+    pub(crate) fn start(&self, mut command: Command, place: &Place) -> Result<()> {
+        if self.pid().is_some() {
+            return Ok(());
+        }
+        let log = File::options().create(true).append(true).open(&self.log);
+        let log = log.with_context(|| format!("open {}", self.log.display()))?;
+        let errors = log.try_clone().context("duplicate the log's handle")?;
+        command.stdin(Stdio::null()).stdout(log).stderr(errors);
+        place.enter_before_exec(&mut command)?;
+        // SAFETY: setsid is async-signal-safe and touches no memory of the parent.
+        unsafe {
+            command.pre_exec(|| {
+                nix::unistd::setsid()?;
+                Ok(())
+            });
+        }
+        let child = command.spawn().with_context(|| format!("start {}", self.name))?;
+        fs::write(&self.pid_file, child.id().to_string())
+            .with_context(|| format!("write {}", self.pid_file.display()))
+    }
+
+    /// The process id, if the process that wrote the pid file still runs.
+    pub fn pid(&self) -> Option<Pid> {
+        let text = fs::read_to_string(&self.pid_file).ok()?;
+        let pid = Pid::from_raw(text.trim().parse().ok()?);
+        is_alive(pid).then_some(pid)
+    }
+
+    /// An error with the end of the log when the process is gone.
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.pid().is_some() {
+            return Ok(());
+        }
+        bail!("{} ended; the end of {} is:\n{}", self.name, self.log.display(), self.tail());
+    }
+
+    pub(crate) fn tail(&self) -> String {
+        let text = fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(15)..].join("\n")
+    }
+
+    /// Sends SIGTERM, waits, and then SIGKILL. A process that is gone is no error.
+    pub fn stop(&self, patience: Duration) {
+        let Some(pid) = self.pid() else { return };
+        for (signal, patience) in [(Signal::SIGTERM, patience), (Signal::SIGKILL, Duration::from_secs(5))] {
+            // A process that ended meanwhile needs no signal.
+            kill(pid, signal).ok();
+            let deadline = Instant::now() + patience;
+            while is_alive(pid) && Instant::now() < deadline {
+                reap(pid);
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            if !is_alive(pid) {
+                break;
+            }
+        }
+        fs::remove_file(&self.pid_file).ok();
+    }
+
+    /// `kill -9`, as a crash would.
+    pub fn kill(&self) -> Result<()> {
+        let pid = self.pid().with_context(|| format!("{} does not run", self.name))?;
+        kill(pid, Signal::SIGKILL).with_context(|| format!("kill {}", self.name))?;
+        while is_alive(pid) {
+            reap(pid);
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Ok(())
+    }
+}
+
+/// Every daemon of the cluster that left a pid file.
+pub(crate) fn all(layout: &Layout) -> Vec<Daemon> {
+    let Ok(entries) = fs::read_dir(layout.pids()) else { return Vec::new() };
+    let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let mut daemons: Vec<Daemon> = names.map(|name| Daemon::new(layout, &name)).collect();
+    daemons.sort_by(|a, b| a.name.cmp(&b.name));
+    daemons
+}
+
+/// Alive and not a zombie.
+fn is_alive(pid: Pid) -> bool {
+    let stat = fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat")).unwrap_or_default();
+    let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+    state.is_some_and(|state| state != 'Z')
+}
+
+/// Takes the exit status if the process is a child of this one, as in tests; elsewhere init does it.
+fn reap(pid: Pid) {
+    nix::sys::wait::waitpid(pid, Some(nix::sys::wait::WaitPidFlag::WNOHANG)).ok();
+}

@@ -1,0 +1,140 @@
+//! Names and places of everything a local cluster leaves on a machine: `down` removes what is named here.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
+
+/// Most nodes one machine can carry as namespaces.
+pub const MAX_NODES: u8 = 100;
+
+/// The layout of one cluster. Clusters of different `index` share nothing.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    /// Part of every name: at most four letters, because a link's name holds fifteen.
+    pub name: String,
+    /// Tells the networks and ports of several clusters apart.
+    pub index: u8,
+}
+
+impl Layout {
+    /// The cluster of `cargo xtask up`.
+    pub fn local() -> Self {
+        Self { name: "up".to_owned(), index: 0 }
+    }
+
+    /// What is kept between `down` and `up`: the store, the PKI and the kubeconfig.
+    pub fn data(&self) -> PathBuf {
+        PathBuf::from("/var/lib/hawser").join(&self.name)
+    }
+
+    /// The control plane's data folder.
+    pub fn control(&self) -> PathBuf {
+        self.data().join("control")
+    }
+
+    /// State that ends with the cluster: containerd roots, agent state, logs, pid files.
+    pub fn scratch(&self) -> PathBuf {
+        PathBuf::from("/var/lib/hawser").join(format!("{}.tmp", self.name))
+    }
+
+    pub fn logs(&self) -> PathBuf {
+        self.scratch().join("log")
+    }
+
+    pub(crate) fn pids(&self) -> PathBuf {
+        self.scratch().join("pid")
+    }
+
+    /// Sockets; short, because a socket's path holds 107 bytes.
+    pub fn run(&self) -> PathBuf {
+        PathBuf::from("/run/hawser").join(&self.name)
+    }
+
+    /// The administrator's kubeconfig.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.control().join("admin.kubeconfig")
+    }
+
+    pub(crate) fn bridge(&self) -> String {
+        format!("hawser-{}", self.name)
+    }
+
+    /// The host's address on the bridge, where the control plane answers nodes and pods.
+    pub fn host_v4(&self) -> Ipv4Addr {
+        Ipv4Addr::new(172, 30, self.index, 254)
+    }
+
+    pub fn host_v6(&self) -> Ipv6Addr {
+        Ipv6Addr::new(0xfd00, 0x30, u16::from(self.index), 0, 0, 0, 0, 0xfe)
+    }
+
+    /// Port of the API server on the bridge and on loopback.
+    pub fn api_port(&self) -> u16 {
+        6443 + u16::from(self.index)
+    }
+
+    /// Where things of node `number` (from 1) are.
+    pub fn node(&self, number: u8) -> NodeLayout {
+        NodeLayout { cluster: self.clone(), number }
+    }
+
+    /// Begins the name of every namespace, link and cgroup of the cluster.
+    pub(crate) fn prefix(&self) -> String {
+        format!("hawser-{}-", self.name)
+    }
+}
+
+/// Names and places of one node.
+#[derive(Debug, Clone)]
+pub struct NodeLayout {
+    cluster: Layout,
+    pub number: u8,
+}
+
+impl NodeLayout {
+    /// The node's name in the API: `node-1`.
+    pub fn name(&self) -> String {
+        format!("node-{}", self.number)
+    }
+
+    /// Network namespace, cgroup and the folder of pins have this name.
+    pub fn scope(&self) -> String {
+        format!("{}n{}", self.cluster.prefix(), self.number)
+    }
+
+    pub fn netns(&self) -> PathBuf {
+        PathBuf::from("/run/netns").join(self.scope())
+    }
+
+    /// The bridge's end of the node's link.
+    pub(crate) fn host_link(&self) -> String {
+        format!("hwr{}{}", self.cluster.name, self.number)
+    }
+
+    pub fn v4(&self) -> Ipv4Addr {
+        Ipv4Addr::new(172, 30, self.cluster.index, self.number)
+    }
+
+    pub fn v6(&self) -> Ipv6Addr {
+        Ipv6Addr::new(0xfd00, 0x30, u16::from(self.cluster.index), 0, 0, 0, 0, u16::from(self.number))
+    }
+
+    pub fn addresses(&self) -> [IpAddr; 2] {
+        [self.v4().into(), self.v6().into()]
+    }
+
+    pub fn state(&self) -> PathBuf {
+        self.cluster.scratch().join(format!("n{}", self.number))
+    }
+
+    pub fn run(&self) -> PathBuf {
+        self.cluster.run().join(format!("n{}", self.number))
+    }
+
+    pub fn bpffs(&self) -> PathBuf {
+        PathBuf::from("/sys/fs/bpf").join(self.scope())
+    }
+
+    pub fn containerd_socket(&self) -> PathBuf {
+        self.run().join("containerd.sock")
+    }
+}

@@ -1,0 +1,233 @@
+//! Turns the published facts of the Kubernetes API into the compact tables the API server embeds.
+//!
+//! Input is a folder with `schemas.json`, `bootstrap.json` and `discovery.json`; output goes to
+//! `control/apiserver/data` and is committed. `control/apiserver/src/schema/load.rs` reads what is written here.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Map, Value, json};
+
+use crate::process::root;
+
+/// Group and version of every kind that is served.
+const SERVED: &[(&str, &str)] = &[
+    ("", "v1"),
+    ("apps", "v1"),
+    ("authentication.k8s.io", "v1"),
+    ("authorization.k8s.io", "v1"),
+    ("autoscaling", "v1"),
+    ("batch", "v1"),
+    ("coordination.k8s.io", "v1"),
+    ("discovery.k8s.io", "v1"),
+    ("events.k8s.io", "v1"),
+    ("networking.k8s.io", "v1"),
+    ("policy", "v1"),
+    ("rbac.authorization.k8s.io", "v1"),
+    ("scheduling.k8s.io", "v1"),
+    ("storage.k8s.io", "v1"),
+];
+
+/// Reads the facts in `facts` and writes the tables.
+pub fn generate(facts: &Path) -> Result<()> {
+    let data = root().join("control/apiserver/data");
+    std::fs::create_dir_all(&data).with_context(|| format!("create {}", data.display()))?;
+    let schemas = read(&facts.join("schemas.json"))?;
+    write(&data.join("schema.json"), &Compactor::new(&schemas)?.run()?)?;
+    write(&data.join("bootstrap.json"), &bootstrap(read(&facts.join("bootstrap.json"))?)?)?;
+    write(&data.join("discovery.json"), &discovery(&read(&facts.join("discovery.json"))?)?)
+}
+
+fn read(path: &Path) -> Result<Value> {
+    let text = std::fs::read(path).with_context(|| format!("read {}", path.display()))?;
+    serde_json::from_slice(&text).with_context(|| format!("{} is not JSON", path.display()))
+}
+
+fn write(path: &Path, value: &Value) -> Result<()> {
+    let mut text = serde_json::to_vec(value).context("encode a table")?;
+    text.push(b'\n');
+    println!("tables: {} ({} bytes)", path.display(), text.len());
+    std::fs::write(path, text).with_context(|| format!("write {}", path.display()))
+}
+
+/// Keeps the bootstrap objects of groups that are served.
+fn bootstrap(facts: Value) -> Result<Value> {
+    let Value::Object(lists) = facts else { bail!("bootstrap.json is not an object") };
+    let kept: Map<String, Value> = lists
+        .into_iter()
+        .filter(|(name, _)| !matches!(name.as_str(), "flowschemas" | "prioritylevelconfigurations"))
+        .collect();
+    Ok(Value::Object(kept))
+}
+
+/// `group/version` to resources, as the API server's own table must show them; a test compares the two.
+fn discovery(facts: &Value) -> Result<Value> {
+    let mut kept = Map::new();
+    for group in facts["items"].as_array().context("discovery.json has no items")? {
+        let name = group["metadata"]["name"].as_str().unwrap_or_default();
+        for version in group["versions"].as_array().into_iter().flatten() {
+            let number = version["version"].as_str().unwrap_or_default();
+            if SERVED.contains(&(name, number)) && name != "autoscaling" {
+                kept.insert(format!("{name}/{number}"), version["resources"].clone());
+            }
+        }
+    }
+    Ok(Value::Object(kept))
+}
+
+/// Renames types to their index and properties to the short form documented in `schema/load.rs`.
+struct Compactor<'a> {
+    schemas: &'a Map<String, Value>,
+    index: BTreeMap<&'a str, usize>,
+}
+
+impl<'a> Compactor<'a> {
+    fn new(schemas: &'a Value) -> Result<Self> {
+        let schemas = schemas.as_object().context("schemas.json is not an object")?;
+        let mut compactor = Self { schemas, index: BTreeMap::new() };
+        let roots: Vec<&str> = schemas
+            .iter()
+            .filter(|(name, schema)| served(name, schema))
+            .map(|(name, _)| name.as_str())
+            .collect();
+        for root in roots {
+            compactor.reach(root)?;
+        }
+        for (position, index) in compactor.index.values_mut().enumerate() {
+            *index = position;
+        }
+        Ok(compactor)
+    }
+
+    /// Marks `name` and everything it refers to.
+    fn reach(&mut self, name: &'a str) -> Result<()> {
+        if scalar(name).is_some() || self.index.contains_key(name) {
+            return Ok(());
+        }
+        self.index.insert(name, 0);
+        let schema =
+            self.schemas.get(name).with_context(|| format!("{name} is referred to but not defined"))?;
+        let mut found = Vec::new();
+        references(schema, &mut found);
+        found.into_iter().try_for_each(|name| self.reach(name))
+    }
+
+    fn run(&self) -> Result<Value> {
+        let types = self.index.keys().map(|name| self.object(name)).collect::<Result<Vec<_>>>()?;
+        Ok(json!({ "types": types }))
+    }
+
+    fn object(&self, name: &str) -> Result<Value> {
+        let schema = &self.schemas[name];
+        let mut fields = Map::new();
+        for (field, node) in schema["properties"].as_object().into_iter().flatten() {
+            fields.insert(field.clone(), self.node(node).with_context(|| format!("{name}.{field}"))?);
+        }
+        let mut out = json!({ "n": name, "f": fields });
+        if let Some(required) = schema.get("required") {
+            out["r"] = required.clone();
+        }
+        if schema["x-kubernetes-map-type"] == "atomic" {
+            out["a"] = json!(true);
+        }
+        if let Some(kinds) = schema["x-kubernetes-group-version-kind"].as_array() {
+            let own: Vec<Value> =
+                kinds.iter().map(|k| json!([k["group"], k["version"], k["kind"]])).collect();
+            if own.len() == 1 {
+                out["g"] = own[0].clone();
+            }
+        }
+        Ok(out)
+    }
+
+    fn node(&self, node: &Value) -> Result<Value> {
+        let kind = self.kind(node)?;
+        let mut extra = Map::new();
+        let copied = [
+            ("x-kubernetes-list-type", "lt"),
+            ("x-kubernetes-list-map-keys", "lk"),
+            ("x-kubernetes-patch-strategy", "ps"),
+            ("x-kubernetes-patch-merge-key", "pk"),
+            ("x-kubernetes-map-type", "mt"),
+        ];
+        for (long, short) in copied {
+            if let Some(value) = node.get(long) {
+                extra.insert(short.to_owned(), value.clone());
+            }
+        }
+        // A default that is Go's zero value says only that the field is no pointer.
+        if let Some(default) = node.get("default")
+            && ![json!({}), json!(""), json!(0)].contains(default)
+        {
+            extra.insert("d".to_owned(), default.clone());
+        }
+        if extra.is_empty() {
+            return Ok(kind);
+        }
+        extra.insert("k".to_owned(), kind);
+        Ok(Value::Object(extra))
+    }
+
+    fn kind(&self, node: &Value) -> Result<Value> {
+        if let Some(name) = node["$ref"].as_str() {
+            return Ok(match scalar(name) {
+                Some(letter) => json!(letter),
+                None => json!(self.index[name]),
+            });
+        }
+        let letter = match (node["type"].as_str(), node["format"].as_str()) {
+            (Some("string"), Some("byte")) => "y",
+            (Some("string"), _) => "s",
+            (Some("boolean"), _) => "b",
+            (Some("integer"), Some("int64")) => "l",
+            (Some("integer"), _) => "i",
+            (Some("number"), _) => "n",
+            (Some("array"), _) => return Ok(json!(["list", self.node(&node["items"])?])),
+            (Some("object"), _) if node.get("additionalProperties").is_some() => {
+                return Ok(json!(["map", self.node(&node["additionalProperties"])?]));
+            }
+            (Some("object") | None, _) => "a",
+            other => bail!("no short form for {other:?}"),
+        };
+        Ok(json!(letter))
+    }
+}
+
+fn served(name: &str, schema: &Value) -> bool {
+    let listed = schema["x-kubernetes-group-version-kind"].as_array().is_some_and(|kinds| {
+        kinds.iter().any(|k| {
+            let pair = (k["group"].as_str().unwrap_or_default(), k["version"].as_str().unwrap_or_default());
+            SERVED.contains(&pair)
+        })
+    });
+    let horizontal = name.contains("HorizontalPodAutoscaler");
+    listed && !horizontal
+}
+
+fn references<'a>(schema: &'a Value, found: &mut Vec<&'a str>) {
+    match schema {
+        Value::Object(fields) => {
+            if let Some(Value::String(name)) = fields.get("$ref") {
+                found.push(name);
+            }
+            fields.values().for_each(|value| references(value, found));
+        }
+        Value::Array(items) => items.iter().for_each(|value| references(value, found)),
+        _ => {}
+    }
+}
+
+/// Types that are scalars on the wire or hold anything.
+fn scalar(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "io.k8s.apimachinery.pkg.api.resource.Quantity" => "q",
+        "io.k8s.apimachinery.pkg.util.intstr.IntOrString" => "x",
+        "io.k8s.apimachinery.pkg.apis.meta.v1.Time" => "t",
+        "io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime" => "u",
+        "io.k8s.apimachinery.pkg.runtime.RawExtension" | "io.k8s.apimachinery.pkg.apis.meta.v1.FieldsV1" => {
+            "a"
+        }
+        _ => return None,
+    })
+}

@@ -1,0 +1,44 @@
+//! The test ladder, from rules and tables to whole clusters; the same for people and for CI.
+
+use anyhow::{Result, bail};
+
+use crate::process::{cargo, run};
+use crate::{build, deps, setup, tidy};
+
+/// Runs everything. Steps that need root fail in CI and are skipped with a printed line elsewhere, by the tests
+/// themselves.
+pub fn all() -> Result<()> {
+    setup::ready()?;
+    step("rules");
+    tidy::check()?;
+    deps::check()?;
+    step("format");
+    run(cargo().args(["fmt", "--all", "--check"]))?;
+    step("eBPF object");
+    build::bpf()?;
+    step("lints");
+    run(cargo().args(["clippy", "--all-targets", "--", "-D", "warnings"]))?;
+    step("programs for the cluster tests");
+    build::binaries(true)?;
+    step("unit, golden, packet and namespace tests");
+    run(cargo().args(["test", "--workspace", "--exclude", "prog", "--exclude", "e2e"]))?;
+    step("whole cluster");
+    run(cargo().args(["test", "--package", "e2e"]))
+}
+
+/// Rewrites golden files: every golden test writes instead of comparing when `BLESS` is set.
+pub fn bless() -> Result<()> {
+    setup::ready()?;
+    build::bpf()?;
+    let blessed = run(cargo()
+        .args(["test", "--workspace", "--exclude", "prog", "--exclude", "e2e", "--no-fail-fast"])
+        .env("BLESS", "1"));
+    if let Err(error) = blessed {
+        bail!("some tests fail for other reasons than a golden file: {error:#}");
+    }
+    run(std::process::Command::new("git").args(["status", "--short"]))
+}
+
+fn step(what: &str) {
+    println!("\n== {what}");
+}
