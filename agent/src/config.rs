@@ -20,6 +20,34 @@ pub struct Cli {
 pub enum Command {
     /// Run the node in the foreground until SIGTERM.
     Run(Box<Run>),
+    /// Show features, endpoints, counters, drops and errors of the running agent.
+    Status(Ask),
+    /// Show services with their frontends, backends and counters.
+    Services(Ask),
+    /// Remove every device, route, program and map of Hawser on this node, and say what was removed.
+    Cleanup(Cleanup),
+}
+
+/// Flags of the commands that ask a running agent.
+#[derive(Debug, Clone, Args)]
+pub struct Ask {
+    /// The agent's run directory.
+    #[arg(long, default_value = "/run/hawser")]
+    pub run_dir: PathBuf,
+    /// Print the JSON behind the table.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of `hawser-agent cleanup`.
+#[derive(Debug, Clone, Args)]
+pub struct Cleanup {
+    /// Folder on a bpffs where programs, maps and links are pinned.
+    #[arg(long, default_value = "/sys/fs/bpf/hawser")]
+    pub bpffs: PathBuf,
+    /// The agent's run directory: a running agent is asked to be stopped first.
+    #[arg(long, default_value = "/run/hawser")]
+    pub run_dir: PathBuf,
 }
 
 /// Whether the agent runs the pods of its node.
@@ -91,4 +119,10 @@ pub struct Run {
     /// Prefixes of the cluster's service addresses, at most one per family.
     #[arg(long, value_delimiter = ',', default_value = "10.96.0.0/16,fd00:96::/112")]
     pub service_cidr: Vec<IpNetwork>,
+    /// Name servers of the cluster for pods; not given, pods resolve names as the node does.
+    #[arg(long, value_delimiter = ',')]
+    pub cluster_dns: Vec<IpAddr>,
+    /// Domain of the cluster's names.
+    #[arg(long, default_value = "cluster.local")]
+    pub cluster_domain: String,
 }

@@ -3,10 +3,12 @@
 //! Data flows one way through the modules in that order. Only [`kernel`] talks to the kernel; [`desired`] and the diff in
 //! [`reconcile`] are pure. Start reading at [`wiring`].
 
+pub mod admin;
 pub mod config;
 pub mod desired;
 pub mod ipam;
 pub mod kernel;
+pub mod pods;
 pub mod reconcile;
 pub mod sources;
 pub mod tables;

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use agent::admin;
 use agent::config::{Cli, Command};
 use agent::wiring;
 use clap::Parser;
@@ -9,6 +10,9 @@ use clap::Parser;
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Run(run) => wiring::run(*run),
+        Command::Status(ask) => wiring::ask(&ask, admin::show::status),
+        Command::Services(ask) => wiring::ask(&ask, admin::show::services),
+        Command::Cleanup(cleanup) => wiring::cleanup(&cleanup),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -105,9 +105,106 @@ pub enum Source {
     Slices,
 }
 
+/// Namespace and name of an object.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ObjectName {
+    /// Namespace; empty for objects without one.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+}
+
+/// Transport protocols a service can have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Protocol {
+    /// Protocol number 6.
+    Tcp,
+    /// Protocol number 17.
+    Udp,
+}
+
+impl Protocol {
+    /// IP protocol number.
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+        }
+    }
+}
+
+/// The fields of a Service that reach the kernel.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Service {
+    /// Virtual addresses; empty for headless services.
+    pub cluster_ips: Vec<IpAddr>,
+    /// The ports.
+    pub ports: Vec<ServicePort>,
+    /// `internalTrafficPolicy: Local`.
+    pub internal_local: bool,
+    /// `externalTrafficPolicy: Local`.
+    pub external_local: bool,
+}
+
+/// One port of a Service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServicePort {
+    /// Name that EndpointSlices use; empty when there is one port.
+    pub name: String,
+    /// Port of the virtual address.
+    pub port: u16,
+    /// Protocol; ports of other protocols are left out by the source.
+    pub protocol: Protocol,
+    /// Port on the nodes' addresses.
+    pub node_port: Option<u16>,
+}
+
+/// The fields of an EndpointSlice that reach the kernel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slice {
+    /// The Service it belongs to, in the slice's namespace.
+    pub service: String,
+    /// Who can answer.
+    pub endpoints: Vec<SliceEndpoint>,
+    /// Port name, protocol and number.
+    pub ports: Vec<(String, Protocol, u16)>,
+}
+
+/// One endpoint of a slice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SliceEndpoint {
+    /// Its address.
+    pub address: IpAddr,
+    /// Whether it takes new connections.
+    pub ready: bool,
+    /// Whether it would still answer while it terminates.
+    pub serving: bool,
+    /// Whether it terminates.
+    pub terminating: bool,
+    /// Node it runs on.
+    pub node: Option<String>,
+}
+
+/// The fields of a Node that reach the kernel.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Node {
+    /// Internal addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Prefixes of its pods.
+    pub pod_cidrs: Vec<IpNetwork>,
+}
+
 /// Everything the sources know at one moment.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
+    /// Services by name.
+    pub services: BTreeMap<ObjectName, Arc<Service>>,
+    /// EndpointSlices by name.
+    pub slices: BTreeMap<ObjectName, Arc<Slice>>,
+    /// Nodes by name.
+    pub nodes: BTreeMap<String, Arc<Node>>,
+    /// Uplinks that exist, by name.
+    pub uplinks: BTreeSet<String>,
     /// Local pods.
     pub endpoints: BTreeMap<EndpointId, Endpoint>,
     /// Sources that have delivered everything once.
@@ -221,6 +318,23 @@ impl Tables {
             *known = cidrs;
             changed
         });
+    }
+
+    /// Changes rows that arrive one by one: services, slices, nodes, uplinks.
+    pub fn update(&self, change: impl FnOnce(&mut Snapshot)) {
+        self.write(change);
+    }
+
+    /// Like [`Tables::update`]; `change` says whether it changed anything.
+    pub fn update_if(&self, change: impl FnOnce(&mut Snapshot) -> bool) {
+        if change(&mut self.rows.lock()) {
+            self.version.send_modify(|version| *version += 1);
+        }
+    }
+
+    /// One node.
+    pub fn node(&self, name: &str) -> Option<Arc<Node>> {
+        self.rows.lock().nodes.get(name).cloned()
     }
 
     fn write<T>(&self, change: impl FnOnce(&mut Snapshot) -> T) -> T {

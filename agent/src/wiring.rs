@@ -1,36 +1,127 @@
 //! Composition: which parts run, and how they are stopped.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use kube::config::{KubeConfigOptions, Kubeconfig};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-use crate::config::Run;
+use crate::admin::report::Report;
+use crate::admin::{client, server};
+use crate::config::{Ask, Cleanup, Run};
+use crate::kernel::linux::{LinuxKernel, Settings};
+use crate::reconcile::run::Reconciling;
+use crate::sources;
 use crate::tables::Tables;
 
 /// Runs the node until SIGTERM or SIGINT. The dataplane stays in the kernel when this returns.
 pub fn run(config: Run) -> Result<()> {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::builder()
+                .with_default_directive(tracing::Level::INFO.into())
+                .from_env_lossy(),
+        )
+        .init();
+    if !nix::unistd::geteuid().is_root() {
+        bail!("the agent must run as root: it loads eBPF programs and makes network devices");
+    }
+    let uplinks = sources::links::discover(&config.node_name, &config.node_ip, &config.uplink)
+        .context("find the uplinks; name them with --uplink")?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .context("start the runtime")?;
-    runtime.block_on(serve(Arc::new(config)))
+    runtime.block_on(serve(Arc::new(config), uplinks))
 }
 
-async fn serve(config: Arc<Run>) -> Result<()> {
+/// Asks the running agent and prints the answer.
+pub fn ask(ask: &Ask, show: fn(&Report) -> String) -> Result<()> {
+    let report = client::ask(&ask.run_dir)?;
+    if ask.json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        print!("{}", show(&report));
+    }
+    Ok(())
+}
+
+/// Removes everything of ours from this node.
+pub fn cleanup(cleanup: &Cleanup) -> Result<()> {
+    if client::ask(&cleanup.run_dir).is_ok() {
+        bail!("an agent runs with run directory {}; stop it first", cleanup.run_dir.display());
+    }
+    let removed = crate::kernel::cleanup::cleanup(&cleanup.bpffs)?;
+    for line in &removed {
+        println!("removed {line}");
+    }
+    if removed.is_empty() {
+        println!("nothing to remove");
+    }
+    Ok(())
+}
+
+async fn serve(config: Arc<Run>, uplinks: sources::links::Uplinks) -> Result<()> {
     let stop = CancellationToken::new();
-    let _tables = Arc::new(Tables::default());
+    let tables = Arc::new(Tables::default());
+    let tasks = TaskTracker::new();
+    let client = api_client(&config).await?;
+
+    let settings = Settings {
+        bpffs: config.bpffs.clone(),
+        cgroup: config.cgroup_root.clone(),
+        node: config.node_ip.clone(),
+        services: config.service_cidr.clone(),
+        pods: config.cluster_cidr.clone(),
+    };
+    tables.update(|rows| rows.uplinks.clone_from(&uplinks.devices));
+    let (reconciling, thread) =
+        Reconciling::start(move || LinuxKernel::start(settings), Arc::clone(&tables), uplinks.facts)
+            .await
+            .context("take over the dataplane")?;
+    tasks.spawn(sources::kube::run(
+        client.clone(),
+        Arc::clone(&tables),
+        config.node_name.clone(),
+        stop.clone(),
+    ));
+    tasks.spawn(watch_uplinks(uplinks.devices, Arc::clone(&tables), stop.clone()));
+    let mut admin =
+        tasks.spawn(server::run(server::socket(&config.run_dir), reconciling.clone(), stop.clone()));
     tracing::info!(node = config.node_name, "agent runs");
+
     let mut term = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = interrupt.recv() => {}
-        () = stop.cancelled() => {}
-    }
+    let outcome = tokio::select! {
+        _ = term.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+        ended = &mut admin => ended.context("the admin server panicked")?.context("serve admin.sock"),
+    };
     stop.cancel();
-    Ok(())
+    tasks.close();
+    tasks.wait().await;
+    reconciling.stop();
+    if thread.join().is_err() {
+        bail!("the reconciler panicked");
+    }
+    outcome
+}
+
+async fn watch_uplinks(devices: BTreeSet<String>, tables: Arc<Tables>, stop: CancellationToken) {
+    sources::links::run(devices, tables, stop).await;
+}
+
+async fn api_client(config: &Run) -> Result<kube::Client> {
+    let shown = config.kubeconfig.display();
+    let kubeconfig = Kubeconfig::read_from(&config.kubeconfig).with_context(|| format!("read {shown}"))?;
+    let options = KubeConfigOptions::default();
+    let settings = kube::Config::from_custom_kubeconfig(kubeconfig, &options)
+        .await
+        .with_context(|| format!("{shown} is not usable"))?;
+    kube::Client::try_from(settings).context("make the API client")
 }

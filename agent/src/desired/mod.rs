@@ -1,1 +1,115 @@
 //! What should be in the kernel, computed from the tables; pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use abi::service::FrontendKey;
+use abi::{Addr16, Be16};
+use ipnetwork::IpNetwork;
+use serde::Serialize;
+
+use crate::tables::{Attachment, Endpoint, EndpointId, ObjectName, Protocol, Snapshot, Source};
+
+pub mod endpoints;
+pub mod peers;
+pub mod services;
+
+/// Facts of this node that do not come from tables.
+#[derive(Debug, Clone)]
+pub struct NodeFacts {
+    /// Name of the Node object.
+    pub name: String,
+    /// Addresses of the node, at most one per family.
+    pub addresses: Vec<IpAddr>,
+    /// Prefixes of the links that hold the node's addresses: peers inside need no router.
+    pub on_link: Vec<IpNetwork>,
+    /// Largest packet of the uplinks, which pods inherit.
+    pub mtu: u32,
+}
+
+/// Names a service's port in one family: what has one segment of backends.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct PortId {
+    /// The Service.
+    pub service: ObjectName,
+    /// The port's name.
+    pub port: String,
+    /// The port's protocol.
+    pub protocol: Protocol,
+    /// Whether this is its IPv4 half.
+    pub v4: bool,
+}
+
+/// Address and port of a backend.
+pub type BackendKey = (Addr16, Be16);
+
+/// One service port of one family, as the kernel should have it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ServiceRow {
+    /// Where it answers, with `abi::service::frontend` bits.
+    pub frontends: BTreeMap<FrontendKey, u32>,
+    /// All usable backends.
+    pub cluster: BTreeSet<BackendKey>,
+    /// Those on this node.
+    pub local: BTreeSet<BackendKey>,
+}
+
+/// A local pod's link as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndpointRow {
+    /// What CNI asked for.
+    pub endpoint: Endpoint,
+    /// Names, addresses and sizes of both ends.
+    pub attachment: Attachment,
+}
+
+/// A node that cannot be reached, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Unreachable {
+    /// The node.
+    pub node: String,
+    /// What is missing.
+    pub reason: String,
+}
+
+/// Everything that should be in the kernel.
+#[derive(Debug, Clone, Default)]
+pub struct Desired {
+    /// Service ports.
+    pub services: BTreeMap<PortId, ServiceRow>,
+    /// Links of local pods by the name of the host's end.
+    pub endpoints: BTreeMap<String, EndpointRow>,
+    /// Pod prefixes of other nodes and the address they are reached through.
+    pub routes: BTreeMap<IpNetwork, IpAddr>,
+    /// Peers without a route.
+    pub unreachable: Vec<Unreachable>,
+    /// Devices that lead out of the node.
+    pub uplinks: BTreeSet<String>,
+    /// Whether services are known as a whole; until then theirs are left as they are.
+    pub services_known: bool,
+    /// Whether all endpoints are known: until then none is removed.
+    pub endpoints_known: bool,
+    /// Whether all nodes are known: until then no route is removed.
+    pub nodes_known: bool,
+}
+
+/// Computes everything from one snapshot of the tables.
+pub fn desired(tables: &Snapshot, facts: &NodeFacts) -> Desired {
+    let has = |source| tables.synced.contains(&source);
+    let (routes, unreachable) = peers::routes(&tables.nodes, facts);
+    Desired {
+        services: services::services(tables, facts),
+        endpoints: endpoints::endpoints(&tables.endpoints, facts.mtu),
+        routes,
+        unreachable,
+        uplinks: tables.uplinks.clone(),
+        services_known: has(Source::Services) && has(Source::Slices),
+        endpoints_known: has(Source::Endpoints),
+        nodes_known: has(Source::Nodes),
+    }
+}
+
+/// The endpoint whose link is called `link`.
+pub fn endpoint_of<'a>(desired: &'a Desired, link: &str) -> Option<(EndpointId, &'a EndpointRow)> {
+    desired.endpoints.get(link).map(|row| (row.endpoint.id(), row))
+}

@@ -1,1 +1,148 @@
 //! The only place that touches the kernel: maps, programs, links, routes.
+//!
+//! [`Kernel`] is the seam: [`linux`] is the real one, [`fake`] its twin in memory that fails when told to.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::reconcile::actual::{Actual, Op};
+
+pub mod bpf;
+pub mod cleanup;
+pub mod fake;
+pub mod features;
+pub mod linux;
+pub mod netlink;
+pub mod objects;
+pub mod pod_link;
+
+/// What the reconciler needs from a kernel.
+pub trait Kernel: Send {
+    /// Reads everything of ours.
+    fn read(&mut self) -> Result<Actual, KernelError>;
+
+    /// Carries out one operation; doing it twice is the same as once.
+    fn apply(&mut self, op: &Op) -> Result<(), KernelError>;
+
+    /// Reads the counters.
+    fn counters(&mut self) -> Result<Counters, KernelError>;
+
+    /// Forgets flows that have been silent for too long.
+    fn expire_flows(&mut self) -> Result<(), KernelError>;
+
+    /// What this kernel can do, and what is done instead where it cannot.
+    fn features(&self) -> Vec<Feature>;
+}
+
+/// A property of the running kernel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Feature {
+    /// Its name.
+    pub name: String,
+    /// Whether it is there.
+    pub present: bool,
+    /// What is done without it, and why it was found missing.
+    pub note: String,
+}
+
+/// A number of packets and bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Tally {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+/// Counters, summed over CPUs.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Counters {
+    /// By [`abi::count::Path`].
+    pub paths: BTreeMap<String, Tally>,
+    /// By [`abi::drops::Drop`].
+    pub drops: BTreeMap<String, Tally>,
+    /// Connections and refusals by service index.
+    pub services: BTreeMap<u32, (u64, u64)>,
+}
+
+/// Why the kernel did not do what it was asked.
+#[derive(Debug, Error)]
+pub enum KernelError {
+    /// The agent was built before the programs were.
+    #[error("this agent was built without its eBPF programs; run `cargo xtask bpf`, then build it again")]
+    NoPrograms,
+    /// The object could not be loaded; the verifier's last words are in the source.
+    #[error("load the eBPF object: {0}")]
+    Load(#[from] aya::EbpfError),
+    /// One program was refused.
+    #[error("{action} program {program}: {source}")]
+    Program {
+        /// `load`, `attach`, `pin`.
+        action: &'static str,
+        /// Its name.
+        program: String,
+        /// The verifier's or kernel's answer.
+        source: Box<aya::programs::ProgramError>,
+    },
+    /// A link could not be kept.
+    #[error("keep the link of program {program}: {source}")]
+    Link {
+        /// Its program.
+        program: String,
+        /// The kernel's answer.
+        source: aya::programs::links::LinkError,
+    },
+    /// The object lacks a program or map this agent wants.
+    #[error("the eBPF object has no {0}")]
+    Missing(String),
+    /// A map operation failed.
+    #[error("map {map}: {source}")]
+    Map {
+        /// Its name.
+        map: &'static str,
+        /// The kernel's answer.
+        source: aya::maps::MapError,
+    },
+    /// Something could not be pinned.
+    #[error("pin {path}: {source}")]
+    Pin {
+        /// Where.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: aya::pin::PinError,
+    },
+    /// A netlink request failed.
+    #[error("{action}: {source}")]
+    Netlink {
+        /// What was asked.
+        action: String,
+        /// The kernel's answer.
+        source: Box<rtnetlink::Error>,
+    },
+    /// A file, namespace or system call failed.
+    #[error("{action}: {source}")]
+    Io {
+        /// What was done.
+        action: String,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// A device that should exist does not.
+    #[error("there is no device {0}")]
+    NoDevice(String),
+    /// Told to fail, by a test.
+    #[error("injected fault at {0}")]
+    Injected(String),
+}
+
+impl KernelError {
+    /// Wraps an I/O error with what was being done.
+    pub fn io(action: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let action = action.into();
+        move |source| Self::Io { action, source }
+    }
+}

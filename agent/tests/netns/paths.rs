@@ -105,8 +105,8 @@ fn pods_and_the_host_reach_the_service_by_its_address() {
     }
     for clients in [Clients::Sockets, Clients::Wire] {
         let mut world = serving(clients);
-        for family in 0..2 {
-            let vip = VIPS[family].parse().unwrap();
+        for (family, vip) in VIPS.iter().enumerate() {
+            let vip = vip.parse().unwrap();
             let client = world.nodes[0].pods[1].addresses[family];
             all_protocols(&world.nodes[0].pods[1].namespace, vip, PORT, &format!("local {client}"));
             if clients == Clients::Sockets {
@@ -115,8 +115,8 @@ fn pods_and_the_host_reach_the_service_by_its_address() {
             }
         }
         world.serve(&[(1, 0)]);
-        for family in 0..2 {
-            let vip = VIPS[family].parse().unwrap();
+        for (family, vip) in VIPS.iter().enumerate() {
+            let vip = vip.parse().unwrap();
             let client = world.nodes[0].pods[1].addresses[family];
             all_protocols(&world.nodes[0].pods[1].namespace, vip, PORT, &format!("remote {client}"));
         }
@@ -130,8 +130,8 @@ fn a_pod_reaches_itself_through_its_service() {
     }
     for clients in [Clients::Sockets, Clients::Wire] {
         let world = serving(clients);
-        for family in 0..2 {
-            let vip = VIPS[family].parse().unwrap();
+        for (family, vip) in VIPS.iter().enumerate() {
+            let vip = vip.parse().unwrap();
             let node = &world.nodes[0];
             let seen = match clients {
                 Clients::Sockets => node.pods[0].addresses[family],
@@ -148,8 +148,8 @@ fn the_outside_reaches_a_node_port_on_every_node() {
         return;
     }
     let world = serving(Clients::Wire);
-    for family in 0..2 {
-        let client: IpAddr = OUTSIDE[family].parse().unwrap();
+    for (family, outside) in OUTSIDE.iter().enumerate() {
+        let client: IpAddr = outside.parse().unwrap();
         let [first, second] = [0, 1].map(|node| world.nodes[node].addresses[family]);
         all_protocols(&world.outside, first, NODE_PORT, &format!("local {client}"));
         // The backend is on the first node: the second one hides the client behind its own address.
@@ -163,14 +163,14 @@ fn pods_reach_the_outside_under_the_nodes_address() {
         return;
     }
     let world = serving(Clients::Wire);
-    for family in 0..2 {
+    for (family, outside) in OUTSIDE.iter().enumerate() {
         let node = world.nodes[0].addresses[family];
-        let outside = OUTSIDE[family].parse().unwrap();
-        all_protocols(&world.nodes[0].pods[0].namespace, outside, BACKEND_PORT, &format!("outside {node}"));
+        let address = outside.parse().unwrap();
+        all_protocols(&world.nodes[0].pods[0].namespace, address, BACKEND_PORT, &format!("outside {node}"));
         let ping = if family == 0 { "-4" } else { "-6" };
         let answered = world.nodes[0].pods[0]
             .namespace
-            .run(|| std::process::Command::new("ping").args([ping, "-c1", "-W2", OUTSIDE[family]]).output());
+            .run(|| std::process::Command::new("ping").args([ping, "-c1", "-W2", outside]).output());
         if let Ok(answered) = answered {
             assert!(answered.status.success(), "{}", String::from_utf8_lossy(&answered.stdout));
         }
@@ -201,9 +201,9 @@ fn a_restart_changes_nothing_in_the_maps_and_traffic_flows_while_no_agent_runs()
     assert!(before.contains("\"addr\"") && before.contains("\"ifindex\""), "names of fields: {before}");
     // As after kill -9: nothing is told to the kernel, the descriptors just go.
     world.nodes[0].reconciler = None;
-    for family in 0..2 {
+    for (family, vip) in VIPS.iter().enumerate() {
         let client = world.nodes[0].pods[1].addresses[family];
-        let vip = VIPS[family].parse().unwrap();
+        let vip = vip.parse().unwrap();
         all_protocols(&world.nodes[0].pods[1].namespace, vip, PORT, &format!("local {client}"));
     }
     world.nodes[0].start();
@@ -220,4 +220,59 @@ fn a_restart_changes_nothing_in_the_maps_and_traffic_flows_while_no_agent_runs()
         PORT,
         &format!("local {client}"),
     );
+}
+
+#[test]
+fn a_removed_endpoint_leaves_no_device_no_route_and_no_row() {
+    if !allowed() {
+        return;
+    }
+    let mut world = serving(Clients::Wire);
+    let node = &mut world.nodes[0];
+    let pod = node.pods.pop().unwrap();
+    let before = node.namespace.ip("-o link").lines().count();
+    let rows = |node: &crate::world::NodeWorld| node.map_dump().replace([' ', '\n'], "");
+    let row = |address: &IpAddr| abi::Addr16::from(*address).bytes.map(|byte| byte.to_string()).join(",");
+    let all = rows(node);
+    assert!(pod.addresses.iter().all(|address| all.contains(&row(address))), "{all}");
+    node.tables.remove_endpoint(&pod.id);
+    node.round();
+    assert_eq!(node.namespace.ip("-o link").lines().count(), before - 1);
+    for address in &pod.addresses {
+        assert!(!node.namespace.ip(&format!("route show {address}")).contains("dev"));
+        assert!(!rows(node).contains(&row(address)), "{address} is in no map");
+    }
+}
+
+#[test]
+fn a_connection_through_the_node_port_survives_the_agents_death_and_restart() {
+    if !allowed() {
+        return;
+    }
+    let mut world = World::new(Clients::Wire);
+    let listener = world.nodes[0].pods[0].namespace.run(|| TcpListener::bind(("::", BACKEND_PORT)).unwrap());
+    std::thread::spawn(move || {
+        while let Ok((mut stream, _)) = listener.accept() {
+            std::thread::spawn(move || {
+                let mut echo = [0; 1];
+                while stream.read_exact(&mut echo).is_ok() && stream.write_all(&echo).is_ok() {}
+            });
+        }
+    });
+    world.serve(&[(0, 0)]);
+    for second in [0, 1] {
+        let to = SocketAddr::new(world.nodes[second].addresses[0], NODE_PORT);
+        let mut stream = world.outside.run(|| TcpStream::connect_timeout(&to, PATIENCE).unwrap());
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut exchange = || {
+            let mut echo = [0; 1];
+            stream.write_all(b"x").unwrap();
+            stream.read_exact(&mut echo).unwrap();
+        };
+        exchange();
+        world.nodes[second].reconciler = None;
+        exchange();
+        world.nodes[second].start();
+        exchange();
+    }
 }

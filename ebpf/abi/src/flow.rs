@@ -27,7 +27,7 @@ layout! {
         40 => generation: u32,
         /// Second (of the kernel's monotonic clock) of the last packet.
         44 => last_seen: u32,
-        /// `flow::*` bits.
+        /// `bits::*` bits.
         48 => flags: u32,
         /// Index of the service, for counting.
         52 => service: u32,
@@ -35,7 +35,7 @@ layout! {
 }
 
 /// Bits of [`Flow::flags`].
-pub mod flow {
+pub mod bits {
     /// The direction of the packet that began the flow.
     pub const FORWARD: u32 = 1;
     /// The destination was a service.
@@ -46,6 +46,8 @@ pub mod flow {
     pub const FIN: u32 = 8;
     /// A RST passed in this direction.
     pub const RST: u32 = 16;
+    /// Nothing is translated: somebody outside talks to a pod by its own address, and the answers must not be hidden.
+    pub const PLAIN: u32 = 32;
 }
 
 /// Seconds without a packet after which a flow is forgotten.

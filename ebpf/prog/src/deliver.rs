@@ -19,6 +19,7 @@ use crate::verdict::Verdict;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 const FIB_SUCCESS: i64 = 0;
+const FIB_FORWARDING_OFF: i64 = 5;
 const FIB_NO_NEIGH: i64 = 7;
 
 /// Sends the packet where its destination is.
@@ -88,6 +89,13 @@ pub fn along_routes(ctx: &TcContext, packet: &Packet) -> Result<Verdict, Drop> {
         FIB_NO_NEIGH => {
             spend_hop(ctx, packet, hops)?;
             Ok(Verdict::Sent(Path::Remote, to_neighbour(&request)))
+        }
+        // Uplinks keep the machine's own forwarding setting; what came in there leaves there.
+        FIB_FORWARDING_OFF => {
+            spend_hop(ctx, packet, hops)?;
+            // SAFETY: a plain field of the context; the helper looks the next hop up itself.
+            let code = unsafe { bpf_redirect_neigh((*ctx.skb.skb).ifindex, core::ptr::null_mut(), 0, 0) };
+            Ok(Verdict::Sent(Path::Remote, code as i32))
         }
         _ => Ok(Verdict::Stack),
     }

@@ -1,7 +1,7 @@
 //! Forgetting silent flows, in the kernel: the agent runs this program and copies nothing.
 
 use abi::count::Path;
-use abi::flow::{Flow, FlowKey, flow as bits, timeout};
+use abi::flow::{Flow, FlowKey, bits, timeout};
 use aya_ebpf::bindings::TC_ACT_UNSPEC;
 use aya_ebpf::cty::{c_long, c_void};
 use aya_ebpf::helpers::generated::bpf_for_each_map_elem;

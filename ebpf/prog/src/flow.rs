@@ -9,7 +9,7 @@
 
 use abi::count::Path;
 use abi::drops::Drop;
-use abi::flow::{Flow, FlowKey, flow};
+use abi::flow::{Flow, FlowKey, bits};
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 
@@ -34,7 +34,7 @@ pub fn find(work: &mut Work) -> Option<*mut Flow> {
     let entry = EMBRYOS.get_ptr_mut(&work.packet.key)?;
     touch(&work.packet, entry);
     // SAFETY: the program runs under RCU: the element's memory stays valid.
-    if unsafe { (*entry).flags } & flow::FORWARD == 0 {
+    if unsafe { (*entry).flags } & bits::FORWARD == 0 {
         promote(work, entry);
     }
     Some(entry)
@@ -52,7 +52,7 @@ pub fn create(work: &mut Work, exclusive: bool) -> Result<bool, Drop> {
     work.reverse.backend = work.forward.backend;
     work.reverse.generation = work.forward.generation;
     work.reverse.last_seen = work.forward.last_seen;
-    work.reverse.flags = work.forward.flags & !flow::FORWARD;
+    work.reverse.flags = work.forward.flags & !bits::FORWARD;
     work.reverse.service = work.forward.service;
     if exclusive && FLOWS.get_ptr(&work.answer).is_some() {
         return Ok(false);
@@ -107,8 +107,8 @@ fn touch(packet: &Packet, entry: *mut Flow) {
     let now = now();
     let closing = match packet.tcp_flags & (FIN | RST) {
         0 => 0,
-        FIN => flow::FIN,
-        _ => flow::RST,
+        FIN => bits::FIN,
+        _ => bits::RST,
     };
     // SAFETY: the program runs under RCU; racing writers store the same second, and flags only gain bits.
     unsafe {

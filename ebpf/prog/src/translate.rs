@@ -2,12 +2,12 @@
 
 use abi::count::Path;
 use abi::drops::Drop;
-use abi::flow::flow as bits;
+use abi::flow::bits;
 use abi::{Addr16, Be16};
 use aya_ebpf::programs::TcContext;
 
 use crate::maps::{ENDPOINTS, Work};
-use crate::packet::{ACK, SYN, TCP};
+use crate::packet::{ACK, Ports, SYN, TCP};
 use crate::service::{self, Client, Lookup, Picked, same};
 use crate::verdict::count;
 use crate::{flow, masquerade, nat};
@@ -59,6 +59,9 @@ pub fn follow(ctx: &TcContext, work: &mut Work) -> Result<u32, Drop> {
         work.to = (*entry).to;
         ((*entry).flags, (*entry).generation, (*entry).backend)
     };
+    if flags & bits::PLAIN != 0 {
+        return Ok(flags);
+    }
     let of_service = flags & (bits::FORWARD | bits::SERVICE) == bits::FORWARD | bits::SERVICE;
     if of_service && service::generation(backend) != generation {
         work.answer.tuple = work.to.reversed();
@@ -104,13 +107,18 @@ fn begin(work: &mut Work, picked: &Picked, inside: bool) -> Result<(), Drop> {
     flow::create(work, false).map(|_| ())
 }
 
-/// Hides a pod behind the node's address on its way out.
+/// Hides a pod behind the node's address on its way out, unless it answers somebody who began.
+///
+/// TCP says itself who began; for the rest [`remember_stranger`] has.
 #[inline(always)]
 pub fn hide(ctx: &TcContext, work: &mut Work) -> Result<(), Drop> {
     if work.packet.is_fragment() {
         return Err(Drop::Fragment);
     }
     if follow(ctx, work)? != 0 {
+        return Ok(());
+    }
+    if work.packet.proto() == TCP && work.packet.tcp_flags & (SYN | ACK) != SYN {
         return Ok(());
     }
     let (dst, dport) = (work.packet.tuple().dst, work.packet.tuple().dport);
@@ -121,6 +129,23 @@ pub fn hide(ctx: &TcContext, work: &mut Work) -> Result<(), Drop> {
     nat::rewrite(ctx, work)?;
     count(Path::Masquerade, u64::from(ctx.len()));
     Ok(())
+}
+
+/// Remembers that a packet from outside the cluster began a conversation with a pod.
+#[inline(always)]
+pub fn remember_stranger(work: &mut Work) -> Result<(), Drop> {
+    let begins = match work.packet.ports {
+        Ports::Pair => work.packet.proto() != TCP,
+        Ports::EchoRequest => true,
+        Ports::EchoReply | Ports::None => false,
+    };
+    if !begins || work.packet.is_fragment() {
+        return Ok(());
+    }
+    let (dst, dport) = (work.packet.tuple().dst, work.packet.tuple().dport);
+    prepare(work, &dst, dport);
+    work.forward.flags = bits::FORWARD | bits::PLAIN;
+    flow::create(work, false).map(|_| ())
 }
 
 /// Fills a new flow that goes to `dst`.

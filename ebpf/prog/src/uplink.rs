@@ -1,7 +1,8 @@
 //! The two hooks on devices that leave the node.
 
+use abi::Addr16;
 use abi::drops::Drop;
-use abi::flow::flow as bits;
+use abi::flow::bits;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 
@@ -10,7 +11,7 @@ use crate::maps::{node, work};
 use crate::nat::node_address;
 use crate::packet::{Frame, Packet, parse};
 use crate::service::{Client, same};
-use crate::translate::{follow, hide, translate};
+use crate::translate::{follow, hide, remember_stranger, translate};
 use crate::verdict::{Verdict, leave};
 
 /// From outside: NodePorts, answers to what left under the node's address, packets for pods.
@@ -33,7 +34,13 @@ fn inward(ctx: &TcContext) -> Result<Verdict, Drop> {
     }
     let flags = translate(ctx, work, Client::Outside)?;
     if flags == 0 {
-        return Ok(to_pod(ctx, &work.packet)?.unwrap_or(Verdict::Stack));
+        let Some(verdict) = to_pod(ctx, &work.packet)? else {
+            return Ok(Verdict::Stack);
+        };
+        if !is_pod(&work.packet.tuple().src) {
+            remember_stranger(work)?;
+        }
+        return Ok(verdict);
     }
     if flags & (bits::FORWARD | bits::MASQUERADE | bits::SERVICE) == bits::MASQUERADE {
         // The pod's own end of the conversation may have been translated as well.
@@ -63,7 +70,11 @@ fn is_from_host(packet: &Packet) -> bool {
 
 #[inline(always)]
 fn leaves_the_cluster(packet: &Packet) -> bool {
+    is_pod(&packet.tuple().src) && !is_pod(&packet.tuple().dst)
+}
+
+#[inline(always)]
+fn is_pod(address: &Addr16) -> bool {
     let pods = &node().pods;
-    let (src, dst) = (&packet.tuple().src, &packet.tuple().dst);
-    (pods[0].contains(src) || pods[1].contains(src)) && !(pods[0].contains(dst) || pods[1].contains(dst))
+    pods[0].contains(address) || pods[1].contains(address)
 }

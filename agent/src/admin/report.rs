@@ -1,0 +1,148 @@
+//! The state of the node as one value.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::kernel::{Counters, Feature, Kernel, KernelError};
+use crate::reconcile::apply::Reconciler;
+
+/// Everything `status` and `services` show.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// Name of the node.
+    pub node: String,
+    /// Version of the layouts, as in the pin path.
+    pub layout: String,
+    /// What the kernel can do.
+    pub features: Vec<Feature>,
+    /// Uplinks with programs.
+    pub uplinks: Vec<String>,
+    /// Local pods.
+    pub endpoints: Vec<EndpointLine>,
+    /// Service ports.
+    pub services: Vec<ServiceLine>,
+    /// Prefix and next hop of other nodes' pods.
+    pub routes: BTreeMap<String, String>,
+    /// Nodes whose pods cannot be reached, and why.
+    pub unreachable: Vec<String>,
+    /// Packet counters.
+    pub counters: Counters,
+    /// What could not be applied: subject, error, attempts.
+    pub failures: Vec<(String, String, u32)>,
+    /// Operations carried out since the agent started.
+    pub operations: u64,
+    /// Errors since the agent started.
+    pub errors: u64,
+    /// Whether services, nodes and endpoints have been read completely.
+    pub synced: Vec<String>,
+}
+
+/// One local pod.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointLine {
+    /// `namespace/name`.
+    pub pod: String,
+    /// The host's end of its link.
+    pub link: String,
+    /// Its addresses.
+    pub addresses: Vec<String>,
+    /// Whether it is in place, or the error.
+    pub state: String,
+}
+
+/// One service port in one family.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceLine {
+    /// `namespace/name:port`.
+    pub service: String,
+    /// `TCP` or `UDP`.
+    pub protocol: String,
+    /// Index in the service map.
+    pub index: Option<u32>,
+    /// Addresses and ports it answers on.
+    pub frontends: Vec<String>,
+    /// Addresses and ports of its backends; those of this node end in `*`.
+    pub backends: Vec<String>,
+    /// Connections that got a backend.
+    pub connections: u64,
+    /// Connections refused for want of one.
+    pub refused: u64,
+}
+
+/// Collects the report.
+pub fn report<K: Kernel>(reconciler: &mut Reconciler<K>) -> Result<Report, KernelError> {
+    let counters = reconciler.kernel.counters()?;
+    let desired = &reconciler.desired;
+    let known = [
+        (desired.services_known, "services"),
+        (desired.nodes_known, "nodes"),
+        (desired.endpoints_known, "endpoints"),
+    ];
+    Ok(Report {
+        node: reconciler.facts().name.clone(),
+        layout: format!("v{:08x}", abi::LAYOUT_HASH),
+        features: reconciler.kernel.features(),
+        uplinks: reconciler.actual.uplinks.iter().cloned().collect(),
+        endpoints: endpoints(reconciler),
+        services: services(reconciler, &counters),
+        routes: reconciler.actual.routes.iter().map(|(to, via)| (to.to_string(), via.to_string())).collect(),
+        unreachable: desired
+            .unreachable
+            .iter()
+            .map(|peer| format!("{}: {}", peer.node, peer.reason))
+            .collect(),
+        failures: reconciler
+            .failures
+            .iter()
+            .map(|(subject, failure)| (subject.clone(), failure.error.to_string(), failure.attempts))
+            .collect(),
+        operations: reconciler.operations,
+        errors: reconciler.errors,
+        synced: known.iter().filter(|(known, _)| *known).map(|(_, name)| (*name).to_owned()).collect(),
+        counters,
+    })
+}
+
+fn endpoints<K>(reconciler: &Reconciler<K>) -> Vec<EndpointLine> {
+    let line = |(link, row): (&String, &crate::desired::EndpointRow)| EndpointLine {
+        pod: format!("{}/{}", row.endpoint.pod_namespace, row.endpoint.pod_name),
+        link: link.clone(),
+        addresses: row.endpoint.addresses.iter().map(ToString::to_string).collect(),
+        state: match reconciler.failures.get(&format!("endpoint {link}")) {
+            Some(failure) => failure.error.to_string(),
+            None if reconciler.actual.endpoints.contains_key(link) => "attached".to_owned(),
+            None => "pending".to_owned(),
+        },
+    };
+    reconciler.desired.endpoints.iter().map(line).collect()
+}
+
+fn services<K>(reconciler: &Reconciler<K>, counters: &Counters) -> Vec<ServiceLine> {
+    let address =
+        |addr: abi::Addr16, port: abi::Be16| std::net::SocketAddr::new(addr.ip(), port.host()).to_string();
+    let mut lines = Vec::new();
+    for (id, row) in &reconciler.desired.services {
+        let index = row
+            .frontends
+            .keys()
+            .find_map(|key| reconciler.actual.frontends.get(key))
+            .map(|frontend| frontend.service);
+        let (connections, refused) =
+            index.and_then(|index| counters.services.get(&index)).copied().unwrap_or_default();
+        let backend = |(addr, port): &(abi::Addr16, abi::Be16)| {
+            let here = if row.local.contains(&(*addr, *port)) { "*" } else { "" };
+            format!("{}{here}", address(*addr, *port))
+        };
+        lines.push(ServiceLine {
+            service: format!("{}/{}:{}", id.service.namespace, id.service.name, id.port),
+            protocol: format!("{:?}", id.protocol).to_uppercase(),
+            index,
+            frontends: row.frontends.keys().map(|key| address(key.addr, key.port)).collect(),
+            backends: row.cluster.iter().map(backend).collect(),
+            connections,
+            refused,
+        });
+    }
+    lines
+}

@@ -1,0 +1,93 @@
+//! What the running kernel can do, found by trying.
+
+use std::path::{Path, PathBuf};
+
+use abi::node::feature;
+use aya::programs::{SchedClassifier, TcAttachType};
+use aya::util::KernelVersion;
+
+use super::Feature;
+
+/// The features the agent takes decisions on.
+#[derive(Debug, Clone, Copy)]
+pub struct Features {
+    /// TCX links (6.6).
+    pub tcx: bool,
+    /// `bpf_set_retval` (5.18).
+    pub set_retval: bool,
+    /// `BPF_F_IPV6` (6.15).
+    pub csum_ipv6: bool,
+}
+
+impl Features {
+    /// Asks the kernel.
+    pub fn probe() -> Self {
+        let version = KernelVersion::current().unwrap_or(KernelVersion::new(0, 0, 0));
+        Self {
+            tcx: SchedClassifier::query_tcx("lo", TcAttachType::Ingress).is_ok(),
+            // Neither can be asked for without loading a program that uses it.
+            set_retval: version >= KernelVersion::new(5, 18, 0),
+            csum_ipv6: version >= KernelVersion::new(6, 15, 0),
+        }
+    }
+
+    /// The bits the programs read.
+    pub fn bits(self) -> u32 {
+        let bit = |present, bit| if present { bit } else { 0 };
+        feature::REDIRECT_PEER
+            | bit(self.set_retval, feature::SET_RETVAL)
+            | bit(self.csum_ipv6, feature::CSUM_IPV6)
+    }
+
+    /// For people.
+    pub fn list(self) -> Vec<Feature> {
+        let feature = |name: &str, present: bool, without: &str| Feature {
+            name: name.to_owned(),
+            present,
+            note: if present { String::new() } else { without.to_owned() },
+        };
+        vec![
+            feature("tcx", self.tcx, "attached as clsact filters: this kernel has no TCX (Linux 6.6)"),
+            feature(
+                "set_retval",
+                self.set_retval,
+                "a refused connect reports EPERM: this kernel has no bpf_set_retval (Linux 5.18)",
+            ),
+            feature(
+                "csum_ipv6",
+                self.csum_ipv6,
+                "IPv6 packets whose checksum a device computed are checked again by the stack: this kernel has no \
+                 BPF_F_IPV6 (Linux 6.15)",
+            ),
+            feature("xdp", false, "NodePort traffic enters by TC: the XDP programs are not built yet"),
+            feature("vxlan", false, "peers must share a link with this node: overlays are not built yet"),
+        ]
+    }
+}
+
+/// Where the cgroup2 hierarchy is mounted.
+pub fn cgroup2_mount() -> Option<PathBuf> {
+    let mounts = std::fs::read_to_string("/proc/mounts").ok()?;
+    cgroup2_in(&mounts).map(Path::to_path_buf)
+}
+
+fn cgroup2_in(mounts: &str) -> Option<&Path> {
+    mounts.lines().find_map(|line| {
+        let mut words = line.split(' ');
+        let (_, target, kind) = (words.next()?, words.next()?, words.next()?);
+        (kind == "cgroup2").then(|| Path::new(target))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cgroup2_is_found_beside_version_1_hierarchies() {
+        let mounts =
+            "cgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\ncgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
+        assert_eq!(cgroup2_in(mounts), Some(Path::new("/sys/fs/cgroup/unified")));
+        assert_eq!(cgroup2_in("proc /proc proc rw 0 0\n"), None);
+    }
+}

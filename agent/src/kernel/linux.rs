@@ -1,0 +1,315 @@
+//! The real kernel.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use abi::count::{Count, PATHS, ServiceCount};
+use abi::drops::DROPS;
+use abi::endpoint::{Endpoint, Link};
+use abi::node::Node;
+use abi::service::{Backend, Frontend, FrontendKey, Segment, Service};
+use abi::{Addr16, Be16, Prefix, name};
+use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray};
+use aya::programs::{SchedClassifier, TestRun};
+use aya::{Ebpf, TestRunOptions};
+use ipnetwork::IpNetwork;
+
+use super::features::{Features, cgroup2_mount};
+use super::netlink::{Device, Netlink};
+use super::objects::{Objects, typed};
+use super::{Counters, Feature, Kernel, KernelError, Tally, pod_link};
+use crate::desired::EndpointRow;
+use crate::desired::endpoints::LINK_PREFIX;
+use crate::reconcile::actual::{Actual, Op};
+
+/// What the real kernel has to be told.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Folder on a bpffs.
+    pub bpffs: PathBuf,
+    /// Whose sockets are translated; the cgroup2 mount if not given.
+    pub cgroup: Option<PathBuf>,
+    /// Addresses of the node.
+    pub node: Vec<IpAddr>,
+    /// Prefixes of services.
+    pub services: Vec<IpNetwork>,
+    /// Prefixes of pods.
+    pub pods: Vec<IpNetwork>,
+}
+
+/// The real kernel: aya for programs and maps, netlink for the rest.
+pub struct LinuxKernel {
+    settings: Settings,
+    features: Features,
+    objects: Objects,
+    netlink: Netlink,
+    maps: Maps,
+}
+
+struct Maps {
+    frontends: HashMap<MapData, FrontendKey, Frontend>,
+    services: Array<MapData, Service>,
+    backends: Array<MapData, Backend>,
+    generations: Array<MapData, u32>,
+    endpoints: HashMap<MapData, Addr16, Endpoint>,
+    links: HashMap<MapData, u32, Link>,
+    drops: PerCpuArray<MapData, Count>,
+    paths: PerCpuArray<MapData, Count>,
+    service_counts: PerCpuArray<MapData, ServiceCount>,
+}
+
+impl LinuxKernel {
+    /// Loads the programs and attaches the socket hooks. Must not run inside an async runtime.
+    pub fn start(settings: Settings) -> Result<Self, KernelError> {
+        let features = Features::probe();
+        let mut objects = Objects::load(&settings.bpffs, &facts(&settings, features), features)?;
+        let maps = Maps::take(&mut objects.ebpf)?;
+        let cgroup = settings.cgroup.clone().or_else(cgroup2_mount).ok_or_else(|| KernelError::Io {
+            action: "find the cgroup2 mount in /proc/mounts; mount one or give --cgroup-root".to_owned(),
+            source: std::io::Error::from(std::io::ErrorKind::NotFound),
+        })?;
+        objects.attach_sockets(&cgroup)?;
+        Ok(Self { settings, features, objects, netlink: Netlink::new()?, maps })
+    }
+
+    fn attach_endpoint(&mut self, row: &EndpointRow) -> Result<(), KernelError> {
+        let device = pod_link::create(&self.netlink, row)?;
+        let (mut v4, mut v6) = (Addr16::NONE, Addr16::NONE);
+        for address in &row.endpoint.addresses {
+            *(if address.is_ipv4() { &mut v4 } else { &mut v6 }) = Addr16::from(*address);
+        }
+        self.maps.links.insert(device.index, Link { v4, v6 }, 0).map_err(map(name::LINKS))?;
+        self.objects.attach_tc(name::TC_POD_OUT, &device.name, true)?;
+        self.objects.attach_tc(name::TC_POD_IN, &device.name, false)?;
+        pod_link::configure_host(&self.netlink, &device, row, &self.settings.node)?;
+        pod_link::configure_pod(row)?;
+        for address in &row.endpoint.addresses {
+            let value = Endpoint {
+                ifindex: device.index,
+                mac: row.attachment.pod_mac,
+                host_mac: row.attachment.host_mac,
+            };
+            self.maps.endpoints.insert(Addr16::from(*address), value, 0).map_err(map(name::ENDPOINTS))?;
+        }
+        // Written last: a link without it is one whose making was interrupted.
+        self.netlink.set_alias(device.index, &pod_link::alias(row))
+    }
+
+    fn detach_endpoint(&mut self, link: &str, addresses: &BTreeSet<IpAddr>) -> Result<(), KernelError> {
+        let device = self.netlink.device(link)?;
+        for address in addresses {
+            let key = Addr16::from(*address);
+            let ours = self.maps.endpoints.get(&key, 0).ok().filter(|row| {
+                // The address may belong to another link by now.
+                device.as_ref().is_none_or(|device| device.index == row.ifindex)
+            });
+            if ours.is_some() {
+                gone(self.maps.endpoints.remove(&key)).map_err(map(name::ENDPOINTS))?;
+            }
+        }
+        self.objects.detach_tc(link, [name::TC_POD_OUT, name::TC_POD_IN])?;
+        if let Some(device) = device {
+            gone(self.maps.links.remove(&device.index)).map_err(map(name::LINKS))?;
+            self.netlink.delete_device(device.index)?;
+        }
+        Ok(())
+    }
+
+    fn read_services(&self, actual: &mut Actual) -> Result<(), KernelError> {
+        for row in &self.maps.frontends {
+            let (key, frontend) = row.map_err(map(name::FRONTENDS))?;
+            actual.frontends.insert(key, frontend);
+        }
+        let indices: BTreeSet<u32> = actual.frontends.values().map(|frontend| frontend.service).collect();
+        for index in indices {
+            let service = self.maps.services.get(&index, 0).map_err(map(name::SERVICES))?;
+            if service.live == 0 {
+                continue;
+            }
+            actual.services.insert(index, service);
+            for Segment { base, count } in [service.cluster, service.local] {
+                let backends = (base..base + count)
+                    .map(|at| self.maps.backends.get(&at, 0).map_err(map(name::BACKENDS)))
+                    .collect::<Result<Vec<_>, _>>()?;
+                if count > 0 {
+                    actual.segments.insert(base, backends);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Pods' links that are complete: the alias is written last, programs are pinned, rows point at the device.
+    fn read_endpoints(&self, actual: &mut Actual, devices: &[Device]) {
+        for device in devices.iter().filter(|device| device.name.starts_with(LINK_PREFIX)) {
+            let Some(addresses) = pod_link::addresses_of(&device.alias) else {
+                continue;
+            };
+            let rows_are_right = addresses.iter().all(|address| {
+                self.maps
+                    .endpoints
+                    .get(&Addr16::from(*address), 0)
+                    .is_ok_and(|row| row.ifindex == device.index)
+            });
+            if rows_are_right && self.objects.has_tc(&device.name) {
+                actual.endpoints.insert(device.name.clone(), addresses);
+            }
+        }
+    }
+}
+
+impl Kernel for LinuxKernel {
+    fn read(&mut self) -> Result<Actual, KernelError> {
+        let mut actual = Actual::default();
+        self.read_services(&mut actual)?;
+        let devices = self.netlink.devices()?;
+        self.read_endpoints(&mut actual, &devices);
+        actual.routes = self.netlink.routes()?;
+        // The programs were loaded anew: links of pods and uplinks get them now, without a gap.
+        for link in actual.endpoints.keys() {
+            self.objects.attach_tc(name::TC_POD_OUT, link, true)?;
+            self.objects.attach_tc(name::TC_POD_IN, link, false)?;
+        }
+        Ok(actual)
+    }
+
+    fn apply(&mut self, op: &Op) -> Result<(), KernelError> {
+        match op {
+            Op::WriteBackends { base, backends } => {
+                for (at, backend) in (*base..).zip(backends) {
+                    self.maps.backends.set(at, backend, 0).map_err(map(name::BACKENDS))?;
+                }
+                Ok(())
+            }
+            Op::WriteService { index, service } => {
+                self.maps.services.set(*index, service, 0).map_err(map(name::SERVICES))
+            }
+            Op::WriteFrontend { key, frontend } => {
+                self.maps.frontends.insert(key, frontend, 0).map_err(map(name::FRONTENDS))
+            }
+            Op::DeleteFrontend { key } => gone(self.maps.frontends.remove(key)).map_err(map(name::FRONTENDS)),
+            Op::RetireBackend { id } => {
+                let generation = self.maps.generations.get(id, 0).map_err(map(name::GENERATIONS))?;
+                self.maps.generations.set(*id, generation.wrapping_add(1), 0).map_err(map(name::GENERATIONS))
+            }
+            Op::AttachEndpoint(row) => self.attach_endpoint(row),
+            Op::DetachEndpoint { link, addresses } => self.detach_endpoint(link, addresses),
+            Op::AddRoute { to, via } => self.netlink.add_route(*to, *via, None),
+            Op::DeleteRoute { to, .. } => self.netlink.delete_route(*to),
+            Op::AttachUplink { device } => {
+                self.objects.attach_tc(name::TC_UPLINK_IN, device, true)?;
+                self.objects.attach_tc(name::TC_UPLINK_OUT, device, false)
+            }
+            Op::DetachUplink { device } => {
+                self.objects.detach_tc(device, [name::TC_UPLINK_IN, name::TC_UPLINK_OUT])
+            }
+        }
+    }
+
+    fn counters(&mut self) -> Result<Counters, KernelError> {
+        let mut counters = Counters::default();
+        for (index, path, _) in PATHS {
+            counters.paths.insert((*path).to_owned(), tally(&self.maps.paths, *index, name::PATHS)?);
+        }
+        for (index, reason, _) in DROPS {
+            counters.drops.insert((*reason).to_owned(), tally(&self.maps.drops, *index, name::DROPS)?);
+        }
+        let indices: BTreeSet<u32> =
+            self.maps.frontends.iter().filter_map(Result::ok).map(|(_, frontend)| frontend.service).collect();
+        for index in indices {
+            let cells = self.maps.service_counts.get(&index, 0).map_err(map(name::SERVICE_COUNTS))?;
+            let sum = cells.iter().fold((0, 0), |sum, cell| (sum.0 + cell.connections, sum.1 + cell.refused));
+            counters.services.insert(index, sum);
+        }
+        Ok(counters)
+    }
+
+    fn expire_flows(&mut self) -> Result<(), KernelError> {
+        let program: &mut SchedClassifier = typed(&mut self.objects.ebpf, name::FLOW_EXPIRE)?;
+        // The smallest frame the kernel accepts; the program does not look at it.
+        let frame = [0u8; 64];
+        let options = TestRunOptions { data_in: Some(&frame), ..TestRunOptions::default() };
+        program.test_run(options).map(|_| ()).map_err(|source| KernelError::Program {
+            action: "run",
+            program: name::FLOW_EXPIRE.to_owned(),
+            source: Box::new(source),
+        })
+    }
+
+    fn features(&self) -> Vec<Feature> {
+        self.features.list()
+    }
+}
+
+impl Maps {
+    fn take(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
+        Ok(Self {
+            frontends: take(ebpf, name::FRONTENDS)?,
+            services: take(ebpf, name::SERVICES)?,
+            backends: take(ebpf, name::BACKENDS)?,
+            generations: take(ebpf, name::GENERATIONS)?,
+            endpoints: take(ebpf, name::ENDPOINTS)?,
+            links: take(ebpf, name::LINKS)?,
+            drops: take(ebpf, name::DROPS)?,
+            paths: take(ebpf, name::PATHS)?,
+            service_counts: take(ebpf, name::SERVICE_COUNTS)?,
+        })
+    }
+}
+
+fn take<M: TryFrom<aya::maps::Map, Error = MapError>>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+) -> Result<M, KernelError> {
+    let found = ebpf.take_map(name).ok_or_else(|| KernelError::Missing(format!("map {name}")))?;
+    M::try_from(found).map_err(map(name))
+}
+
+fn tally(cells: &PerCpuArray<MapData, Count>, index: u32, name: &'static str) -> Result<Tally, KernelError> {
+    let values = cells.get(&index, 0).map_err(map(name))?;
+    Ok(values.iter().fold(Tally::default(), |sum, cell| Tally {
+        packets: sum.packets + cell.packets,
+        bytes: sum.bytes + cell.bytes,
+    }))
+}
+
+fn map(name: &'static str) -> impl FnOnce(MapError) -> KernelError {
+    move |source| KernelError::Map { map: name, source }
+}
+
+/// A key that is not there needs no removal.
+fn gone(result: Result<(), MapError>) -> Result<(), MapError> {
+    match result {
+        Err(MapError::KeyNotFound) => Ok(()),
+        Err(MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+fn facts(settings: &Settings, features: Features) -> Node {
+    let address = |v4| {
+        settings.node.iter().find(|own| own.is_ipv4() == v4).map_or(Addr16::NONE, |own| Addr16::from(*own))
+    };
+    let prefixes = |networks: &[IpNetwork]| {
+        [true, false].map(|v4| {
+            networks
+                .iter()
+                .find(|network| network.is_ipv4() == v4)
+                .map_or(Prefix::NONE, |network| Prefix::new(network.network(), network.prefix()))
+        })
+    };
+    Node {
+        v4: address(true),
+        v6: address(false),
+        services: prefixes(&settings.services),
+        pods: prefixes(&settings.pods),
+        cpus: aya::util::nr_cpus().map_or(1, |cpus| cpus as u32),
+        // Above Linux's default ephemeral ports (32768..60999).
+        port_min: Be16::new(61_000),
+        port_max: Be16::new(65_535),
+        features: features.bits(),
+        uplink: 0,
+        zero: 0,
+    }
+}

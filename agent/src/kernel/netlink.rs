@@ -1,0 +1,304 @@
+//! Links, addresses, routes and neighbours over netlink, one request at a time.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::IpAddr;
+use std::path::Path;
+
+use futures::TryStreamExt;
+use ipnetwork::IpNetwork;
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags};
+use netlink_packet_route::link::{LinkAttribute, LinkMessage};
+use netlink_packet_route::neighbour::NeighbourState;
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope};
+use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
+use tokio::runtime::Runtime;
+
+use super::KernelError;
+
+/// The `proto` of every route of ours; `ip route show proto 75` lists them.
+pub const ROUTE_PROTOCOL: u8 = 75;
+
+/// A device of the namespace the connection was made in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    /// Its index.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// Largest packet.
+    pub mtu: u32,
+    /// What `ip link set alias` stored.
+    pub alias: String,
+}
+
+/// A connection to the kernel, tied to the network namespace of the thread that made it.
+pub struct Netlink {
+    runtime: Runtime,
+    handle: Handle,
+}
+
+impl Netlink {
+    /// Connects in the namespace of the calling thread, which must not run inside another runtime.
+    pub fn new() -> Result<Self, KernelError> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build()
+            .map_err(KernelError::io("start a runtime for netlink"))?;
+        let (connection, handle, _) = {
+            let _guard = runtime.enter();
+            rtnetlink::new_connection().map_err(KernelError::io("open a netlink socket"))?
+        };
+        runtime.spawn(connection);
+        Ok(Self { runtime, handle })
+    }
+
+    /// Runs `work` in the network namespace at `path`, on a thread of its own: the thread keeps the namespace.
+    pub fn inside<T: Send>(
+        path: &Path,
+        work: impl FnOnce(&Self) -> Result<T, KernelError> + Send,
+    ) -> Result<T, KernelError> {
+        let namespace = std::fs::File::open(path)
+            .map_err(KernelError::io(format!("open network namespace {}", path.display())))?;
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                nix::sched::setns(&namespace, nix::sched::CloneFlags::CLONE_NEWNET)
+                    .map_err(io::Error::from)
+                    .map_err(KernelError::io(format!("enter network namespace {}", path.display())))?;
+                work(&Self::new()?)
+            });
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    /// All devices.
+    pub fn devices(&self) -> Result<Vec<Device>, KernelError> {
+        let links = self.runtime.block_on(self.handle.link().get().execute().try_collect::<Vec<_>>());
+        Ok(links.map_err(failed("list devices"))?.iter().map(device).collect())
+    }
+
+    /// The device called `name`.
+    pub fn device(&self, name: &str) -> Result<Option<Device>, KernelError> {
+        let found =
+            self.runtime.block_on(self.handle.link().get().match_name(name.to_owned()).execute().try_next());
+        match found {
+            Ok(link) => Ok(link.as_ref().map(device)),
+            Err(error) if code(&error) == Some(libc::ENODEV) => Ok(None),
+            Err(error) => Err(failed(format!("look for device {name}"))(error)),
+        }
+    }
+
+    /// Sends a finished request for a new link.
+    pub fn add_device(&self, message: LinkMessage, name: &str) -> Result<(), KernelError> {
+        self.runtime
+            .block_on(self.handle.link().add(message).execute())
+            .map_err(failed(format!("create device {name}")))
+    }
+
+    /// Turns the device on.
+    pub fn set_up(&self, index: u32) -> Result<(), KernelError> {
+        let message = LinkUnspec::new_with_index(index).up().build();
+        self.runtime
+            .block_on(self.handle.link().set(message).execute())
+            .map_err(failed(format!("turn device {index} on")))
+    }
+
+    /// Labels the device.
+    pub fn set_alias(&self, index: u32, alias: &str) -> Result<(), KernelError> {
+        let message = LinkUnspec::new_with_index(index).alias(alias).build();
+        self.runtime
+            .block_on(self.handle.link().set(message).execute())
+            .map_err(failed(format!("label device {index}")))
+    }
+
+    /// Removes the device; one that is gone already is what we want.
+    pub fn delete_device(&self, index: u32) -> Result<(), KernelError> {
+        accept(
+            self.runtime.block_on(self.handle.link().del(index).execute()),
+            &[libc::ENODEV],
+            format!("remove device {index}"),
+        )
+    }
+
+    /// Gives the device an address that is usable at once.
+    pub fn add_address(&self, index: u32, address: IpAddr) -> Result<(), KernelError> {
+        let length = if address.is_ipv4() { 32 } else { 128 };
+        let mut request = self.handle.address().add(index, address, length).replace();
+        if address.is_ipv6() {
+            request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
+        }
+        self.runtime
+            .block_on(request.execute())
+            .map_err(failed(format!("add address {address} to device {index}")))
+    }
+
+    /// The addresses of every device, with their prefixes.
+    pub fn addresses(&self) -> Result<BTreeMap<u32, Vec<IpNetwork>>, KernelError> {
+        let list = self.runtime.block_on(self.handle.address().get().execute().try_collect::<Vec<_>>());
+        let mut found: BTreeMap<u32, Vec<IpNetwork>> = BTreeMap::new();
+        for message in list.map_err(failed("list addresses"))? {
+            let local = message.attributes.iter().find_map(|attribute| match attribute {
+                AddressAttribute::Local(address) => Some(*address),
+                _ => None,
+            });
+            let address = local.or_else(|| {
+                message.attributes.iter().find_map(|attribute| match attribute {
+                    AddressAttribute::Address(address) => Some(*address),
+                    _ => None,
+                })
+            });
+            if let Some(Ok(network)) =
+                address.map(|address| IpNetwork::new(address, message.header.prefix_len))
+            {
+                found.entry(message.header.index).or_default().push(network);
+            }
+        }
+        Ok(found)
+    }
+
+    /// A neighbour that needs no resolution.
+    pub fn add_neighbour(&self, index: u32, address: IpAddr, mac: [u8; 6]) -> Result<(), KernelError> {
+        let request = self
+            .handle
+            .neighbours()
+            .add(index, address)
+            .link_layer_address(&mac)
+            .state(NeighbourState::Permanent)
+            .replace();
+        self.runtime.block_on(request.execute()).map_err(failed(format!("add neighbour {address}")))
+    }
+
+    /// A route to one host on a device.
+    pub fn add_host_route(&self, to: IpAddr, index: u32, source: Option<IpAddr>) -> Result<(), KernelError> {
+        let length = if to.is_ipv4() { 32 } else { 128 };
+        let scope = if to.is_ipv4() { RouteScope::Link } else { RouteScope::Universe };
+        let action = format!("add route {to}");
+        let mut route = base_route(to, length, &action)?.output_interface(index).scope(scope);
+        if let Some(source) = source {
+            route = route.pref_source(source).map_err(unbuildable(&action))?;
+        }
+        self.put_route(route.build(), &action)
+    }
+
+    /// A route through a neighbour; `on_link` says that no route leads to that neighbour.
+    pub fn add_route(&self, to: IpNetwork, via: IpAddr, device: Option<u32>) -> Result<(), KernelError> {
+        let action = format!("add route {to} via {via}");
+        let mut route =
+            base_route(to.network(), to.prefix(), &action)?.gateway(via).map_err(unbuildable(&action))?;
+        if let Some(device) = device {
+            route = route.output_interface(device).onlink();
+        }
+        self.put_route(route.build(), &action)
+    }
+
+    /// Removes a route of ours; one that is gone already is what we want.
+    pub fn delete_route(&self, to: IpNetwork) -> Result<(), KernelError> {
+        let action = format!("remove route {to}");
+        let route = base_route(to.network(), to.prefix(), &action)?.build();
+        accept(
+            self.runtime.block_on(self.handle.route().del(route).execute()),
+            &[libc::ESRCH, libc::ENOENT],
+            action,
+        )
+    }
+
+    /// Our routes that go through a gateway.
+    pub fn routes(&self) -> Result<BTreeMap<IpNetwork, IpAddr>, KernelError> {
+        let mut found = BTreeMap::new();
+        for message in self.our_routes()? {
+            let (mut to, mut via) = (None, None);
+            for attribute in &message.attributes {
+                match attribute {
+                    RouteAttribute::Destination(address) => to = ip(address),
+                    RouteAttribute::Gateway(address) => via = ip(address),
+                    _ => {}
+                }
+            }
+            if let (Some(to), Some(via)) = (to, via)
+                && let Ok(network) = IpNetwork::new(to, message.header.destination_prefix_length)
+            {
+                found.insert(network, via);
+            }
+        }
+        Ok(found)
+    }
+
+    fn our_routes(&self) -> Result<Vec<RouteMessage>, KernelError> {
+        let mut all = Vec::new();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut filter = RouteMessage::default();
+            filter.header.address_family = family;
+            let list =
+                self.runtime.block_on(self.handle.route().get(filter).execute().try_collect::<Vec<_>>());
+            all.extend(
+                list.map_err(failed("list routes"))?
+                    .into_iter()
+                    .filter(|route| route.header.protocol == RouteProtocol::Other(ROUTE_PROTOCOL)),
+            );
+        }
+        Ok(all)
+    }
+
+    fn put_route(&self, message: RouteMessage, action: &str) -> Result<(), KernelError> {
+        self.runtime
+            .block_on(self.handle.route().add(message).replace().execute())
+            .map_err(failed(action.to_owned()))
+    }
+}
+
+fn base_route(to: IpAddr, length: u8, action: &str) -> Result<RouteMessageBuilder<IpAddr>, KernelError> {
+    Ok(RouteMessageBuilder::<IpAddr>::new()
+        .destination_prefix(to, length)
+        .map_err(unbuildable(action))?
+        .protocol(RouteProtocol::Other(ROUTE_PROTOCOL)))
+}
+
+fn device(message: &LinkMessage) -> Device {
+    let mut device =
+        Device { index: message.header.index, name: String::new(), mtu: 0, alias: String::new() };
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => device.name.clone_from(name),
+            LinkAttribute::Mtu(mtu) => device.mtu = *mtu,
+            LinkAttribute::IfAlias(alias) => device.alias.clone_from(alias),
+            _ => {}
+        }
+    }
+    device
+}
+
+fn ip(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(v4) => Some(IpAddr::V4(*v4)),
+        RouteAddress::Inet6(v6) => Some(IpAddr::V6(*v6)),
+        _ => None,
+    }
+}
+
+fn failed(action: impl Into<String>) -> impl FnOnce(rtnetlink::Error) -> KernelError {
+    let action = action.into();
+    move |source| KernelError::Netlink { action, source: Box::new(source) }
+}
+
+fn unbuildable<E: std::error::Error + Send + Sync + 'static>(action: &str) -> impl FnOnce(E) -> KernelError {
+    let action = action.to_owned();
+    move |error| KernelError::Io { action, source: io::Error::new(io::ErrorKind::InvalidInput, error) }
+}
+
+fn accept(result: Result<(), rtnetlink::Error>, harmless: &[i32], action: String) -> Result<(), KernelError> {
+    match result {
+        Err(error) if !code(&error).is_some_and(|code| harmless.contains(&code)) => {
+            Err(failed(action)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The errno of a refusal.
+fn code(error: &rtnetlink::Error) -> Option<i32> {
+    match error {
+        rtnetlink::Error::NetlinkError(message) => message.code.map(|code| -code.get()),
+        _ => None,
+    }
+}

@@ -1,0 +1,203 @@
+//! The eBPF object: loaded, its maps and programs pinned, its programs attached.
+//!
+//! Everything lies under `<bpffs>/v<layout hash>/`: `hw_*` are maps, `prog_*` programs, `link_*` attachments. Pins keep all
+//! of it alive while no agent runs; the next agent takes the maps over and swaps the programs under the same links.
+
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+
+use abi::name;
+use abi::node::Node;
+use aya::programs::links::{CgroupAttachMode, FdLink, LinkOrder};
+use aya::programs::tc::{NlOptions, TcAttachOptions, TcHandle, qdisc_add_clsact, qdisc_detach_program};
+use aya::programs::{CgroupSockAddr, ProgramError, SchedClassifier, TcAttachType};
+use aya::{Ebpf, EbpfLoader};
+
+use super::KernelError;
+use super::bpf::{ensure_bpffs, open_pin, update_link};
+use super::features::Features;
+
+/// What `cargo xtask bpf` built; empty when the agent was built without it.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/hawser.bpf.o"));
+
+/// Priority of our filters where there is no TCX.
+const CLSACT_PRIORITY: u16 = 1;
+
+/// The loaded object.
+pub struct Objects {
+    /// Programs and maps.
+    pub ebpf: Ebpf,
+    /// `<bpffs>/v<layout hash>`.
+    pub folder: PathBuf,
+    features: Features,
+}
+
+/// The folder of this layout.
+pub fn folder(bpffs: &Path) -> PathBuf {
+    bpffs.join(format!("v{:08x}", abi::LAYOUT_HASH))
+}
+
+impl Objects {
+    /// Loads all programs against the pinned maps, which are made where they do not exist.
+    pub fn load(bpffs: &Path, node: &Node, features: Features) -> Result<Self, KernelError> {
+        if OBJECT.is_empty() {
+            return Err(KernelError::NoPrograms);
+        }
+        let folder = folder(bpffs);
+        ensure_bpffs(&folder)?;
+        let mut loader = EbpfLoader::new();
+        loader.override_global(name::NODE, node, true);
+        for map in name::MAPS {
+            loader.map_pin_path(map.name, folder.join(map.name));
+        }
+        let mut ebpf = loader.load(OBJECT)?;
+        for program in name::PROGRAMS {
+            load_program(&mut ebpf, program, &folder)?;
+        }
+        Ok(Self { ebpf, folder, features })
+    }
+
+    /// Attaches the socket hooks to a cgroup; hooks that are attached get the new programs.
+    pub fn attach_sockets(&mut self, cgroup: &Path) -> Result<(), KernelError> {
+        let group =
+            File::open(cgroup).map_err(KernelError::io(format!("open cgroup {}", cgroup.display())))?;
+        for hook in name::SOCKET_PROGRAMS {
+            let pin = self.folder.join(format!("link_{hook}"));
+            let program: &mut CgroupSockAddr = typed(&mut self.ebpf, hook)?;
+            if takes_over(&pin, program.fd().map_err(refused("attach", hook))?.as_fd())? {
+                continue;
+            }
+            let id = program.attach(&group, CgroupAttachMode::Single).map_err(refused("attach", hook))?;
+            let link = program.take_link(id).map_err(refused("attach", hook))?;
+            let link = FdLink::try_from(link)
+                .map_err(|source| KernelError::Link { program: (*hook).to_owned(), source })?;
+            pin_link(link, &pin)?;
+        }
+        Ok(())
+    }
+
+    /// Attaches a TC program to a device; one that is attached is replaced.
+    pub fn attach_tc(&mut self, program_name: &str, device: &str, ingress: bool) -> Result<(), KernelError> {
+        let pin = self.tc_pin(device, ingress);
+        let direction = if ingress { TcAttachType::Ingress } else { TcAttachType::Egress };
+        let tcx = self.features.tcx;
+        let program: &mut SchedClassifier = typed(&mut self.ebpf, program_name)?;
+        if !tcx {
+            return attach_clsact(program, program_name, device, direction);
+        }
+        if takes_over(&pin, program.fd().map_err(refused("attach", program_name))?.as_fd())? {
+            return Ok(());
+        }
+        let order = TcAttachOptions::TcxOrder(LinkOrder::default());
+        let id =
+            program.attach_with_options(device, direction, order).map_err(refused("attach", program_name))?;
+        let link = program.take_link(id).map_err(refused("attach", program_name))?;
+        let link = FdLink::try_from(link)
+            .map_err(|source| KernelError::Link { program: program_name.to_owned(), source })?;
+        pin_link(link, &pin)
+    }
+
+    /// Detaches what [`Objects::attach_tc`] attached in both directions.
+    pub fn detach_tc(&mut self, device: &str, programs: [&str; 2]) -> Result<(), KernelError> {
+        for (ingress, program) in [(true, programs[0]), (false, programs[1])] {
+            remove_pin(&self.tc_pin(device, ingress))?;
+            let direction = if ingress { TcAttachType::Ingress } else { TcAttachType::Egress };
+            if !self.features.tcx {
+                // A device that is gone has taken its filters with it.
+                _ = qdisc_detach_program(device, direction, program);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a device has our programs in both directions.
+    pub fn has_tc(&self, device: &str) -> bool {
+        !self.features.tcx || [true, false].iter().all(|ingress| self.tc_pin(device, *ingress).exists())
+    }
+
+    fn tc_pin(&self, device: &str, ingress: bool) -> PathBuf {
+        let direction = if ingress { "in" } else { "out" };
+        // bpffs has no dots in names, devices may.
+        self.folder.join(format!("link_{}_{direction}", device.replace('.', "_")))
+    }
+}
+
+fn load_program(ebpf: &mut Ebpf, program: &'static str, folder: &Path) -> Result<(), KernelError> {
+    let pin = folder.join(format!("prog_{program}"));
+    remove_pin(&pin)?;
+    let pinned = if name::SOCKET_PROGRAMS.contains(&program) {
+        let hook: &mut CgroupSockAddr = typed(ebpf, program)?;
+        hook.load().map_err(refused("load", program))?;
+        hook.pin(&pin)
+    } else {
+        let classifier: &mut SchedClassifier = typed(ebpf, program)?;
+        classifier.load().map_err(refused("load", program))?;
+        classifier.pin(&pin)
+    };
+    pinned.map_err(|source| KernelError::Pin { path: pin, source })
+}
+
+/// The program called `name`, as its type.
+pub fn typed<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P, KernelError>
+where
+    &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
+{
+    ebpf.program_mut(name)
+        .ok_or_else(|| KernelError::Missing(format!("program {name}")))?
+        .try_into()
+        .map_err(refused("find", name))
+}
+
+fn attach_clsact(
+    program: &mut SchedClassifier,
+    program_name: &str,
+    device: &str,
+    direction: TcAttachType,
+) -> Result<(), KernelError> {
+    // Exists already on every start but the first.
+    _ = qdisc_add_clsact(device);
+    // Nothing to detach on the first start.
+    _ = qdisc_detach_program(device, direction, program_name);
+    let options = TcAttachOptions::Netlink(NlOptions {
+        priority: CLSACT_PRIORITY,
+        handle: TcHandle::new(0, 1),
+        classid: None,
+    });
+    let id =
+        program.attach_with_options(device, direction, options).map_err(refused("attach", program_name))?;
+    let link = program.take_link(id).map_err(refused("attach", program_name))?;
+    // Dropping it would detach: the filter has to outlive the agent.
+    std::mem::forget(link);
+    Ok(())
+}
+
+/// Puts the program under the link pinned at `pin`; a link whose device is gone is forgotten.
+fn takes_over(pin: &Path, program: BorrowedFd<'_>) -> Result<bool, KernelError> {
+    if !pin.exists() {
+        return Ok(false);
+    }
+    let taken = open_pin(pin).and_then(|link| update_link(link.as_fd(), program)).is_ok();
+    if !taken {
+        remove_pin(pin)?;
+    }
+    Ok(taken)
+}
+
+fn pin_link(link: FdLink, pin: &Path) -> Result<(), KernelError> {
+    link.pin(pin).map(|_| ()).map_err(|source| KernelError::Pin { path: pin.to_path_buf(), source })
+}
+
+fn remove_pin(pin: &Path) -> Result<(), KernelError> {
+    match std::fs::remove_file(pin) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(KernelError::io(format!("remove {}", pin.display()))(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn refused(action: &'static str, program: &str) -> impl FnOnce(ProgramError) -> KernelError {
+    let program = program.to_owned();
+    move |source| KernelError::Program { action, program, source: Box::new(source) }
+}

@@ -1,0 +1,157 @@
+//! The veth pair between the host and a pod.
+//!
+//! ```text
+//!  pod: eth0 10.244.0.5/32, default via 169.254.1.1     host: hw0123456789ab, 10.244.0.5 dev hw0123456789ab
+//!       static neighbour 169.254.1.1 -> host's MAC             static neighbour 10.244.0.5 -> pod's MAC
+//! ```
+//!
+//! Nothing is resolved by ARP or neighbour discovery, so no proxy setting is needed. Every step may be repeated.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::net::IpAddr;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+
+use ipnetwork::IpNetwork;
+use netlink_packet_route::link::{InfoData, InfoVeth, LinkAttribute};
+use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
+
+use super::KernelError;
+use super::netlink::{Device, Netlink};
+use crate::desired::EndpointRow;
+
+/// What the alias of our links begins with.
+pub const ALIAS: &str = "hawser:";
+
+/// The alias of a pod's link: names its container, and its addresses for the reader of a restarted agent.
+pub fn alias(row: &EndpointRow) -> String {
+    let addresses: Vec<String> = row.endpoint.addresses.iter().map(IpAddr::to_string).collect();
+    format!("{ALIAS}{}/{} {}", row.endpoint.container_id, row.endpoint.ifname, addresses.join(","))
+}
+
+/// The addresses in an alias written by [`alias`]; `None` for a link that is not ours or was not finished.
+pub fn addresses_of(alias: &str) -> Option<BTreeSet<IpAddr>> {
+    let (_, addresses) = alias.strip_prefix(ALIAS)?.split_once(' ')?;
+    addresses.split(',').map(|address| address.parse().ok()).collect()
+}
+
+/// Makes sure that both ends exist, and returns the host's end, which is still down when it is new.
+pub fn create(netlink: &Netlink, row: &EndpointRow) -> Result<Device, KernelError> {
+    let name = &row.attachment.host_link;
+    if let Some(device) = netlink.device(name)? {
+        let inside = Netlink::inside(&row.endpoint.netns_path, |pod| pod.device(&row.endpoint.ifname))?;
+        if inside.is_some() {
+            return Ok(device);
+        }
+        netlink.delete_device(device.index)?;
+    }
+    let namespace = File::open(&row.endpoint.netns_path)
+        .map_err(KernelError::io(format!("open network namespace {}", row.endpoint.netns_path.display())))?;
+    let peer = LinkMessageBuilder::<LinkUnspec>::new()
+        .name(row.endpoint.ifname.clone())
+        .mtu(row.attachment.mtu)
+        .address(row.attachment.pod_mac.to_vec())
+        .append_extra_attribute(LinkAttribute::NetNsFd(namespace.as_raw_fd()))
+        .build();
+    let pair = LinkMessageBuilder::<LinkVeth>::new(name, &row.endpoint.ifname)
+        .mtu(row.attachment.mtu)
+        .address(row.attachment.host_mac.to_vec())
+        .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
+        .build();
+    netlink.add_device(pair, name)?;
+    netlink.device(name)?.ok_or_else(|| KernelError::NoDevice(name.clone()))
+}
+
+/// Configures the host's end: forwarding on this link alone, the pod's neighbour and route.
+pub fn configure_host(
+    netlink: &Netlink,
+    device: &Device,
+    row: &EndpointRow,
+    node: &[IpAddr],
+) -> Result<(), KernelError> {
+    for (setting, value) in [
+        ("ipv4/conf", "forwarding=1"),
+        ("ipv4/conf", "rp_filter=0"),
+        ("ipv6/conf", "forwarding=1"),
+        ("ipv6/conf", "accept_ra=0"),
+    ] {
+        set(setting, &device.name, value)?;
+    }
+    netlink.set_up(device.index)?;
+    for address in &row.endpoint.addresses {
+        netlink.add_neighbour(device.index, *address, row.attachment.pod_mac)?;
+        let source = node.iter().find(|own| own.is_ipv4() == address.is_ipv4()).copied();
+        netlink.add_host_route(*address, device.index, source)?;
+    }
+    Ok(())
+}
+
+/// Configures the pod's end.
+pub fn configure_pod(row: &EndpointRow) -> Result<(), KernelError> {
+    let name = &row.endpoint.ifname;
+    Netlink::inside(&row.endpoint.netns_path, |pod| {
+        if let Some(loopback) = pod.device("lo")? {
+            pod.set_up(loopback.index)?;
+        }
+        let device = pod.device(name)?.ok_or_else(|| KernelError::NoDevice(name.clone()))?;
+        let v6 = row.endpoint.addresses.iter().any(IpAddr::is_ipv6);
+        if v6 {
+            set("ipv6/conf", name, "disable_ipv6=0")?;
+            set("ipv6/conf", name, "accept_ra=0")?;
+        }
+        pod.set_up(device.index)?;
+        for address in &row.endpoint.addresses {
+            pod.add_address(device.index, *address)?;
+        }
+        for gateway in &row.attachment.gateways {
+            pod.add_neighbour(device.index, *gateway, row.attachment.host_mac)?;
+            pod.add_route(default_route(*gateway), *gateway, Some(device.index))?;
+        }
+        Ok(())
+    })
+}
+
+fn default_route(gateway: IpAddr) -> IpNetwork {
+    let any = match gateway {
+        IpAddr::V4(_) => IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(_) => IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED),
+    };
+    IpNetwork::new(any, 0).expect("zero is a prefix length of both families")
+}
+
+/// Writes `/proc/sys/net/<setting>/<device>/<name>` in the namespace of the calling thread. A kernel without IPv6 has no
+/// such file, and needs no such setting.
+fn set(setting: &str, device: &str, assignment: &str) -> Result<(), KernelError> {
+    let (name, value) = assignment.split_once('=').expect("assignments are written in this file");
+    let path = Path::new("/proc/sys/net").join(setting).join(device).join(name);
+    match std::fs::read_to_string(&path) {
+        Ok(current) if current.trim() == value => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        _ => std::fs::write(&path, value)
+            .map_err(KernelError::io(format!("set {} to {value}", path.display()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::desired::endpoints::attachment;
+    use crate::tables::Endpoint;
+
+    #[test]
+    fn an_alias_gives_the_addresses_back() {
+        let endpoint = Endpoint {
+            container_id: "abc".into(),
+            ifname: "eth0".into(),
+            netns_path: "/proc/1/ns/net".into(),
+            pod_namespace: "default".into(),
+            pod_name: "web".into(),
+            addresses: vec!["10.244.0.5".parse().unwrap(), "fd00:244::5".parse().unwrap()],
+        };
+        let attachment = attachment(&endpoint, 1500);
+        let text = alias(&EndpointRow { endpoint: endpoint.clone(), attachment });
+        assert_eq!(addresses_of(&text), Some(endpoint.addresses.into_iter().collect()));
+        assert_eq!(addresses_of("somebody else's"), None);
+    }
+}

@@ -1,0 +1,106 @@
+//! The reconciler's thread: wakes on changes, retries, and answers questions about the node.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::apply::Reconciler;
+use crate::admin::report::{Report, report};
+use crate::desired::NodeFacts;
+use crate::kernel::{Kernel, KernelError};
+use crate::tables::Tables;
+
+/// How often silent flows are forgotten.
+const EXPIRY: Duration = Duration::from_secs(5);
+
+enum Wake {
+    Changed,
+    Report(oneshot::Sender<Result<Report, KernelError>>),
+    Stop,
+}
+
+/// The way to a running reconciler.
+#[derive(Clone)]
+pub struct Reconciling {
+    wake: Sender<Wake>,
+}
+
+impl Reconciling {
+    /// Starts the thread. `start` makes the kernel on that thread; its failure is returned from here.
+    pub async fn start<K: Kernel + 'static>(
+        start: impl FnOnce() -> Result<K, KernelError> + Send + 'static,
+        tables: Arc<Tables>,
+        facts: NodeFacts,
+    ) -> anyhow::Result<(Self, JoinHandle<()>)> {
+        let (wake, wakes) = channel();
+        let (ready, started) = oneshot::channel();
+        let rows = Arc::clone(&tables);
+        let thread = std::thread::Builder::new().name("reconcile".to_owned()).spawn(move || {
+            match start().and_then(|kernel| Reconciler::new(kernel, rows, facts)) {
+                Ok(mut reconciler) => {
+                    // Nobody waiting means that the agent is stopping already.
+                    if ready.send(Ok(())).is_ok() {
+                        serve(&mut reconciler, &wakes);
+                    }
+                }
+                Err(error) => drop(ready.send(Err(error))),
+            }
+        })?;
+        started.await??;
+        let handle = Self { wake };
+        tokio::spawn(forward(tables, handle.clone()));
+        Ok((handle, thread))
+    }
+
+    /// Everything a person may want to know.
+    pub async fn report(&self) -> anyhow::Result<Report> {
+        let (answer, answered) = oneshot::channel();
+        self.wake.send(Wake::Report(answer))?;
+        Ok(answered.await??)
+    }
+
+    /// Ends the thread; what is in the kernel stays.
+    pub fn stop(&self) {
+        // The thread may have ended by itself.
+        drop(self.wake.send(Wake::Stop));
+    }
+}
+
+/// Turns changes of the tables into wakes.
+async fn forward(tables: Arc<Tables>, handle: Reconciling) {
+    let mut changes = tables.changes();
+    loop {
+        if handle.wake.send(Wake::Changed).is_err() || changes.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn serve<K: Kernel>(reconciler: &mut Reconciler<K>, wakes: &Receiver<Wake>) {
+    let mut expiry = Instant::now() + EXPIRY;
+    let mut retry = reconciler.round(Instant::now());
+    loop {
+        let now = Instant::now();
+        let until = retry.map_or(expiry, |retry| retry.min(expiry)).saturating_duration_since(now);
+        match wakes.recv_timeout(until) {
+            Ok(Wake::Changed) => retry = reconciler.round(Instant::now()),
+            // Nobody waits for the answer any more: its connection is gone.
+            Ok(Wake::Report(answer)) => drop(answer.send(report(reconciler))),
+            Ok(Wake::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        let now = Instant::now();
+        if retry.is_some_and(|retry| retry <= now) {
+            retry = reconciler.round(now);
+        }
+        if now >= expiry {
+            if let Err(error) = reconciler.kernel.expire_flows() {
+                tracing::warn!(%error, "silent flows could not be forgotten");
+            }
+            expiry = now + EXPIRY;
+        }
+    }
+}
