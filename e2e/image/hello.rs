@@ -2,10 +2,23 @@
 //!
 //! One file without dependencies, linked statically, so that the image needs nothing else.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::time::{Duration, Instant};
 
 fn main() -> std::io::Result<()> {
+    let arguments: Vec<String> = std::env::args().collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        [_] => answer(),
+        [_, "load", mode @ ("connect" | "keepalive"), address] => load(*mode == "connect", address),
+        _ => {
+            eprintln!("usage: hawser-hello [load connect|keepalive ADDRESS:PORT]");
+            std::process::exit(2);
+        }
+    }
+}
+
+fn answer() -> std::io::Result<()> {
     let name = std::fs::read_to_string("/etc/hostname").unwrap_or_default();
     let name: &'static str = Box::leak(name.trim().to_owned().into_boxed_str());
     let udp = UdpSocket::bind("[::]:8081")?;
@@ -57,4 +70,44 @@ fn echo(socket: &UdpSocket, name: &str) {
         answer.extend_from_slice(&buffer[..length]);
         socket.send_to(&answer, client).ok();
     }
+}
+
+/// Asks for one second, on a connection for each request or on one for all; prints requests per second and the median in
+/// microseconds.
+fn load(connect: bool, address: &str) -> std::io::Result<()> {
+    let began = Instant::now();
+    let mut times = Vec::new();
+    let mut kept = None;
+    while began.elapsed() < Duration::from_secs(1) {
+        let call = Instant::now();
+        let mut stream = match kept.take() {
+            Some(stream) => stream,
+            None => TcpStream::connect(address)?,
+        };
+        stream.set_nodelay(true)?;
+        let connection = if connect { "close" } else { "keep-alive" };
+        stream.write_all(format!("GET / HTTP/1.1\r\nConnection: {connection}\r\n\r\n").as_bytes())?;
+        let mut buffer = [0; 1024];
+        let mut length = 0;
+        // An answer has no empty line in its body, and its body ends with the client's address and a line end.
+        while !(buffer[..length].ends_with(b"\n") && contains(&buffer[..length], b"\nclient ")) {
+            let read = stream.read(&mut buffer[length..])?;
+            if read == 0 {
+                return Err(std::io::ErrorKind::UnexpectedEof.into());
+            }
+            length += read;
+        }
+        if !connect {
+            kept = Some(stream);
+        }
+        times.push(call.elapsed());
+    }
+    times.sort_unstable();
+    let rate = times.len() as f64 / began.elapsed().as_secs_f64();
+    println!("{rate:.1} {:.1}", times[times.len() / 2].as_secs_f64() * 1e6);
+    Ok(())
+}
+
+fn contains(text: &[u8], part: &[u8]) -> bool {
+    text.windows(part.len()).any(|window| window == part)
 }

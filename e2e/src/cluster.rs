@@ -26,6 +26,8 @@ pub struct Binaries {
     pub agent: PathBuf,
     /// The server of the example image.
     pub hello: PathBuf,
+    /// Makes calls in other namespaces.
+    pub local: PathBuf,
 }
 
 impl Binaries {
@@ -44,6 +46,7 @@ impl Binaries {
             control: find("hawser-control")?,
             agent: find("hawser-agent")?,
             hello: find("hawser-hello")?,
+            local: find("hawser-local")?,
         })
     }
 }

@@ -1,8 +1,9 @@
 //! The example of `deploy/examples/hello.yaml`, called until every replica has answered.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,8 @@ use crate::cluster::Cluster;
 use crate::place::Place;
 
 const HELLO: &str = include_str!("../../deploy/examples/hello.yaml");
+/// As the example says.
+const NODE_PORT: u16 = 30080;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Who answered, how often, and the median time of an answer.
@@ -27,36 +30,41 @@ pub struct Answers {
 
 /// Applies the example and calls it through its ClusterIP from a node and through its NodePort from outside.
 pub async fn demo(cluster: &Cluster, tell: &(dyn Fn(&str) + Sync)) -> Result<()> {
-    cluster.api.apply(HELLO).await.context("apply deploy/examples/hello.yaml")?;
+    apply(cluster).await?;
     tell(
         "applied deploy/examples/hello.yaml: a Deployment of 3 replicas, a ClusterIP and a NodePort Service",
     );
-    let service: Service =
-        cluster.api.eventually("/api/v1/namespaces/default/services/hello", PATIENCE, |_| true).await?;
-    let node_port: Service = cluster
-        .api
-        .eventually("/api/v1/namespaces/default/services/hello-nodeport", PATIENCE, |_| true)
-        .await?;
-    let vip: IpAddr = service
-        .spec
-        .and_then(|spec| spec.cluster_ip)
-        .context("the Service has no ClusterIP")?
-        .parse()
-        .context("the Service's ClusterIP is no address")?;
-    let port = node_port
-        .spec
-        .and_then(|spec| spec.ports?.first()?.node_port)
-        .context("the Service has no NodePort")?;
     let node = cluster.nodes.first().context("a cluster has a node")?;
-    let inside = answers(&node.place()?, SocketAddr::new(vip, 80), 3, PATIENCE)?;
-    tell(&shown("ClusterIP from a node", SocketAddr::new(vip, 80), &inside));
+    let local = &cluster.binaries.local;
+    let vip = cluster_ip(cluster).await?;
+    let inside = answers_from(local, &node.place()?, vip, 3, PATIENCE)?;
+    tell(&shown("ClusterIP from a node", vip, &inside));
+    let outside = SocketAddr::new(node.layout.v4().into(), NODE_PORT);
+    let answered = answers_from(local, &Place::host(), outside, 3, PATIENCE)?;
+    tell(&shown("NodePort from outside", outside, &answered));
     let deployment = "/apis/apps/v1/namespaces/default/deployments/hello";
     cluster.api.eventually(deployment, PATIENCE, is_available).await?;
-    let outside =
-        SocketAddr::new(node.layout.v4().into(), u16::try_from(port).context("a port has 16 bits")?);
-    let answered = answers(&Place::host(), outside, 3, PATIENCE)?;
-    tell(&shown("NodePort from outside", outside, &answered));
     Ok(())
+}
+
+/// Applies the example and waits for the first answer through its ClusterIP.
+pub(crate) async fn first_answer(cluster: &Cluster) -> Result<()> {
+    apply(cluster).await?;
+    let node = cluster.nodes.first().context("a cluster has a node")?;
+    let vip = cluster_ip(cluster).await?;
+    answers_from(&cluster.binaries.local, &node.place()?, vip, 1, PATIENCE)?;
+    Ok(())
+}
+
+async fn apply(cluster: &Cluster) -> Result<()> {
+    cluster.api.apply(HELLO).await.context("apply deploy/examples/hello.yaml")
+}
+
+async fn cluster_ip(cluster: &Cluster) -> Result<SocketAddr> {
+    let path = "/api/v1/namespaces/default/services/hello";
+    let service: Service = cluster.api.eventually(path, PATIENCE, |_| true).await?;
+    let ip = service.spec.and_then(|spec| spec.cluster_ip).context("the Service has no ClusterIP")?;
+    Ok(SocketAddr::new(ip.parse().with_context(|| format!("{ip} is no address"))?, 80))
 }
 
 fn is_available(deployment: &Deployment) -> bool {
@@ -72,17 +80,61 @@ fn shown(what: &str, address: SocketAddr, answers: &Answers) -> String {
     text.trim_end().to_owned()
 }
 
-/// Calls `address` from `place`, a new connection each time, until `pods` different pods have answered.
-pub fn answers(place: &Place, address: SocketAddr, pods: usize, patience: Duration) -> Result<Answers> {
-    let mut command = Command::new(std::env::current_exe().context("find this program")?);
-    command.args(["call", &address.to_string(), "--pods", &pods.to_string()]);
-    command.args(["--seconds", &patience.as_secs().to_string()]);
+/// Calls `address` from `place`, a new connection each time, until `pods` different pods have answered. `local` is the
+/// program `hawser-local`, which makes the calls there.
+pub fn answers_from(
+    local: &Path,
+    place: &Place,
+    address: SocketAddr,
+    pods: usize,
+    patience: Duration,
+) -> Result<Answers> {
+    let text = run_in(
+        local,
+        place,
+        &["call", &address.to_string(), "--pods", &pods.to_string(), "--seconds", &seconds(patience)],
+    )?;
+    parse(&text).with_context(|| format!("read the answers of {address}"))
+}
+
+/// The same with datagrams to the example's echo port.
+pub fn echoes_from(
+    local: &Path,
+    place: &Place,
+    address: SocketAddr,
+    pods: usize,
+    patience: Duration,
+) -> Result<()> {
+    let arguments =
+        ["call", &address.to_string(), "--udp", "--pods", &pods.to_string(), "--seconds", &seconds(patience)];
+    run_in(local, place, &arguments).map(|_| ())
+}
+
+/// Calls for `time` without a pause; a single failure is an error. Returns how many calls were made.
+pub fn calls_without_failure(
+    local: &Path,
+    place: &Place,
+    address: SocketAddr,
+    time: Duration,
+) -> Result<usize> {
+    let text =
+        run_in(local, place, &["call", &address.to_string(), "--strict", "--seconds", &seconds(time)])?;
+    Ok(text.lines().count().saturating_sub(1))
+}
+
+fn seconds(time: Duration) -> String {
+    time.as_secs().to_string()
+}
+
+fn run_in(local: &Path, place: &Place, arguments: &[&str]) -> Result<String> {
+    let mut command = Command::new(local);
+    command.args(arguments);
     place.enter_before_exec(&mut command)?;
-    let output = command.output().context("start the caller")?;
+    let output = command.output().with_context(|| format!("start {}", local.display()))?;
     if !output.status.success() {
-        bail!("calling {address}: {}", String::from_utf8_lossy(&output.stderr).trim());
+        bail!("{}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim());
     }
-    parse(&String::from_utf8_lossy(&output.stdout)).with_context(|| format!("read the answers of {address}"))
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// Lines `pod microseconds`, and a first line with the time of the first answer.
@@ -101,34 +153,59 @@ fn parse(text: &str) -> Result<Answers> {
     Ok(Answers { by_pod, median: Duration::from_micros(median), first: Duration::from_micros(first) })
 }
 
-/// What `hawser-local call` does, in whatever place it was started in: prints what [`parse`] reads.
-pub fn call(address: SocketAddr, pods: usize, patience: Duration) -> Result<()> {
-    let began = Instant::now();
-    let mut out = String::new();
-    let mut seen = std::collections::BTreeSet::new();
-    let mut last = anyhow::anyhow!("no call was made");
-    while seen.len() < pods {
-        if began.elapsed() > patience {
-            return Err(
-                last.context(format!("after {patience:?} only {} of {pods} pods have answered", seen.len()))
-            );
-        }
-        let call = Instant::now();
-        match get(address) {
-            Ok(pod) => {
-                if out.is_empty() {
-                    out = format!("{}\n", began.elapsed().as_micros());
+/// What `hawser-local call` does in whatever place it was started in.
+#[derive(Debug, Clone, Copy)]
+pub struct Call {
+    pub address: SocketAddr,
+    /// Over UDP instead of HTTP.
+    pub udp: bool,
+    /// Ends once this many pods have answered; without it, calls until the time is over.
+    pub pods: Option<usize>,
+    /// A failed call ends everything.
+    pub strict: bool,
+    pub time: Duration,
+}
+
+impl Call {
+    /// Makes the calls and prints what [`parse`] reads.
+    pub fn run(self) -> Result<()> {
+        let began = Instant::now();
+        let mut out = String::new();
+        let mut seen = BTreeSet::new();
+        let mut last = None;
+        loop {
+            if self.pods.is_some_and(|pods| seen.len() >= pods) {
+                break;
+            }
+            if began.elapsed() > self.time {
+                let Some(pods) = self.pods else { break };
+                let error = last.unwrap_or_else(|| anyhow::anyhow!("the others never answered"));
+                return Err(error.context(format!(
+                    "in {:?} only {} of {pods} pods have answered",
+                    self.time,
+                    seen.len()
+                )));
+            }
+            let call = Instant::now();
+            match if self.udp { echo(self.address) } else { get(self.address) } {
+                Ok(pod) => {
+                    if out.is_empty() {
+                        out = format!("{}\n", began.elapsed().as_micros());
+                    }
+                    out += &format!("{pod} {}\n", call.elapsed().as_micros());
+                    seen.insert(pod);
                 }
-                out += &format!("{pod} {}\n", call.elapsed().as_micros());
-                seen.insert(pod);
-            }
-            Err(error) => {
-                last = error;
-                std::thread::sleep(Duration::from_millis(10));
+                Err(error) if self.strict => {
+                    return Err(error.context(format!("after {:?}", began.elapsed())));
+                }
+                Err(error) => {
+                    last = Some(error);
+                    std::thread::sleep(Duration::from_millis(10));
+                }
             }
         }
+        std::io::stdout().write_all(out.as_bytes()).context("print the answers")
     }
-    std::io::stdout().write_all(out.as_bytes()).context("print the answers")
 }
 
 /// One HTTP request on a connection of its own; the first line of the body is the pod's name.
@@ -141,4 +218,18 @@ fn get(address: SocketAddr) -> Result<String> {
     stream.read_to_string(&mut answer).context("read the answer")?;
     let body = answer.split_once("\r\n\r\n").context("the answer has no body")?.1;
     Ok(body.lines().next().unwrap_or_default().to_owned())
+}
+
+/// One datagram from a port of its own; the first line of the answer is the pod's name.
+fn echo(address: SocketAddr) -> Result<String> {
+    let any: SocketAddr = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }.parse().expect("an address");
+    let socket = UdpSocket::bind(any).context("bind a UDP socket")?;
+    socket.set_read_timeout(Some(Duration::from_millis(500))).context("set a time limit")?;
+    socket.send_to(b"hello", address).context("send a datagram")?;
+    let mut buffer = [0; 2048];
+    let (length, from) = socket.recv_from(&mut buffer).context("wait for the answer")?;
+    if from != address {
+        bail!("the answer came from {from}, not from {address}");
+    }
+    Ok(String::from_utf8_lossy(&buffer[..length]).lines().next().unwrap_or_default().to_owned())
 }

@@ -12,6 +12,7 @@
 //! trace of it, also after a crash in the middle. Start with `layout.rs`, which names everything there is.
 
 mod api;
+pub mod bench;
 mod cgroup;
 mod cluster;
 pub mod containerd;
@@ -25,6 +26,6 @@ mod place;
 
 pub use api::{Api, connect};
 pub use cluster::{Binaries, Cluster, down};
-pub use demo::{answers, call, demo};
+pub use demo::{Answers, Call, answers_from, calls_without_failure, demo, echoes_from};
 pub use layout::Layout;
 pub use place::Place;

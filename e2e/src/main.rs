@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use e2e::{Binaries, Cluster, Layout};
+use e2e::{Binaries, Call, Cluster, Layout};
 
 #[derive(Parser)]
 #[command(name = "hawser-local", about = "A whole Hawser cluster on one machine")]
@@ -29,12 +29,18 @@ enum Command {
         #[arg(long)]
         purge: bool,
     },
-    /// Call an HTTP server until that many pods have answered; prints who and how fast.
+    /// Measure on clusters of its own and print the figures.
+    Bench,
+    /// Call the example; prints who answered and how fast.
     #[command(hide = true)]
     Call {
         address: SocketAddr,
         #[arg(long)]
-        pods: usize,
+        udp: bool,
+        #[arg(long)]
+        pods: Option<usize>,
+        #[arg(long)]
+        strict: bool,
         #[arg(long)]
         seconds: u64,
     },
@@ -51,7 +57,10 @@ fn main() -> Result<()> {
             );
             Ok(())
         }
-        Command::Call { address, pods, seconds } => e2e::call(address, pods, Duration::from_secs(seconds)),
+        Command::Bench => runtime()?.block_on(e2e::bench::run(binaries()?)),
+        Command::Call { address, udp, pods, strict, seconds } => {
+            Call { address, udp, pods, strict, time: Duration::from_secs(seconds) }.run()
+        }
     }
 }
 

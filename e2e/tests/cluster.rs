@@ -1,0 +1,93 @@
+//! One cluster of two nodes, and everything that only shows when all parts run together.
+//!
+//! The cases share the cluster, because bringing one up costs more than any of them; each makes its own objects.
+
+mod support;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use e2e::{Cluster, Layout, Place};
+use support::{Subject, is_skipped};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[test]
+fn a_cluster_works_from_up_to_down() -> Result<()> {
+    if is_skipped() {
+        return Ok(());
+    }
+    let layout = Layout { name: "test".to_owned(), index: 1 };
+    e2e::down(&layout, true)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let outcome = runtime.block_on(cases(layout.clone()));
+    if outcome.is_err() {
+        support::print_logs(&layout);
+    }
+    e2e::down(&layout, true)?;
+    e2e::down(&layout, true).context("taking down twice")?;
+    outcome?;
+    support::nothing_is_left(&layout)
+}
+
+async fn cases(layout: Layout) -> Result<()> {
+    let cluster = Cluster::up(layout.clone(), 2, support::binaries()?, &|line| println!("{line}")).await?;
+    let subject = Subject::deploy(&cluster).await.context("deploy the example")?;
+    case("every replica answers, on both nodes", subject.is_spread().await)?;
+    case(
+        "services answer nodes, pods and the outside, in both families and protocols",
+        services(&subject).await,
+    )?;
+    case("pods reach pods without NAT", subject.pods_reach_pods().await)?;
+    case("pods reach the outside with their node's address", subject.masquerade().await)?;
+    case("map dumps name their fields", subject.dumps_name_fields())?;
+    case(
+        "killing an agent interrupts nothing and its restart changes no map",
+        subject.survives_agent_kill().await,
+    )?;
+    case("a pod that is deleted is replaced", subject.replaces_pods().await)?;
+    case("logs and exec reach containers", subject.logs_and_exec().await)?;
+    case("a second up finds everything running", again(&cluster).await)?;
+    case("objects survive down and up", objects_survive(layout).await)
+}
+
+fn case(name: &str, outcome: Result<()>) -> Result<()> {
+    outcome.with_context(|| name.to_owned())?;
+    println!("ok: {name}");
+    Ok(())
+}
+
+/// {node, other node, pod, outside} x {ClusterIP, NodePort} x {IPv4, IPv6} x {TCP, UDP}.
+async fn services(subject: &Subject<'_>) -> Result<()> {
+    for target in subject.targets().await? {
+        for (from, place) in subject.callers()? {
+            if target.is_cluster_ip && from == "outside" {
+                continue;
+            }
+            let what = format!("{} from {from}", target.name);
+            subject.answers(&place, &target).with_context(|| what.clone())?;
+            println!("  {what}");
+        }
+        subject.answers_a_pod(&target).await.with_context(|| format!("{} from a pod", target.name))?;
+        println!("  {} from a pod", target.name);
+    }
+    Ok(())
+}
+
+async fn again(cluster: &Cluster) -> Result<()> {
+    let before = cluster.control.pid();
+    Cluster::up(cluster.layout.clone(), 2, cluster.binaries.clone(), &|_| ()).await?;
+    ensure!(cluster.control.pid() == before && before.is_some(), "the control plane was started anew");
+    Ok(())
+}
+
+async fn objects_survive(layout: Layout) -> Result<()> {
+    e2e::down(&layout, false)?;
+    let cluster = Cluster::up(layout, 2, support::binaries()?, &|line| println!("{line}")).await?;
+    let subject = Subject::find(&cluster).await?;
+    let vip = SocketAddr::new(subject.cluster_ips().await?[0], 80);
+    e2e::answers_from(&support::binaries()?.local, &cluster.nodes[0].place()?, vip, 4, PATIENCE)?;
+    e2e::answers_from(&support::binaries()?.local, &Place::host(), subject.node_port(0), 4, PATIENCE)?;
+    Ok(())
+}
