@@ -23,7 +23,7 @@ pub fn all() -> Result<()> {
     step("unit, golden, packet and namespace tests");
     run(cargo().args(["test", "--workspace", "--exclude", "prog", "--exclude", "e2e"]))?;
     step("whole cluster");
-    run(cargo().args(["test", "--package", "e2e"]))
+    run(cargo().args(["test", "--package", "e2e", "--", "--test-threads", "1"]))
 }
 
 /// Rewrites golden files: every golden test writes instead of comparing when `BLESS` is set.

@@ -2,8 +2,6 @@
 //!
 //! kubectl comes from the machine; where there is none, the test says so and ends.
 
-mod support;
-
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -12,7 +10,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use e2e::{Cluster, Layout};
 
-const EXAMPLE: &str = include_str!("../../deploy/examples/hello.yaml");
+use crate::support;
+
+const EXAMPLE: &str = include_str!("../../../deploy/examples/hello.yaml");
 
 #[test]
 fn kubectl_works_as_against_any_cluster() -> Result<()> {

@@ -2,14 +2,12 @@
 //!
 //! The cases share the cluster, because bringing one up costs more than any of them; each makes its own objects.
 
-mod support;
-
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::support::{self, Subject, is_skipped};
 use anyhow::{Context, Result, ensure};
 use e2e::{Cluster, Layout, Place};
-use support::{Subject, is_skipped};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
