@@ -6,7 +6,6 @@
 //!     `-- node 2  192.0.2.2  pods 10.244.2.0/24          and the same in IPv6
 //! ```
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -274,14 +273,24 @@ impl NodeWorld {
         self.round();
     }
 
-    /// Everything the maps hold, as `bpftool` prints it; without counters and flows.
+    /// Everything the maps hold: hashes as `bpftool` prints them, and the first rows of the arrays; without counters and flows.
     pub fn map_dump(&self) -> String {
         let folder = agent::kernel::objects::folder(&self.bpffs);
-        let names: BTreeSet<&str> =
-            ["hw_frontends", "hw_services", "hw_backends", "hw_generations", "hw_endpoints", "hw_links"]
-                .into();
-        names.iter().map(|name| dump(&folder.join(name))).collect()
+        let hashes = ["hw_frontends", "hw_endpoints", "hw_links"].map(|name| dump(&folder.join(name)));
+        let arrays = [
+            rows::<abi::service::Service>(&folder.join("hw_services")),
+            rows::<abi::service::Backend>(&folder.join("hw_backends")),
+            rows::<u32>(&folder.join("hw_generations")),
+        ];
+        hashes.into_iter().chain(arrays).collect()
     }
+}
+
+/// The first rows of a pinned array.
+fn rows<T: aya::Pod + std::fmt::Debug>(pin: &Path) -> String {
+    let map = aya::maps::Map::from_map_data(aya::maps::MapData::from_pin(pin).unwrap()).unwrap();
+    let array: aya::maps::Array<_, T> = map.try_into().unwrap();
+    (0..128).map(|index| format!("{:?}\n", array.get(&index, 0).unwrap())).collect()
 }
 
 /// `bpftool map dump` of a pinned map.

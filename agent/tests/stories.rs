@@ -1,0 +1,260 @@
+//! Stories: objects in, rows out. Each is told in both orders, with a restart after every object, and with every operation
+//! failing once.
+//!
+//! A story is a txtar file: `-- name.yaml --` sections are objects in order (a kind of `Endpoint` is a pod on this node,
+//! `Delete` takes an earlier one back), `-- want --` is what the kernel holds in the end. `BLESS=1` writes it anew.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use abi::service::Segment;
+use agent::desired::NodeFacts;
+use agent::kernel::fake::FakeKernel;
+use agent::reconcile::actual::Actual;
+use agent::reconcile::apply::Reconciler;
+use agent::sources::kube::learn;
+use agent::tables::{Endpoint, ObjectName, Snapshot, Source, Tables};
+use serde_json::Value;
+
+struct Story {
+    path: PathBuf,
+    objects: Vec<Value>,
+    want: String,
+}
+
+fn stories() -> Vec<Story> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata");
+    let mut paths: Vec<PathBuf> =
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "txtar"));
+    paths.sort();
+    assert!(!paths.is_empty());
+    paths.into_iter().map(read).collect()
+}
+
+fn read(path: PathBuf) -> Story {
+    let text = std::fs::read_to_string(&path).unwrap();
+    let mut story = Story { path, objects: Vec::new(), want: String::new() };
+    for section in text.split("\n-- ").skip(1) {
+        let (name, body) = section.split_once(" --\n").unwrap();
+        if name == "want" {
+            story.want = body.to_owned();
+        } else {
+            story
+                .objects
+                .push(serde_saphyr::from_str(body).unwrap_or_else(|error| panic!("{name}: {error}")));
+        }
+    }
+    story
+}
+
+fn facts() -> NodeFacts {
+    NodeFacts {
+        name: "n1".into(),
+        addresses: vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()],
+        on_link: vec!["192.0.2.0/24".parse().unwrap(), "2001:db8::/64".parse().unwrap()],
+        mtu: 1500,
+    }
+}
+
+fn tell(tables: &Tables, object: &Value) {
+    let kind = object["kind"].as_str().unwrap();
+    match kind {
+        "Endpoint" => {
+            let mut object = object.clone();
+            object.as_object_mut().unwrap().shift_remove("kind");
+            tables.put_endpoint(serde_json::from_value::<Endpoint>(object).unwrap());
+        }
+        "Delete" => tables.update(|rows| take_back(rows, &object["name"])),
+        _ => tables.update(|rows| assert!(learn(rows, kind, object.clone()).unwrap(), "{kind}")),
+    }
+}
+
+fn take_back(rows: &mut Snapshot, name: &Value) {
+    let name = ObjectName { namespace: "default".into(), name: name.as_str().unwrap().to_owned() };
+    let service = rows.services.remove(&name).is_some();
+    let slice = rows.slices.remove(&name).is_some();
+    let node = rows.nodes.remove(&name.name).is_some();
+    assert!(service || slice || node, "{name:?} was told before");
+}
+
+fn all_synced(tables: &Tables) {
+    for source in [Source::Services, Source::Slices, Source::Nodes, Source::Endpoints] {
+        tables.synced(source);
+    }
+}
+
+/// Runs rounds until nothing fails any more; time is an argument, so this takes none.
+fn settle(reconciler: &mut Reconciler<FakeKernel>, now: &mut Instant) {
+    for _ in 0..20 {
+        *now += Duration::from_secs(60);
+        if reconciler.round(*now).is_none() {
+            return;
+        }
+    }
+    panic!("does not settle: {:?}", reconciler.failures);
+}
+
+/// Rows without the numbers that differ from telling to telling: indices, bases, backend numbers.
+fn shown(actual: &Actual) -> String {
+    let mut text = String::new();
+    for (key, frontend) in &actual.frontends {
+        let service = actual.services[&frontend.service];
+        let list = |segment: Segment| {
+            let mut all: Vec<String> = actual
+                .backends(segment)
+                .iter()
+                .map(|backend| std::net::SocketAddr::new(backend.addr.ip(), backend.port.host()).to_string())
+                .collect();
+            all.sort();
+            if all.is_empty() { "nobody".to_owned() } else { all.join(" ") }
+        };
+        let at = std::net::SocketAddr::new(key.addr.ip(), key.port.host());
+        let proto = if key.proto == 6 { "tcp" } else { "udp" };
+        writeln!(
+            text,
+            "frontend {at} {proto} flags {}\n  cluster {}\n  local   {}",
+            frontend.flags,
+            list(service.cluster),
+            list(service.local)
+        )
+        .unwrap();
+    }
+    for (link, addresses) in &actual.endpoints {
+        let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+        writeln!(text, "endpoint {link} {}", addresses.join(" ")).unwrap();
+    }
+    for (to, via) in &actual.routes {
+        writeln!(text, "route {to} via {via}").unwrap();
+    }
+    text
+}
+
+/// Every number in use is used once, and every segment is whole.
+fn check_places(actual: &Actual) {
+    let mut taken = vec![false; abi::name::BACKENDS_SIZE];
+    for (base, backends) in &actual.segments {
+        for at in *base as usize..*base as usize + backends.len() {
+            assert!(!std::mem::replace(&mut taken[at], true), "segments overlap at {at}");
+        }
+    }
+    let mut numbers = std::collections::BTreeMap::new();
+    for backend in actual.segments.values().flatten() {
+        let known = numbers.insert(backend.id, (backend.addr, backend.port));
+        assert!(
+            known.is_none_or(|known| known == (backend.addr, backend.port)),
+            "number {} twice",
+            backend.id
+        );
+    }
+}
+
+fn in_one_go(objects: &[Value]) -> Actual {
+    let (tables, kernel) = (Arc::new(Tables::default()), FakeKernel::default());
+    objects.iter().for_each(|object| tell(&tables, object));
+    all_synced(&tables);
+    let mut reconciler = Reconciler::new(kernel.clone(), tables, facts()).unwrap();
+    settle(&mut reconciler, &mut Instant::now());
+    let actual = kernel.state.lock().actual.clone();
+    actual
+}
+
+#[test]
+fn every_story_ends_as_it_says() {
+    for story in stories() {
+        let actual = in_one_go(&story.objects);
+        check_places(&actual);
+        let got = shown(&actual);
+        if std::env::var_os("BLESS").is_some() {
+            let text = std::fs::read_to_string(&story.path).unwrap();
+            let head = text.split("\n-- want --\n").next().unwrap();
+            std::fs::write(&story.path, format!("{head}\n-- want --\n{got}")).unwrap();
+        } else {
+            assert_eq!(got, story.want, "{}", story.path.display());
+        }
+    }
+}
+
+#[test]
+fn the_order_of_the_objects_does_not_matter() {
+    for story in stories() {
+        // A deletion needs what it deletes.
+        if story.objects.iter().any(|object| object["kind"] == "Delete") {
+            continue;
+        }
+        let mut backwards = story.objects.clone();
+        backwards.reverse();
+        assert_eq!(
+            shown(&in_one_go(&backwards)),
+            shown(&in_one_go(&story.objects)),
+            "{}",
+            story.path.display()
+        );
+    }
+}
+
+#[test]
+fn a_round_after_every_object_and_a_restart_in_the_middle_lead_to_the_same_rows() {
+    for story in stories() {
+        let want = shown(&in_one_go(&story.objects));
+        for restart in 0..story.objects.len() {
+            let (tables, kernel) = (Arc::new(Tables::default()), FakeKernel::default());
+            all_synced(&tables);
+            let mut now = Instant::now();
+            let mut reconciler = Reconciler::new(kernel.clone(), Arc::clone(&tables), facts()).unwrap();
+            for (number, object) in story.objects.iter().enumerate() {
+                tell(&tables, object);
+                settle(&mut reconciler, &mut now);
+                check_places(&kernel.state.lock().actual);
+                if number == restart {
+                    let before = kernel.state.lock().log.len();
+                    reconciler = Reconciler::new(kernel.clone(), Arc::clone(&tables), facts()).unwrap();
+                    settle(&mut reconciler, &mut now);
+                    assert_eq!(kernel.state.lock().log.len(), before, "a restart changes nothing");
+                }
+            }
+            assert_eq!(shown(&kernel.state.lock().actual), want, "{}", story.path.display());
+        }
+    }
+}
+
+#[test]
+fn any_operation_may_fail_once() {
+    for story in stories() {
+        let want = shown(&in_one_go(&story.objects));
+        let operations = {
+            let (tables, kernel) = (Arc::new(Tables::default()), FakeKernel::default());
+            story.objects.iter().for_each(|object| tell(&tables, object));
+            all_synced(&tables);
+            settle(&mut Reconciler::new(kernel.clone(), tables, facts()).unwrap(), &mut Instant::now());
+            let asked = kernel.state.lock().asked;
+            asked
+        };
+        for fault in 0..operations {
+            let (tables, kernel) = (Arc::new(Tables::default()), FakeKernel::default());
+            kernel.state.lock().fail_at.insert(fault);
+            story.objects.iter().for_each(|object| tell(&tables, object));
+            all_synced(&tables);
+            let mut reconciler = Reconciler::new(kernel.clone(), tables, facts()).unwrap();
+            settle(&mut reconciler, &mut Instant::now());
+            assert_eq!(reconciler.errors, 1);
+            assert_eq!(shown(&kernel.state.lock().actual), want, "{} fault {fault}", story.path.display());
+        }
+    }
+}
+
+#[test]
+fn nothing_is_removed_before_its_source_has_delivered_everything() {
+    let story = &stories()[0];
+    let (tables, kernel) = (Arc::new(Tables::default()), FakeKernel::default());
+    story.objects.iter().for_each(|object| tell(&tables, object));
+    all_synced(&tables);
+    let mut now = Instant::now();
+    settle(&mut Reconciler::new(kernel.clone(), tables, facts()).unwrap(), &mut now);
+    let before = kernel.state.lock().actual.clone();
+    let empty = Arc::new(Tables::default());
+    settle(&mut Reconciler::new(kernel.clone(), empty, facts()).unwrap(), &mut now);
+    assert_eq!(kernel.state.lock().actual, before);
+}
