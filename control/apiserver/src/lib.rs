@@ -1,1 +1,51 @@
-//! placeholder
+//! The Kubernetes API as a table: one row per kind, everything else derived from it.
+//!
+//! ```text
+//!  bytes -> server -> api: route, identity, may it? -> verbs: get list watch create update patch delete
+//!                                                        |  decode against the schema, defaults, admission,
+//!                                                        |  strategy, validation, field ownership
+//!                                                        v
+//!                                                      store: one transaction
+//! ```
+//!
+//! Objects are bytes: reads splice the resourceVersion into what is stored and never decode. Read `resources/rows.rs`
+//! first (what there is), then `api.rs` (one request from start to end), then `verbs/write.rs` (what every write has in
+//! common).
+
+mod admission;
+mod allocate;
+mod api;
+mod auth;
+mod body;
+mod bootstrap;
+mod documents;
+mod managed;
+mod metrics;
+mod negotiate;
+mod object;
+mod patch;
+pub mod pki;
+mod printer;
+mod proxy;
+mod query;
+mod resources;
+mod route;
+mod schema;
+mod selector;
+mod server;
+mod start;
+mod status;
+mod strategy;
+mod tree;
+mod validate;
+mod verbs;
+
+pub use auth::User;
+pub use body::{Body, BodyError};
+pub use server::InProcess;
+pub use start::{Config, Running, StartError, start};
+
+/// The name under which the controllers act.
+pub const CONTROLLERS: &str = "system:kube-controller-manager";
+/// The name under which the scheduler acts.
+pub const SCHEDULER: &str = "system:kube-scheduler";

@@ -1,1 +1,27 @@
-fn main() {}
+//! `hawser-control`: the control plane in one process, in any set of roles.
+
+mod cli;
+mod credentials;
+mod run;
+
+use clap::Parser;
+
+use crate::cli::{Cli, Command};
+
+fn main() -> anyhow::Result<()> {
+    let cli = Cli::parse();
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_env("HAWSER_LOG")
+                .unwrap_or_else(|_unset| tracing_subscriber::EnvFilter::new("info")),
+        )
+        .with_writer(std::io::stderr)
+        .init();
+    match cli.command {
+        Command::Run(options) => {
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+            runtime.block_on(run::run(options))
+        }
+        Command::NodeCredentials(options) => credentials::write(&options),
+    }
+}

@@ -1,0 +1,178 @@
+//! One request from start to end: route, identity, authorisation, verb, and every refusal turned into a Status.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Uri};
+use parking_lot::Mutex;
+
+use crate::allocate::Allocator;
+use crate::auth::rbac::Rbac;
+use crate::auth::token::Tokens;
+use crate::auth::{Attempt, User, authenticate, node};
+use crate::body::{self, Reply};
+use crate::metrics::Metrics;
+use crate::negotiate::Accept;
+use crate::object::{Objects, Stored};
+use crate::proxy::Kubelets;
+use crate::query::Query;
+use crate::resources::Resource;
+use crate::route::{self, Route, Target};
+use crate::status::{Refusal, Result};
+use crate::{documents, verbs};
+
+/// Everything the API server holds.
+#[derive(Debug)]
+pub struct Api {
+    pub objects: Objects,
+    pub rbac: Rbac,
+    pub tokens: Tokens,
+    pub allocator: Allocator,
+    pub kubelets: Kubelets,
+    pub metrics: Metrics,
+    /// Set once start-up work is done.
+    pub ready: std::sync::atomic::AtomicBool,
+    /// Cancelled when the server stops, so that watches end.
+    pub stopping: tokio_util::sync::CancellationToken,
+}
+
+/// A request whose body has been read.
+#[derive(Debug)]
+pub struct Incoming {
+    pub method: Method,
+    pub uri: Uri,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+    /// The identity of the connection, if it has one.
+    pub peer: Option<User>,
+    /// The connection, for requests that leave HTTP.
+    pub upgrade: Option<hyper::upgrade::OnUpgrade>,
+}
+
+/// A request for a resource that is served and that may be answered.
+#[derive(Debug)]
+pub struct Call {
+    pub api: Arc<Api>,
+    pub user: User,
+    pub row: &'static Resource,
+    pub target: Target,
+    pub query: Query,
+    pub method: Method,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+    pub accept: Accept,
+    pub warnings: Mutex<Vec<String>>,
+    pub upgrade: Mutex<Option<hyper::upgrade::OnUpgrade>>,
+}
+
+/// Largest body of a request, as upstream's.
+pub const MAX_BODY: usize = 3 << 20;
+
+impl Api {
+    /// Answers a request.
+    pub async fn handle(self: &Arc<Self>, incoming: Incoming) -> Reply {
+        let query = Query::of(&incoming.uri);
+        let route = route::parse(&incoming.method, incoming.uri.path(), &query);
+        let started = std::time::Instant::now();
+        let label = match &route {
+            Route::Resource(target) => (target.verb, target.resource.clone()),
+            Route::Other { verb, .. } => (*verb, String::new()),
+        };
+        let reply = match self.answer(incoming, query, route).await {
+            Ok(reply) => reply,
+            Err(refusal) => {
+                if refusal.code >= 500 {
+                    tracing::warn!(code = refusal.code, message = refusal.message, "refused a request");
+                }
+                body::refusal(&refusal)
+            }
+        };
+        self.metrics.record(label.0, &label.1, reply.status().as_u16(), started.elapsed());
+        reply
+    }
+
+    async fn answer(self: &Arc<Self>, incoming: Incoming, query: Query, route: Route) -> Result<Reply> {
+        let user =
+            authenticate::identify(incoming.peer.as_ref(), &incoming.headers, &self.tokens, &self.objects)?;
+        let user =
+            authenticate::impersonate(user, &incoming.headers, |user, attempt| self.allows(user, attempt))?;
+        let attempt = Attempt::of(&route);
+        if !self.allows(&user, &attempt) {
+            return Err(attempt.refusal(&user));
+        }
+        if incoming.body.len() > MAX_BODY {
+            let message = format!("Request entity too large: limit is {MAX_BODY}");
+            return Err(Refusal::new(413, "RequestEntityTooLarge", message));
+        }
+        let target = match route {
+            Route::Resource(target) => target,
+            Route::Other { path, .. } => return documents::answer(self, &incoming, &path, &query),
+        };
+        let row = target.row().ok_or_else(Refusal::no_path)?;
+        let streams =
+            matches!(target.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy");
+        let accept = if streams { Accept::JSON } else { Accept::of(&incoming.headers)? };
+        let call = Call {
+            api: Arc::clone(self),
+            user,
+            row,
+            target,
+            query,
+            method: incoming.method,
+            headers: incoming.headers,
+            body: incoming.body,
+            accept,
+            warnings: Mutex::default(),
+            upgrade: Mutex::new(incoming.upgrade),
+        };
+        let mut reply = verbs::dispatch(&call).await?;
+        for warning in call.warnings.into_inner() {
+            let text = warning.replace(['\\', '"'], "'").replace(['\n', '\r'], " ");
+            if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{text}\"")) {
+                reply.headers_mut().append(http::header::WARNING, value);
+            }
+        }
+        Ok(reply)
+    }
+
+    /// Whether any authoriser allows the attempt.
+    pub fn allows(&self, user: &User, attempt: &Attempt) -> bool {
+        self.rbac.allows(user, attempt)
+            || node::node_name(user).is_some_and(|name| node::allows(name, attempt, &self.objects))
+    }
+
+    /// Tells those who keep an index that a key was written.
+    pub fn follow(&self, key: &str) {
+        self.rbac.follow(key, self.objects.get(key).as_ref());
+    }
+}
+
+impl Call {
+    /// Adds a warning the client shows to its user.
+    pub fn warn(&self, text: impl Into<String>) {
+        self.warnings.lock().push(text.into());
+    }
+
+    /// The key of the object this call is about.
+    pub fn key(&self) -> String {
+        crate::object::key(self.row, &self.target.namespace, &self.target.name)
+    }
+
+    /// The object this call is about.
+    pub fn stored(&self) -> Result<Stored> {
+        let found = self.api.objects.get(&self.key());
+        found.ok_or_else(|| Refusal::not_found(self.row, &self.target.name))
+    }
+
+    /// Whether nothing is to be written.
+    pub fn dry_run(&self) -> Result<bool> {
+        self.query.all("dryRun").try_fold(false, |_, value| match value {
+            "All" => Ok(true),
+            "" => Ok(false),
+            other => {
+                let message = format!("invalid dryRun value {other:?}: supported values: \"All\"");
+                Err(Refusal::bad_request(message))
+            }
+        })
+    }
+}

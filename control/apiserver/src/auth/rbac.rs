@@ -1,0 +1,336 @@
+//! Role-based access: an index of roles and bindings that follows the store, asked once per request.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use serde_json::Value;
+
+use super::{Attempt, User};
+use crate::object::{Objects, Stored, prefix};
+use crate::resources::known;
+use crate::tree::{at, list, strings, text};
+
+const GROUP: &str = "rbac.authorization.k8s.io";
+
+/// One rule of a role.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rule {
+    pub verbs: Vec<String>,
+    pub groups: Vec<String>,
+    pub resources: Vec<String>,
+    pub names: Vec<String>,
+    pub urls: Vec<String>,
+}
+
+impl Rule {
+    /// Reads a `PolicyRule`.
+    pub fn read(rule: &Value) -> Self {
+        let words =
+            |field: &str| list(rule, &[field]).iter().filter_map(Value::as_str).map(str::to_owned).collect();
+        Self {
+            verbs: words("verbs"),
+            groups: words("apiGroups"),
+            resources: words("resources"),
+            names: words("resourceNames"),
+            urls: words("nonResourceURLs"),
+        }
+    }
+
+    /// Whether the rule allows the attempt.
+    pub fn allows(&self, attempt: &Attempt) -> bool {
+        match attempt {
+            Attempt::Path { verb, path } => {
+                contains(&self.verbs, verb) && self.urls.iter().any(|url| url_matches(url, path))
+            }
+            Attempt::Resource { verb, group, resource, subresource, name, .. } => {
+                contains(&self.verbs, verb)
+                    && contains(&self.groups, group)
+                    && self.resources.iter().any(|own| resource_matches(own, resource, subresource))
+                    && (self.names.is_empty()
+                        || (!name.is_empty() && self.names.iter().any(|own| own == name)))
+            }
+        }
+    }
+}
+
+fn contains(set: &[String], word: &str) -> bool {
+    set.iter().any(|own| own == "*" || own == word)
+}
+
+fn url_matches(rule: &str, path: &str) -> bool {
+    match rule.strip_suffix('*') {
+        Some(start) => path.starts_with(start),
+        None => rule == path,
+    }
+}
+
+fn resource_matches(rule: &str, resource: &str, subresource: &str) -> bool {
+    match rule.split_once('/') {
+        _ if rule == "*" => true,
+        Some(("*", sub)) => !subresource.is_empty() && sub == subresource,
+        Some((own, sub)) => own == resource && sub == subresource,
+        None => rule == resource && subresource.is_empty(),
+    }
+}
+
+/// A user, group or service account named by a binding.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Subject {
+    User(String),
+    Group(String),
+}
+
+/// Key of a role: its namespace (empty for a ClusterRole) and name.
+type RoleKey = (String, String);
+
+#[derive(Debug, Default)]
+struct Index {
+    roles: HashMap<RoleKey, Role>,
+    bindings: HashMap<String, Arc<Binding>>,
+    by_subject: HashMap<Subject, Vec<Arc<Binding>>>,
+}
+
+#[derive(Debug, Default)]
+struct Role {
+    rules: Arc<Vec<Rule>>,
+    labels: Vec<(String, String)>,
+    /// `matchLabels` of each selector of the aggregation rule.
+    aggregates: Vec<Vec<(String, String)>>,
+}
+
+#[derive(Debug)]
+struct Binding {
+    key: String,
+    /// Empty: everywhere.
+    namespace: String,
+    role: RoleKey,
+    subjects: Vec<Subject>,
+}
+
+/// The authoriser.
+#[derive(Debug, Default)]
+pub struct Rbac {
+    index: RwLock<Index>,
+}
+
+const KINDS: [&str; 4] = ["clusterroles", "clusterrolebindings", "roles", "rolebindings"];
+
+impl Rbac {
+    /// Reads everything there is.
+    pub fn load(objects: &Objects) -> Self {
+        let mut index = Index::default();
+        for plural in KINDS {
+            let page = objects.range(&prefix(known(GROUP, plural), ""), None, 0, None);
+            for entry in page.into_iter().flat_map(|page| page.entries) {
+                index.put(plural, &entry);
+            }
+        }
+        Self { index: RwLock::new(index) }
+    }
+
+    /// Follows a write. Called in the order of commits for each key.
+    pub fn follow(&self, key: &str, entry: Option<&Stored>) {
+        let of = |plural: &&&str| {
+            key.strip_prefix(crate::object::ROOT).is_some_and(|key| key.split('/').next() == Some(**plural))
+        };
+        let Some(plural) = KINDS.iter().find(of) else { return };
+        let mut index = self.index.write();
+        match entry {
+            Some(entry) => index.put(plural, entry),
+            None => index.remove(plural, key),
+        }
+    }
+
+    /// Whether some rule bound to the user allows the attempt.
+    pub fn allows(&self, user: &User, attempt: &Attempt) -> bool {
+        if user.is_in(super::MASTERS) {
+            return true;
+        }
+        let namespace = match attempt {
+            Attempt::Resource { namespace, .. } => namespace.as_str(),
+            Attempt::Path { .. } => "",
+        };
+        let index = self.index.read();
+        index.bindings_of(user).any(|binding| {
+            (binding.namespace.is_empty() || binding.namespace == namespace)
+                && index.rules(&binding.role).any(|rule| rule.allows(attempt))
+        })
+    }
+
+    /// Every rule that holds for the user in a namespace.
+    pub fn rules_for(&self, user: &User, namespace: &str) -> Vec<Rule> {
+        if user.is_in(super::MASTERS) {
+            let all = || vec!["*".to_owned()];
+            let resources = Rule { verbs: all(), groups: all(), resources: all(), ..Rule::default() };
+            return vec![resources, Rule { verbs: all(), urls: all(), ..Rule::default() }];
+        }
+        let index = self.index.read();
+        let bindings = index.bindings_of(user).filter(|b| b.namespace.is_empty() || b.namespace == namespace);
+        bindings.flat_map(|binding| index.rules(&binding.role).cloned().collect::<Vec<_>>()).collect()
+    }
+
+    /// The rules of a role, for escalation checks.
+    pub fn rules_of(&self, namespace: &str, name: &str) -> Vec<Rule> {
+        self.index.read().rules(&(namespace.to_owned(), name.to_owned())).cloned().collect()
+    }
+}
+
+impl Index {
+    fn bindings_of<'a>(&'a self, user: &User) -> impl Iterator<Item = &'a Arc<Binding>> {
+        let subjects = std::iter::once(Subject::User(user.name.clone()))
+            .chain(user.groups.iter().cloned().map(Subject::Group))
+            .collect::<Vec<_>>();
+        subjects.into_iter().filter_map(|subject| self.by_subject.get(&subject)).flatten()
+    }
+
+    /// A role's own rules and those of the roles it aggregates.
+    fn rules(&self, key: &RoleKey) -> impl Iterator<Item = &Rule> {
+        let role = self.roles.get(key);
+        let selected = role.filter(|role| !role.aggregates.is_empty()).map(|role| {
+            self.roles.iter().filter(|((namespace, _), other)| {
+                namespace.is_empty()
+                    && role
+                        .aggregates
+                        .iter()
+                        .any(|labels| labels.iter().all(|label| other.labels.contains(label)))
+            })
+        });
+        let own = role.into_iter().flat_map(|role| role.rules.iter());
+        own.chain(selected.into_iter().flatten().flat_map(|(_, role)| role.rules.iter()))
+    }
+
+    fn put(&mut self, plural: &str, entry: &Stored) {
+        let tree: Value = serde_json::from_slice(&entry.value).unwrap_or_default();
+        let namespace = entry.header.namespace.to_string();
+        if plural.ends_with("roles") {
+            let role = read_role(&tree);
+            self.roles.insert((namespace, entry.header.name.to_string()), role);
+            return;
+        }
+        self.unbind(&entry.key);
+        let binding = Arc::new(read_binding(&entry.key, namespace, &tree));
+        for subject in &binding.subjects {
+            self.by_subject.entry(subject.clone()).or_default().push(Arc::clone(&binding));
+        }
+        self.bindings.insert(entry.key.to_string(), binding);
+    }
+
+    fn remove(&mut self, plural: &str, key: &str) {
+        if !plural.ends_with("roles") {
+            self.unbind(key);
+            return;
+        }
+        let mut parts = key.rsplit('/');
+        let name = parts.next().unwrap_or_default().to_owned();
+        let namespace = if plural == "roles" { parts.next().unwrap_or_default() } else { "" };
+        self.roles.remove(&(namespace.to_owned(), name));
+    }
+
+    fn unbind(&mut self, key: &str) {
+        let Some(old) = self.bindings.remove(key) else { return };
+        for subject in &old.subjects {
+            if let Some(bindings) = self.by_subject.get_mut(subject) {
+                bindings.retain(|binding| binding.key != key);
+                if bindings.is_empty() {
+                    self.by_subject.remove(subject);
+                }
+            }
+        }
+    }
+}
+
+fn read_role(tree: &Value) -> Role {
+    let pairs = |value: &Value, path: &[&str]| {
+        strings(value, path).map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
+    };
+    let selectors = list(tree, &["aggregationRule", "clusterRoleSelectors"]);
+    Role {
+        rules: Arc::new(list(tree, &["rules"]).iter().map(Rule::read).collect()),
+        labels: pairs(tree, &["metadata", "labels"]),
+        aggregates: selectors.iter().map(|selector| pairs(selector, &["matchLabels"])).collect(),
+    }
+}
+
+fn read_binding(key: &str, namespace: String, tree: &Value) -> Binding {
+    let reference = at(tree, &["roleRef"]);
+    let role_namespace = if text(reference, &["kind"]) == "Role" { namespace.clone() } else { String::new() };
+    let subjects = list(tree, &["subjects"]).iter().filter_map(|subject| {
+        let name = text(subject, &["name"]).to_owned();
+        match text(subject, &["kind"]) {
+            "User" => Some(Subject::User(name)),
+            "Group" => Some(Subject::Group(name)),
+            "ServiceAccount" => {
+                let own = text(subject, &["namespace"]);
+                let own = if own.is_empty() { namespace.as_str() } else { own };
+                Some(Subject::User(format!("system:serviceaccount:{own}:{name}")))
+            }
+            _ => None,
+        }
+    });
+    Binding {
+        key: key.to_owned(),
+        subjects: subjects.collect(),
+        role: (role_namespace, text(reference, &["name"]).to_owned()),
+        namespace,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(verbs: &[&str], groups: &[&str], resources: &[&str], names: &[&str]) -> Rule {
+        let owned = |words: &[&str]| words.iter().map(|w| (*w).to_owned()).collect();
+        Rule {
+            verbs: owned(verbs),
+            groups: owned(groups),
+            resources: owned(resources),
+            names: owned(names),
+            urls: Vec::new(),
+        }
+    }
+
+    fn attempt(verb: &str, group: &str, resource: &str, name: &str) -> Attempt {
+        let (resource, sub) = resource.split_once('/').unwrap_or((resource, ""));
+        Attempt::Resource {
+            verb: verb.to_owned(),
+            group: group.to_owned(),
+            resource: resource.to_owned(),
+            subresource: sub.to_owned(),
+            namespace: "a".to_owned(),
+            name: name.to_owned(),
+        }
+    }
+
+    #[test]
+    fn rules_match_as_documented() {
+        let cases = [
+            (rule(&["get"], &[""], &["pods"], &[]), attempt("get", "", "pods", "x"), true),
+            (rule(&["get"], &[""], &["pods"], &[]), attempt("get", "", "pods/log", "x"), false),
+            (rule(&["get"], &[""], &["pods/log"], &[]), attempt("get", "", "pods/log", "x"), true),
+            (rule(&["get"], &[""], &["*/log"], &[]), attempt("get", "", "pods/log", "x"), true),
+            (rule(&["get"], &[""], &["*"], &[]), attempt("get", "", "pods/log", "x"), true),
+            (rule(&["*"], &["*"], &["*"], &[]), attempt("delete", "apps", "deployments", ""), true),
+            (rule(&["get"], &["apps"], &["pods"], &[]), attempt("get", "", "pods", "x"), false),
+            (rule(&["get"], &[""], &["pods"], &["a"]), attempt("get", "", "pods", "a"), true),
+            (rule(&["get"], &[""], &["pods"], &["a"]), attempt("get", "", "pods", "b"), false),
+            (rule(&["create"], &[""], &["pods"], &["a"]), attempt("create", "", "pods", ""), false),
+        ];
+        for (rule, attempt, want) in cases {
+            assert_eq!(rule.allows(&attempt), want, "{rule:?} {attempt:?}");
+        }
+    }
+
+    #[test]
+    fn urls_match_exactly_or_by_prefix() {
+        for (url, path, want) in [
+            ("/healthz", "/healthz", true),
+            ("/healthz", "/healthz/x", false),
+            ("/api/*", "/api/v1", true),
+            ("*", "/x", true),
+        ] {
+            assert_eq!(url_matches(url, path), want, "{url} {path}");
+        }
+    }
+}

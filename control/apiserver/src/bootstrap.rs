@@ -1,0 +1,214 @@
+//! The objects every cluster has from its first moment, made and kept at each start.
+
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use store::{Compare, Op, Txn};
+
+use crate::allocate::Allocator;
+use crate::object::{self, Objects, encode, header, key};
+use crate::resources::{RESOURCES, Resource, known};
+use crate::schema::apply_defaults;
+use crate::tree::{at, list, set, text};
+use crate::verbs::write::timestamp;
+
+static TABLE: &str = include_str!("../data/bootstrap.json");
+
+/// Where clients inside the cluster reach the API server.
+#[derive(Debug, Clone)]
+pub struct Advertised {
+    pub addresses: Vec<IpAddr>,
+    pub port: u16,
+}
+
+/// Why the first objects could not be written.
+#[derive(Debug, thiserror::Error)]
+#[error("the cluster's own objects could not be written: {0}")]
+pub struct BootstrapError(String);
+
+impl From<store::TxnError<object::Header>> for BootstrapError {
+    fn from(error: store::TxnError<object::Header>) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// Writes what is missing and brings roles up to date, in one transaction.
+pub async fn run(
+    objects: &Objects,
+    allocator: &Allocator,
+    advertised: &Advertised,
+) -> Result<(), BootstrapError> {
+    allocator.repair(objects).await?;
+    let mut txn = Txn::new();
+    for (row, object) in wanted(allocator, advertised) {
+        add(&mut txn, objects, row, object);
+    }
+    endpoints(&mut txn, objects, advertised);
+    if txn.ops.is_empty() {
+        return Ok(());
+    }
+    let count = txn.ops.len();
+    objects.txn(txn).await?;
+    tracing::info!(count, "wrote the cluster's own objects");
+    // The Service's addresses are marked as taken.
+    allocator.repair(objects).await?;
+    Ok(())
+}
+
+fn wanted(allocator: &Allocator, advertised: &Advertised) -> Vec<(&'static Resource, Value)> {
+    let mut lists: Value = serde_json::from_str(TABLE).expect("the generated table is JSON");
+    let mut out = Vec::new();
+    for row in RESOURCES {
+        // Events and the like have no list of their own in the table.
+        for object in lists
+            .get_mut(row.plural)
+            .map(Value::take)
+            .as_ref()
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+        {
+            out.push((row, object.clone()));
+        }
+    }
+    out.extend(controllers_role(&out));
+    out.push((known("networking.k8s.io", "servicecidrs"), service_ranges(allocator)));
+    out.push((known("", "services"), kubernetes_service(allocator, advertised.port)));
+    out
+}
+
+/// Upstream gives every controller an account of its own. Ours run in one process under one name, which gets what all
+/// of them may do together.
+fn controllers_role(objects: &[(&'static Resource, Value)]) -> Vec<(&'static Resource, Value)> {
+    let name = "system:hawser:controllers";
+    let rules: Vec<Value> = objects
+        .iter()
+        .filter(|(row, object)| {
+            row.plural == "clusterroles"
+                && text(object, &["metadata", "name"]).starts_with("system:controller:")
+        })
+        .flat_map(|(_, object)| list(object, &["rules"]).to_vec())
+        .collect();
+    let meta = json!({ "name": name, "annotations": { "rbac.authorization.kubernetes.io/autoupdate": "true" },
+                       "labels": { "kubernetes.io/bootstrapping": "rbac-defaults" } });
+    let group = "rbac.authorization.k8s.io";
+    let role = json!({ "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": meta, "rules": rules });
+    let binding = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": meta,
+        "roleRef": { "apiGroup": group, "kind": "ClusterRole", "name": name },
+        "subjects": [{ "apiGroup": group, "kind": "User", "name": crate::CONTROLLERS }],
+    });
+    vec![(known(group, "clusterroles"), role), (known(group, "clusterrolebindings"), binding)]
+}
+
+fn service_ranges(allocator: &Allocator) -> Value {
+    let ranges: Vec<String> = allocator.ranges().iter().map(ToString::to_string).collect();
+    json!({ "apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": { "name": "kubernetes" },
+            "spec": { "cidrs": ranges },
+            "status": { "conditions": [{ "type": "Ready", "status": "True", "reason": "", "message": "Kubernetes Service CIDR is ready",
+                                         "lastTransitionTime": timestamp(Timestamp::now()) }] } })
+}
+
+fn kubernetes_service(allocator: &Allocator, port: u16) -> Value {
+    let address = allocator.first_addresses().first().map(ToString::to_string).unwrap_or_default();
+    let family = if address.contains(':') { "IPv6" } else { "IPv4" };
+    json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": { "name": "kubernetes", "namespace": "default", "labels": { "component": "apiserver", "provider": "kubernetes" } },
+        "spec": { "type": "ClusterIP", "clusterIP": address, "clusterIPs": [address], "ipFamilies": [family],
+                  "ipFamilyPolicy": "SingleStack", "sessionAffinity": "None", "internalTrafficPolicy": "Cluster",
+                  "ports": [{ "name": "https", "protocol": "TCP", "port": 443, "targetPort": port }] },
+        "status": { "loadBalancer": {} },
+    })
+}
+
+/// Adds the object to the transaction when it is missing, or its rules when some of them are.
+fn add(txn: &mut Txn, objects: &Objects, row: &'static Resource, mut object: Value) {
+    apply_defaults(&row.node(), &mut object);
+    (row.defaults)(&mut object);
+    if row.plural == "namespaces" {
+        set(&mut object, &["spec", "finalizers"], json!(["kubernetes"]));
+        set(&mut object, &["status", "phase"], "Active");
+    }
+    if row.generation {
+        set(&mut object, &["metadata", "generation"], 1);
+    }
+    let key = key(row, text(&object, &["metadata", "namespace"]), text(&object, &["metadata", "name"]));
+    let (revision, value) = match objects.get(&key) {
+        None => {
+            set(&mut object, &["metadata", "uid"], uuid::Uuid::new_v4().to_string());
+            set(&mut object, &["metadata", "creationTimestamp"], timestamp(Timestamp::now()));
+            (0, object)
+        }
+        Some(entry) => match completed(object::decode(&entry), &object) {
+            Some(value) => (entry.mod_revision, value),
+            None => return,
+        },
+    };
+    txn.compares.push(Compare { key: key.clone(), mod_revision: revision });
+    txn.ops.push(Op::Put { key, value: encode(&value) });
+}
+
+/// A role or binding that follows upstream, with the rules or subjects it lacks; `None` when it lacks none.
+fn completed(mut current: Value, wanted: &Value) -> Option<Value> {
+    let follows =
+        text(&current, &["metadata", "annotations", "rbac.authorization.kubernetes.io/autoupdate"]) == "true";
+    if !follows {
+        return None;
+    }
+    let mut changed = false;
+    for field in ["rules", "subjects"] {
+        let mut all = list(&current, &[field]).to_vec();
+        let missing: Vec<Value> =
+            list(wanted, &[field]).iter().filter(|one| !all.contains(one)).cloned().collect();
+        if !missing.is_empty() && at(wanted, &["aggregationRule"]).is_null() {
+            all.extend(missing);
+            set(&mut current, &[field], all);
+            changed = true;
+        }
+    }
+    changed.then_some(current)
+}
+
+/// The endpoints of the `kubernetes` Service say where this server is now.
+fn endpoints(txn: &mut Txn, objects: &Objects, advertised: &Advertised) {
+    for (family, v4) in [("IPv4", true), ("IPv6", false)] {
+        let addresses: Vec<String> =
+            advertised.addresses.iter().filter(|one| one.is_ipv4() == v4).map(ToString::to_string).collect();
+        let name = if v4 { "kubernetes" } else { "kubernetes-ipv6" };
+        let row = known("discovery.k8s.io", "endpointslices");
+        let key = key(row, "default", name);
+        let old = objects.get(&key);
+        if addresses.is_empty() {
+            txn.ops.extend(old.map(|_| Op::Delete { key }));
+            continue;
+        }
+        let mut slice = json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+            "metadata": { "name": name, "namespace": "default", "generation": 1,
+                          "labels": { "kubernetes.io/service-name": "kubernetes" } },
+            "addressType": family,
+            "endpoints": [{ "addresses": addresses, "conditions": { "ready": true } }],
+            "ports": [{ "name": "https", "protocol": "TCP", "port": advertised.port }],
+        });
+        match &old {
+            None => {
+                set(&mut slice, &["metadata", "uid"], uuid::Uuid::new_v4().to_string());
+                set(&mut slice, &["metadata", "creationTimestamp"], timestamp(Timestamp::now()));
+            }
+            Some(entry) => {
+                let before = object::decode(entry);
+                let same =
+                    ["endpoints", "ports", "addressType"].iter().all(|field| before[*field] == slice[*field]);
+                if same {
+                    continue;
+                }
+                slice["metadata"] = before["metadata"].clone();
+            }
+        }
+        let value = encode(&slice);
+        debug_assert!(!header(&key, &value).name.is_empty());
+        txn.ops.push(Op::Put { key, value });
+    }
+}

@@ -1,0 +1,107 @@
+//! Documents about the server itself: discovery, OpenAPI, version, health, metrics, keys.
+
+pub mod discovery;
+pub mod openapi;
+mod paths;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use serde_json::{Value, json};
+
+use crate::api::{Api, Incoming};
+use crate::auth::token::ISSUER;
+use crate::body::{self, Reply};
+use crate::negotiate::Accept;
+use crate::query::Query;
+use crate::status::{Refusal, Result};
+
+/// The version this server claims: the API level it serves, and itself.
+pub fn version() -> Value {
+    json!({
+        "major": "1", "minor": "36",
+        "gitVersion": concat!("v1.36.0+hawser.", env!("CARGO_PKG_VERSION")),
+        "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z",
+        "goVersion": "none", "compiler": "rustc", "platform": "linux/amd64",
+    })
+}
+
+/// Answers a path that is no resource.
+pub fn answer(api: &Arc<Api>, incoming: &Incoming, path: &str, query: &Query) -> Result<Reply> {
+    if !matches!(incoming.method.as_str(), "GET" | "HEAD") {
+        return Err(Refusal::method_not_allowed(
+            "the server does not allow this method on the requested resource",
+        ));
+    }
+    let accept = Accept::of(&incoming.headers);
+    match path.trim_end_matches('/') {
+        "" => Ok(body::json(200, &json!({ "paths": paths() }))),
+        "/version" => Ok(body::json(200, &version())),
+        "/healthz" | "/livez" => Ok(health(query, &[("ping", true), ("store", true)])),
+        "/readyz" => {
+            let ready = api.ready.load(Ordering::Acquire) && !api.stopping.is_cancelled();
+            Ok(health(query, &[("ping", true), ("store", true), ("start-hooks", ready)]))
+        }
+        "/metrics" => Ok(body::plain(200, api.metrics.text())),
+        "/api" | "/apis" => {
+            discovery::root(path.trim_end_matches('/') == "/apis", accept?, &incoming.headers)
+        }
+        "/openapi/v2" => openapi::v2(&incoming.headers),
+        "/openapi/v3" => Ok(openapi::index()),
+        "/.well-known/openid-configuration" => Ok(body::json(200, &openid())),
+        "/openid/v1/jwks" => {
+            Ok(body::reply(200, "application/jwk-set+json", body::full(api.tokens.jwks().to_string())))
+        }
+        path => match path.strip_prefix("/openapi/v3/") {
+            Some(group_version) => openapi::group_version(group_version, &incoming.headers),
+            None => discovery::group(path, accept?),
+        },
+    }
+}
+
+fn openid() -> Value {
+    json!({
+        "issuer": ISSUER, "jwks_uri": format!("{ISSUER}/openid/v1/jwks"), "response_types_supported": ["id_token"],
+        "subject_types_supported": ["public"], "id_token_signing_alg_values_supported": ["ES256"],
+    })
+}
+
+fn paths() -> Vec<String> {
+    let mut paths = vec!["/api".to_owned(), "/api/v1".to_owned(), "/apis".to_owned()];
+    for (group, version) in discovery::group_versions().into_iter().filter(|(group, _)| !group.is_empty()) {
+        paths.push(format!("/apis/{group}"));
+        paths.push(format!("/apis/{group}/{version}"));
+    }
+    for path in [
+        "/healthz",
+        "/livez",
+        "/metrics",
+        "/openapi/v2",
+        "/openapi/v3",
+        "/openid/v1/jwks",
+        "/readyz",
+        "/version",
+    ] {
+        paths.push(path.to_owned());
+    }
+    paths
+}
+
+fn health(query: &Query, checks: &[(&str, bool)]) -> Reply {
+    let good = checks.iter().all(|(_, good)| *good);
+    let lines: Vec<String> = checks
+        .iter()
+        .map(
+            |(name, good)| {
+                if *good { format!("[+]{name} ok") } else { format!("[-]{name} failed: not ready yet") }
+            },
+        )
+        .collect();
+    let verdict = if good { "check passed" } else { "check failed" };
+    let text = if query.first("verbose").is_some() || !good {
+        format!("{}\n{verdict}\n", lines.join("\n"))
+    } else {
+        "ok".to_owned()
+    };
+    body::plain(if good { 200 } else { 500 }, text)
+}

@@ -1,0 +1,199 @@
+//! Server-side tables: which columns `kubectl get` shows for a kind, and their cells.
+
+pub mod access;
+pub mod cluster;
+pub mod config;
+pub mod network;
+pub mod pods;
+pub mod storage;
+pub mod workloads;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::tree::{at, strings, text};
+
+/// Columns of a kind and the function that fills them.
+#[derive(Debug)]
+pub struct Printer {
+    pub columns: &'static [Column],
+    pub cells: fn(&Value, Timestamp) -> Vec<Value>,
+}
+
+/// One column. Those with a priority above 0 are shown by `-o wide`.
+#[derive(Debug)]
+pub struct Column {
+    pub name: &'static str,
+    pub kind: &'static str,
+    pub format: &'static str,
+    pub priority: i32,
+}
+
+/// A column of text.
+pub const fn column(name: &'static str) -> Column {
+    Column { name, kind: "string", format: "", priority: 0 }
+}
+
+/// A column of numbers.
+pub const fn number(name: &'static str) -> Column {
+    Column { name, kind: "integer", format: "", priority: 0 }
+}
+
+/// A column of `-o wide`.
+pub const fn wide(name: &'static str) -> Column {
+    Column { name, kind: "string", format: "", priority: 1 }
+}
+
+/// The name column.
+pub const NAME: Column = Column { name: "Name", kind: "string", format: "name", priority: 0 };
+/// The age column.
+pub const AGE: Column = column("Age");
+
+/// Kinds without columns of their own.
+pub static NAME_AND_AGE: Printer = Printer {
+    columns: &[NAME, column("Created At")],
+    cells: |object, _| vec![name(object), created(object)],
+};
+
+fn created(object: &Value) -> Value {
+    at(object, &["metadata", "creationTimestamp"]).clone()
+}
+
+pub(crate) fn name(object: &Value) -> Value {
+    at(object, &["metadata", "name"]).clone()
+}
+
+/// How long ago the object was created.
+pub(crate) fn age(object: &Value, now: Timestamp) -> Value {
+    json!(since(text(object, &["metadata", "creationTimestamp"]), now))
+}
+
+/// How long ago `time` was; `<unknown>` when it is no time.
+pub(crate) fn since(time: &str, now: Timestamp) -> String {
+    match time.parse::<Timestamp>() {
+        Ok(time) => duration(now.as_second() - time.as_second()),
+        Err(_) => "<unknown>".to_owned(),
+    }
+}
+
+/// Seconds in the two most significant units, as upstream's `HumanDuration`.
+pub(crate) fn duration(seconds: i64) -> String {
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    let pair = |a: i64, unit: &str, b: i64, lower: &str| {
+        if b == 0 { format!("{a}{unit}") } else { format!("{a}{unit}{b}{lower}") }
+    };
+    match seconds {
+        s if s < -1 => "<invalid>".to_owned(),
+        s if s < 0 => "0s".to_owned(),
+        s if s < 120 => format!("{s}s"),
+        s if minutes < 10 => pair(minutes, "m", s % 60, "s"),
+        _ if minutes < 180 => format!("{minutes}m"),
+        _ if hours < 8 => pair(hours, "h", minutes % 60, "m"),
+        _ if hours < 48 => format!("{hours}h"),
+        _ if hours < 192 => pair(days, "d", hours % 24, "h"),
+        _ if days < 365 * 2 => format!("{days}d"),
+        _ if days < 365 * 8 => pair(days / 365, "y", days % 365, "d"),
+        _ => format!("{}y", days / 365),
+    }
+}
+
+/// `a=1,b=2`, or `<none>`.
+pub(crate) fn labels(object: &Value, path: &[&str]) -> String {
+    let mut pairs: Vec<String> = strings(object, path).map(|(key, value)| format!("{key}={value}")).collect();
+    pairs.sort();
+    or_none(&pairs.join(","))
+}
+
+/// A LabelSelector in the form kubectl takes on its command line.
+pub(crate) fn selector(object: &Value, path: &[&str]) -> String {
+    let selector = at(object, path);
+    let mut parts: Vec<String> =
+        strings(selector, &["matchLabels"]).map(|(key, value)| format!("{key}={value}")).collect();
+    parts.sort();
+    for expression in crate::tree::list(selector, &["matchExpressions"]) {
+        let key = text(expression, &["key"]);
+        let values = words(expression, &["values"]).join(",");
+        parts.push(match text(expression, &["operator"]) {
+            "In" => format!("{key} in ({values})"),
+            "NotIn" => format!("{key} notin ({values})"),
+            "Exists" => key.to_owned(),
+            _ => format!("!{key}"),
+        });
+    }
+    or_none(&parts.join(","))
+}
+
+/// The strings of a list.
+pub(crate) fn words<'a>(object: &'a Value, path: &[&str]) -> Vec<&'a str> {
+    crate::tree::list(object, path).iter().filter_map(Value::as_str).collect()
+}
+
+pub(crate) fn or_none(text: &str) -> String {
+    if text.is_empty() { "<none>".to_owned() } else { text.to_owned() }
+}
+
+/// Names and images of containers, comma-separated.
+pub(crate) fn containers(object: &Value, path: &[&str]) -> [Value; 2] {
+    let containers = crate::tree::list(object, path);
+    let join = |field: &str| containers.iter().map(|c| text(c, &[field])).collect::<Vec<_>>().join(",");
+    [json!(join("name")), json!(join("image"))]
+}
+
+/// A number, 0 when absent.
+pub(crate) fn count(object: &Value, path: &[&str]) -> i64 {
+    crate::tree::int(object, path).unwrap_or_default()
+}
+
+/// What stands at `path`, shown as text; `<unset>` when absent.
+pub(crate) fn shown(object: &Value, path: &[&str]) -> Value {
+    match at(object, path) {
+        Value::Null => json!("<unset>"),
+        Value::String(text) => json!(text),
+        other => json!(other.to_string()),
+    }
+}
+
+/// Column definitions of a table.
+pub fn definitions(printer: &Printer) -> Value {
+    printer
+        .columns
+        .iter()
+        .map(|column| {
+            json!({ "name": column.name, "type": column.kind, "format": column.format,
+                    "description": "", "priority": column.priority })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_read_like_upstreams() {
+        for (seconds, want) in [
+            (0, "0s"),
+            (119, "119s"),
+            (120, "2m"),
+            (150, "2m30s"),
+            (601, "10m"),
+            (10_799, "179m"),
+            (10_800, "3h"),
+            (11_400, "3h10m"),
+            (86_400, "24h"),
+            (200_000, "2d7h"),
+            (1_000_000, "11d"),
+            (-5, "<invalid>"),
+        ] {
+            assert_eq!(duration(seconds), want, "{seconds}");
+        }
+    }
+
+    #[test]
+    fn every_row_has_as_many_cells_as_columns() {
+        for row in crate::resources::RESOURCES {
+            let cells = (row.printer.cells)(&json!({ "metadata": { "name": "a" } }), Timestamp::UNIX_EPOCH);
+            assert_eq!(cells.len(), row.printer.columns.len(), "{}", row.qualified());
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! Tables of services, endpoints, ingresses and policies.
+
+use serde_json::{Value, json};
+
+use super::{AGE, NAME, Printer, age, column, labels, name, or_none, selector, wide, words};
+use crate::tree::{at, int, list, text};
+
+pub static SERVICE: Printer = Printer {
+    columns: &[
+        NAME,
+        column("Type"),
+        column("Cluster-IP"),
+        column("External-IP"),
+        column("Port(s)"),
+        AGE,
+        wide("Selector"),
+    ],
+    cells: |service, now| {
+        vec![
+            name(service),
+            at(service, &["spec", "type"]).clone(),
+            json!(or_none(text(service, &["spec", "clusterIP"]))),
+            json!(external(service)),
+            json!(ports(service)),
+            age(service, now),
+            json!(labels(service, &["spec", "selector"])),
+        ]
+    },
+};
+
+fn external(service: &Value) -> String {
+    let given = words(service, &["spec", "externalIPs"]).join(",");
+    match text(service, &["spec", "type"]) {
+        "LoadBalancer" => {
+            let ingress = list(service, &["status", "loadBalancer", "ingress"]).iter();
+            let balancers: Vec<&str> = ingress
+                .map(|one| {
+                    if text(one, &["ip"]).is_empty() { text(one, &["hostname"]) } else { text(one, &["ip"]) }
+                })
+                .chain(words(service, &["spec", "externalIPs"]))
+                .collect();
+            if balancers.is_empty() { "<pending>".to_owned() } else { balancers.join(",") }
+        }
+        "ExternalName" => text(service, &["spec", "externalName"]).to_owned(),
+        _ => or_none(&given),
+    }
+}
+
+fn ports(service: &Value) -> String {
+    let ports: Vec<String> = list(service, &["spec", "ports"])
+        .iter()
+        .map(|port| {
+            let (number, protocol) = (int(port, &["port"]).unwrap_or_default(), text(port, &["protocol"]));
+            match int(port, &["nodePort"]).filter(|node| *node > 0) {
+                Some(node) => format!("{number}:{node}/{protocol}"),
+                None => format!("{number}/{protocol}"),
+            }
+        })
+        .collect();
+    or_none(&ports.join(","))
+}
+
+/// At most three entries, then how many more there are.
+fn shortened(all: &[String]) -> String {
+    match all {
+        [] => "<none>".to_owned(),
+        [a, b, c, rest @ ..] if !rest.is_empty() => format!("{a},{b},{c} + {} more...", rest.len()),
+        some => some.join(","),
+    }
+}
+
+pub static ENDPOINTS: Printer = Printer {
+    columns: &[NAME, column("Endpoints"), AGE],
+    cells: |object, now| {
+        let mut all = Vec::new();
+        for subset in list(object, &["subsets"]) {
+            for port in list(subset, &["ports"]) {
+                let number = int(port, &["port"]).unwrap_or_default();
+                for address in list(subset, &["addresses"]) {
+                    let ip = text(address, &["ip"]);
+                    all.push(if ip.contains(':') {
+                        format!("[{ip}]:{number}")
+                    } else {
+                        format!("{ip}:{number}")
+                    });
+                }
+            }
+        }
+        vec![name(object), json!(shortened(&all)), age(object, now)]
+    },
+};
+
+pub static ENDPOINT_SLICE: Printer = Printer {
+    columns: &[NAME, column("AddressType"), column("Ports"), column("Endpoints"), AGE],
+    cells: |object, now| {
+        let ports: Vec<String> = list(object, &["ports"])
+            .iter()
+            .filter_map(|port| int(port, &["port"]))
+            .map(|p| p.to_string())
+            .collect();
+        let addresses: Vec<String> = list(object, &["endpoints"])
+            .iter()
+            .flat_map(|endpoint| words(endpoint, &["addresses"]))
+            .map(str::to_owned)
+            .collect();
+        let unset = |list: &[String]| if list.is_empty() { "<unset>".to_owned() } else { shortened(list) };
+        vec![
+            name(object),
+            at(object, &["addressType"]).clone(),
+            json!(unset(&ports)),
+            json!(unset(&addresses)),
+            age(object, now),
+        ]
+    },
+};
+
+pub static INGRESS: Printer = Printer {
+    columns: &[NAME, column("Class"), column("Hosts"), column("Address"), column("Ports"), AGE],
+    cells: |object, now| {
+        let hosts: Vec<&str> = list(object, &["spec", "rules"])
+            .iter()
+            .map(|r| text(r, &["host"]))
+            .filter(|h| !h.is_empty())
+            .collect();
+        let addresses: Vec<&str> =
+            list(object, &["status", "loadBalancer", "ingress"])
+                .iter()
+                .map(|one| {
+                    if text(one, &["ip"]).is_empty() { text(one, &["hostname"]) } else { text(one, &["ip"]) }
+                })
+                .collect();
+        let secure = !list(object, &["spec", "tls"]).is_empty();
+        vec![
+            name(object),
+            json!(or_none(text(object, &["spec", "ingressClassName"]))),
+            json!(if hosts.is_empty() { "*".to_owned() } else { hosts.join(",") }),
+            json!(addresses.join(",")),
+            json!(if secure { "80, 443" } else { "80" }),
+            age(object, now),
+        ]
+    },
+};
+
+pub static INGRESS_CLASS: Printer = Printer {
+    columns: &[NAME, column("Controller"), column("Parameters"), AGE],
+    cells: |object, now| {
+        let kind = text(object, &["spec", "parameters", "kind"]);
+        let parameters = match text(object, &["spec", "parameters", "apiGroup"]) {
+            _ if kind.is_empty() => "<none>".to_owned(),
+            "" => format!("{kind}/{}", text(object, &["spec", "parameters", "name"])),
+            group => format!("{kind}.{group}/{}", text(object, &["spec", "parameters", "name"])),
+        };
+        vec![name(object), at(object, &["spec", "controller"]).clone(), json!(parameters), age(object, now)]
+    },
+};
+
+pub static NETWORK_POLICY: Printer = Printer {
+    columns: &[NAME, column("Pod-Selector"), AGE],
+    cells: |object, now| {
+        vec![name(object), json!(selector(object, &["spec", "podSelector"])), age(object, now)]
+    },
+};
+
+pub static IP_ADDRESS: Printer = Printer {
+    columns: &[NAME, column("ParentRef"), AGE],
+    cells: |object, now| {
+        let parent = at(object, &["spec", "parentRef"]);
+        let path = ["resource", "namespace", "name"].map(|field| text(parent, &[field]));
+        let shown: Vec<&str> = path.into_iter().filter(|part| !part.is_empty()).collect();
+        vec![name(object), json!(shown.join("/")), age(object, now)]
+    },
+};
+
+pub static SERVICE_CIDR: Printer = Printer {
+    columns: &[NAME, column("CIDRs"), AGE],
+    cells: |object, now| {
+        vec![name(object), json!(words(object, &["spec", "cidrs"]).join(",")), age(object, now)]
+    },
+};

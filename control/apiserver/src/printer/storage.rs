@@ -1,0 +1,173 @@
+//! Tables of volumes, claims and classes.
+
+use serde_json::{Value, json};
+
+use super::{AGE, NAME, Printer, age, column, name, number, shown, wide, words};
+use crate::tree::{at, flag, list, strings, text};
+
+fn modes(object: &Value, path: &[&str]) -> Value {
+    let short = |mode: &str| match mode {
+        "ReadWriteOnce" => "RWO".to_owned(),
+        "ReadOnlyMany" => "ROX".to_owned(),
+        "ReadWriteMany" => "RWX".to_owned(),
+        "ReadWriteOncePod" => "RWOP".to_owned(),
+        other => other.to_owned(),
+    };
+    json!(words(object, path).into_iter().map(short).collect::<Vec<_>>().join(","))
+}
+
+/// The phase, or that the object is being deleted.
+fn phase(object: &Value) -> Value {
+    if at(object, &["metadata", "deletionTimestamp"]).is_null() {
+        at(object, &["status", "phase"]).clone()
+    } else {
+        json!("Terminating")
+    }
+}
+
+pub static CLAIM: Printer = Printer {
+    columns: &[
+        NAME,
+        column("Status"),
+        column("Volume"),
+        column("Capacity"),
+        column("Access Modes"),
+        column("StorageClass"),
+        column("VolumeAttributesClass"),
+        AGE,
+        wide("VolumeMode"),
+    ],
+    cells: |claim, now| {
+        vec![
+            name(claim),
+            phase(claim),
+            json!(text(claim, &["spec", "volumeName"])),
+            json!(text(claim, &["status", "capacity", "storage"])),
+            modes(claim, &["status", "accessModes"]),
+            json!(text(claim, &["spec", "storageClassName"])),
+            shown(claim, &["spec", "volumeAttributesClassName"]),
+            age(claim, now),
+            shown(claim, &["spec", "volumeMode"]),
+        ]
+    },
+};
+
+pub static VOLUME: Printer = Printer {
+    columns: &[
+        NAME,
+        column("Capacity"),
+        column("Access Modes"),
+        column("Reclaim Policy"),
+        column("Status"),
+        column("Claim"),
+        column("StorageClass"),
+        column("VolumeAttributesClass"),
+        column("Reason"),
+        AGE,
+        wide("VolumeMode"),
+    ],
+    cells: |volume, now| {
+        let claim = at(volume, &["spec", "claimRef"]);
+        let claimed = if claim.is_object() {
+            format!("{}/{}", text(claim, &["namespace"]), text(claim, &["name"]))
+        } else {
+            String::new()
+        };
+        vec![
+            name(volume),
+            json!(text(volume, &["spec", "capacity", "storage"])),
+            modes(volume, &["spec", "accessModes"]),
+            json!(text(volume, &["spec", "persistentVolumeReclaimPolicy"])),
+            phase(volume),
+            json!(claimed),
+            json!(text(volume, &["spec", "storageClassName"])),
+            shown(volume, &["spec", "volumeAttributesClassName"]),
+            json!(text(volume, &["status", "reason"])),
+            age(volume, now),
+            shown(volume, &["spec", "volumeMode"]),
+        ]
+    },
+};
+
+pub static CLASS: Printer = Printer {
+    columns: &[
+        NAME,
+        column("Provisioner"),
+        column("ReclaimPolicy"),
+        column("VolumeBindingMode"),
+        column("AllowVolumeExpansion"),
+        AGE,
+    ],
+    cells: |class, now| {
+        let default = strings(class, &["metadata", "annotations"])
+            .any(|(key, value)| key == "storageclass.kubernetes.io/is-default-class" && value == "true");
+        let shown = text(class, &["metadata", "name"]);
+        vec![
+            json!(if default { format!("{shown} (default)") } else { shown.to_owned() }),
+            at(class, &["provisioner"]).clone(),
+            at(class, &["reclaimPolicy"]).clone(),
+            at(class, &["volumeBindingMode"]).clone(),
+            json!(flag(class, &["allowVolumeExpansion"])),
+            age(class, now),
+        ]
+    },
+};
+
+pub static CSI_DRIVER: Printer = Printer {
+    columns: &[
+        NAME,
+        column("AttachRequired"),
+        column("PodInfoOnMount"),
+        column("StorageCapacity"),
+        column("TokenRequests"),
+        column("RequiresRepublish"),
+        column("Modes"),
+        AGE,
+    ],
+    cells: |driver, now| {
+        let spec = |field: &str| json!(flag(driver, &["spec", field]));
+        let tokens: Vec<&str> =
+            list(driver, &["spec", "tokenRequests"]).iter().map(|token| text(token, &["audience"])).collect();
+        vec![
+            name(driver),
+            spec("attachRequired"),
+            spec("podInfoOnMount"),
+            spec("storageCapacity"),
+            json!(if tokens.is_empty() { "<unset>".to_owned() } else { tokens.join(",") }),
+            spec("requiresRepublish"),
+            json!(words(driver, &["spec", "volumeLifecycleModes"]).join(",")),
+            age(driver, now),
+        ]
+    },
+};
+
+pub static CSI_NODE: Printer = Printer {
+    columns: &[NAME, number("Drivers"), AGE],
+    cells: |node, now| vec![name(node), json!(list(node, &["spec", "drivers"]).len()), age(node, now)],
+};
+
+pub static CSI_CAPACITY: Printer = Printer {
+    columns: &[NAME, column("StorageClassName"), column("Capacity")],
+    cells: |object, _| {
+        vec![name(object), at(object, &["storageClassName"]).clone(), json!(text(object, &["capacity"]))]
+    },
+};
+
+pub static ATTACHMENT: Printer = Printer {
+    columns: &[NAME, column("Attacher"), column("PV"), column("Node"), column("Attached"), AGE],
+    cells: |object, now| {
+        vec![
+            name(object),
+            at(object, &["spec", "attacher"]).clone(),
+            json!(text(object, &["spec", "source", "persistentVolumeName"])),
+            at(object, &["spec", "nodeName"]).clone(),
+            json!(flag(object, &["status", "attached"])),
+            age(object, now),
+        ]
+    },
+};
+
+pub static ATTRIBUTES_CLASS: Printer = Printer {
+    columns: &[NAME, column("DriverName"), AGE],
+    cells: |object, now| vec![name(object), at(object, &["driverName"]).clone(), age(object, now)],
+};

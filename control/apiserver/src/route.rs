@@ -1,0 +1,173 @@
+//! From method and path to what the request is about: the attributes that authorisation, admission and verbs share.
+
+use crate::query::Query;
+use crate::resources::{RESOURCES, Resource};
+
+/// What a request asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Route {
+    /// A path below a resource.
+    Resource(Target),
+    /// Anything else: discovery, health, documents.
+    Other { verb: &'static str, path: String },
+}
+
+/// Attributes of a request for a resource.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Target {
+    /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete` or `deletecollection`.
+    pub verb: &'static str,
+    pub group: String,
+    pub version: String,
+    pub namespace: String,
+    pub resource: String,
+    pub name: String,
+    pub subresource: String,
+    /// What follows the subresource, for proxies.
+    pub rest: String,
+}
+
+impl Target {
+    /// The row of this resource, if it is served.
+    pub fn row(&self) -> Option<&'static Resource> {
+        RESOURCES
+            .iter()
+            .find(|row| row.plural == self.resource && row.group == self.group && row.version == self.version)
+    }
+}
+
+/// Reads the attributes of a request.
+pub fn parse(method: &http::Method, path: &str, query: &Query) -> Route {
+    let other = || Route::Other { verb: plain_verb(method), path: path.to_owned() };
+    let parts: Vec<String> = path.trim_matches('/').split('/').map(crate::query::decode_path).collect();
+    let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+    let (group, version, rest) = match parts.as_slice() {
+        ["api", version, rest @ ..] if !rest.is_empty() => ("", *version, rest),
+        ["apis", group, version, rest @ ..] if !rest.is_empty() => (*group, *version, rest),
+        _ => return other(),
+    };
+    if rest.iter().any(|part| part.is_empty()) && rest.len() < 4 {
+        return other();
+    }
+    let mut target = Target { group: group.to_owned(), version: version.to_owned(), ..Target::default() };
+    let rest = match rest {
+        // A namespace's own subresources.
+        ["namespaces", name, "status" | "finalize"] => {
+            target.namespace = (*name).to_owned();
+            rest
+        }
+        ["namespaces", namespace, inner @ ..] if !inner.is_empty() => {
+            target.namespace = (*namespace).to_owned();
+            inner
+        }
+        ["namespaces", name] => {
+            target.namespace = (*name).to_owned();
+            rest
+        }
+        _ => rest,
+    };
+    target.resource = rest[0].to_owned();
+    target.name = rest.get(1).map(|name| (*name).to_owned()).unwrap_or_default();
+    target.subresource = rest.get(2).map(|name| (*name).to_owned()).unwrap_or_default();
+    target.rest = rest.get(3..).map(|rest| rest.join("/")).unwrap_or_default();
+    target.verb = resource_verb(method, &target, query);
+    Route::Resource(target)
+}
+
+fn plain_verb(method: &http::Method) -> &'static str {
+    match method.as_str() {
+        "POST" => "post",
+        "PUT" => "put",
+        "PATCH" => "patch",
+        "DELETE" => "delete",
+        "HEAD" => "head",
+        "OPTIONS" => "options",
+        _ => "get",
+    }
+}
+
+fn resource_verb(method: &http::Method, target: &Target, query: &Query) -> &'static str {
+    let named = !target.name.is_empty();
+    match method.as_str() {
+        "POST" => "create",
+        "PUT" => "update",
+        "PATCH" => "patch",
+        "DELETE" if named => "delete",
+        "DELETE" => "deletecollection",
+        _ if !named && query.flag("watch") => "watch",
+        // A watch of one object by name is a list with a field selector.
+        _ if named && target.subresource.is_empty() && query.flag("watch") => "watch",
+        _ if named => "get",
+        _ => "list",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn route(method: &str, uri: &str) -> Route {
+        let uri: http::Uri = uri.parse().unwrap();
+        parse(&method.parse().unwrap(), uri.path(), &Query::of(&uri))
+    }
+
+    fn words(route: &Route) -> String {
+        match route {
+            Route::Resource(t) => {
+                format!(
+                    "{} {}/{} ns={} {} {} {}",
+                    t.verb, t.group, t.version, t.namespace, t.resource, t.name, t.subresource
+                )
+            }
+            Route::Other { verb, path } => format!("{verb} {path}"),
+        }
+    }
+
+    #[test]
+    fn paths_are_read_as_upstream_reads_them() {
+        let cases = [
+            ("GET", "/api/v1/namespaces", "list /v1 ns= namespaces  "),
+            ("GET", "/api/v1/namespaces/a", "get /v1 ns=a namespaces a "),
+            ("PUT", "/api/v1/namespaces/a/finalize", "update /v1 ns=a namespaces a finalize"),
+            ("GET", "/api/v1/namespaces/a/pods", "list /v1 ns=a pods  "),
+            ("GET", "/api/v1/namespaces/a/pods?watch=true", "watch /v1 ns=a pods  "),
+            ("GET", "/api/v1/pods?watch=1", "watch /v1 ns= pods  "),
+            ("POST", "/api/v1/namespaces/a/pods/p/binding", "create /v1 ns=a pods p binding"),
+            ("GET", "/api/v1/namespaces/a/pods/p/log", "get /v1 ns=a pods p log"),
+            (
+                "PATCH",
+                "/apis/apps/v1/namespaces/a/deployments/d/scale",
+                "patch apps/v1 ns=a deployments d scale",
+            ),
+            (
+                "DELETE",
+                "/apis/apps/v1/namespaces/a/deployments",
+                "deletecollection apps/v1 ns=a deployments  ",
+            ),
+            ("DELETE", "/api/v1/nodes/n", "delete /v1 ns= nodes n "),
+            ("GET", "/api/v1", "get /api/v1"),
+            ("GET", "/apis/apps/v1", "get /apis/apps/v1"),
+            ("GET", "/healthz", "get /healthz"),
+            ("GET", "/api/v1/namespaces/a/pods/x%3Ay", "get /v1 ns=a pods x:y "),
+        ];
+        for (method, uri, want) in cases {
+            assert_eq!(words(&route(method, uri)), want, "{method} {uri}");
+        }
+    }
+
+    #[test]
+    fn no_path_panics() {
+        for uri in [
+            "/",
+            "//",
+            "/api//",
+            "/apis///",
+            "/api/v1//",
+            "/api/v1/namespaces//pods",
+            "/%ff/%zz",
+            "/api/v1/%",
+        ] {
+            words(&route("GET", uri));
+        }
+    }
+}

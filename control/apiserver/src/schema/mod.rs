@@ -1,0 +1,163 @@
+//! The structure of every kind: fields, list and merge keys, defaults; loaded once from the generated table.
+
+pub mod decode;
+mod default;
+mod load;
+mod scalar;
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use serde_json::Value;
+
+pub use default::apply_defaults;
+pub use load::schema;
+pub use scalar::quantity_millis;
+
+/// Index of a [`Type`] in [`Schema::types`].
+pub type TypeId = usize;
+
+/// Every type that a served kind reaches.
+#[derive(Debug)]
+pub struct Schema {
+    pub types: Vec<Type>,
+    by_kind: HashMap<(&'static str, &'static str, &'static str), TypeId>,
+    by_name: HashMap<&'static str, TypeId>,
+}
+
+/// One structured type.
+#[derive(Debug)]
+pub struct Type {
+    /// Name in the published documents, such as `io.k8s.api.core.v1.Pod`.
+    pub name: &'static str,
+    /// Group, version, kind, when the type is a kind of one group version.
+    pub kind: Option<(&'static str, &'static str, &'static str)>,
+    /// Sorted by name.
+    pub fields: Vec<(&'static str, Node)>,
+    pub required: Vec<&'static str>,
+    /// Owned as a whole by one applier.
+    pub atomic: bool,
+}
+
+/// What may stand in one place of an object.
+#[derive(Debug)]
+pub struct Node {
+    pub shape: Shape,
+    pub default: Option<Value>,
+    pub list: ListType,
+    /// For [`ListType::Map`]: the fields that identify an item.
+    pub keys: Vec<&'static str>,
+    /// Strategic merge patch merges the list or map instead of replacing it.
+    pub merges: bool,
+    /// Strategic merge patch honours `$retainKeys` here.
+    pub retains: bool,
+    /// The field that identifies an item for strategic merge; `None` for lists of scalars.
+    pub merge_key: Option<&'static str>,
+    /// A map or object owned as a whole.
+    pub atomic: bool,
+}
+
+/// The wire form of a [`Node`].
+#[derive(Debug)]
+pub enum Shape {
+    String,
+    Int32,
+    Int64,
+    Number,
+    Bool,
+    Quantity,
+    IntOrString,
+    Time,
+    MicroTime,
+    Bytes,
+    /// Any JSON value, kept as it came.
+    Any,
+    List(Box<Node>),
+    Map(Box<Node>),
+    Object(TypeId),
+}
+
+/// How items of a list are identified by server-side apply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ListType {
+    Atomic,
+    Set,
+    Map,
+}
+
+impl Schema {
+    /// The type of a kind.
+    pub fn kind(&self, group: &str, version: &str, kind: &str) -> Option<TypeId> {
+        self.by_kind
+            .iter()
+            .find(|((g, v, k), _)| *g == group && *v == version && *k == kind)
+            .map(|(_, id)| *id)
+    }
+
+    /// The type with this published name.
+    pub fn named(&self, name: &str) -> Option<TypeId> {
+        self.by_name.get(name).copied()
+    }
+
+    /// A node that holds an object of the type.
+    pub fn root(&'static self, id: TypeId) -> Node {
+        Node { atomic: self.types[id].atomic, ..Node::of(Shape::Object(id)) }
+    }
+}
+
+impl Type {
+    /// The node of a field.
+    pub fn field(&self, name: &str) -> Option<&Node> {
+        self.fields.binary_search_by(|(field, _)| (*field).cmp(name)).ok().map(|at| &self.fields[at].1)
+    }
+
+    /// Whether the field must be there.
+    pub fn requires(&self, name: &str) -> bool {
+        self.required.contains(&name)
+    }
+}
+
+impl Node {
+    fn of(shape: Shape) -> Self {
+        Self {
+            shape,
+            default: None,
+            list: ListType::Atomic,
+            keys: Vec::new(),
+            merges: false,
+            retains: false,
+            merge_key: None,
+            atomic: false,
+        }
+    }
+
+    /// The structured type held here, if any.
+    pub fn object(&self) -> Option<&'static Type> {
+        match self.shape {
+            Shape::Object(id) => Some(&schema().types[id]),
+            _ => None,
+        }
+    }
+
+    /// The node below a field or map key.
+    pub fn child(&self, name: &str) -> Option<&Node> {
+        match &self.shape {
+            Shape::Object(id) => schema().types[*id].field(name),
+            Shape::Map(value) => Some(value),
+            Shape::Any => Some(&ANY),
+            _ => None,
+        }
+    }
+
+    /// The node of a list's items.
+    pub fn item(&self) -> Option<&Node> {
+        match &self.shape {
+            Shape::List(item) => Some(item),
+            Shape::Any => Some(&ANY),
+            _ => None,
+        }
+    }
+}
+
+/// A place without structure.
+pub static ANY: LazyLock<Node> = LazyLock::new(|| Node::of(Shape::Any));

@@ -1,0 +1,196 @@
+//! From a configuration to a running API server, and back.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use store::{Options, Store};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::allocate::{Allocator, Range, RangeSyntax};
+use crate::api::Api;
+use crate::auth::User;
+use crate::auth::rbac::Rbac;
+use crate::auth::token::{KeyError, Tokens};
+use crate::bootstrap::{self, Advertised, BootstrapError};
+use crate::metrics::Metrics;
+use crate::object::{self, Objects};
+use crate::pki::{Pki, PkiError, write_secret};
+use crate::proxy::Kubelets;
+use crate::server::{self, InProcess, TlsError};
+
+/// What an operator decides about the API server.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Folder of the store, the PKI and the admin's kubeconfig.
+    pub data: PathBuf,
+    pub bind: Vec<SocketAddr>,
+    /// Where pods and nodes reach this server; the bound addresses when empty.
+    pub advertise: Vec<IpAddr>,
+    /// Ranges of Service addresses, the primary family first.
+    pub service_ranges: Vec<String>,
+    /// Keep everything in memory: for tests.
+    pub in_memory: bool,
+}
+
+/// Why the API server does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("no address to listen on was given")]
+    NoAddress,
+    #[error("{0}")]
+    Range(#[from] RangeSyntax),
+    #[error("cannot listen on {address}: is another program using the port?")]
+    Bind {
+        address: SocketAddr,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("create the folder {path}")]
+    Folder {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    #[error("the store cannot be opened")]
+    Store(#[from] store::OpenError),
+    #[error(transparent)]
+    Bootstrap(#[from] BootstrapError),
+}
+
+/// An API server that answers.
+#[derive(Debug)]
+pub struct Running {
+    api: Arc<Api>,
+    pub local_addrs: Vec<SocketAddr>,
+    /// PEM of the CA that signed the server's certificate.
+    pub ca_pem: String,
+    accept: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Running {
+    /// The server for callers in this process, who act as `user`.
+    pub fn service(&self, user: User) -> InProcess {
+        InProcess::new(Arc::clone(&self.api), user)
+    }
+
+    /// How long requests under way may take to end.
+    const GRACE: std::time::Duration = std::time::Duration::from_secs(10);
+
+    /// Ends watches, waits for requests under way, closes the store.
+    pub async fn shutdown(self) {
+        self.accept.cancel();
+        self.api.stopping.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(Self::GRACE, self.tasks.wait()).await.is_err() {
+            tracing::warn!("some connections did not end in time and were cut");
+        }
+    }
+}
+
+/// Starts: PKI, store, bootstrap objects, listeners.
+pub async fn start(config: Config) -> Result<Running, StartError> {
+    create_folder(&config.data)?;
+    let ranges = config.service_ranges.iter().map(|text| text.parse()).collect::<Result<Vec<Range>, _>>()?;
+    let allocator = Allocator::new(ranges);
+    let mut listeners = Vec::new();
+    for address in &config.bind {
+        let bound = TcpListener::bind(address).await;
+        listeners.push(bound.map_err(|source| StartError::Bind { address: *address, source })?);
+    }
+    let local_addrs: Vec<SocketAddr> =
+        listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
+    let first = *local_addrs.first().ok_or(StartError::NoAddress)?;
+    let pki = Pki::open(&config.data)?;
+    let advertised = Advertised { addresses: advertised(&config, &local_addrs), port: first.port() };
+    let (tls, api) = assemble(&config, &pki, allocator, &advertised, &local_addrs)?;
+    bootstrap::run(&api.objects, &api.allocator, &advertised).await?;
+    let api = Arc::new(Api { rbac: Rbac::load(&api.objects), ..api });
+    write_admin(&config.data, &pki, first)?;
+    api.ready.store(true, Ordering::Release);
+    let (accept, tasks) = (CancellationToken::new(), TaskTracker::new());
+    for listener in listeners {
+        let served =
+            server::serve(Arc::clone(&api), listener, Arc::clone(&tls), accept.clone(), tasks.clone());
+        tasks.spawn(served);
+    }
+    tracing::info!(addresses = ?local_addrs, "API server answers");
+    Ok(Running { ca_pem: pki.ca_pem.clone(), api, local_addrs, accept, tasks })
+}
+
+fn create_folder(path: &Path) -> Result<(), StartError> {
+    std::fs::create_dir_all(path).map_err(|source| StartError::Folder { path: path.to_owned(), source })
+}
+
+/// The addresses given, else those bound to that others can reach.
+fn advertised(config: &Config, bound: &[SocketAddr]) -> Vec<IpAddr> {
+    if !config.advertise.is_empty() {
+        return config.advertise.clone();
+    }
+    bound.iter().map(SocketAddr::ip).filter(|address| !address.is_unspecified()).collect()
+}
+
+fn assemble(
+    config: &Config,
+    pki: &Pki,
+    allocator: Allocator,
+    advertised: &Advertised,
+    bound: &[SocketAddr],
+) -> Result<(Arc<rustls::ServerConfig>, Api), StartError> {
+    let mut names: Vec<IpAddr> = vec![IpAddr::from([127, 0, 0, 1]), std::net::Ipv6Addr::LOCALHOST.into()];
+    let known = bound
+        .iter()
+        .map(SocketAddr::ip)
+        .chain(advertised.addresses.clone())
+        .chain(allocator.first_addresses());
+    for address in known {
+        if !names.contains(&address) && !address.is_unspecified() {
+            names.push(address);
+        }
+    }
+    let tls = server::server_tls(&pki.apiserver(&names)?, &pki.ca_pem)?;
+    let kubelets = Kubelets::new(server::client_tls(&pki.kubelet_client()?, &pki.ca_pem)?);
+    let (private, public) = pki.token_key()?;
+    let objects: Objects = if config.in_memory {
+        Store::in_memory(Options::default(), object::header)?
+    } else {
+        Store::open(&config.data.join("store.redb"), Options::default(), object::header)?
+    };
+    let api = Api {
+        objects,
+        rbac: Rbac::default(),
+        tokens: Tokens::new(&private, &public)?,
+        allocator,
+        kubelets,
+        metrics: Metrics::default(),
+        ready: AtomicBool::new(false),
+        stopping: CancellationToken::new(),
+    };
+    Ok((Arc::new(tls), api))
+}
+
+/// The kubeconfig of the cluster's administrator.
+fn write_admin(data: &Path, pki: &Pki, bound: SocketAddr) -> Result<(), StartError> {
+    let host = match bound.ip() {
+        ip if ip.is_unspecified() => IpAddr::from([127, 0, 0, 1]),
+        ip => ip,
+    };
+    let pair = pki.client("kubernetes-admin", "system:masters")?;
+    let text = pki.kubeconfig(&server_url(host, bound.port()), "kubernetes-admin", &pair);
+    Ok(write_secret(&data.join("admin.kubeconfig"), &text)?)
+}
+
+/// `https://` with an address and port.
+fn server_url(host: IpAddr, port: u16) -> String {
+    format!("https://{}", SocketAddr::new(host, port))
+}

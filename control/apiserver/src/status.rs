@@ -1,0 +1,231 @@
+//! Refusals: the Kubernetes `Status` object with the reasons, codes and messages clients know.
+
+use serde_json::{Value, json};
+
+use crate::resources::Resource;
+
+/// A request that was refused. Serialised as a `Status` of kind Failure.
+#[derive(Debug, Clone)]
+pub struct Refusal {
+    pub code: u16,
+    pub reason: &'static str,
+    pub message: String,
+    details: Option<Box<Details>>,
+    /// For an expired list: a token with which the list can go on, inconsistently.
+    pub continue_token: Option<String>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Details {
+    name: String,
+    group: String,
+    kind: String,
+    uid: String,
+    causes: Vec<Cause>,
+    retry_after_seconds: u32,
+}
+
+/// One reason of several, usually one field.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cause {
+    pub reason: &'static str,
+    pub message: String,
+    pub field: String,
+}
+
+/// Shorthand of this crate's request paths.
+pub type Result<T, E = Refusal> = std::result::Result<T, E>;
+
+impl Refusal {
+    /// A refusal with this code, reason and message.
+    pub fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
+        Self { code, reason, message: message.into(), details: None, continue_token: None }
+    }
+
+    pub fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(400, "BadRequest", message)
+    }
+
+    pub fn not_found(resource: &Resource, name: &str) -> Self {
+        Self::new(404, "NotFound", format!("{} \"{name}\" not found", resource.qualified()))
+            .about(resource, name)
+    }
+
+    /// No such path.
+    pub fn no_path() -> Self {
+        Self::new(404, "NotFound", "the server could not find the requested resource")
+    }
+
+    pub fn already_exists(resource: &Resource, name: &str) -> Self {
+        Self::new(409, "AlreadyExists", format!("{} \"{name}\" already exists", resource.qualified()))
+            .about(resource, name)
+    }
+
+    pub fn conflict(resource: &Resource, name: &str, why: &str) -> Self {
+        let message = format!("Operation cannot be fulfilled on {} \"{name}\": {why}", resource.qualified());
+        Self::new(409, "Conflict", message).about(resource, name)
+    }
+
+    /// The object changed since the client read it.
+    pub fn modified(resource: &Resource, name: &str) -> Self {
+        let why =
+            "the object has been modified; please apply your changes to the latest version and try again";
+        Self::conflict(resource, name, why)
+    }
+
+    pub fn forbidden(resource: &Resource, name: &str, why: &str) -> Self {
+        let message = if name.is_empty() {
+            format!("{} is forbidden: {why}", resource.qualified())
+        } else {
+            format!("{} \"{name}\" is forbidden: {why}", resource.qualified())
+        };
+        Self::new(403, "Forbidden", message).about(resource, name)
+    }
+
+    /// Field errors; the message lists them as upstream does.
+    pub fn invalid(resource: &Resource, name: &str, causes: Vec<Cause>) -> Self {
+        let told: Vec<String> =
+            causes.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect();
+        let all = if told.len() == 1 { told.concat() } else { format!("[{}]", told.join(", ")) };
+        let qualified = match resource.group {
+            "" => resource.kind.to_owned(),
+            group => format!("{}.{group}", resource.kind),
+        };
+        let mut refusal = Self::new(422, "Invalid", format!("{qualified} \"{name}\" is invalid: {all}"));
+        refusal.details = Some(Box::new(Details {
+            name: name.to_owned(),
+            group: resource.group.to_owned(),
+            kind: resource.kind.to_owned(),
+            causes,
+            ..Details::default()
+        }));
+        refusal
+    }
+
+    pub fn method_not_allowed(message: impl Into<String>) -> Self {
+        Self::new(405, "MethodNotAllowed", message)
+    }
+
+    pub fn unauthorized() -> Self {
+        Self::new(401, "Unauthorized", "Unauthorized")
+    }
+
+    pub fn expired(message: impl Into<String>) -> Self {
+        Self::new(410, "Expired", message)
+    }
+
+    pub fn internal(message: impl std::fmt::Display) -> Self {
+        Self::new(500, "InternalError", format!("Internal error occurred: {message}"))
+    }
+
+    pub fn unavailable(message: impl Into<String>) -> Self {
+        Self::new(503, "ServiceUnavailable", message)
+    }
+
+    pub fn not_acceptable(types: &str) -> Self {
+        let message = format!("only the following media types are accepted: {types}");
+        Self::new(406, "NotAcceptable", message)
+    }
+
+    pub fn unsupported_media_type(types: &str) -> Self {
+        let message = format!(
+            "the body of the request was in an unknown format - accepted media types include: {types}"
+        );
+        Self::new(415, "UnsupportedMediaType", message)
+    }
+
+    /// The revision asked for has not happened yet.
+    pub fn future_revision(asked: u64, current: u64) -> Self {
+        let message = format!("Too large resource version: {asked}, current: {current}");
+        let mut refusal = Self::new(504, "Timeout", message);
+        refusal.details = Some(Box::new(Details {
+            retry_after_seconds: 1,
+            causes: vec![Cause {
+                reason: "ResourceVersionTooLarge",
+                message: "Too large resource version".to_owned(),
+                field: String::new(),
+            }],
+            ..Details::default()
+        }));
+        refusal
+    }
+
+    /// Says which object it is about.
+    pub fn about(mut self, resource: &Resource, name: &str) -> Self {
+        let details = self.details.get_or_insert_default();
+        details.name = name.to_owned();
+        details.group = resource.group.to_owned();
+        details.kind = resource.plural.to_owned();
+        self
+    }
+
+    /// Adds causes to the details.
+    pub fn because(mut self, causes: Vec<Cause>) -> Self {
+        self.details.get_or_insert_default().causes = causes;
+        self
+    }
+
+    /// Seconds after which to try again.
+    pub fn retry_after(mut self, seconds: u32) -> Self {
+        self.details.get_or_insert_default().retry_after_seconds = seconds;
+        self
+    }
+
+    /// Seconds after which to try again, when the refusal says so.
+    pub fn retry_seconds(&self) -> Option<u32> {
+        self.details.as_ref().map(|details| details.retry_after_seconds).filter(|seconds| *seconds > 0)
+    }
+
+    /// The `Status` object.
+    pub fn status(&self) -> Value {
+        let mut metadata = json!({});
+        if let Some(token) = &self.continue_token {
+            metadata["continue"] = json!(token);
+        }
+        let mut status = json!({
+            "kind": "Status", "apiVersion": "v1", "metadata": metadata, "status": "Failure",
+            "message": self.message, "reason": self.reason,
+        });
+        if let Some(details) = &self.details {
+            status["details"] = details.json();
+        }
+        status["code"] = json!(self.code);
+        status
+    }
+}
+
+impl Details {
+    fn json(&self) -> Value {
+        let mut out = serde_json::Map::new();
+        for (name, value) in
+            [("name", &self.name), ("group", &self.group), ("kind", &self.kind), ("uid", &self.uid)]
+        {
+            if !value.is_empty() {
+                out.insert(name.to_owned(), json!(value));
+            }
+        }
+        if !self.causes.is_empty() {
+            let causes = self.causes.iter().map(|cause| {
+                let mut one = json!({ "reason": cause.reason, "message": cause.message });
+                if !cause.field.is_empty() {
+                    one["field"] = json!(cause.field);
+                }
+                one
+            });
+            out.insert("causes".to_owned(), causes.collect());
+        }
+        if self.retry_after_seconds > 0 {
+            out.insert("retryAfterSeconds".to_owned(), json!(self.retry_after_seconds));
+        }
+        Value::Object(out)
+    }
+}
+
+/// The `Status` of a deletion or another success without an object.
+pub fn success(resource: &Resource, name: &str, uid: &str) -> Value {
+    let mut details = json!({ "name": name, "kind": resource.plural, "uid": uid });
+    if !resource.group.is_empty() {
+        details["group"] = json!(resource.group);
+    }
+    json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details })
+}

@@ -1,0 +1,34 @@
+//! What kinds have of their own: defaults that depend on other fields, what the server decides, and validation.
+//!
+//! Everything here is pure. A row of `resources/rows.rs` names the functions it uses.
+
+pub mod config;
+pub mod meta;
+pub mod network;
+pub mod pod;
+mod pod_spec;
+mod pod_spec_rules;
+pub mod rbac;
+pub mod service;
+pub mod storage;
+pub mod system;
+mod volumes;
+pub mod workload;
+
+use serde_json::Value;
+
+use crate::validate::Errors;
+
+/// A write in progress.
+#[derive(Debug)]
+pub struct Change<'a> {
+    /// The object before; `None` when it is created.
+    pub old: Option<&'a Value>,
+    pub new: &'a mut Value,
+}
+
+pub fn no_defaults(_: &mut Value) {}
+
+pub fn no_preparation(_: &mut Change<'_>) {}
+
+pub fn no_validation(_: &Change<'_>, _: &mut Errors) {}

@@ -1,0 +1,351 @@
+//! Workloads: Deployment, ReplicaSet, StatefulSet, DaemonSet, ReplicationController, Job, CronJob, disruption budgets.
+
+use serde_json::{Value, json};
+
+use super::Change;
+use super::pod::validate_template;
+use super::pod_spec::default_spec;
+use crate::tree::{at, int, object_mut, set, set_default, strings, text};
+use crate::validate::{self, Errors};
+
+pub fn default_deployment(object: &mut Value) {
+    default_spec(object, &["spec", "template", "spec"]);
+    set_default(object, &["spec", "replicas"], 1);
+    set_default(object, &["spec", "strategy", "type"], "RollingUpdate");
+    if text(object, &["spec", "strategy", "type"]) == "RollingUpdate" {
+        set_default(object, &["spec", "strategy", "rollingUpdate", "maxUnavailable"], "25%");
+        set_default(object, &["spec", "strategy", "rollingUpdate", "maxSurge"], "25%");
+    }
+    set_default(object, &["spec", "revisionHistoryLimit"], 10);
+    set_default(object, &["spec", "progressDeadlineSeconds"], 600);
+}
+
+pub fn default_replica_set(object: &mut Value) {
+    default_spec(object, &["spec", "template", "spec"]);
+    set_default(object, &["spec", "replicas"], 1);
+}
+
+pub fn default_replication_controller(object: &mut Value) {
+    default_spec(object, &["spec", "template", "spec"]);
+    set_default(object, &["spec", "replicas"], 1);
+    let labels = at(object, &["spec", "template", "metadata", "labels"]).clone();
+    if labels.is_object() {
+        set_default(object, &["spec", "selector"], labels.clone());
+        set_default(object, &["metadata", "labels"], labels);
+    }
+}
+
+pub fn default_stateful_set(object: &mut Value) {
+    default_spec(object, &["spec", "template", "spec"]);
+    set_default(object, &["spec", "replicas"], 1);
+    set_default(object, &["spec", "podManagementPolicy"], "OrderedReady");
+    set_default(object, &["spec", "updateStrategy", "type"], "RollingUpdate");
+    if text(object, &["spec", "updateStrategy", "type"]) == "RollingUpdate" {
+        set_default(object, &["spec", "updateStrategy", "rollingUpdate", "partition"], 0);
+    }
+    set_default(object, &["spec", "revisionHistoryLimit"], 10);
+    let retention = json!({ "whenDeleted": "Retain", "whenScaled": "Retain" });
+    set_default(object, &["spec", "persistentVolumeClaimRetentionPolicy"], retention);
+    for claim in crate::tree::list_mut(object, &["spec", "volumeClaimTemplates"]) {
+        super::storage::default_claim(claim);
+        set_default(claim, &["apiVersion"], "v1");
+        set_default(claim, &["kind"], "PersistentVolumeClaim");
+    }
+}
+
+pub fn default_daemon_set(object: &mut Value) {
+    default_spec(object, &["spec", "template", "spec"]);
+    set_default(object, &["spec", "updateStrategy", "type"], "RollingUpdate");
+    if text(object, &["spec", "updateStrategy", "type"]) == "RollingUpdate" {
+        set_default(object, &["spec", "updateStrategy", "rollingUpdate", "maxUnavailable"], 1);
+        set_default(object, &["spec", "updateStrategy", "rollingUpdate", "maxSurge"], 0);
+    }
+    set_default(object, &["spec", "revisionHistoryLimit"], 10);
+}
+
+pub fn default_job(object: &mut Value) {
+    default_spec(object, &["spec", "template", "spec"]);
+    default_job_spec(object, &["spec"]);
+}
+
+fn default_job_spec(object: &mut Value, path: &[&str]) {
+    let pointer: String = path.iter().map(|name| format!("/{name}")).collect();
+    let Some(spec) = object.pointer_mut(&pointer) else { return };
+    if at(spec, &["completions"]).is_null() && at(spec, &["parallelism"]).is_null() {
+        set(spec, &["completions"], 1);
+    }
+    set_default(spec, &["parallelism"], 1);
+    set_default(spec, &["backoffLimit"], 6);
+    set_default(spec, &["completionMode"], "NonIndexed");
+    set_default(spec, &["suspend"], false);
+    let policy = if at(spec, &["podFailurePolicy"]).is_null() { "TerminatingOrFailed" } else { "Failed" };
+    set_default(spec, &["podReplacementPolicy"], policy);
+}
+
+pub fn default_cron_job(object: &mut Value) {
+    default_spec(object, &["spec", "jobTemplate", "spec", "template", "spec"]);
+    set_default(object, &["spec", "concurrencyPolicy"], "Allow");
+    set_default(object, &["spec", "suspend"], false);
+    set_default(object, &["spec", "successfulJobsHistoryLimit"], 3);
+    set_default(object, &["spec", "failedJobsHistoryLimit"], 1);
+}
+
+/// A job without a selector of its own gets one by its uid.
+pub fn prepare_job(change: &mut Change<'_>) {
+    if change.old.is_some() || crate::tree::flag(change.new, &["spec", "manualSelector"]) {
+        return;
+    }
+    let uid = text(change.new, &["metadata", "uid"]).to_owned();
+    let name = text(change.new, &["metadata", "name"]).to_owned();
+    let labels = object_mut(change.new, &["spec", "template", "metadata", "labels"]);
+    for (key, value) in [
+        ("batch.kubernetes.io/controller-uid", &uid),
+        ("batch.kubernetes.io/job-name", &name),
+        ("controller-uid", &uid),
+        ("job-name", &name),
+    ] {
+        labels.entry(key).or_insert_with(|| Value::from(value.as_str()));
+    }
+    let selector = json!({ "matchLabels": { "batch.kubernetes.io/controller-uid": uid } });
+    set_default(change.new, &["spec", "selector"], selector);
+}
+
+pub fn validate_job(change: &Change<'_>, errors: &mut Errors) {
+    validate_job_spec(change.new, &["spec"], errors);
+    if let Some(old) = change.old {
+        for field in ["selector", "completionMode"] {
+            errors.immutable(
+                &format!("spec.{field}"),
+                at(old, &["spec", field]),
+                at(change.new, &["spec", field]),
+            );
+        }
+        let suspended = crate::tree::flag(old, &["spec", "suspend"]);
+        if !suspended {
+            errors.immutable(
+                "spec.template",
+                at(old, &["spec", "template"]),
+                at(change.new, &["spec", "template"]),
+            );
+        }
+    }
+}
+
+fn validate_job_spec(object: &Value, path: &[&str], errors: &mut Errors) {
+    let here = path.join(".");
+    for field in
+        ["parallelism", "completions", "backoffLimit", "activeDeadlineSeconds", "ttlSecondsAfterFinished"]
+    {
+        errors.not_negative(format!("{here}.{field}"), int(at(object, path), &[field]));
+    }
+    let template: Vec<&str> = path.iter().copied().chain(["template"]).collect();
+    validate_template(object, &template, &["Never", "OnFailure"], errors);
+    errors.one_of(
+        format!("{here}.completionMode"),
+        text(at(object, path), &["completionMode"]),
+        &["Indexed", "NonIndexed"],
+    );
+}
+
+pub fn validate_cron_job(change: &Change<'_>, errors: &mut Errors) {
+    let object = &*change.new;
+    match text(object, &["spec", "schedule"]) {
+        "" => errors.required("spec.schedule", ""),
+        schedule => {
+            let fields = schedule.split_whitespace().filter(|word| !word.starts_with("TZ=")).count();
+            if !schedule.starts_with('@') && fields != 5 {
+                let detail = format!("expected exactly 5 fields, found {fields}: {schedule:?}");
+                errors.invalid("spec.schedule", &Value::from(schedule), &detail);
+            }
+        }
+    }
+    let policies = ["Allow", "Forbid", "Replace"];
+    errors.one_of("spec.concurrencyPolicy", text(object, &["spec", "concurrencyPolicy"]), &policies);
+    for field in ["successfulJobsHistoryLimit", "failedJobsHistoryLimit", "startingDeadlineSeconds"] {
+        errors.not_negative(format!("spec.{field}"), int(object, &["spec", field]));
+    }
+    validate_job_spec(object, &["spec", "jobTemplate", "spec"], errors);
+}
+
+pub fn validate_deployment(change: &Change<'_>, errors: &mut Errors) {
+    validate_selecting(change, errors);
+    let strategy = at(change.new, &["spec", "strategy"]);
+    let kind = text(strategy, &["type"]);
+    errors.one_of("spec.strategy.type", kind, &["Recreate", "RollingUpdate"]);
+    if kind == "Recreate" && !at(strategy, &["rollingUpdate"]).is_null() {
+        errors.forbidden(
+            "spec.strategy.rollingUpdate",
+            "may not be specified when strategy `type` is 'Recreate'",
+        );
+    }
+    let zero = |value: &Value| matches!(value, Value::Number(n) if n.as_i64() == Some(0)) || value == "0%";
+    let (unavailable, surge) =
+        (at(strategy, &["rollingUpdate", "maxUnavailable"]), at(strategy, &["rollingUpdate", "maxSurge"]));
+    if zero(unavailable) && zero(surge) {
+        errors.invalid(
+            "spec.strategy.rollingUpdate.maxUnavailable",
+            unavailable,
+            "may not be 0 when `maxSurge` is 0",
+        );
+    }
+    for (field, value) in [("maxUnavailable", unavailable), ("maxSurge", surge)] {
+        int_or_percent(&format!("spec.strategy.rollingUpdate.{field}"), value, errors);
+    }
+    for field in ["revisionHistoryLimit", "minReadySeconds", "progressDeadlineSeconds"] {
+        errors.not_negative(format!("spec.{field}"), int(change.new, &["spec", field]));
+    }
+}
+
+fn int_or_percent(place: &str, value: &Value, errors: &mut Errors) {
+    match value {
+        Value::Number(number) => errors.not_negative(place, number.as_i64()),
+        Value::String(text) => {
+            let number =
+                text.strip_suffix('%').filter(|n| !n.is_empty() && n.bytes().all(|c| c.is_ascii_digit()));
+            if number.is_none() {
+                let detail = "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%', \
+                              or '93%', regex used for validation is '[0-9]+%')";
+                errors.invalid(place, value, detail);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Kinds that own pods by selector: the selector matches the template and never changes.
+pub fn validate_selecting(change: &Change<'_>, errors: &mut Errors) {
+    let object = &*change.new;
+    errors.not_negative("spec.replicas", int(object, &["spec", "replicas"]));
+    errors.not_negative("spec.minReadySeconds", int(object, &["spec", "minReadySeconds"]));
+    let selector = at(object, &["spec", "selector"]);
+    if !selector.is_object() {
+        errors.required("spec.selector", "");
+    } else {
+        validate_label_selector(selector, "spec.selector", errors);
+        let empty = strings(selector, &["matchLabels"]).next().is_none()
+            && crate::tree::list(selector, &["matchExpressions"]).is_empty();
+        if empty {
+            errors.invalid("spec.selector", selector, "empty selector is invalid for deployment");
+        }
+        if !selects(selector, at(object, &["spec", "template", "metadata", "labels"])) {
+            let labels = at(object, &["spec", "template", "metadata", "labels"]);
+            errors.invalid(
+                "spec.template.metadata.labels",
+                labels,
+                "`selector` does not match template `labels`",
+            );
+        }
+    }
+    validate_template(object, &["spec", "template"], &["Always"], errors);
+    if let Some(old) = change.old {
+        errors.immutable("spec.selector", at(old, &["spec", "selector"]), selector);
+    }
+}
+
+/// Whether a LabelSelector selects these labels.
+pub fn selects(selector: &Value, labels: &Value) -> bool {
+    let all_labels = strings(selector, &["matchLabels"])
+        .all(|(key, value)| text(labels, &[key]) == value && labels.get(key).is_some());
+    all_labels
+        && crate::tree::list(selector, &["matchExpressions"]).iter().all(|expression| {
+            let value = labels.get(text(expression, &["key"])).and_then(Value::as_str);
+            let named = |value: &str| crate::tree::list(expression, &["values"]).iter().any(|v| v == value);
+            match text(expression, &["operator"]) {
+                "In" => value.is_some_and(named),
+                "NotIn" => value.is_none_or(|value| !named(value)),
+                "Exists" => value.is_some(),
+                "DoesNotExist" => value.is_none(),
+                _ => false,
+            }
+        })
+}
+
+/// Syntax of a LabelSelector.
+pub fn validate_label_selector(selector: &Value, here: &str, errors: &mut Errors) {
+    for (key, value) in strings(selector, &["matchLabels"]) {
+        errors.check(format!("{here}.matchLabels"), key, validate::label_key);
+        errors.check(format!("{here}.matchLabels"), value, validate::label_value);
+    }
+    for (index, expression) in crate::tree::list(selector, &["matchExpressions"]).iter().enumerate() {
+        let place = format!("{here}.matchExpressions[{index}]");
+        let operator = text(expression, &["operator"]);
+        let values = crate::tree::list(expression, &["values"]);
+        match operator {
+            "In" | "NotIn" if values.is_empty() => {
+                errors.required(
+                    format!("{place}.values"),
+                    "must be specified when `operator` is 'In' or 'NotIn'",
+                );
+            }
+            "Exists" | "DoesNotExist" if !values.is_empty() => {
+                errors.forbidden(
+                    format!("{place}.values"),
+                    "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
+                );
+            }
+            "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
+            _ => errors.invalid(
+                format!("{place}.operator"),
+                &Value::from(operator),
+                "not a valid selector operator",
+            ),
+        }
+        errors.check(format!("{place}.key"), text(expression, &["key"]), validate::label_key);
+    }
+}
+
+pub fn validate_replication_controller(change: &Change<'_>, errors: &mut Errors) {
+    errors.not_negative("spec.replicas", int(change.new, &["spec", "replicas"]));
+    if strings(change.new, &["spec", "selector"]).next().is_none() {
+        errors.required("spec.selector", "");
+    }
+    let labels = at(change.new, &["spec", "template", "metadata", "labels"]);
+    if !strings(change.new, &["spec", "selector"]).all(|(key, value)| text(labels, &[key]) == value) {
+        errors.invalid(
+            "spec.template.metadata.labels",
+            labels,
+            "`selector` does not match template `labels`",
+        );
+    }
+    validate_template(change.new, &["spec", "template"], &["Always"], errors);
+}
+
+pub fn validate_disruption_budget(change: &Change<'_>, errors: &mut Errors) {
+    let spec = at(change.new, &["spec"]);
+    if !at(spec, &["minAvailable"]).is_null() && !at(spec, &["maxUnavailable"]).is_null() {
+        errors.invalid("spec", spec, "minAvailable and maxUnavailable cannot be both set");
+    }
+    for field in ["minAvailable", "maxUnavailable"] {
+        int_or_percent(&format!("spec.{field}"), at(spec, &[field]), errors);
+    }
+    validate_label_selector(at(spec, &["selector"]), "spec.selector", errors);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn causes(old: Option<&Value>, mut new: Value) -> Vec<String> {
+        let mut errors = Errors::default();
+        default_deployment(&mut new);
+        validate_deployment(&Change { old, new: &mut new }, &mut errors);
+        errors.into_causes().into_iter().map(|cause| cause.field).collect()
+    }
+
+    fn deployment(app: &str) -> Value {
+        json!({"spec": {"selector": {"matchLabels": {"app": app}}, "template": {
+            "metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "a", "image": "b"}]}}}})
+    }
+
+    #[test]
+    fn a_good_deployment_has_no_errors() {
+        assert_eq!(causes(None, deployment("web")), Vec::<String>::new());
+    }
+
+    #[test]
+    fn the_selector_must_match_the_template_and_stay() {
+        assert_eq!(causes(None, deployment("api")), ["spec.template.metadata.labels"]);
+        let old = deployment("api");
+        assert_eq!(causes(Some(&old), deployment("web")), ["spec.selector"]);
+    }
+}

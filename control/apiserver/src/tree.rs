@@ -1,0 +1,101 @@
+//! Reading and writing places in an object tree by path.
+
+use serde_json::{Map, Value};
+
+/// The value at `path`; `Null` when there is none.
+pub fn at<'a>(value: &'a Value, path: &[&str]) -> &'a Value {
+    path.iter().try_fold(value, |value, name| value.get(name)).unwrap_or(&Value::Null)
+}
+
+/// The text at `path`; empty when there is none.
+pub fn text<'a>(value: &'a Value, path: &[&str]) -> &'a str {
+    at(value, path).as_str().unwrap_or_default()
+}
+
+/// The items of the list at `path`; empty when there is none.
+pub fn list<'a>(value: &'a Value, path: &[&str]) -> &'a [Value] {
+    at(value, path).as_array().map_or(&[], Vec::as_slice)
+}
+
+/// The integer at `path`.
+pub fn int(value: &Value, path: &[&str]) -> Option<i64> {
+    at(value, path).as_i64()
+}
+
+/// The boolean at `path`; false when there is none.
+pub fn flag(value: &Value, path: &[&str]) -> bool {
+    at(value, path).as_bool().unwrap_or_default()
+}
+
+/// The fields of the object at `path`, in order; empty when there is none.
+pub fn fields<'a>(value: &'a Value, path: &[&str]) -> impl Iterator<Item = (&'a str, &'a Value)> {
+    at(value, path).as_object().into_iter().flatten().map(|(name, value)| (name.as_str(), value))
+}
+
+/// `name=value` pairs of strings at `path`.
+pub fn strings<'a>(value: &'a Value, path: &[&str]) -> impl Iterator<Item = (&'a str, &'a str)> {
+    fields(value, path).filter_map(|(name, value)| Some((name, value.as_str()?)))
+}
+
+/// The object at `path`, made on the way when it is missing or no object.
+pub fn object_mut<'a>(value: &'a mut Value, path: &[&str]) -> &'a mut Map<String, Value> {
+    let mut place = value;
+    for name in path {
+        place = into_object(place).entry(*name).or_insert_with(|| Value::Object(Map::new()));
+    }
+    into_object(place)
+}
+
+fn into_object(value: &mut Value) -> &mut Map<String, Value> {
+    if !value.is_object() {
+        *value = Value::Object(Map::new());
+    }
+    value.as_object_mut().expect("it was just made an object")
+}
+
+/// Writes `new` at `path`.
+pub fn set(value: &mut Value, path: &[&str], new: impl Into<Value>) {
+    let Some((last, parents)) = path.split_last() else {
+        *value = new.into();
+        return;
+    };
+    object_mut(value, parents).insert((*last).to_owned(), new.into());
+}
+
+/// Writes `new` at `path` unless something other than null or empty text is there.
+pub fn set_default(value: &mut Value, path: &[&str], new: impl Into<Value>) {
+    let present = at(value, path);
+    if present.is_null() || present == "" {
+        set(value, path, new);
+    }
+}
+
+/// Removes what is at `path` and returns it.
+pub fn remove(value: &mut Value, path: &[&str]) -> Option<Value> {
+    let (last, parents) = path.split_last()?;
+    let mut place = value;
+    for name in parents {
+        place = place.get_mut(name)?;
+    }
+    place.as_object_mut()?.shift_remove(*last)
+}
+
+/// Makes `target` hold at `path` what `source` holds there, also when that is nothing.
+pub fn copy(target: &mut Value, source: &Value, path: &[&str]) {
+    match at(source, path) {
+        Value::Null => _ = remove(target, path),
+        value => set(target, path, value.clone()),
+    }
+}
+
+/// The items of the list at `path`, to change.
+pub fn list_mut<'a>(value: &'a mut Value, path: &[&str]) -> &'a mut [Value] {
+    let mut place = value;
+    for name in path {
+        match place.get_mut(name) {
+            Some(next) => place = next,
+            None => return &mut [],
+        }
+    }
+    place.as_array_mut().map_or(&mut [], Vec::as_mut_slice)
+}

@@ -1,0 +1,249 @@
+//! Field errors in the words of upstream, and the syntax of names, labels and numbers.
+
+use serde_json::Value;
+
+use crate::status::Cause;
+
+/// Field errors found in one object.
+#[derive(Debug, Default)]
+pub struct Errors {
+    causes: Vec<Cause>,
+}
+
+impl Errors {
+    fn push(&mut self, reason: &'static str, field: impl Into<String>, message: String) {
+        self.causes.push(Cause { reason, message, field: field.into() });
+    }
+
+    pub fn required(&mut self, field: impl Into<String>, detail: &str) {
+        let message =
+            if detail.is_empty() { "Required value".to_owned() } else { format!("Required value: {detail}") };
+        self.push("FieldValueRequired", field, message);
+    }
+
+    pub fn invalid(&mut self, field: impl Into<String>, value: &Value, detail: &str) {
+        self.push("FieldValueInvalid", field, format!("Invalid value: {}: {detail}", shown(value)));
+    }
+
+    pub fn unsupported(&mut self, field: impl Into<String>, value: &str, known: &[&str]) {
+        let mut known: Vec<String> = known.iter().map(|one| format!("{one:?}")).collect();
+        known.sort();
+        let message = format!("Unsupported value: {value:?}: supported values: {}", known.join(", "));
+        self.push("FieldValueNotSupported", field, message);
+    }
+
+    pub fn duplicate(&mut self, field: impl Into<String>, value: &Value) {
+        self.push("FieldValueDuplicate", field, format!("Duplicate value: {}", shown(value)));
+    }
+
+    pub fn forbidden(&mut self, field: impl Into<String>, detail: &str) {
+        self.push("FieldValueForbidden", field, format!("Forbidden: {detail}"));
+    }
+
+    pub fn not_found(&mut self, field: impl Into<String>, value: &Value) {
+        self.push("FieldValueNotFound", field, format!("Not found: {}", shown(value)));
+    }
+
+    pub fn too_long(&mut self, field: impl Into<String>, limit: usize) {
+        self.push("FieldValueTooLong", field, format!("Too long: may not be more than {limit} bytes"));
+    }
+
+    /// Checks `value` and reports it as invalid at `field` when `check` objects.
+    pub fn check(&mut self, field: impl Into<String>, value: &str, check: fn(&str) -> Result<(), String>) {
+        if let Err(why) = check(value) {
+            self.invalid(field, &Value::from(value), &why);
+        }
+    }
+
+    /// Reports a value outside `known`; empty text is not checked.
+    pub fn one_of(&mut self, field: impl Into<String>, value: &str, known: &[&str]) {
+        if !value.is_empty() && !known.contains(&value) {
+            self.unsupported(field, value, known);
+        }
+    }
+
+    /// Reports a change of something that must stay.
+    pub fn immutable(&mut self, field: &str, old: &Value, new: &Value) {
+        if old != new {
+            self.invalid(field, new, "field is immutable");
+        }
+    }
+
+    /// Reports a negative number.
+    pub fn not_negative(&mut self, field: impl Into<String>, value: Option<i64>) {
+        if let Some(value) = value.filter(|value| *value < 0) {
+            self.invalid(field, &Value::from(value), "must be greater than or equal to 0");
+        }
+    }
+
+    /// Reports a number that is no port.
+    pub fn port(&mut self, field: impl Into<String>, value: i64) {
+        if !(1..=65535).contains(&value) {
+            self.invalid(field, &Value::from(value), "must be between 1 and 65535, inclusive");
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.causes.is_empty()
+    }
+
+    pub fn into_causes(self) -> Vec<Cause> {
+        self.causes
+    }
+}
+
+fn shown(value: &Value) -> String {
+    match value {
+        Value::String(text) => format!("{text:?}"),
+        other => other.to_string(),
+    }
+}
+
+const LABEL: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must \
+     start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is \
+     '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
+const SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or \
+     '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is \
+     '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
+const QUALIFIED: &str = "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end \
+     with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is \
+     '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
+const LABEL_VALUE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or \
+     '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex \
+     used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
+
+fn label_shaped(text: &str) -> bool {
+    let edge = |c: Option<u8>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+    edge(text.bytes().next())
+        && edge(text.bytes().last())
+        && text.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-')
+}
+
+fn within(text: &str, limit: usize) -> Result<(), String> {
+    if text.len() > limit { Err(format!("must be no more than {limit} bytes")) } else { Ok(()) }
+}
+
+/// An RFC 1123 label, such as a container's name.
+pub fn label(text: &str) -> Result<(), String> {
+    within(text, 63)?;
+    if label_shaped(text) { Ok(()) } else { Err(LABEL.to_owned()) }
+}
+
+/// An RFC 1123 subdomain, such as most objects' names.
+pub fn subdomain(text: &str) -> Result<(), String> {
+    within(text, 253)?;
+    if text.split('.').all(label_shaped) { Ok(()) } else { Err(SUBDOMAIN.to_owned()) }
+}
+
+/// A name that may be one segment of a path, such as a role's.
+pub fn path_segment(text: &str) -> Result<(), String> {
+    if matches!(text, "." | "..") {
+        return Err(format!("may not be '{text}'"));
+    }
+    match text.chars().find(|c| matches!(c, '/' | '%')) {
+        Some(c) => Err(format!("may not contain '{c}'")),
+        None => Ok(()),
+    }
+}
+
+fn qualified(text: &str) -> bool {
+    let edge = |c: Option<u8>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+    edge(text.bytes().next())
+        && edge(text.bytes().last())
+        && text.bytes().all(|c| c.is_ascii_alphanumeric() || b"-_.".contains(&c))
+}
+
+/// The key of a label or annotation.
+pub fn label_key(text: &str) -> Result<(), String> {
+    let name = match text.split_once('/') {
+        Some((prefix, name)) => {
+            if prefix.is_empty() {
+                return Err("prefix part must be non-empty".to_owned());
+            }
+            subdomain(prefix).map_err(|why| format!("prefix part {why}"))?;
+            name
+        }
+        None => text,
+    };
+    if name.is_empty() {
+        return Err("name part must be non-empty".to_owned());
+    }
+    within(name, 63).map_err(|why| format!("name part {why}"))?;
+    if qualified(name) { Ok(()) } else { Err(QUALIFIED.to_owned()) }
+}
+
+/// The value of a label.
+pub fn label_value(text: &str) -> Result<(), String> {
+    within(text, 63)?;
+    if text.is_empty() || qualified(text) { Ok(()) } else { Err(LABEL_VALUE.to_owned()) }
+}
+
+/// A port's name.
+pub fn port_name(text: &str) -> Result<(), String> {
+    if text.len() > 15 {
+        return Err("must be no more than 15 characters".to_owned());
+    }
+    let letters = text.bytes().any(|c| c.is_ascii_lowercase());
+    if label_shaped(text) && letters && !text.contains("--") {
+        Ok(())
+    } else {
+        Err("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-), with at least one letter (a-z)"
+            .to_owned())
+    }
+}
+
+/// The key of a ConfigMap or Secret.
+pub fn config_key(text: &str) -> Result<(), String> {
+    within(text, 253)?;
+    if matches!(text, "." | "..") || text.starts_with("..") {
+        return Err("must not be '.', '..' or start with '..'".to_owned());
+    }
+    let fits = !text.is_empty() && text.bytes().all(|c| c.is_ascii_alphanumeric() || b"-_.".contains(&c));
+    if fits {
+        Ok(())
+    } else {
+        Err("a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or \
+             'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')"
+            .to_owned())
+    }
+}
+
+/// The name of an environment variable.
+pub fn env_name(text: &str) -> Result<(), String> {
+    if text.is_empty() || text.contains('=') || !text.bytes().all(|c| (0x20..0x7f).contains(&c)) {
+        return Err("a valid environment variable name must consist only of printable ASCII characters other than '='"
+            .to_owned());
+    }
+    Ok(())
+}
+
+/// An IP address.
+pub fn address(text: &str) -> Result<(), String> {
+    match text.parse::<std::net::IpAddr>() {
+        Ok(_) => Ok(()),
+        Err(_) => Err("must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_their_syntax() {
+        let long = "a".repeat(64);
+        for (check, good, bad) in [
+            (label as fn(&str) -> _, vec!["a", "a-1", "1a"], vec!["", "A", "-a", "a-", "a.b", "a_b", &long]),
+            (subdomain, vec!["a.b", "a-1.c"], vec!["", ".", "a..b", "a.", "a/b", "ä"]),
+            (label_key, vec!["a", "x.io/A_b.c", "A"], vec!["", "/a", "x/", "a/b/c", "X.io/a", "-a"]),
+            (label_value, vec!["", "A-b_c.d"], vec!["-a", "a b", &long]),
+            (port_name, vec!["http", "a-1"], vec!["123", "a--b", "A", "waytoolongportname"]),
+            (config_key, vec!["a.b", ".x", "A_1"], vec!["", "..", "..a", "a/b", "a b"]),
+            (path_segment, vec!["system:node", "a.b"], vec!["a/b", "..", "a%b"]),
+            (env_name, vec!["A", "a.b"], vec!["", "A=B"]),
+        ] {
+            good.iter().for_each(|text| assert!(check(text).is_ok(), "{text}"));
+            bad.iter().for_each(|text| assert!(check(text).is_err(), "{text}"));
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! Deletion of every selected object.
+
+use serde_json::json;
+
+use super::delete::{self, Options};
+use super::read;
+use crate::api::Call;
+use crate::body::{self, Reply};
+use crate::object;
+use crate::status::{Refusal, Result};
+
+/// Deletes the selected objects one by one; those that went in the meantime are no error.
+pub async fn delete(call: &Call) -> Result<Reply> {
+    let options = Options::of(call)?;
+    let selector = read::selector(call)?;
+    let prefix = object::prefix(call.row, &call.target.namespace);
+    let page = call.api.objects.range(&prefix, None, 0, None).map_err(Refusal::internal)?;
+    let mut deleted = Vec::new();
+    for entry in page.entries.into_iter().filter(|entry| selector.matches(&entry.header)) {
+        match delete::one(call, &entry.header.name, &options).await {
+            Ok(_) => deleted.push(entry),
+            Err(refusal) if refusal.code == 404 => {}
+            Err(refusal) => return Err(refusal),
+        }
+    }
+    let items: Vec<_> = deleted
+        .iter()
+        .map(|entry| {
+            let mut value = object::decode(entry);
+            super::body::rename_out(call.row, &mut value);
+            value
+        })
+        .collect();
+    let list = json!({
+        "kind": format!("{}List", call.row.kind), "apiVersion": call.row.api_version(),
+        "metadata": { "resourceVersion": call.api.objects.revision().to_string() }, "items": items,
+    });
+    Ok(body::json(200, &list))
+}

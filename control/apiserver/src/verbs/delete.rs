@@ -1,0 +1,292 @@
+//! Delete: at once, after a grace period, or when the last finalizer is gone.
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+
+use super::body::rename_out;
+use super::write::{self, Failure, commit_delete, timestamp};
+use super::{body, reply};
+use crate::api::Call;
+use crate::body::{self as response, Reply};
+use crate::object::{self, Stored};
+use crate::resources::Resource;
+use crate::status::{self, Refusal, Result};
+use crate::tree::{at, int, list, set, text};
+
+/// What the client said about the deletion.
+#[derive(Debug, Default, Clone)]
+pub struct Options {
+    grace: Option<i64>,
+    uid: String,
+    revision: String,
+    policy: Policy,
+}
+
+/// What happens to objects owned by the deleted one.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Policy {
+    /// As the finalizers on the object say.
+    #[default]
+    Unsaid,
+    Background,
+    Foreground,
+    Orphan,
+}
+
+impl Options {
+    /// The options an Eviction carries.
+    pub fn from_eviction(eviction: &Value) -> Self {
+        let given = at(eviction, &["deleteOptions"]);
+        Self {
+            grace: int(given, &["gracePeriodSeconds"]),
+            uid: text(given, &["preconditions", "uid"]).to_owned(),
+            revision: text(given, &["preconditions", "resourceVersion"]).to_owned(),
+            policy: Policy::Unsaid,
+        }
+    }
+
+    /// From the body, else from the query.
+    pub fn of(call: &Call) -> Result<Self> {
+        let mut given = if call.body.is_empty() {
+            json!({})
+        } else {
+            let kind = crate::schema::schema().named("io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions");
+            match kind {
+                Some(id) => body::delete_options(call, id)?,
+                None => json!({}),
+            }
+        };
+        if let Some(seconds) = call.query.given("gracePeriodSeconds") {
+            let seconds: i64 = seconds.parse().map_err(|_error: std::num::ParseIntError| {
+                Refusal::bad_request(format!(
+                    "gracePeriodSeconds: Invalid value: {seconds:?}: must be an integer"
+                ))
+            })?;
+            set(&mut given, &["gracePeriodSeconds"], seconds);
+        }
+        if let Some(policy) = call.query.given("propagationPolicy") {
+            set(&mut given, &["propagationPolicy"], policy);
+        }
+        let orphan = at(&given, &["orphanDependents"]).as_bool();
+        let policy = match (text(&given, &["propagationPolicy"]), orphan) {
+            ("", None) => Policy::Unsaid,
+            ("Orphan", None) | ("", Some(true)) => Policy::Orphan,
+            ("Background", None) | ("", Some(false)) => Policy::Background,
+            ("Foreground", None) => Policy::Foreground,
+            (other, None) => {
+                let message = format!(
+                    "DeleteOptions.meta.k8s.io \"\" is invalid: propagationPolicy: Unsupported value: {other:?}: supported values: \"Background\", \"Foreground\", \"Orphan\", \"nil\""
+                );
+                return Err(Refusal::new(422, "Invalid", message));
+            }
+            (_, Some(_)) => {
+                let message = "DeleteOptions.meta.k8s.io \"\" is invalid: propagationPolicy: Invalid value: orphanDependents and deletionPropagation cannot be both set";
+                return Err(Refusal::new(422, "Invalid", message));
+            }
+        };
+        Ok(Self {
+            grace: int(&given, &["gracePeriodSeconds"]),
+            uid: text(&given, &["preconditions", "uid"]).to_owned(),
+            revision: text(&given, &["preconditions", "resourceVersion"]).to_owned(),
+            policy,
+        })
+    }
+}
+
+/// What a deletion led to.
+pub enum Deletion {
+    Gone(Value),
+    /// The object stays until grace period and finalizers are over.
+    Pending(Value),
+}
+
+/// Deletes the object the call names.
+pub async fn delete(call: &Call) -> Result<Reply> {
+    let options = Options::of(call)?;
+    match one(call, &call.target.name, &options).await? {
+        Deletion::Pending(mut object) => {
+            rename_out(call.row, &mut object);
+            reply::tree(call, 200, object)
+        }
+        Deletion::Gone(mut object) if call.row.returns_deleted => {
+            rename_out(call.row, &mut object);
+            reply::tree(call, 200, object)
+        }
+        Deletion::Gone(object) => {
+            let uid = text(&object, &["metadata", "uid"]);
+            Ok(response::json(200, &status::success(call.row, &call.target.name, uid)))
+        }
+    }
+}
+
+/// Conflicts after which a deletion without preconditions gives up.
+const ATTEMPTS: usize = 10;
+
+/// Deletes one object of the call's namespace.
+pub async fn one(call: &Call, name: &str, options: &Options) -> Result<Deletion> {
+    let row = call.row.stored_as();
+    let key = object::key(row, &call.target.namespace, name);
+    for _ in 0..ATTEMPTS {
+        let entry = call.api.objects.get(&key).ok_or_else(|| Refusal::not_found(call.row, name))?;
+        let old = object::decode(&entry);
+        check_preconditions(call.row, name, &old, options)?;
+        crate::admission::delete(call.row, name)?;
+        match step(call, row, &entry, &old, options).await {
+            Ok(deletion) => return Ok(deletion),
+            Err(Failure::Conflict { .. }) => {}
+            Err(Failure::Refused(refusal)) => return Err(refusal),
+        }
+    }
+    Err(Refusal::modified(call.row, name))
+}
+
+async fn step(
+    call: &Call,
+    row: &Resource,
+    entry: &Stored,
+    old: &Value,
+    options: &Options,
+) -> Result<Deletion, Failure> {
+    let dry = call.dry_run().map_err(Failure::Refused)?;
+    let marked = mark(row, old, options, Timestamp::now());
+    let Some(mut marked) = marked else {
+        if !dry {
+            commit_delete(call, row, entry, old).await?;
+        }
+        return Ok(Deletion::Gone(old.clone()));
+    };
+    if marked == *old || dry {
+        return Ok(Deletion::Pending(marked));
+    }
+    let txn = store::Txn::update(&*entry.key, entry.mod_revision, object::encode(&marked));
+    let revision = call.api.objects.txn(txn).await.map_err(write::failure_of_update)?;
+    call.api.follow(&entry.key);
+    set(&mut marked, &["metadata", "resourceVersion"], revision.to_string());
+    Ok(Deletion::Pending(marked))
+}
+
+fn check_preconditions(row: &Resource, name: &str, old: &Value, options: &Options) -> Result<()> {
+    let pairs = [("UID", &options.uid, "uid"), ("ResourceVersion", &options.revision, "resourceVersion")];
+    for (shown, wanted, field) in pairs {
+        let is = text(old, &["metadata", field]);
+        if !wanted.is_empty() && wanted != is {
+            let why = format!(
+                "Precondition failed: {shown} in precondition: {wanted}, {shown} in object meta: {is}"
+            );
+            return Err(Refusal::conflict(row, name, &why));
+        }
+    }
+    Ok(())
+}
+
+/// The object marked for deletion; `None` when nothing holds it.
+fn mark(row: &Resource, old: &Value, options: &Options, now: Timestamp) -> Option<Value> {
+    let finalizers = finalizers(old, options.policy);
+    let grace = grace_seconds(row, old, options);
+    let waiting = !at(old, &["metadata", "deletionTimestamp"]).is_null();
+    let namespace_content = row.plural == "namespaces" && !list(old, &["spec", "finalizers"]).is_empty();
+    if finalizers.is_empty() && grace == 0 && !namespace_content {
+        return None;
+    }
+    let mut new = old.clone();
+    if finalizers.is_empty() {
+        crate::tree::remove(&mut new, &["metadata", "finalizers"]);
+    } else {
+        set(&mut new, &["metadata", "finalizers"], finalizers);
+    }
+    let before = int(old, &["metadata", "deletionGracePeriodSeconds"]);
+    // A grace period can be shortened, never prolonged.
+    if !waiting || before.is_some_and(|before| grace < before) {
+        let end = now.checked_add(SignedDuration::from_secs(grace)).unwrap_or(now);
+        set(&mut new, &["metadata", "deletionTimestamp"], timestamp(end));
+        set(&mut new, &["metadata", "deletionGracePeriodSeconds"], grace);
+        if !waiting && let Some(generation) = int(old, &["metadata", "generation"]) {
+            set(&mut new, &["metadata", "generation"], generation + 1);
+        }
+    }
+    if row.plural == "namespaces" {
+        set(&mut new, &["status", "phase"], "Terminating");
+    }
+    Some(new)
+}
+
+fn finalizers(old: &Value, policy: Policy) -> Vec<Value> {
+    let mut finalizers = list(old, &["metadata", "finalizers"]).to_vec();
+    let named = |name: &str| json!(name);
+    if policy != Policy::Unsaid {
+        finalizers.retain(|one| one != "orphan" && one != "foregroundDeletion");
+    }
+    match policy {
+        Policy::Orphan => finalizers.push(named("orphan")),
+        Policy::Foreground => finalizers.push(named("foregroundDeletion")),
+        Policy::Background | Policy::Unsaid => {}
+    }
+    finalizers
+}
+
+/// Only pods that run somewhere are given time.
+fn grace_seconds(row: &Resource, old: &Value, options: &Options) -> i64 {
+    if row.plural != "pods" {
+        return 0;
+    }
+    let finished = matches!(text(old, &["status", "phase"]), "Failed" | "Succeeded");
+    if text(old, &["spec", "nodeName"]).is_empty() || finished {
+        return 0;
+    }
+    let own = int(old, &["spec", "terminationGracePeriodSeconds"]).unwrap_or(30);
+    options.grace.unwrap_or(own).max(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(plural: &str, old: Value, options: Options) -> Option<Value> {
+        let row = crate::resources::known(if plural == "deployments" { "apps" } else { "" }, plural);
+        mark(row, &old, &options, Timestamp::UNIX_EPOCH)
+    }
+
+    #[test]
+    fn a_running_pod_gets_its_grace_period() {
+        let pod =
+            json!({"metadata": {"name": "a"}, "spec": {"nodeName": "n", "terminationGracePeriodSeconds": 5}});
+        let marked = run("pods", pod.clone(), Options::default()).unwrap();
+        assert_eq!(marked["metadata"]["deletionGracePeriodSeconds"], 5);
+        assert_eq!(marked["metadata"]["deletionTimestamp"], "1970-01-01T00:00:05Z");
+        assert_eq!(run("pods", pod, Options { grace: Some(0), ..Options::default() }), None);
+        assert_eq!(run("pods", json!({"metadata": {}, "spec": {}}), Options::default()), None);
+    }
+
+    #[test]
+    fn a_grace_period_is_shortened_and_never_prolonged() {
+        let pod = json!({"metadata": {"deletionTimestamp": "x", "deletionGracePeriodSeconds": 10}, "spec": {"nodeName": "n"}});
+        let longer = run("pods", pod.clone(), Options { grace: Some(60), ..Options::default() }).unwrap();
+        assert_eq!(longer, pod);
+        let shorter = run("pods", pod, Options { grace: Some(1), ..Options::default() }).unwrap();
+        assert_eq!(shorter["metadata"]["deletionGracePeriodSeconds"], 1);
+    }
+
+    #[test]
+    fn the_policy_is_written_as_a_finalizer() {
+        for (policy, want) in [(Policy::Orphan, "orphan"), (Policy::Foreground, "foregroundDeletion")] {
+            let marked =
+                run("deployments", json!({"metadata": {}}), Options { policy, ..Options::default() })
+                    .unwrap();
+            assert_eq!(marked["metadata"]["finalizers"], json!([want]));
+        }
+        let held = json!({"metadata": {"finalizers": ["orphan"]}});
+        assert_eq!(
+            run("deployments", held, Options { policy: Policy::Background, ..Options::default() }),
+            None
+        );
+    }
+
+    #[test]
+    fn a_namespace_waits_for_its_content() {
+        let namespace = json!({"metadata": {}, "spec": {"finalizers": ["kubernetes"]}});
+        assert_eq!(
+            run("namespaces", namespace, Options::default()).unwrap()["status"]["phase"],
+            "Terminating"
+        );
+    }
+}

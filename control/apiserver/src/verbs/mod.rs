@@ -1,0 +1,70 @@
+//! What can be done with a resource: one file per verb, one place that chooses.
+
+mod body;
+mod collection;
+mod create;
+mod delete;
+mod patch;
+mod read;
+mod reply;
+mod review;
+mod scale;
+mod subresource;
+mod update;
+mod watch;
+pub mod write;
+
+use crate::api::Call;
+use crate::body::Reply;
+use crate::resources::Sub;
+use crate::status::{Refusal, Result};
+
+/// Carries out a call.
+pub async fn dispatch(call: &Call) -> Result<Reply> {
+    let target = &call.target;
+    if !call.row.namespaced && !target.namespace.is_empty() && call.row.plural != "namespaces" {
+        return Err(Refusal::no_path());
+    }
+    if target.subresource.is_empty() {
+        return main(call).await;
+    }
+    let Some(sub) = call.row.subresource(&target.subresource) else { return Err(Refusal::no_path()) };
+    subresource::dispatch(call, sub).await
+}
+
+async fn main(call: &Call) -> Result<Reply> {
+    let named = !call.target.name.is_empty();
+    let placed = !call.row.namespaced || !call.target.namespace.is_empty();
+    if call.row.review || call.row.plural == "bindings" {
+        return match call.target.verb {
+            "create" if !named => review::create(call).await,
+            verb => Err(unsupported(call, verb)),
+        };
+    }
+    match call.target.verb {
+        "get" if placed => read::get(call),
+        "list" => read::list(call),
+        "watch" => watch::watch(call),
+        "create" if !named && placed => create::create(call).await,
+        "update" if named && placed => update::update(call, None).await,
+        "patch" if named && placed => patch::patch(call, None).await,
+        "delete" if placed => delete::delete(call).await,
+        "deletecollection" if placed => collection::delete(call).await,
+        verb => Err(unsupported(call, verb)),
+    }
+}
+
+/// The refusal of a verb the resource does not have.
+fn unsupported(call: &Call, verb: &str) -> Refusal {
+    Refusal::method_not_allowed(format!(
+        "{verb} is not supported on resources of kind \"{}\"",
+        call.row.qualified()
+    ))
+    .about(call.row, "")
+}
+
+/// The refusal of a subresource that is known but not served yet.
+fn not_served(call: &Call, sub: Sub, why: &str) -> Refusal {
+    let message = format!("{}/{} is not served: {why}", call.row.plural, sub.name());
+    Refusal::new(501, "NotImplemented", message)
+}

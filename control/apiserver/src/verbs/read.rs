@@ -1,0 +1,189 @@
+//! Get and list.
+
+use base64::Engine;
+use serde::{Deserialize, Serialize};
+use store::RangeError;
+
+use super::reply::{self, ListMeta};
+use crate::api::Call;
+use crate::body::Reply;
+use crate::object::{self, Stored};
+use crate::selector::Selector;
+use crate::status::{Refusal, Result};
+
+/// Answers with one object.
+pub fn get(call: &Call) -> Result<Reply> {
+    let revision = revision(call)?;
+    let current = call.api.objects.revision();
+    if let Some(asked) = revision.filter(|asked| *asked > current) {
+        return Err(Refusal::future_revision(asked, current));
+    }
+    reply::stored(call, &call.stored()?)
+}
+
+/// The parameter `resourceVersion`; empty and absent are the same.
+pub fn revision(call: &Call) -> Result<Option<u64>> {
+    let parse = |text: &str| {
+        text.parse().map_err(|_error: std::num::ParseIntError| {
+            Refusal::bad_request(format!(
+                "resourceVersion: Invalid value: {text:?}: must be an unsigned integer"
+            ))
+        })
+    };
+    call.query.given("resourceVersion").map(parse).transpose()
+}
+
+/// Where a list goes on.
+#[derive(Debug, Serialize, Deserialize)]
+struct Token {
+    v: String,
+    /// The revision of the first page; -1 goes on with what is there now.
+    rv: i64,
+    /// Key of the last object shown, without the prefix.
+    start: String,
+}
+
+impl Token {
+    fn encode(rv: i64, start: &str) -> String {
+        let token = Self { v: "meta.k8s.io/v1".to_owned(), rv, start: start.to_owned() };
+        let text = serde_json::to_vec(&token).expect("a token always encodes");
+        base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(text)
+    }
+
+    fn decode(text: &str) -> Result<Self> {
+        let invalid = || Refusal::bad_request("continue key is not valid: it was not issued by this server");
+        let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(text.trim_end_matches('='));
+        let bytes = bytes.ok().ok_or_else(invalid)?;
+        let token: Self = serde_json::from_slice(&bytes).ok().ok_or_else(invalid)?;
+        if token.v != "meta.k8s.io/v1" || token.start.contains("..") {
+            return Err(invalid());
+        }
+        Ok(token)
+    }
+}
+
+/// What a list shows, from the request's parameters.
+#[derive(Debug)]
+struct Wanted {
+    at: Option<u64>,
+    after: Option<String>,
+    limit: usize,
+}
+
+/// Answers with the selected objects.
+pub fn list(call: &Call) -> Result<Reply> {
+    let selector = selector(call)?;
+    let prefix = object::prefix(call.row, &call.target.namespace);
+    let wanted = wanted(call, &prefix)?;
+    let (meta, entries) = collect(call, &prefix, &selector, &wanted)?;
+    reply::list(call, &meta, &entries)
+}
+
+/// The selector of a list or watch.
+pub fn selector(call: &Call) -> Result<Selector> {
+    let labels = call.query.first("labelSelector").unwrap_or_default();
+    let fields = call.query.first("fieldSelector").unwrap_or_default();
+    Selector::parse(call.row, labels, fields)
+}
+
+fn wanted(call: &Call, prefix: &str) -> Result<Wanted> {
+    let limit = match call.query.given("limit") {
+        Some(text) => text.parse().map_err(|_error: std::num::ParseIntError| {
+            Refusal::bad_request(format!("limit: Invalid value: {text:?}: must be a non-negative integer"))
+        })?,
+        None => 0,
+    };
+    let revision = revision(call)?;
+    let matching = call.query.given("resourceVersionMatch");
+    if let Some(token) = call.query.given("continue") {
+        if revision.is_some_and(|revision| revision > 0) {
+            return Err(Refusal::bad_request(
+                "specifying resource version is not allowed when using continue",
+            ));
+        }
+        if matching.is_some() {
+            return Err(Refusal::bad_request("resourceVersionMatch is forbidden when continue is provided"));
+        }
+        let token = Token::decode(token)?;
+        let at = u64::try_from(token.rv).ok();
+        return Ok(Wanted { at, after: Some(format!("{prefix}{}", token.start)), limit });
+    }
+    let at = match (matching, revision) {
+        (None, None) => None,
+        (Some("Exact"), None | Some(0)) | (Some(_), None) => {
+            return Err(Refusal::bad_request(
+                "resourceVersionMatch is forbidden unless resourceVersion is provided",
+            ));
+        }
+        (Some("Exact"), Some(revision)) => Some(revision),
+        // A limited list at a revision was always exact.
+        (None, Some(revision)) if limit > 0 && revision > 0 => Some(revision),
+        (None | Some("NotOlderThan"), Some(revision)) => {
+            let current = call.api.objects.revision();
+            if revision > current {
+                return Err(Refusal::future_revision(revision, current));
+            }
+            None
+        }
+        (Some(other), _) => {
+            let message = format!(
+                "resourceVersionMatch: Unsupported value: {other:?}: supported values: \"Exact\", \"NotOlderThan\""
+            );
+            return Err(Refusal::bad_request(message));
+        }
+    };
+    Ok(Wanted { at, after: None, limit })
+}
+
+/// Reads pages until enough objects are selected.
+fn collect(
+    call: &Call,
+    prefix: &str,
+    selector: &Selector,
+    wanted: &Wanted,
+) -> Result<(ListMeta, Vec<Stored>)> {
+    let mut found: Vec<Stored> = Vec::new();
+    let mut after = wanted.after.clone();
+    let mut at = wanted.at;
+    loop {
+        let missing = if wanted.limit == 0 { 0 } else { wanted.limit - found.len() };
+        let page = call.api.objects.range(prefix, after.as_deref(), missing, at);
+        let page = page.map_err(|error| refuse(&error, wanted, prefix))?;
+        at = Some(page.revision);
+        after = page.entries.last().map(|entry| entry.key.to_string());
+        found.extend(page.entries.into_iter().filter(|entry| selector.matches(&entry.header)));
+        let enough = wanted.limit == 0 || found.len() >= wanted.limit || page.remaining == 0;
+        if !enough {
+            continue;
+        }
+        let mut meta = ListMeta { revision: page.revision, ..ListMeta::default() };
+        if page.remaining > 0 {
+            let start = after.as_deref().and_then(|key| key.strip_prefix(prefix)).unwrap_or_default();
+            meta.continue_token = Token::encode(i64::try_from(page.revision).unwrap_or(i64::MAX), start);
+            meta.remaining = selector.is_empty().then_some(page.remaining);
+        }
+        return Ok((meta, found));
+    }
+}
+
+const EXPIRED: &str = "The provided continue parameter is too old to display a consistent list result. You can start \
+    a new list without the continue parameter, or use the continue token in this response to retrieve the remainder \
+    of the results. Continuing with the provided token results in an inconsistent list - objects that were created, \
+    modified, or deleted between the time the first chunk was returned and now may show up in the list.";
+
+fn refuse(error: &RangeError, wanted: &Wanted, prefix: &str) -> Refusal {
+    match error {
+        RangeError::Future { current } => Refusal::future_revision(wanted.at.unwrap_or_default(), *current),
+        RangeError::Compacted(compacted) => match &wanted.after {
+            Some(after) => {
+                let mut refusal = Refusal::expired(EXPIRED);
+                refusal.continue_token =
+                    Some(Token::encode(-1, after.strip_prefix(prefix).unwrap_or_default()));
+                refusal
+            }
+            None => {
+                Refusal::expired(format!("The resourceVersion for the provided list is too old: {compacted}"))
+            }
+        },
+    }
+}

@@ -1,0 +1,205 @@
+//! Answers with objects, in the form the client accepts.
+
+use bytes::{Bytes, BytesMut};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::body::rename_out;
+use crate::api::Call;
+use crate::body::{self, Reply};
+use crate::negotiate::{Form, Media, to_yaml};
+use crate::object::{self, Stored};
+use crate::printer::{Printer, definitions};
+use crate::resources::Resource;
+use crate::status::{Refusal, Result};
+use crate::tree::{at, set, text};
+
+/// Answers with an object that is stored; its bytes are not decoded unless its form demands it.
+pub fn stored(call: &Call, entry: &Stored) -> Result<Reply> {
+    let plain =
+        call.row.renamed.is_empty() && call.accept.form == Form::Object && call.accept.media == Media::Json;
+    if plain {
+        let pieces = object::pieces(entry, entry.mod_revision);
+        return Ok(body::reply(200, "application/json", body::chunks(pieces.into())));
+    }
+    let mut value = object::decode(entry);
+    rename_out(call.row, &mut value);
+    tree(call, 200, value)
+}
+
+/// Answers with a tree that is an object of the call's row.
+pub fn tree(call: &Call, code: u16, value: Value) -> Result<Reply> {
+    match call.accept.form {
+        Form::Object => document(call, code, &value),
+        Form::Table => {
+            let revision = text(&value, &["metadata", "resourceVersion"]).to_owned();
+            let include = Include::of(call)?;
+            let rows = vec![row(call.row, &value, include, Timestamp::now())];
+            document(call, code, &table(call.row.printer, &json!({ "resourceVersion": revision }), rows))
+        }
+        Form::Partial => document(call, code, &partial(&value)),
+        Form::Discovery => Err(Refusal::not_acceptable("application/json, application/yaml")),
+    }
+}
+
+/// Answers with a tree as it is, in JSON or YAML.
+pub fn document(call: &Call, code: u16, value: &Value) -> Result<Reply> {
+    match call.accept.media {
+        Media::Json => Ok(body::json(code, value)),
+        Media::Yaml => Ok(body::reply(code, "application/yaml", body::full(to_yaml(value)?))),
+    }
+}
+
+/// Only kind and metadata.
+pub fn partial(value: &Value) -> Value {
+    json!({ "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": at(value, &["metadata"]) })
+}
+
+/// How much of each object a table carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Include {
+    None,
+    Metadata,
+    Object,
+}
+
+impl Include {
+    /// Reads the parameter `includeObject`.
+    pub fn of(call: &Call) -> Result<Self> {
+        match call.query.given("includeObject").unwrap_or("Metadata") {
+            "None" => Ok(Self::None),
+            "Metadata" => Ok(Self::Metadata),
+            "Object" => Ok(Self::Object),
+            other => Err(Refusal::bad_request(format!("unrecognized includeObject value: {other:?}"))),
+        }
+    }
+}
+
+/// One row of a table.
+pub fn row(resource: &Resource, value: &Value, include: Include, now: Timestamp) -> Value {
+    let cells = (resource.printer.cells)(value, now);
+    match include {
+        Include::None => json!({ "cells": cells, "object": null }),
+        Include::Metadata => json!({ "cells": cells, "object": partial(value) }),
+        Include::Object => json!({ "cells": cells, "object": value }),
+    }
+}
+
+/// A table of rows.
+pub fn table(printer: &Printer, metadata: &Value, rows: Vec<Value>) -> Value {
+    json!({ "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata,
+            "columnDefinitions": definitions(printer), "rows": rows })
+}
+
+/// What is known about a list besides its items.
+#[derive(Debug, Default)]
+pub struct ListMeta {
+    pub revision: u64,
+    pub continue_token: String,
+    pub remaining: Option<usize>,
+}
+
+impl ListMeta {
+    fn json(&self) -> Value {
+        let mut meta = json!({ "resourceVersion": self.revision.to_string() });
+        if !self.continue_token.is_empty() {
+            meta["continue"] = json!(self.continue_token);
+        }
+        if let Some(remaining) = self.remaining {
+            meta["remainingItemCount"] = json!(remaining);
+        }
+        meta
+    }
+}
+
+/// Bytes of a list are handed on in chunks of about this size.
+const CHUNK: usize = 64 << 10;
+
+/// Answers with a list.
+pub fn list(call: &Call, meta: &ListMeta, entries: &[Stored]) -> Result<Reply> {
+    let row_of = call.row;
+    let kind = format!("{}List", row_of.kind);
+    if call.accept.form == Form::Object && call.accept.media == Media::Json && row_of.renamed.is_empty() {
+        return Ok(compressed(call, spliced(row_of, &kind, meta, entries)));
+    }
+    let decode = |entry: &Stored| {
+        let mut value = object::decode(entry);
+        rename_out(row_of, &mut value);
+        value
+    };
+    let value = match call.accept.form {
+        Form::Object => {
+            let items: Vec<Value> = entries.iter().map(decode).collect();
+            json!({ "kind": kind, "apiVersion": row_of.api_version(), "metadata": meta.json(), "items": items })
+        }
+        Form::Table => {
+            let (include, now) = (Include::of(call)?, Timestamp::now());
+            // Printers read the stored form; only the carried object is renamed.
+            let rows = entries.iter().map(|entry| {
+                let stored = object::decode(entry);
+                let mut one = row(row_of, &stored, include, now);
+                if include == Include::Object && !row_of.renamed.is_empty() {
+                    set(&mut one, &["object"], decode(entry));
+                }
+                one
+            });
+            table(row_of.printer, &meta.json(), rows.collect())
+        }
+        Form::Partial => {
+            let items: Vec<Value> = entries.iter().map(|entry| partial(&decode(entry))).collect();
+            json!({ "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1",
+                    "metadata": meta.json(), "items": items })
+        }
+        Form::Discovery => return Err(Refusal::not_acceptable("application/json, application/yaml")),
+    };
+    if call.accept.media == Media::Yaml {
+        return document(call, 200, &value);
+    }
+    let text = serde_json::to_vec(&value).expect("a tree always encodes");
+    Ok(compressed(call, vec![Bytes::from(text)]))
+}
+
+fn spliced(row: &Resource, kind: &str, meta: &ListMeta, entries: &[Stored]) -> Vec<Bytes> {
+    let mut chunks = Vec::new();
+    let head = format!(
+        "{{\"kind\":\"{kind}\",\"apiVersion\":\"{}\",\"metadata\":{},\"items\":[",
+        row.api_version(),
+        meta.json()
+    );
+    let mut out = BytesMut::from(head.as_bytes());
+    for (position, entry) in entries.iter().enumerate() {
+        if position > 0 {
+            out.extend_from_slice(b",");
+        }
+        object::append(&mut out, entry, entry.mod_revision);
+        if out.len() >= CHUNK {
+            chunks.push(out.split().freeze());
+        }
+    }
+    out.extend_from_slice(b"]}\n");
+    chunks.push(out.freeze());
+    chunks
+}
+
+/// Answers above this size are compressed when the client can read that.
+const COMPRESS_FROM: usize = 128 << 10;
+
+fn compressed(call: &Call, chunks: Vec<Bytes>) -> Reply {
+    let wants = call
+        .headers
+        .get(http::header::ACCEPT_ENCODING)
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|value| value.split(',').any(|one| one.trim().starts_with("gzip")));
+    let size: usize = chunks.iter().map(Bytes::len).sum();
+    if !wants || size < COMPRESS_FROM {
+        return body::reply(200, "application/json", body::chunks(chunks));
+    }
+    let mut encoder =
+        flate2::write::GzEncoder::new(Vec::with_capacity(size / 8), flate2::Compression::fast());
+    let written = chunks.iter().try_for_each(|chunk| std::io::Write::write_all(&mut encoder, chunk));
+    let packed = written.and_then(|()| encoder.finish()).expect("writing to memory does not fail");
+    let mut reply = body::reply(200, "application/json", body::full(packed));
+    reply.headers_mut().insert(http::header::CONTENT_ENCODING, http::HeaderValue::from_static("gzip"));
+    reply.headers_mut().insert(http::header::VARY, http::HeaderValue::from_static("Accept-Encoding"));
+    reply
+}

@@ -1,0 +1,109 @@
+//! Reviews: questions that are answered and never stored.
+
+use serde_json::{Value, json};
+
+use super::body;
+use super::reply::document;
+use crate::api::Call;
+use crate::auth::rbac::Rule;
+use crate::auth::{Attempt, User};
+use crate::body::Reply;
+use crate::status::{Refusal, Result};
+use crate::tree::{at, list, set, text};
+
+/// Answers a review, or binds a pod through the old `bindings` resource.
+pub async fn create(call: &Call) -> Result<Reply> {
+    let mut review = body::object(call)?;
+    if call.row.kind == "Binding" {
+        return Err(Refusal::method_not_allowed("bindings are created below their pod: pods/{name}/binding"));
+    }
+    let status = match call.row.kind {
+        "SubjectAccessReview" | "LocalSubjectAccessReview" => {
+            let spec = at(&review, &["spec"]);
+            let namespace = text(spec, &["resourceAttributes", "namespace"]);
+            if call.row.namespaced && namespace != call.target.namespace {
+                return Err(Refusal::bad_request(
+                    "spec.resourceAttributes.namespace must match the namespace of the request",
+                ));
+            }
+            access(call, &subject(spec), spec)?
+        }
+        "SelfSubjectAccessReview" => access(call, &call.user, at(&review, &["spec"]))?,
+        "SelfSubjectRulesReview" => rules(call, text(&review, &["spec", "namespace"])),
+        "SelfSubjectReview" => json!({ "userInfo": call.user.json() }),
+        "TokenReview" => token(call, at(&review, &["spec"])),
+        other => return Err(Refusal::internal(format!("no answer is written for {other}"))),
+    };
+    set(&mut review, &["status"], status);
+    document(call, 201, &review)
+}
+
+fn subject(spec: &Value) -> User {
+    let strings =
+        |value: &Value| list(value, &[]).iter().filter_map(Value::as_str).map(str::to_owned).collect();
+    User {
+        name: text(spec, &["user"]).to_owned(),
+        uid: text(spec, &["uid"]).to_owned(),
+        groups: strings(at(spec, &["groups"])),
+        extra: crate::tree::fields(spec, &["extra"])
+            .map(|(name, value)| (name.to_owned(), strings(value)))
+            .collect(),
+    }
+}
+
+fn access(call: &Call, user: &User, spec: &Value) -> Result<Value> {
+    let (resource, path) = (at(spec, &["resourceAttributes"]), at(spec, &["nonResourceAttributes"]));
+    let attempt = match (resource.is_object(), path.is_object()) {
+        (true, false) => {
+            let word = |field: &str| text(resource, &[field]).to_owned();
+            Attempt::Resource {
+                verb: word("verb"),
+                group: word("group"),
+                resource: word("resource"),
+                subresource: word("subresource"),
+                namespace: word("namespace"),
+                name: word("name"),
+            }
+        }
+        (false, true) => {
+            Attempt::Path { verb: text(path, &["verb"]).to_owned(), path: text(path, &["path"]).to_owned() }
+        }
+        _ => {
+            let message = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
+            return Err(Refusal::bad_request(message));
+        }
+    };
+    let allowed = call.api.allows(user, &attempt);
+    Ok(json!({ "allowed": allowed }))
+}
+
+fn rules(call: &Call, namespace: &str) -> Value {
+    let rules = call.api.rbac.rules_for(&call.user, namespace);
+    let (paths, resources): (Vec<Rule>, Vec<Rule>) =
+        rules.into_iter().partition(|rule| !rule.urls.is_empty());
+    let resources: Vec<Value> = resources
+        .into_iter()
+        .map(|rule| {
+            let mut out =
+                json!({ "verbs": rule.verbs, "apiGroups": rule.groups, "resources": rule.resources });
+            if !rule.names.is_empty() {
+                out["resourceNames"] = json!(rule.names);
+            }
+            out
+        })
+        .collect();
+    let paths: Vec<Value> =
+        paths.into_iter().map(|rule| json!({ "verbs": rule.verbs, "nonResourceURLs": rule.urls })).collect();
+    json!({ "resourceRules": resources, "nonResourceRules": paths, "incomplete": false })
+}
+
+fn token(call: &Call, spec: &Value) -> Value {
+    let audiences: Vec<String> =
+        list(spec, &["audiences"]).iter().filter_map(Value::as_str).map(str::to_owned).collect();
+    match call.api.tokens.verify(text(spec, &["token"]), &audiences, &call.api.objects) {
+        Some((user, audiences)) => {
+            json!({ "authenticated": true, "user": user.json(), "audiences": audiences })
+        }
+        None => json!({ "authenticated": false, "error": "the token is not valid" }),
+    }
+}

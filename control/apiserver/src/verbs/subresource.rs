@@ -1,0 +1,278 @@
+//! Paths below an object.
+
+use serde_json::{Value, json};
+
+use super::body;
+use super::reply::{self, document};
+use super::update::{answer, update};
+use super::write;
+use super::{not_served, patch, scale, unsupported};
+use crate::api::Call;
+use crate::auth::token::{Bound, ISSUER, Request};
+use crate::body::{self as response, Reply};
+use crate::managed::Manager;
+use crate::object;
+use crate::resources::{Resource, Sub, known};
+use crate::status::{Cause, Refusal, Result};
+use crate::tree::{at, int, list, set, text};
+
+/// Carries out a call on a subresource.
+pub async fn dispatch(call: &Call, sub: Sub) -> Result<Reply> {
+    match (sub, call.target.verb) {
+        (Sub::Scale, _) => scale::dispatch(call).await,
+        (Sub::Status | Sub::EphemeralContainers, "get") => reply::stored(call, &call.stored()?),
+        (Sub::Status | Sub::EphemeralContainers, "update") => update(call, Some(sub)).await,
+        (Sub::Status | Sub::EphemeralContainers, "patch") => patch::patch(call, Some(sub)).await,
+        (Sub::Finalize, "update") => finalize(call).await,
+        (Sub::Binding, "create") => bind(call).await,
+        (Sub::Eviction, "create") => evict(call).await,
+        (Sub::Token, "create") => token(call),
+        (Sub::Log, "get") => crate::proxy::logs(call).await,
+        (Sub::Exec | Sub::Attach | Sub::PortForward, "create" | "get") => {
+            crate::proxy::stream(call, sub).await
+        }
+        (Sub::Proxy, _) if call.row.plural == "nodes" => crate::proxy::node(call).await,
+        (Sub::Proxy, _) => Err(not_served(call, sub, "the API server has no route into the pod network")),
+        (Sub::Resize, _) => {
+            Err(not_served(call, sub, "resources of running pods cannot be changed in place"))
+        }
+        (_, verb) => Err(unsupported(call, verb)),
+    }
+}
+
+/// The namespace controller removes the finalizer when the content is gone.
+async fn finalize(call: &Call) -> Result<Reply> {
+    let wanted = body::object(call)?;
+    let manager = Manager::update(call);
+    let outcome = write::change(call, Some(Sub::Finalize), &manager, |old| {
+        let mut new = old.clone();
+        set(&mut new, &["spec", "finalizers"], list(&wanted, &["spec", "finalizers"]).to_vec());
+        let given = text(&wanted, &["metadata", "resourceVersion"]);
+        if !given.is_empty() {
+            set(&mut new, &["metadata", "resourceVersion"], given);
+        }
+        Ok(new)
+    });
+    answer(call, outcome.await?)
+}
+
+/// Gives a pod its node, once.
+async fn bind(call: &Call) -> Result<Reply> {
+    let binding = body::of_kind(call, ("", "v1", "Binding"))?;
+    bind_pod(call, &binding).await
+}
+
+/// Binds the pod the call names as the Binding says.
+pub async fn bind_pod(call: &Call, binding: &Value) -> Result<Reply> {
+    let node = text(binding, &["target", "name"]);
+    let kind = text(binding, &["target", "kind"]);
+    if node.is_empty() || !(kind.is_empty() || kind == "Node") {
+        let field = if node.is_empty() { "target.name" } else { "target.kind" };
+        let cause = Cause {
+            reason: "FieldValueRequired",
+            message: "Required value: a pod is bound to a Node".to_owned(),
+            field: field.to_owned(),
+        };
+        return Err(Refusal::invalid(known("", "bindings"), &call.target.name, vec![cause]));
+    }
+    let uid = text(binding, &["metadata", "uid"]);
+    let manager = Manager::update(call);
+    let outcome = write::change(call, Some(Sub::Binding), &manager, |pod| {
+        let conflict = |why: String| Err(Refusal::conflict(known("", "pods"), &call.target.name, &why));
+        if !uid.is_empty() && uid != text(pod, &["metadata", "uid"]) {
+            return conflict(format!(
+                "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+                text(pod, &["metadata", "uid"])
+            ));
+        }
+        if !at(pod, &["metadata", "deletionTimestamp"]).is_null() {
+            return conflict(format!(
+                "pod {} is being deleted, cannot be assigned to a host",
+                call.target.name
+            ));
+        }
+        let bound = text(pod, &["spec", "nodeName"]);
+        if !bound.is_empty() {
+            return conflict(format!("pod {} is already assigned to node {bound:?}", call.target.name));
+        }
+        if !list(pod, &["spec", "schedulingGates"]).is_empty() {
+            return conflict(format!("pod {} has non-empty .spec.schedulingGates", call.target.name));
+        }
+        let mut new = pod.clone();
+        set(&mut new, &["spec", "nodeName"], node);
+        let now = write::timestamp(jiff::Timestamp::now());
+        let condition = json!({ "type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now });
+        let mut conditions: Vec<Value> = list(pod, &["status", "conditions"])
+            .iter()
+            .filter(|c| text(c, &["type"]) != "PodScheduled")
+            .cloned()
+            .collect();
+        conditions.push(condition);
+        set(&mut new, &["status", "conditions"], conditions);
+        Ok(new)
+    });
+    outcome.await?;
+    Ok(response::json(
+        201,
+        &json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201 }),
+    ))
+}
+
+/// Deletes a pod unless a disruption budget forbids it.
+async fn evict(call: &Call) -> Result<Reply> {
+    let eviction = body::of_kind(call, ("policy", "v1", "Eviction"))?;
+    let entry = call.stored()?;
+    let pod = object::decode(&entry);
+    let unscheduled = matches!(text(&pod, &["status", "phase"]), "Succeeded" | "Failed" | "Pending");
+    let deleting = !at(&pod, &["metadata", "deletionTimestamp"]).is_null();
+    if !unscheduled && !deleting && !call.dry_run()? {
+        spend_budget(call, &pod).await?;
+    }
+    let options = super::delete::Options::from_eviction(&eviction);
+    super::delete::one(call, &call.target.name, &options).await?;
+    Ok(response::json(
+        201,
+        &json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201 }),
+    ))
+}
+
+/// Takes one allowed disruption from the budget that selects the pod.
+async fn spend_budget(call: &Call, pod: &Value) -> Result<()> {
+    let row = known("policy", "poddisruptionbudgets");
+    let page = call
+        .api
+        .objects
+        .range(&object::prefix(row, &call.target.namespace), None, 0, None)
+        .map_err(Refusal::internal)?;
+    let labels = at(pod, &["metadata", "labels"]);
+    let mut selecting = page.entries.iter().filter(|entry| {
+        let budget = object::decode(entry);
+        crate::strategy::workload::selects(at(&budget, &["spec", "selector"]), labels)
+    });
+    let Some(entry) = selecting.next() else { return Ok(()) };
+    if selecting.next().is_some() {
+        return Err(Refusal::internal(
+            "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.",
+        ));
+    }
+    let mut budget = object::decode(entry);
+    let allowed = int(&budget, &["status", "disruptionsAllowed"]).unwrap_or_default();
+    if allowed <= 0 {
+        let message = "Cannot evict pod as it would violate the pod's disruption budget.";
+        let name = text(&budget, &["metadata", "name"]);
+        let cause = Cause {
+            reason: "DisruptionBudget",
+            message: format!("The disruption budget {name} does not allow any disruption now"),
+            field: String::new(),
+        };
+        return Err(Refusal::new(429, "TooManyRequests", message).because(vec![cause]).retry_after(10));
+    }
+    set(&mut budget, &["status", "disruptionsAllowed"], allowed - 1);
+    let name = text(pod, &["metadata", "name"]).to_owned();
+    set(&mut budget, &["status", "disruptedPods", &name], write::timestamp(jiff::Timestamp::now()));
+    let txn = store::Txn::update(&*entry.key, entry.mod_revision, object::encode(&budget));
+    let busy = |_error| {
+        Refusal::new(429, "TooManyRequests", "the disruption budget was changed at the same time; try again")
+            .retry_after(1)
+    };
+    call.api.objects.txn(txn).await.map(|_| ()).map_err(busy)
+}
+
+/// Bounds of a token's life in seconds; upstream's.
+const TOKEN_SECONDS: std::ops::RangeInclusive<i64> = 600..=4_294_967_296;
+
+/// Issues a token for a service account.
+fn token(call: &Call) -> Result<Reply> {
+    let mut request = body::of_kind(call, ("authentication.k8s.io", "v1", "TokenRequest"))?;
+    let account = call.stored()?;
+    let seconds = int(&request, &["spec", "expirationSeconds"]).unwrap_or(3600);
+    let invalid = |field: &str, message: &str| {
+        let cause =
+            Cause { reason: "FieldValueInvalid", message: message.to_owned(), field: field.to_owned() };
+        let row = Resource { kind: "TokenRequest", group: "authentication.k8s.io", ..crate::resources::BASE };
+        Refusal::invalid(&row, &call.target.name, vec![cause])
+    };
+    if !TOKEN_SECONDS.contains(&seconds) {
+        return Err(invalid(
+            "spec.expirationSeconds",
+            &format!(
+                "Invalid value: {seconds}: may not specify a duration less than 10 minutes or longer than 2^32 seconds"
+            ),
+        ));
+    }
+    let audiences: Vec<String> = list(&request, &["spec", "audiences"])
+        .iter()
+        .filter_map(Value::as_str)
+        .filter(|a| !a.is_empty())
+        .map(str::to_owned)
+        .collect();
+    let audiences = if audiences.is_empty() { vec![ISSUER.to_owned()] } else { audiences };
+    let bound = bound_object(call, at(&request, &["spec", "boundObjectRef"]))?;
+    let node = bound.as_ref().filter(|(kind, ..)| kind == "Pod").and_then(|(.., pod)| node_of(call, pod));
+    if let Some(name) = crate::auth::node::node_name(&call.user)
+        && node.as_ref().is_none_or(|node| node.name != name)
+    {
+        let why = format!("node {name:?} may only request tokens bound to pods that run on it");
+        return Err(Refusal::forbidden(call.row, &call.target.name, &why));
+    }
+    let of =
+        |wanted: &str| bound.as_ref().filter(|(kind, ..)| kind == wanted).map(|(_, bound, _)| bound.clone());
+    let now = jiff::Timestamp::now();
+    let signed = call.api.tokens.sign(Request {
+        namespace: call.target.namespace.clone(),
+        account: Bound { name: call.target.name.clone(), uid: account.header.uid.to_string() },
+        pod: of("Pod"),
+        node: node.or_else(|| of("Node")),
+        secret: of("Secret"),
+        audiences: audiences.clone(),
+        now: now.as_second(),
+        seconds,
+    });
+    let expires = now.checked_add(jiff::SignedDuration::from_secs(seconds)).unwrap_or(jiff::Timestamp::MAX);
+    set(&mut request, &["spec", "audiences"], audiences);
+    set(&mut request, &["spec", "expirationSeconds"], seconds);
+    set(&mut request, &["metadata", "name"], call.target.name.as_str());
+    set(&mut request, &["metadata", "namespace"], call.target.namespace.as_str());
+    set(&mut request, &["metadata", "creationTimestamp"], write::timestamp(now));
+    let status = json!({ "token": signed.map_err(Refusal::internal)?, "expirationTimestamp": write::timestamp(expires) });
+    set(&mut request, &["status"], status);
+    document(call, 201, &request)
+}
+
+/// Kind, identity and tree of the object a token is to be bound to.
+fn bound_object(call: &Call, reference: &Value) -> Result<Option<(String, Bound, Value)>> {
+    if !reference.is_object() {
+        return Ok(None);
+    }
+    let (kind, name) = (text(reference, &["kind"]), text(reference, &["name"]));
+    let plural = match kind {
+        "Pod" => "pods",
+        "Secret" => "secrets",
+        "Node" => "nodes",
+        other => {
+            return Err(Refusal::bad_request(format!(
+                "cannot bind a token to a {other:?}: supported are Node, Pod, Secret"
+            )));
+        }
+    };
+    let row = known("", plural);
+    let entry = call.api.objects.get(&object::key(row, &call.target.namespace, name));
+    let entry = entry.ok_or_else(|| Refusal::not_found(row, name))?;
+    let uid = text(reference, &["uid"]);
+    if !uid.is_empty() && *uid != *entry.header.uid {
+        let why = format!(
+            "the UID in the bound object reference ({uid}) does not match the UID in record ({})",
+            entry.header.uid
+        );
+        return Err(Refusal::conflict(row, name, &why));
+    }
+    let bound = Bound { name: name.to_owned(), uid: entry.header.uid.to_string() };
+    Ok(Some((kind.to_owned(), bound, object::decode(&entry))))
+}
+
+fn node_of(call: &Call, pod: &Value) -> Option<Bound> {
+    let name = text(pod, &["spec", "nodeName"]);
+    let entry = call.api.objects.get(&object::key(known("", "nodes"), "", name));
+    let uid = entry.map(|entry| entry.header.uid.to_string()).unwrap_or_default();
+    (!name.is_empty()).then(|| Bound { name: name.to_owned(), uid })
+}

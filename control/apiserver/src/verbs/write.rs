@@ -1,0 +1,392 @@
+//! What every write has in common: system metadata, defaults, admission, validation, the transaction.
+
+use jiff::Timestamp;
+use rand::Rng;
+use serde_json::{Value, json};
+use store::{Txn, TxnError};
+
+use super::body::{patched, rename_in};
+use crate::allocate::Reservation;
+use crate::api::{Api, Call};
+use crate::managed::{self, Manager};
+use crate::object::{self, Header, Stored};
+use crate::resources::{Resource, Sub};
+use crate::schema::apply_defaults;
+use crate::status::{Refusal, Result};
+use crate::strategy::{Change, meta};
+use crate::tree::{at, copy, int, list, remove, set, text};
+use crate::validate::Errors;
+use crate::{admission, strategy};
+
+/// What a write led to.
+#[derive(Debug)]
+pub enum Outcome {
+    /// A new version.
+    Written(Value),
+    /// Nothing changed: this is still the version.
+    Same(Stored),
+    /// The last finalizer went, and the object with it.
+    Deleted(Value),
+}
+
+/// Whole seconds, as in `creationTimestamp`.
+pub fn timestamp(now: Timestamp) -> String {
+    now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// How often a generated name may meet an existing one.
+const NAME_ATTEMPTS: usize = 8;
+/// Conflicts after which a write without a resourceVersion gives up.
+const WRITE_ATTEMPTS: usize = 10;
+
+/// Creates an object that has been decoded.
+pub async fn create(call: &Call, mut object: Value, manager: &Manager) -> Result<Value> {
+    let row = call.row;
+    rename_in(row, &mut object);
+    place(call, &mut object)?;
+    if !text(&object, &["metadata", "resourceVersion"]).is_empty() {
+        return Err(Refusal::bad_request("resourceVersion should not be set on objects to be created"));
+    }
+    let base = text(&object, &["metadata", "generateName"]).to_owned();
+    let generated = text(&object, &["metadata", "name"]).is_empty() && !base.is_empty();
+    let attempts = if generated { NAME_ATTEMPTS } else { 1 };
+    let mut last = None;
+    for _ in 0..attempts {
+        let mut object = object.clone();
+        if generated {
+            set(&mut object, &["metadata", "name"], generate_name(&base));
+        }
+        match create_named(call, object, manager).await {
+            Err(refusal) if generated && refusal.reason == "AlreadyExists" => last = Some(refusal),
+            other => return other,
+        }
+    }
+    Err(last.unwrap_or_else(|| Refusal::internal("no name was tried")))
+}
+
+/// Upstream's alphabet: nothing that spells a word.
+const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+
+/// `base` with five random characters behind it.
+pub fn generate_name(base: &str) -> String {
+    let mut random = rand::rng();
+    let suffix = (0..5).map(|_| char::from(ALPHABET[random.random_range(0..ALPHABET.len())]));
+    base.chars().take(58).chain(suffix).collect()
+}
+
+/// The namespace of the path is the namespace of the object.
+fn place(call: &Call, object: &mut Value) -> Result<()> {
+    if !at(object, &["metadata"]).is_object() {
+        set(object, &["metadata"], json!({}));
+    }
+    let given = text(object, &["metadata", "namespace"]);
+    if !call.row.namespaced {
+        if !given.is_empty() {
+            let message = "namespace is not allowed on this type: the object is not namespaced";
+            return Err(Refusal::bad_request(message));
+        }
+        remove(object, &["metadata", "namespace"]);
+        return Ok(());
+    }
+    if !given.is_empty() && given != call.target.namespace {
+        return Err(Refusal::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
+    }
+    set(object, &["metadata", "namespace"], call.target.namespace.as_str());
+    Ok(())
+}
+
+async fn create_named(call: &Call, mut object: Value, manager: &Manager) -> Result<Value> {
+    let row = call.row.stored_as();
+    let now = Timestamp::now();
+    for field in
+        ["selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "resourceVersion"]
+    {
+        remove(&mut object, &["metadata", field]);
+    }
+    set(&mut object, &["metadata", "uid"], uuid::Uuid::new_v4().to_string());
+    set(&mut object, &["metadata", "creationTimestamp"], timestamp(now));
+    if row.generation {
+        set(&mut object, &["metadata", "generation"], 1);
+    }
+    if row.has_status() {
+        remove(&mut object, &["status"]);
+    }
+    admission::namespace_accepts(call, &object)?;
+    fill_in(row, &mut object);
+    admission::create(call, &mut object)?;
+    fill_in(row, &mut object);
+    (row.prepare)(&mut Change { old: None, new: &mut object });
+    check(row, None, &mut object)?;
+    managed::track(row, None, &mut object, manager, None, now)?;
+    let name = text(&object, &["metadata", "name"]).to_owned();
+    let key = object::key(row, text(&object, &["metadata", "namespace"]), &name);
+    if call.dry_run()? {
+        if call.api.objects.get(&key).is_some() {
+            return Err(Refusal::already_exists(call.row, &name));
+        }
+        let mut planned = object;
+        call.api.allocator.reserve(row, &call.api.objects, None, &mut planned)?;
+        return Ok(planned);
+    }
+    commit(&call.api, row, &key, 0, None, object).await.map_err(|failure| failure.refusal(call.row, &name))
+}
+
+fn fill_in(row: &Resource, object: &mut Value) {
+    apply_defaults(&row.node(), object);
+    (row.defaults)(object);
+}
+
+fn check(row: &Resource, old: Option<&Value>, new: &mut Value) -> Result<()> {
+    let mut errors = Errors::default();
+    let change = Change { old, new };
+    meta::validate(row, &change, &mut errors);
+    (row.validate)(&change, &mut errors);
+    if errors.is_empty() {
+        return Ok(());
+    }
+    Err(Refusal::invalid(row, text(change.new, &["metadata", "name"]), errors.into_causes()))
+}
+
+/// Why a transaction did not happen.
+pub enum Failure {
+    /// Somebody else wrote the object first.
+    Conflict {
+        exists: bool,
+    },
+    Refused(Refusal),
+}
+
+impl Failure {
+    /// The refusal of a failed creation or of a write that may not be repeated.
+    pub fn refusal(self, row: &Resource, name: &str) -> Refusal {
+        match self {
+            Self::Conflict { exists: true } => Refusal::already_exists(row, name),
+            Self::Conflict { exists: false } => Refusal::modified(row, name),
+            Self::Refused(refusal) => refusal,
+        }
+    }
+}
+
+/// Writes one object, and with it what it reserves; returns it with its new resourceVersion.
+async fn commit(
+    api: &Api,
+    row: &Resource,
+    key: &str,
+    revision: u64,
+    old: Option<&Value>,
+    object: Value,
+) -> Result<Value, Failure> {
+    for _ in 0..WRITE_ATTEMPTS {
+        let mut object = object.clone();
+        let reservation =
+            api.allocator.reserve(row, &api.objects, old, &mut object).map_err(Failure::Refused)?;
+        let put = |key| store::Op::Put { key, value: object::encode(&object) };
+        let txn = reservation.join(Txn::new().expect_revision(key, revision, put));
+        match api.objects.txn(txn).await {
+            Ok(new) => {
+                api.follow(key);
+                set(&mut object, &["metadata", "resourceVersion"], new.to_string());
+                return Ok(object);
+            }
+            Err(TxnError::Conflict { key: other, .. }) if other != key => {}
+            Err(error) => return Err(failure(error, revision == 0)),
+        }
+    }
+    Err(Failure::Refused(Refusal::internal("addresses or ports were taken by others again and again")))
+}
+
+fn failure(error: TxnError<Header>, creating: bool) -> Failure {
+    match error {
+        TxnError::Conflict { .. } => Failure::Conflict { exists: creating },
+        TxnError::Full => Failure::Refused(Refusal::unavailable(
+            "the disk of the store is full: nothing was written; free some space and try again",
+        )),
+        TxnError::Unknown => Failure::Refused(Refusal::new(
+            504,
+            "Timeout",
+            "the server is stopping: the write may or may not have happened",
+        )),
+        other => Failure::Refused(Refusal::internal(format!("the store failed: {other}"))),
+    }
+}
+
+/// Deletes one object, and with it what it reserved.
+pub async fn commit_delete(call: &Call, row: &Resource, entry: &Stored, old: &Value) -> Result<u64, Failure> {
+    let release = if row.plural == "services" { Reservation::release(old) } else { Reservation::default() };
+    let txn = release.join(Txn::delete(&*entry.key, entry.mod_revision));
+    let revision = call.api.objects.txn(txn).await.map_err(|error| failure(error, false))?;
+    call.api.follow(&entry.key);
+    Ok(revision)
+}
+
+/// Changes an object: `mutate` makes the new version from the old one, again for every conflict.
+///
+/// The new version is a raw tree; it is decoded against the schema here. `decoded` says that this was done already.
+pub async fn change<F>(call: &Call, sub: Option<Sub>, manager: &Manager, mutate: F) -> Result<Outcome>
+where
+    F: Fn(&Value) -> Result<Value> + Send + Sync,
+{
+    let row = call.row.stored_as();
+    let name = &call.target.name;
+    for _ in 0..WRITE_ATTEMPTS {
+        let entry = call.stored()?;
+        let old = object::decode(&entry);
+        let mut new = mutate(&old)?;
+        let given = text(&new, &["metadata", "resourceVersion"]);
+        if !given.is_empty() && given != entry.mod_revision.to_string() {
+            return Err(Refusal::modified(call.row, name));
+        }
+        finish(call, row, sub, &old, &mut new, manager)?;
+        if new == old {
+            return Ok(Outcome::Same(entry));
+        }
+        if call.dry_run()? {
+            return Ok(Outcome::Written(new));
+        }
+        let result = if released(&old, &new) {
+            commit_delete(call, row, &entry, &old).await.map(|revision| {
+                set(&mut new, &["metadata", "resourceVersion"], revision.to_string());
+                Outcome::Deleted(new)
+            })
+        } else {
+            commit(&call.api, row, &entry.key, entry.mod_revision, Some(&old), new)
+                .await
+                .map(Outcome::Written)
+        };
+        match result {
+            Ok(outcome) => return Ok(outcome),
+            Err(Failure::Conflict { .. }) => {}
+            Err(Failure::Refused(refusal)) => return Err(refusal),
+        }
+    }
+    Err(Refusal::modified(call.row, name))
+}
+
+/// Whether an object that is being deleted has nothing left that holds it.
+pub fn released(old: &Value, new: &Value) -> bool {
+    !at(old, &["metadata", "deletionTimestamp"]).is_null()
+        && list(new, &["metadata", "finalizers"]).is_empty()
+        && int(new, &["metadata", "deletionGracePeriodSeconds"]).unwrap_or_default() == 0
+        && (text(new, &["kind"]) != "Namespace" || list(new, &["spec", "finalizers"]).is_empty())
+}
+
+/// Takes a new version through everything between the client's bytes and the transaction.
+fn finish(
+    call: &Call,
+    row: &Resource,
+    sub: Option<Sub>,
+    old: &Value,
+    new: &mut Value,
+    manager: &Manager,
+) -> Result<()> {
+    *new = patched(call, new)?;
+    keep_system_metadata(call, old, new)?;
+    isolate(row, sub, old, new);
+    fill_in(row, new);
+    if sub.is_none() {
+        admission::update(call, old, new)?;
+        (row.prepare)(&mut Change { old: Some(old), new });
+    }
+    let spec_changed = ["metadata", "status", "kind", "apiVersion"];
+    if row.generation && sub.is_none_or(|sub| sub != Sub::Status) && differs_outside(old, new, &spec_changed)
+    {
+        let generation = int(old, &["metadata", "generation"]).unwrap_or_default() + 1;
+        set(new, &["metadata", "generation"], generation);
+    }
+    match sub {
+        None => check(row, Some(old), new)?,
+        Some(_) => {
+            let mut errors = Errors::default();
+            meta::validate(row, &Change { old: Some(old), new }, &mut errors);
+            if !errors.is_empty() {
+                return Err(Refusal::invalid(row, &call.target.name, errors.into_causes()));
+            }
+        }
+    }
+    managed::track(row, Some(old), new, manager, sub, Timestamp::now())
+}
+
+fn differs_outside(old: &Value, new: &Value, ignored: &[&str]) -> bool {
+    let part = |value: &Value| {
+        let mut fields = value.as_object().cloned().unwrap_or_default();
+        fields.retain(|name, _| !ignored.contains(&name.as_str()));
+        fields
+    };
+    part(old) != part(new)
+}
+
+/// What only the server writes stays as it is.
+fn keep_system_metadata(call: &Call, old: &Value, new: &mut Value) -> Result<()> {
+    let uid = text(new, &["metadata", "uid"]);
+    if !uid.is_empty() && uid != text(old, &["metadata", "uid"]) {
+        let why = format!(
+            "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+            text(old, &["metadata", "uid"])
+        );
+        return Err(Refusal::conflict(call.row, &call.target.name, &why));
+    }
+    let name = text(new, &["metadata", "name"]);
+    if !name.is_empty() && name != call.target.name {
+        return Err(Refusal::bad_request(format!(
+            "the name of the object ({name}) does not match the name on the URL ({})",
+            call.target.name
+        )));
+    }
+    let namespace = text(new, &["metadata", "namespace"]);
+    if !namespace.is_empty() && namespace != text(old, &["metadata", "namespace"]) {
+        return Err(Refusal::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
+    }
+    for field in [
+        "name",
+        "namespace",
+        "uid",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "generation",
+        "generateName",
+        "resourceVersion",
+    ] {
+        copy(new, old, &["metadata", field]);
+    }
+    remove(new, &["metadata", "selfLink"]);
+    Ok(())
+}
+
+/// A write of the main resource leaves the status alone; one of a subresource leaves the rest alone.
+fn isolate(row: &Resource, sub: Option<Sub>, old: &Value, new: &mut Value) {
+    match sub {
+        None if row.has_status() => copy(new, old, &["status"]),
+        None | Some(Sub::Scale) => {}
+        Some(Sub::Status) => {
+            let mut kept = old.clone();
+            copy(&mut kept, new, &["status"]);
+            copy(&mut kept, new, &["metadata", "annotations"]);
+            copy(&mut kept, new, &["metadata", "managedFields"]);
+            if matches!(row.plural, "nodes" | "pods") {
+                copy(&mut kept, new, &["metadata", "labels"]);
+            }
+            // The two names of a pod's addresses always agree.
+            if row.plural == "pods" {
+                strategy::pod::agree_on_addresses(&mut kept);
+            }
+            *new = kept;
+        }
+        Some(Sub::EphemeralContainers) => {
+            let mut kept = old.clone();
+            copy(&mut kept, new, &["spec", "ephemeralContainers"]);
+            copy(&mut kept, new, &["metadata", "managedFields"]);
+            *new = kept;
+        }
+        Some(_) => {}
+    }
+}
+
+/// Why an update outside [`change`] failed.
+pub fn failure_of_update(error: TxnError<Header>) -> Failure {
+    failure(error, false)
+}
