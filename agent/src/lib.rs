@@ -8,6 +8,8 @@ pub mod config;
 pub mod desired;
 pub mod ipam;
 pub mod kernel;
+pub mod kubelet_api;
+pub mod node;
 pub mod pods;
 pub mod reconcile;
 pub mod sources;

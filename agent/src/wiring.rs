@@ -1,5 +1,7 @@
 //! Composition: which parts run, and how they are stopped.
 
+mod pods;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -71,6 +73,7 @@ async fn serve(config: Arc<Run>, uplinks: sources::links::Uplinks) -> Result<()>
     let tables = Arc::new(Tables::default());
     let tasks = TaskTracker::new();
     let client = api_client(&config).await?;
+    let cni = pods::restore(&config, &tables)?;
 
     let settings = Settings {
         bpffs: config.bpffs.clone(),
@@ -93,6 +96,7 @@ async fn serve(config: Arc<Run>, uplinks: sources::links::Uplinks) -> Result<()>
     tasks.spawn(watch_uplinks(uplinks.devices, Arc::clone(&tables), stop.clone()));
     let mut admin =
         tasks.spawn(server::run(server::socket(&config.run_dir), reconciling.clone(), stop.clone()));
+    pods::start(&config, client, cni, Arc::clone(&tables), &tasks, &stop).await?;
     tracing::info!(node = config.node_name, "agent runs");
 
     let mut term = signal(SignalKind::terminate()).context("listen for SIGTERM")?;

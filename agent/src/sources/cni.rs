@@ -74,9 +74,13 @@ impl Cni {
         &self.spool
     }
 
+    /// Takes the socket.
+    pub fn listen(&self, socket: &Path) -> Result<UnixListener, CniError> {
+        listen(socket)
+    }
+
     /// Serves the plugin until `stop`.
-    pub async fn serve(self, socket: PathBuf, stop: CancellationToken) -> Result<(), CniError> {
-        let listener = listen(&socket)?;
+    pub async fn serve(self, listener: UnixListener, stop: CancellationToken) -> Result<(), CniError> {
         let spooler = tokio::spawn(self.clone().replay_often(stop.clone()));
         tonic::transport::Server::builder()
             .add_service(AttachmentsServer::new(self))
