@@ -64,6 +64,11 @@ pub(crate) trait Controller: Send + Sync + 'static {
     /// The name upstream's kube-controller-manager gives it, for logs.
     fn name(&self) -> &'static str;
 
+    /// Whether it judges by what does *not* exist, so that it has to wait until every kind has been listed.
+    fn needs_every_kind(&self) -> bool {
+        false
+    }
+
     /// The keys this change gives reason to look at.
     fn wakes(&self, change: &Change<'_>, view: &View) -> Vec<Key>;
 

@@ -23,6 +23,10 @@ impl Controller for GarbageCollector {
         "garbage-collector-controller"
     }
 
+    fn needs_every_kind(&self) -> bool {
+        true
+    }
+
     fn wakes(&self, change: &Change<'_>, view: &View) -> Vec<Key> {
         let mut uids: Vec<&str> = Vec::new();
         for meta in change.metas() {

@@ -23,6 +23,10 @@ impl Controller for NamespaceController {
         "namespace-controller"
     }
 
+    fn needs_every_kind(&self) -> bool {
+        true
+    }
+
     fn wakes(&self, change: &Change<'_>, view: &View) -> Vec<Key> {
         if change.is("namespaces") {
             return vec![change.key.clone()];

@@ -132,45 +132,69 @@ fn is_collectable(capabilities: &ApiCapabilities) -> bool {
     [verbs::LIST, verbs::WATCH, verbs::DELETE].iter().all(|verb| capabilities.supports_operation(verb))
 }
 
-/// Applies steps to the world, and wakes keys once every kind with a table has been listed.
+/// Applies steps to the world, and wakes keys once every kind with a table has been listed; controllers that need every
+/// kind there is are told when all of them have been.
 async fn dispatch(
     world: Arc<RwLock<World>>,
     lanes: Vec<Arc<Lane>>,
     typed: BTreeSet<String>,
     mut steps: mpsc::Receiver<Step>,
 ) {
-    let mut unlisted: HashSet<String> = typed.into_iter().collect();
-    let mut discovered = false;
-    let mut started = false;
-    let mut held_back = Vec::new();
+    let (patient, eager): (Vec<_>, Vec<_>) =
+        lanes.into_iter().partition(|lane| lane.controller.needs_every_kind());
+    let mut listing =
+        Listing { typed: typed.into_iter().collect(), others: HashSet::new(), discovered: false };
+    let (mut for_eager, mut for_patient) = (Vec::new(), Vec::new());
     let mut batch = Vec::new();
     while steps.recv_many(&mut batch, STEPS).await > 0 {
-        let mut changes = std::mem::take(&mut held_back);
         {
             let mut world = world.write();
             for step in batch.drain(..) {
                 match step {
-                    Step::Apply(apply) => changes.push(apply(&mut world)),
-                    Step::Listed(resource) => {
-                        unlisted.remove(&resource);
-                    }
-                    Step::Discovered(resources) => {
-                        discovered = true;
-                        unlisted.extend(resources);
-                    }
+                    Step::Apply(apply) => for_eager.push(apply(&mut world)),
+                    Step::Listed(resource) => listing.done(&resource),
+                    Step::Discovered(resources) => listing.discovered(resources),
                 }
             }
-            world.graph.complete = discovered && unlisted.is_empty();
+            world.graph.complete = listing.is_complete();
         }
-        started |= discovered && unlisted.is_empty();
-        if !started {
-            held_back = changes;
+        if !listing.typed.is_empty() {
             continue;
         }
         let world = world.read();
-        for lane in &lanes {
-            lane.wake(&changes, &world);
+        for lane in &eager {
+            lane.wake(&for_eager, &world);
         }
+        for_patient.append(&mut for_eager);
+        if world.graph.complete {
+            for lane in &patient {
+                lane.wake(&for_patient, &world);
+            }
+            for_patient.clear();
+        }
+    }
+}
+
+/// Which kinds have not been listed yet.
+struct Listing {
+    typed: HashSet<String>,
+    others: HashSet<String>,
+    discovered: bool,
+}
+
+impl Listing {
+    fn done(&mut self, resource: &str) {
+        self.typed.remove(resource);
+        self.others.remove(resource);
+    }
+
+    fn discovered(&mut self, resources: Vec<String>) {
+        self.discovered = true;
+        self.others.extend(resources);
+    }
+
+    fn is_complete(&self) -> bool {
+        self.discovered && self.typed.is_empty() && self.others.is_empty()
     }
 }
 
