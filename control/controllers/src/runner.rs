@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use futures::stream::{self, StreamExt};
 use jiff::Timestamp;
 use kube::Client;
+use kube::core::ApiResource;
 use kube::core::discovery::verbs;
 use kube::discovery::{ApiCapabilities, Discovery};
 use parking_lot::{Mutex, RwLock};
@@ -104,21 +105,19 @@ async fn discover(client: Client, mut known: BTreeSet<String>, steps: mpsc::Send
         match Discovery::new(client.clone()).run_aggregated().await {
             Ok(discovery) => {
                 let resources = discovery.groups().flat_map(kube::discovery::ApiGroup::recommended_resources);
-                let mut names = vec![];
+                let mut fresh = Vec::new();
                 for (kind, _) in resources.filter(|(_, capabilities)| is_collectable(capabilities)) {
-                    let name = if kind.group.is_empty() {
-                        kind.plural.clone()
-                    } else {
-                        format!("{}.{}", kind.plural, kind.group)
-                    };
-                    if kind.plural == "events" || !known.insert(name.clone()) {
-                        continue;
+                    if kind.plural != "events" && known.insert(resource_name(&kind)) {
+                        fresh.push(kind);
                     }
-                    names.push(name);
-                    informers.spawn(inform_metadata(client.clone(), kind, steps.clone()));
                 }
+                // Announced before they are listed, so that a quick list cannot be overtaken by its announcement.
+                let names = fresh.iter().map(resource_name).collect();
                 if steps.send(Step::Discovered(names)).await.is_err() {
                     return;
+                }
+                for kind in fresh {
+                    informers.spawn(inform_metadata(client.clone(), kind, steps.clone()));
                 }
             }
             Err(error) => tracing::debug!(%error, "discovery failed and is tried again"),
@@ -126,6 +125,10 @@ async fn discover(client: Client, mut known: BTreeSet<String>, steps: mpsc::Send
         tokio::time::sleep(if informers.is_empty() { Duration::from_millis(200) } else { DISCOVERY_PERIOD })
             .await;
     }
+}
+
+fn resource_name(kind: &ApiResource) -> String {
+    if kind.group.is_empty() { kind.plural.clone() } else { format!("{}.{}", kind.plural, kind.group) }
 }
 
 fn is_collectable(capabilities: &ApiCapabilities) -> bool {
