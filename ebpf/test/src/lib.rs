@@ -1,1 +1,8 @@
-//! placeholder
+//! Packets in, verdict and packet out: the programs run by the kernel itself through BPF_PROG_TEST_RUN.
+//!
+//! [`packet`] has the words packets are written in, [`world`] the named addresses and devices, [`runner`] the loaded
+//! object. A case is a function over a [`World`](world::World) and runs for both families.
+
+pub mod packet;
+pub mod runner;
+pub mod world;

@@ -1,0 +1,329 @@
+//! The world of the cases: a node with two pods, a pod elsewhere, a client outside; the same names in both families.
+
+use std::net::IpAddr;
+use std::process::Command;
+
+use abi::count::{Count, Path};
+use abi::drops::Drop;
+use abi::endpoint::{Endpoint, Link};
+use abi::flow::{Flow, FlowKey};
+use abi::node::{Node, feature};
+use abi::service::{Backend, Frontend, FrontendKey, Segment, Service};
+use abi::{Addr16, Be16, Prefix, name};
+use anyhow::{Context, Result, ensure};
+
+use crate::packet::{Body, Packet};
+use crate::runner::{Outcome, REDIRECT, Runner, SHOT, STACK};
+
+/// Named addresses of one family.
+#[derive(Debug, Clone, Copy)]
+pub struct Names {
+    /// A service.
+    pub vip: IpAddr,
+    /// This node.
+    pub node: IpAddr,
+    /// Another node, on the same link.
+    pub peer: IpAddr,
+    /// A pod of this node.
+    pub pod_a: IpAddr,
+    /// Another one.
+    pub pod_b: IpAddr,
+    /// A pod of the other node.
+    pub far_pod: IpAddr,
+    /// A machine outside the cluster.
+    pub client: IpAddr,
+}
+
+/// Both families.
+pub fn families() -> [Names; 2] {
+    let names = |vip, node, peer, pod_a, pod_b, far_pod, client| {
+        let [vip, node, peer, pod_a, pod_b, far_pod, client] =
+            [vip, node, peer, pod_a, pod_b, far_pod, client]
+                .map(|text: &str| text.parse().expect("an address"));
+        Names { vip, node, peer, pod_a, pod_b, far_pod, client }
+    };
+    [
+        names(
+            "10.96.0.10",
+            "192.0.2.1",
+            "192.0.2.2",
+            "10.244.1.2",
+            "10.244.1.3",
+            "10.244.2.2",
+            "192.0.2.100",
+        ),
+        names(
+            "fd00:96::a",
+            "2001:db8::1",
+            "2001:db8::2",
+            "fd00:244:0:1::2",
+            "fd00:244:0:1::3",
+            "fd00:244:0:2::2",
+            "2001:db8::100",
+        ),
+    ]
+}
+
+/// A hook and the device it runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hook {
+    /// From pod A.
+    FromPodA,
+    /// From pod B.
+    FromPodB,
+    /// To pod A, from the host's stack.
+    ToPodA,
+    /// From outside.
+    UplinkIn,
+    /// To the outside.
+    UplinkOut,
+}
+
+/// What should become of a packet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Want {
+    /// The stack gets it, like this.
+    Stack(Packet),
+    /// It is sent on, like this.
+    Sent(Path, Packet),
+    /// It is dropped for this reason, which is counted once.
+    Dropped(Drop),
+}
+
+/// First of the source ports that masqueraded flows get; in an expected packet it stands for any of them.
+pub const MASQUERADED: u16 = 61_000;
+
+/// The loaded programs, the devices, and the names of one family.
+pub struct World {
+    /// The programs.
+    pub runner: Runner,
+    /// The family of the current case.
+    pub names: Names,
+    devices: [u32; 3],
+    services: u32,
+    backends: u32,
+}
+
+impl World {
+    /// Makes devices and routes in the namespace of the calling thread, and loads the programs.
+    pub fn new() -> Result<Self> {
+        for device in ["pod_a", "pod_b", "uplink"] {
+            ip(&format!("link add {device} type veth peer name {device}_x"))?;
+            ip(&format!("link set {device} up"))?;
+            ip(&format!("link set {device}_x up"))?;
+        }
+        for device in ["pod_a", "pod_b"] {
+            for family in ["ipv4", "ipv6"] {
+                std::fs::write(format!("/proc/sys/net/{family}/conf/{device}/forwarding"), "1")?;
+            }
+        }
+        let [v4, v6] = families();
+        ip(&format!("addr add {}/24 dev uplink", v4.node))?;
+        ip(&format!("addr add {}/64 dev uplink nodad", v6.node))?;
+        for (names, pods) in [(v4, "10.244.2.0/24"), (v6, "fd00:244:0:2::/64")] {
+            for neighbour in [names.peer, names.client] {
+                ip(&format!("neigh replace {neighbour} lladdr 02:00:00:00:00:99 dev uplink nud permanent"))?;
+            }
+            ip(&format!("route add {pods} via {} dev uplink", names.peer))?;
+        }
+        let runner = Runner::load(&node())?;
+        let devices = [index("pod_a")?, index("pod_b")?, index("uplink")?];
+        let mut world = Self { runner, names: v4, devices, services: 0, backends: 0 };
+        world.add_pods()?;
+        Ok(world)
+    }
+
+    /// Forgets services and flows, and turns to another family.
+    pub fn reset(&mut self, names: Names) -> Result<()> {
+        self.names = names;
+        self.services = 0;
+        self.backends = 0;
+        self.runner.clear::<FrontendKey, Frontend>(name::FRONTENDS)?;
+        self.forget_flows()
+    }
+
+    /// Forgets services, but keeps flows: new ones get other backend numbers.
+    pub fn reset_services(&mut self) -> Result<()> {
+        self.runner.clear::<FrontendKey, Frontend>(name::FRONTENDS)
+    }
+
+    /// Forgets flows.
+    pub fn forget_flows(&mut self) -> Result<()> {
+        self.runner.clear::<FlowKey, Flow>(name::FLOWS)?;
+        self.runner.clear::<FlowKey, Flow>(name::EMBRYOS)
+    }
+
+    fn add_pods(&mut self) -> Result<()> {
+        for names in families() {
+            for (at, address) in [names.pod_a, names.pod_b].into_iter().enumerate() {
+                let row = Endpoint {
+                    ifindex: self.devices[at],
+                    mac: [0x0e, 0, 0, 0, 0, at as u8],
+                    host_mac: [0x0a, 0, 0, 0, 0, at as u8],
+                };
+                self.runner.hash(name::ENDPOINTS)?.insert(Addr16::from(address), row, 0)?;
+            }
+        }
+        let [v4, v6] = families();
+        for (at, (a, b)) in [(v4.pod_a, v6.pod_a), (v4.pod_b, v6.pod_b)].into_iter().enumerate() {
+            let row = Link { v4: Addr16::from(a), v6: Addr16::from(b) };
+            self.runner.hash(name::LINKS)?.insert(self.devices[at], row, 0)?;
+        }
+        Ok(())
+    }
+
+    /// A service port with these frontends and backends.
+    pub fn service(
+        &mut self,
+        frontends: &[(IpAddr, u16)],
+        flags: u32,
+        protocol: u8,
+        backends: &[(IpAddr, u16)],
+    ) -> Result<()> {
+        let index = self.services;
+        self.services += 1;
+        let base = self.backends;
+        for (addr, port) in backends {
+            let row = Backend {
+                addr: Addr16::from(*addr),
+                port: Be16::new(*port),
+                flags: 0,
+                id: self.backends + 1,
+            };
+            self.runner.array(name::BACKENDS)?.set(self.backends, row, 0)?;
+            self.backends += 1;
+        }
+        let cluster = Segment { base, count: backends.len() as u32 };
+        let row = Service { cluster, local: Segment::default(), affinity: 0, live: 1 };
+        self.runner.array(name::SERVICES)?.set(index, row, 0)?;
+        for (addr, port) in frontends {
+            let key =
+                FrontendKey { addr: Addr16::from(*addr), port: Be16::new(*port), proto: protocol, scope: 0 };
+            self.runner.hash(name::FRONTENDS)?.insert(key, Frontend { service: index, flags }, 0)?;
+        }
+        Ok(())
+    }
+
+    /// Says that the backend with this number is gone.
+    pub fn retire(&mut self, backend: u32) -> Result<()> {
+        let mut generations = self.runner.array::<u32>(name::GENERATIONS)?;
+        let generation = generations.get(&backend, 0)?;
+        Ok(generations.set(backend, generation + 1, 0)?)
+    }
+
+    /// Runs a frame through a hook.
+    pub fn run(&mut self, hook: Hook, frame: &[u8]) -> Result<Outcome> {
+        let (program, device) = match hook {
+            Hook::FromPodA => (name::TC_POD_OUT, 0),
+            Hook::FromPodB => (name::TC_POD_OUT, 1),
+            Hook::ToPodA => (name::TC_POD_IN, 0),
+            Hook::UplinkIn => (name::TC_UPLINK_IN, 2),
+            Hook::UplinkOut => (name::TC_UPLINK_OUT, 2),
+        };
+        self.runner.run(program, self.devices[device], frame)
+    }
+
+    /// Runs a packet through a hook and holds the result against what is wanted; returns the packet afterwards.
+    pub fn expect(&mut self, hook: Hook, packet: &Packet, want: &Want) -> Result<Packet> {
+        let dropped = |world: &mut Self| -> Result<u64> {
+            match want {
+                Want::Dropped(reason) => world.counted(name::DROPS, *reason as u32),
+                Want::Stack(_) => world.counted(name::PATHS, Path::Stack as u32),
+                Want::Sent(path, _) => world.counted(name::PATHS, *path as u32),
+            }
+        };
+        let before = dropped(self)?;
+        let outcome = self.run(hook, &packet.bytes())?;
+        let after = dropped(self)?;
+        let shown = format!("{hook:?} of {packet:?}");
+        let code = match want {
+            Want::Stack(_) => STACK,
+            Want::Sent(..) => REDIRECT,
+            Want::Dropped(_) => SHOT,
+        };
+        ensure!(outcome.code == code, "{shown}: code {} instead of {code}; {}", outcome.code, self.drops()?);
+        ensure!(after == before + 1, "{shown}: counted {} times as {want:?}", after - before);
+        if matches!(want, Want::Dropped(_)) {
+            return Ok(packet.clone());
+        }
+        let got = Packet::read(&outcome.frame).with_context(|| shown.clone())?;
+        let (Want::Stack(wanted) | Want::Sent(_, wanted)) = want else {
+            return Ok(got);
+        };
+        ensure!(matches(&got, wanted), "{shown}:\n     got {got:?}\n  wanted {wanted:?}");
+        Ok(got)
+    }
+
+    /// Packets counted in a cell of a counter map.
+    pub fn counted(&mut self, map: &str, index: u32) -> Result<u64> {
+        Ok(self.runner.cells::<Count>(map, index)?.iter().map(|cell| cell.packets).sum())
+    }
+
+    /// Every drop reason that was counted, for messages.
+    pub fn drops(&mut self) -> Result<String> {
+        let mut text = String::from("drops so far:");
+        for (index, reason, _) in abi::drops::DROPS {
+            let packets = self.counted(name::DROPS, *index)?;
+            if packets > 0 {
+                text += &format!(" {reason} {packets}");
+            }
+        }
+        Ok(text)
+    }
+
+    /// Flows in a table.
+    pub fn flows(&mut self, table: &str) -> Result<Vec<(FlowKey, Flow)>> {
+        Ok(self.runner.hash::<FlowKey, Flow>(table)?.iter().filter_map(Result::ok).collect())
+    }
+}
+
+/// Equal, where [`MASQUERADED`] stands for any masqueraded port.
+fn matches(got: &Packet, wanted: &Packet) -> bool {
+    let mut got = got.clone();
+    let any = |got: &mut u16, wanted: u16| {
+        if wanted == MASQUERADED && *got >= MASQUERADED {
+            *got = MASQUERADED;
+        }
+    };
+    match (&mut got.body, &wanted.body) {
+        (Body::Tcp(port, ..), Body::Tcp(wanted, ..)) | (Body::Udp(port, ..), Body::Udp(wanted, ..)) => {
+            any(port, *wanted);
+        }
+        (Body::Echo(_, id), Body::Echo(_, wanted)) => any(id, *wanted),
+        _ => {}
+    }
+    got == *wanted
+}
+
+/// The facts the programs are loaded with.
+pub fn node() -> Node {
+    let [v4, v6] = families();
+    let prefix = |text: &str, length| Prefix::new(text.parse().expect("an address"), length);
+    Node {
+        v4: Addr16::from(v4.node),
+        v6: Addr16::from(v6.node),
+        services: [prefix("10.96.0.0", 16), prefix("fd00:96::", 112)],
+        pods: [prefix("10.244.0.0", 16), prefix("fd00:244::", 48)],
+        cpus: 2,
+        port_min: Be16::new(MASQUERADED),
+        port_max: Be16::new(65_535),
+        features: feature::SET_RETVAL | feature::REDIRECT_PEER,
+        uplink: 0,
+        zero: 0,
+    }
+}
+
+fn ip(arguments: &str) -> Result<()> {
+    let output = Command::new("ip").args(arguments.split(' ')).output().context("run ip")?;
+    ensure!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}
+
+fn index(device: &str) -> Result<u32> {
+    let name = std::ffi::CString::new(device)?;
+    // SAFETY: the name ends in a zero byte and outlives the call.
+    match unsafe { libc::if_nametoindex(name.as_ptr()) } {
+        0 => Err(std::io::Error::last_os_error()).with_context(|| format!("index of {device}")),
+        index => Ok(index),
+    }
+}

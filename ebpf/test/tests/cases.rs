@@ -1,0 +1,362 @@
+//! Every path of the programs, in both families.
+
+use std::thread;
+
+use abi::count::Path;
+use abi::drops::Drop;
+use abi::name;
+use abi::service::frontend;
+use anyhow::{Context, Result, ensure};
+use ebpf_test::packet::{ACK, FIN, Packet, SYN, packet};
+use ebpf_test::runner::{allowed, isolate};
+use ebpf_test::world::{Hook, MASQUERADED, Want, World, families};
+
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+
+type Case = (&'static str, fn(&mut World) -> Result<()>);
+
+const CASES: &[Case] = &[
+    ("a pod reaches a pod of its node without its address changing", pod_to_pod),
+    ("a pod reaches a pod of another node, one hop further", pod_to_far_pod),
+    ("a packet for the host goes to its stack", pod_to_host),
+    ("a packet with another's source address is dropped", spoofed),
+    ("a packet whose hops are spent goes to the stack, which answers", spent_hops),
+    ("a SYN to the VIP leaves for the backend and the answer comes from the VIP", vip_local),
+    ("a datagram to the VIP leaves for a far backend and the answer is translated on arrival", vip_far),
+    ("a pod that is its own backend talks to itself through the node's address", hairpin),
+    ("a service without backends drops with its reason", no_backend),
+    ("a segment in the middle of an unknown connection is not given a backend", middle_of_connection),
+    ("a datagram moves on when its backend is gone, a connection ends", backend_gone),
+    ("an address in the service prefix without a service goes to the stack", unallocated),
+    ("a fragment to a service is dropped with its reason", fragment_to_service),
+    ("fragments between pods pass", fragments_between_pods),
+    ("a NodePort with a backend here keeps the client's address", node_port_local),
+    ("a NodePort with a backend elsewhere takes the node's address", node_port_far),
+    ("a NodePort whose backend is the host itself answers from the NodePort", node_port_host),
+    ("externalTrafficPolicy Local without a local backend drops", node_port_local_only),
+    ("a pod takes the node's address on its way out and the answer finds it", masquerade),
+    ("an echo request is masqueraded by its identifier", masquerade_echo),
+    ("two pods with the same port get different ones towards the same destination", masquerade_twice),
+    ("a protocol without ports cannot be masqueraded", masquerade_other),
+    ("an answer to a stranger who began is not masqueraded", stranger),
+    ("a packet between nodes passes untouched", between_nodes),
+    ("an answered flow moves to the table that is not evicted", promotion),
+    ("a packet from an unknown link is dropped", unknown_link),
+];
+
+#[test]
+fn every_case_in_both_families() {
+    if !allowed() {
+        return;
+    }
+    let failures = thread::spawn(|| -> Result<Vec<String>> {
+        isolate()?;
+        let mut world = World::new()?;
+        let mut failures = Vec::new();
+        for names in families() {
+            for (name, case) in CASES {
+                world.reset(names)?;
+                if let Err(error) = case(&mut world) {
+                    failures.push(format!("{name} ({}): {error:#}", names.vip));
+                }
+            }
+        }
+        Ok(failures)
+    });
+    let failures = failures.join().unwrap().unwrap();
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+fn sent(path: Path, packet: Packet) -> Want {
+    Want::Sent(path, packet)
+}
+
+fn pod_to_pod(w: &mut World) -> Result<()> {
+    let n = w.names;
+    for packet in [
+        packet(n.pod_a, n.pod_b).tcp(40000, 80, SYN),
+        packet(n.pod_a, n.pod_b).udp(40000, 53),
+        packet(n.pod_a, n.pod_b).echo(true, 7),
+    ] {
+        w.expect(Hook::FromPodA, &packet, &sent(Path::Pod, packet.clone()))?;
+        w.expect(Hook::UplinkIn, &packet, &sent(Path::Pod, packet.clone()))?;
+    }
+    Ok(())
+}
+
+fn pod_to_far_pod(w: &mut World) -> Result<()> {
+    let n = w.names;
+    let packet = packet(n.pod_a, n.far_pod).tcp(40000, 80, SYN);
+    w.expect(Hook::FromPodA, &packet, &sent(Path::Remote, packet.clone().hops(63)))?;
+    w.expect(Hook::UplinkOut, &packet, &Want::Stack(packet.clone()))?;
+    Ok(())
+}
+
+fn pod_to_host(w: &mut World) -> Result<()> {
+    let n = w.names;
+    let packet = packet(n.pod_a, n.node).tcp(40000, 22, SYN);
+    w.expect(Hook::FromPodA, &packet, &Want::Stack(packet.clone()))?;
+    w.expect(Hook::ToPodA, &packet.answer(), &Want::Stack(packet.answer()))?;
+    Ok(())
+}
+
+fn spoofed(w: &mut World) -> Result<()> {
+    let n = w.names;
+    for source in [n.pod_b, n.node, n.client] {
+        let packet = packet(source, n.far_pod).udp(40000, 80);
+        w.expect(Hook::FromPodA, &packet, &Want::Dropped(Drop::Spoofed))?;
+    }
+    Ok(())
+}
+
+fn spent_hops(w: &mut World) -> Result<()> {
+    let n = w.names;
+    let packet = packet(n.pod_a, n.far_pod).udp(40000, 80).hops(1);
+    w.expect(Hook::FromPodA, &packet, &Want::Stack(packet.clone()))?;
+    Ok(())
+}
+
+fn vip_local(w: &mut World) -> Result<()> {
+    let n = w.names;
+    w.service(&[(n.vip, 80)], 0, TCP, &[(n.pod_b, 8080)])?;
+    let asked = packet(n.pod_a, n.vip).tcp(40000, 80, SYN);
+    let got = packet(n.pod_a, n.pod_b).tcp(40000, 8080, SYN);
+    w.expect(Hook::FromPodA, &asked, &sent(Path::Pod, got.clone()))?;
+    w.expect(Hook::FromPodB, &got.answer(), &sent(Path::Pod, asked.answer()))?;
+    let more = packet(n.pod_a, n.vip).tcp(40000, 80, ACK);
+    w.expect(Hook::FromPodA, &more, &sent(Path::Pod, packet(n.pod_a, n.pod_b).tcp(40000, 8080, ACK)))?;
+    Ok(())
+}
+
+fn vip_far(w: &mut World) -> Result<()> {
+    let n = w.names;
+    w.service(&[(n.vip, 53)], 0, UDP, &[(n.far_pod, 5353)])?;
+    let asked = packet(n.pod_a, n.vip).udp(40000, 53);
+    let got = packet(n.pod_a, n.far_pod).udp(40000, 5353);
+    w.expect(Hook::FromPodA, &asked, &sent(Path::Remote, got.clone().hops(63)))?;
+    w.expect(Hook::UplinkIn, &got.answer(), &sent(Path::Pod, asked.answer()))?;
+    w.expect(Hook::ToPodA, &got.answer(), &Want::Stack(asked.answer()))?;
+    Ok(())
+}
+
+fn hairpin(w: &mut World) -> Result<()> {
+    let n = w.names;
+    w.service(&[(n.vip, 80)], 0, TCP, &[(n.pod_a, 8080)])?;
+    let asked = packet(n.pod_a, n.vip).tcp(40000, 80, SYN);
+    let want = sent(Path::Pod, packet(n.node, n.pod_a).tcp(MASQUERADED, 8080, SYN));
+    let got = w.expect(Hook::FromPodA, &asked, &want)?;
+    w.expect(Hook::FromPodA, &got.answer(), &sent(Path::Pod, asked.answer()))?;
+    Ok(())
+}
+
+fn no_backend(w: &mut World) -> Result<()> {
+    let n = w.names;
+    w.service(&[(n.vip, 80), (n.node, 30080)], frontend::EXTERNAL, TCP, &[])?;
+    let asked = packet(n.pod_a, n.vip).tcp(40000, 80, SYN);
+    w.expect(Hook::FromPodA, &asked, &Want::Dropped(Drop::NoBackend))?;
+    let asked = packet(n.client, n.node).tcp(40000, 30080, SYN);
+    w.expect(Hook::UplinkIn, &asked, &Want::Dropped(Drop::NoBackend))?;
+    Ok(())
+}
+
+fn middle_of_connection(w: &mut World) -> Result<()> {
+    let n = w.names;
+    w.service(&[(n.vip, 80)], 0, TCP, &[(n.pod_b, 8080)])?;
+    for flags in [ACK, SYN | ACK, FIN | ACK] {
+        let packet = packet(n.pod_a, n.vip).tcp(40000, 80, flags);
+        w.expect(Hook::FromPodA, &packet, &Want::Dropped(Drop::NoFlow))?;
+    }
+    Ok(())
+}
+
+fn backend_gone(w: &mut World) -> Result<()> {
+    let n = w.names;
+    w.service(&[(n.vip, 53)], 0, UDP, &[(n.pod_b, 5353)])?;
+    w.service(&[(n.vip, 80)], 0, TCP, &[(n.pod_b, 8080)])?;
+    let datagram = packet(n.pod_a, n.vip).udp(40000, 53);
+    let segment = packet(n.pod_a, n.vip).tcp(40000, 80, SYN);
+    w.expect(Hook::FromPodA, &datagram, &sent(Path::Pod, packet(n.pod_a, n.pod_b).udp(40000, 5353)))?;
+    w.expect(Hook::FromPodA, &segment, &sent(Path::Pod, packet(n.pod_a, n.pod_b).tcp(40000, 8080, SYN)))?;
+    w.retire(1)?;
+    w.retire(2)?;
+    // The service moves to another backend.
+    w.reset_services()?;
+    w.service(&[(n.vip, 53)], 0, UDP, &[(n.far_pod, 5353)])?;
+    w.expect(
+        Hook::FromPodA,
+        &datagram,
+        &sent(Path::Remote, packet(n.pod_a, n.far_pod).udp(40000, 5353).hops(63)),
+    )?;
+    w.expect(Hook::FromPodA, &packet(n.pod_a, n.vip).tcp(40000, 80, ACK), &Want::Dropped(Drop::BackendGone))?;
+    Ok(())
+}
+
+fn unallocated(w: &mut World) -> Result<()> {
+    let n = w.names;
+    let packet = packet(n.pod_a, n.vip).tcp(40000, 99, SYN);
+    w.expect(Hook::FromPodA, &packet, &Want::Stack(packet.clone()))?;
+    Ok(())
+}
+
+fn fragment_to_service(w: &mut World) -> Result<()> {
+    let n = w.names;
+    w.service(&[(n.vip, 53)], 0, UDP, &[(n.pod_b, 5353)])?;
+    for (offset, more) in [(0, true), (2, false)] {
+        let packet = packet(n.pod_a, n.vip).udp(40000, 53).fragment(offset, more);
+        w.expect(Hook::FromPodA, &packet, &Want::Dropped(Drop::Fragment))?;
+    }
+    Ok(())
+}
+
+fn fragments_between_pods(w: &mut World) -> Result<()> {
+    let n = w.names;
+    for (offset, more) in [(0, true), (2, true), (4, false)] {
+        let packet = packet(n.pod_a, n.pod_b).udp(40000, 53).fragment(offset, more);
+        w.expect(Hook::FromPodA, &packet, &sent(Path::Pod, packet.clone()))?;
+        w.expect(Hook::UplinkIn, &packet, &sent(Path::Pod, packet.clone()))?;
+    }
+    let out = packet(n.pod_a, n.client).udp(40000, 53).fragment(0, true);
+    w.expect(Hook::UplinkOut, &out, &Want::Dropped(Drop::Fragment))?;
+    Ok(())
+}
+
+fn node_port_local(w: &mut World) -> Result<()> {
+    let n = w.names;
+    w.service(&[(n.node, 30080)], frontend::EXTERNAL, TCP, &[(n.pod_b, 8080)])?;
+    let asked = packet(n.client, n.node).tcp(40000, 30080, SYN);
+    let got = packet(n.client, n.pod_b).tcp(40000, 8080, SYN);
+    w.expect(Hook::UplinkIn, &asked, &sent(Path::Pod, got.clone()))?;
+    w.expect(Hook::FromPodB, &got.answer(), &sent(Path::Remote, asked.answer().hops(63)))?;
+    w.expect(Hook::UplinkOut, &asked.answer(), &Want::Stack(asked.answer()))?;
+    Ok(())
+}
+
+fn node_port_far(w: &mut World) -> Result<()> {
+    let n = w.names;
+    w.service(&[(n.node, 30053)], frontend::EXTERNAL, UDP, &[(n.far_pod, 5353)])?;
+    let asked = packet(n.client, n.node).udp(40000, 30053);
+    let want = packet(n.node, n.far_pod).udp(MASQUERADED, 5353).hops(63);
+    let got = w.expect(Hook::UplinkIn, &asked, &sent(Path::Remote, want))?;
+    w.expect(Hook::UplinkOut, &got, &Want::Stack(got.clone()))?;
+    w.expect(Hook::UplinkIn, &got.answer(), &sent(Path::Remote, asked.answer().hops(63)))?;
+    // The same client keeps its port.
+    let again = w.expect(Hook::UplinkIn, &asked, &sent(Path::Remote, got.clone()))?;
+    ensure!(again.ports() == got.ports(), "{again:?}");
+    Ok(())
+}
+
+fn node_port_host(w: &mut World) -> Result<()> {
+    let n = w.names;
+    w.service(&[(n.node, 30080)], frontend::EXTERNAL, TCP, &[(n.node, 8080)])?;
+    let asked = packet(n.client, n.node).tcp(40000, 30080, SYN);
+    let got = packet(n.client, n.node).tcp(40000, 8080, SYN);
+    w.expect(Hook::UplinkIn, &asked, &Want::Stack(got.clone()))?;
+    w.expect(Hook::UplinkOut, &got.answer(), &Want::Stack(asked.answer()))?;
+    Ok(())
+}
+
+fn node_port_local_only(w: &mut World) -> Result<()> {
+    let n = w.names;
+    let flags = frontend::EXTERNAL | frontend::EXTERNAL_LOCAL;
+    w.service(&[(n.node, 30080)], flags, TCP, &[(n.far_pod, 8080)])?;
+    let asked = packet(n.client, n.node).tcp(40000, 30080, SYN);
+    w.expect(Hook::UplinkIn, &asked, &Want::Dropped(Drop::NoBackend))?;
+    let inside = packet(n.pod_a, n.node).tcp(40000, 30080, SYN);
+    let got = packet(n.pod_a, n.far_pod).tcp(40000, 8080, SYN).hops(63);
+    w.expect(Hook::FromPodA, &inside, &sent(Path::Remote, got))?;
+    Ok(())
+}
+
+fn masquerade(w: &mut World) -> Result<()> {
+    let n = w.names;
+    for (out, hidden) in [
+        (packet(n.pod_a, n.client).tcp(40000, 443, SYN), packet(n.node, n.client).tcp(MASQUERADED, 443, SYN)),
+        (packet(n.pod_a, n.client).udp(40000, 53), packet(n.node, n.client).udp(MASQUERADED, 53)),
+    ] {
+        w.expect(Hook::FromPodA, &out, &sent(Path::Remote, out.clone().hops(63)))?;
+        let got = w.expect(Hook::UplinkOut, &out, &Want::Stack(hidden))?;
+        w.expect(Hook::UplinkIn, &got.answer(), &sent(Path::Pod, out.answer()))?;
+        w.expect(Hook::UplinkOut, &out, &Want::Stack(got))?;
+    }
+    Ok(())
+}
+
+fn masquerade_echo(w: &mut World) -> Result<()> {
+    let n = w.names;
+    let out = packet(n.pod_a, n.client).echo(true, 7);
+    let got =
+        w.expect(Hook::UplinkOut, &out, &Want::Stack(packet(n.node, n.client).echo(true, MASQUERADED)))?;
+    w.expect(Hook::UplinkIn, &got.answer(), &sent(Path::Pod, out.answer()))?;
+    Ok(())
+}
+
+fn masquerade_twice(w: &mut World) -> Result<()> {
+    let n = w.names;
+    let mut ports = std::collections::BTreeSet::new();
+    for number in 0..200 {
+        let source = if number % 2 == 0 { n.pod_a } else { n.pod_b };
+        let out = packet(source, n.client).udp(40000 + number / 2, 53);
+        let got =
+            w.expect(Hook::UplinkOut, &out, &Want::Stack(packet(n.node, n.client).udp(MASQUERADED, 53)))?;
+        ensure!(ports.insert(got.ports().0), "port {} was given twice", got.ports().0);
+    }
+    Ok(())
+}
+
+fn masquerade_other(w: &mut World) -> Result<()> {
+    let n = w.names;
+    let mut out = packet(n.pod_a, n.client);
+    out.body = ebpf_test::packet::Body::Other(132, vec![0; 16]);
+    w.expect(Hook::UplinkOut, &out, &Want::Dropped(Drop::UnknownProtocol))?;
+    Ok(())
+}
+
+fn stranger(w: &mut World) -> Result<()> {
+    let n = w.names;
+    for inward in [
+        packet(n.client, n.pod_a).tcp(40000, 80, SYN),
+        packet(n.client, n.pod_a).udp(40000, 53),
+        packet(n.peer, n.pod_a).echo(true, 9),
+    ] {
+        w.expect(Hook::UplinkIn, &inward, &sent(Path::Pod, inward.clone()))?;
+        let answer = inward.answer();
+        w.expect(Hook::FromPodA, &answer, &sent(Path::Remote, answer.clone().hops(63)))?;
+        w.expect(Hook::UplinkOut, &answer, &Want::Stack(answer.clone()))?;
+    }
+    Ok(())
+}
+
+fn between_nodes(w: &mut World) -> Result<()> {
+    let n = w.names;
+    let packet = packet(n.peer, n.node).tcp(40000, 22, SYN);
+    w.expect(Hook::UplinkIn, &packet, &Want::Stack(packet.clone()))?;
+    w.expect(Hook::UplinkOut, &packet.answer(), &Want::Stack(packet.answer()))?;
+    ensure!(w.flows(name::EMBRYOS)?.is_empty() && w.flows(name::FLOWS)?.is_empty(), "no flow is remembered");
+    Ok(())
+}
+
+fn promotion(w: &mut World) -> Result<()> {
+    let n = w.names;
+    w.service(&[(n.vip, 53)], 0, UDP, &[(n.pod_b, 5353)])?;
+    let asked = packet(n.pod_a, n.vip).udp(40000, 53);
+    let got = packet(n.pod_a, n.pod_b).udp(40000, 5353);
+    w.expect(Hook::FromPodA, &asked, &sent(Path::Pod, got.clone()))?;
+    ensure!(
+        w.flows(name::EMBRYOS)?.len() == 2 && w.flows(name::FLOWS)?.is_empty(),
+        "an embryo in both directions"
+    );
+    w.expect(Hook::FromPodB, &got.answer(), &sent(Path::Pod, asked.answer()))?;
+    ensure!(
+        w.flows(name::EMBRYOS)?.is_empty() && w.flows(name::FLOWS)?.len() == 2,
+        "a flow in both directions"
+    );
+    Ok(())
+}
+
+fn unknown_link(w: &mut World) -> Result<()> {
+    let n = w.names;
+    let outcome = w.runner.run(name::TC_POD_OUT, 1, &packet(n.pod_a, n.pod_b).udp(1, 2).bytes())?;
+    ensure!(outcome.code == ebpf_test::runner::SHOT, "code {}", outcome.code);
+    w.counted(name::DROPS, Drop::UnknownLink as u32).context("counted").map(|_| ())
+}
