@@ -90,6 +90,11 @@ impl Runner {
 
     /// Runs a TC program on a frame that arrived on the device `ifindex`.
     pub fn run(&mut self, program: &str, ifindex: u32, frame: &[u8]) -> Result<Outcome> {
+        self.repeat(program, ifindex, frame, 1)
+    }
+
+    /// Runs it `times` times on the same memory: a packet that was changed stays changed.
+    pub fn repeat(&mut self, program: &str, ifindex: u32, frame: &[u8], times: u32) -> Result<Outcome> {
         let program: &mut SchedClassifier =
             self.ebpf.program_mut(program).context("no such program")?.try_into()?;
         let mut context = [0u8; SKB_CONTEXT];
@@ -99,6 +104,7 @@ impl Runner {
             data_in: Some(frame),
             data_out: Some(&mut out),
             ctx_in: Some(&context),
+            repeat: times,
             ..TestRunOptions::default()
         })?;
         out.truncate(result.data_size_out as usize);

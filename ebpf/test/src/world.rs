@@ -213,6 +213,11 @@ impl World {
 
     /// Runs a frame through a hook.
     pub fn run(&mut self, hook: Hook, frame: &[u8]) -> Result<Outcome> {
+        self.repeat(hook, frame, 1)
+    }
+
+    /// Runs a frame through a hook `times` times.
+    pub fn repeat(&mut self, hook: Hook, frame: &[u8], times: u32) -> Result<Outcome> {
         let (program, device) = match hook {
             Hook::FromPodA => (name::TC_POD_OUT, 0),
             Hook::FromPodB => (name::TC_POD_OUT, 1),
@@ -220,7 +225,7 @@ impl World {
             Hook::UplinkIn => (name::TC_UPLINK_IN, 2),
             Hook::UplinkOut => (name::TC_UPLINK_OUT, 2),
         };
-        self.runner.run(program, self.devices[device], frame)
+        self.runner.repeat(program, self.devices[device], frame, times)
     }
 
     /// Runs a packet through a hook and holds the result against what is wanted; returns the packet afterwards.

@@ -82,7 +82,12 @@ fn times(world: &mut World) -> Result<Vec<(String, u128)>> {
         world.reset(names)?;
         let family = if names.vip.is_ipv4() { "IPv4" } else { "IPv6" };
         world.service(&[(names.vip, 80), (names.node, 30080)], 4, 6, &[(names.pod_b, 8080)])?;
-        let mut measure = |world: &mut World, name: &str, hook: Hook, packet: &Packet| -> Result<()> {
+        let measure = |times: &mut Vec<(String, u128)>,
+                       world: &mut World,
+                       name: &str,
+                       hook: Hook,
+                       packet: &Packet|
+         -> Result<()> {
             let frame = packet.bytes();
             let mut all = Vec::with_capacity(RUNS);
             for _ in 0..RUNS {
@@ -93,24 +98,29 @@ fn times(world: &mut World) -> Result<Vec<(String, u128)>> {
             Ok(())
         };
         let plain = packet(names.pod_a, names.pod_b).tcp(40000, 80, ACK);
-        measure(world, "pod to pod", Hook::FromPodA, &plain)?;
+        measure(&mut times, world, "pod to pod", Hook::FromPodA, &plain)?;
+        let warm = world.repeat(Hook::FromPodA, &plain.bytes(), 100_000)?.duration.as_nanos();
+        times.push((format!("{family} pod to pod, warm"), warm));
+        let idle = packet(names.client, names.node).tcp(40000, 22, ACK);
+        let warm = world.repeat(Hook::UplinkIn, &idle.bytes(), 100_000)?.duration.as_nanos();
+        times.push((format!("{family} outside to the host, warm"), warm));
         let far = packet(names.pod_a, names.far_pod).tcp(40000, 80, ACK);
-        measure(world, "pod to far pod", Hook::FromPodA, &far)?;
+        measure(&mut times, world, "pod to far pod", Hook::FromPodA, &far)?;
         let syn = packet(names.pod_a, names.vip).tcp(40000, 80, SYN);
         world.run(Hook::FromPodA, &syn.bytes())?;
         world.run(Hook::FromPodB, &packet(names.pod_b, names.pod_a).tcp(8080, 40000, SYN | ACK).bytes())?;
         let established = packet(names.pod_a, names.vip).tcp(40000, 80, ACK);
-        measure(world, "established to the VIP, on the wire", Hook::FromPodA, &established)?;
+        measure(&mut times, world, "established to the VIP, on the wire", Hook::FromPodA, &established)?;
         let back = packet(names.pod_b, names.pod_a).tcp(8080, 40000, ACK);
-        measure(world, "its answer", Hook::FromPodB, &back)?;
+        measure(&mut times, world, "its answer", Hook::FromPodB, &back)?;
         let syn = packet(names.client, names.node).tcp(40000, 30080, SYN);
         world.run(Hook::UplinkIn, &syn.bytes())?;
-        measure(world, "NodePort, known flow", Hook::UplinkIn, &syn)?;
+        measure(&mut times, world, "NodePort, known flow", Hook::UplinkIn, &syn)?;
         let out = packet(names.pod_a, names.client).tcp(40000, 443, SYN);
         world.run(Hook::UplinkOut, &out.bytes())?;
-        measure(world, "masquerade, known flow", Hook::UplinkOut, &out)?;
+        measure(&mut times, world, "masquerade, known flow", Hook::UplinkOut, &out)?;
         let inward = packet(names.client, names.node).tcp(40000, 22, ACK);
-        measure(world, "outside to the host", Hook::UplinkIn, &inward)?;
+        measure(&mut times, world, "outside to the host", Hook::UplinkIn, &inward)?;
     }
     Ok(times)
 }
