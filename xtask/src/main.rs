@@ -10,6 +10,7 @@ mod setup;
 mod tables;
 mod test;
 mod tidy;
+mod wire;
 
 use std::process::Command as Process;
 

@@ -1,6 +1,6 @@
 //! Turns the published facts of the Kubernetes API into the compact tables the API server embeds.
 //!
-//! Input is a folder with `schemas.json`, `bootstrap.json` and `discovery.json`; output goes to
+//! Input is a folder with `schemas.json`, `protobuf.json`, `bootstrap.json` and `discovery.json`; output goes to
 //! `control/apiserver/data` and is committed. `control/apiserver/src/schema/load.rs` reads what is written here.
 
 use std::collections::BTreeMap;
@@ -34,7 +34,11 @@ pub fn generate(facts: &Path) -> Result<()> {
     let data = root().join("control/apiserver/data");
     std::fs::create_dir_all(&data).with_context(|| format!("create {}", data.display()))?;
     let schemas = read(&facts.join("schemas.json"))?;
-    write(&data.join("schema.json"), &Compactor::new(&schemas)?.run()?)?;
+    let compactor = Compactor::new(&schemas)?;
+    write(&data.join("schema.json"), &compactor.run()?)?;
+    let messages = read(&facts.join("protobuf.json"))?;
+    let roots: Vec<String> = compactor.index.keys().map(|name| (*name).to_owned()).collect();
+    write(&data.join("protobuf.json"), &crate::wire::table(&schemas, &messages, &roots)?)?;
     write(&data.join("bootstrap.json"), &bootstrap(read(&facts.join("bootstrap.json"))?)?)?;
     write(&data.join("discovery.json"), &discovery(&read(&facts.join("discovery.json"))?)?)
 }

@@ -26,6 +26,7 @@ mod object;
 mod patch;
 pub mod pki;
 mod printer;
+mod protobuf;
 mod proxy;
 mod query;
 mod resources;

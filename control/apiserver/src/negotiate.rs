@@ -80,15 +80,22 @@ pub fn content_type(headers: &HeaderMap) -> &str {
     value.split(';').next().unwrap_or_default().trim()
 }
 
-/// JSON text of a body that may be JSON or YAML.
-pub fn json_body(headers: &HeaderMap, body: &Bytes) -> Result<Bytes> {
+/// JSON text of a body that may be JSON, YAML or protobuf; `type_name` is the schema's name of what is expected.
+pub fn json_body(headers: &HeaderMap, body: &Bytes, type_name: &str) -> Result<Bytes> {
     match content_type(headers) {
+        "application/vnd.kubernetes.protobuf" => {
+            let tree = crate::protobuf::decode(type_name, body)
+                .map_err(|error| Refusal::bad_request(error.to_string()))?;
+            Ok(serde_json::to_vec(&tree).expect("a tree always encodes").into())
+        }
         "" | "application/json" | "*/*" => Ok(body.clone()),
         "application/yaml" | "text/yaml" | "application/x-yaml" => {
             let tree = yaml(body)?;
             Ok(serde_json::to_vec(&tree).expect("a tree always encodes").into())
         }
-        _ => Err(Refusal::unsupported_media_type("application/json, application/yaml")),
+        _ => Err(Refusal::unsupported_media_type(
+            "application/json, application/yaml, application/vnd.kubernetes.protobuf",
+        )),
     }
 }
 

@@ -23,7 +23,8 @@ pub fn of_kind(call: &Call, kind: (&'static str, &'static str, &'static str)) ->
 }
 
 fn decode(call: &Call, node: &Node, kind: (&'static str, &'static str, &'static str)) -> Result<Value> {
-    let body = json_body(&call.headers, &call.body)?;
+    let type_name = node.object().map_or("", |kind| kind.name);
+    let body = json_body(&call.headers, &call.body, type_name)?;
     if body.is_empty() {
         return Err(Refusal::bad_request("the body of the request is empty: an object is expected"));
     }
@@ -122,7 +123,7 @@ pub fn rename_out(row: &Resource, value: &mut Value) {
 
 /// Decodes the body as options of a deletion; their kind carries any group.
 pub fn delete_options(call: &Call, id: crate::schema::TypeId) -> Result<Value> {
-    let body = json_body(&call.headers, &call.body)?;
+    let body = json_body(&call.headers, &call.body, schema().types[id].name)?;
     let decoded = from_slice(&schema().root(id), &body);
     decoded.map(|decoded| decoded.value).map_err(|error| refuse(("", "v1", "DeleteOptions"), &error))
 }

@@ -7,11 +7,12 @@ use super::update::answer;
 use super::{reply, write};
 use crate::api::Call;
 use crate::body::Reply;
-use crate::managed::Manager;
+use crate::managed::{self, Manager};
 use crate::negotiate::{content_type, yaml};
 use crate::patch::{json as json_patch, strategic};
 use crate::resources::Sub;
 use crate::status::{Refusal, Result};
+use crate::tree::{set, text};
 
 const KNOWN: &str = "application/json-patch+json, application/merge-patch+json, \
     application/strategic-merge-patch+json, application/apply-patch+yaml";
@@ -60,24 +61,43 @@ fn parse(body: &[u8]) -> Result<Value> {
 
 /// Server-side apply: the body is what the manager wants, whole; what it no longer names is taken back.
 async fn apply(call: &Call, sub: Option<Sub>) -> Result<Reply> {
-    let manager = Manager::apply(call)?;
     let mut wanted = yaml(&call.body)?;
-    crate::managed::check_applied(call, &wanted)?;
+    check_identity(call, &mut wanted)?;
     rename_in(call.row, &mut wanted);
     let wanted = super::body::patched(call, &wanted)?;
+    let manager = Manager::apply(call, &wanted)?;
     if call.api.objects.get(&call.key()).is_none() {
-        if sub.is_some() {
+        if sub.is_some() || !text(&wanted, &["metadata", "resourceVersion"]).is_empty() {
             return Err(Refusal::not_found(call.row, &call.target.name));
         }
-        let mut object = wanted;
-        crate::tree::remove(&mut object, &["metadata", "resourceVersion"]);
-        let mut created = write::create(call, object, &manager.with_applied(None)).await?;
+        let mut created = write::create(call, wanted, &manager).await?;
         rename_out(call.row, &mut created);
         return reply::tree(call, 201, created);
     }
-    let manager = manager.with_applied(Some(&wanted));
-    let outcome = write::change(call, sub, &manager, |old| {
-        crate::managed::merge(call.row, old, &wanted, &manager, sub)
-    });
+    let outcome =
+        write::change(call, sub, &manager, |old| managed::merge(call.row, old, &wanted, &manager, sub));
     answer(call, outcome.await?)
+}
+
+/// An applied object says what it is; its name may be left to the path.
+fn check_identity(call: &Call, wanted: &mut Value) -> Result<()> {
+    if !wanted.is_object() {
+        return Err(Refusal::bad_request("an apply patch must be an object"));
+    }
+    for field in ["kind", "apiVersion"] {
+        if text(wanted, &[field]).is_empty() {
+            return Err(Refusal::bad_request(format!("{field} must be specified in apply patch")));
+        }
+    }
+    let version = text(wanted, &["apiVersion"]);
+    if version != call.row.api_version() {
+        let expected = call.row.api_version();
+        return Err(Refusal::bad_request(format!(
+            "the API version in the data ({version}) does not match the expected API version ({expected})"
+        )));
+    }
+    if text(wanted, &["metadata", "name"]).is_empty() {
+        set(wanted, &["metadata", "name"], call.target.name.as_str());
+    }
+    Ok(())
 }

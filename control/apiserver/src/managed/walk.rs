@@ -1,0 +1,250 @@
+//! Walks over objects guided by the schema: which fields one has, how two differ, how one is merged into another.
+
+use serde_json::{Map, Value, json};
+
+use super::set::Set;
+use crate::schema::{ANY, ListType, Node, Shape};
+
+/// How a value is owned.
+enum Grain<'a> {
+    /// As a whole.
+    Leaf,
+    /// Field by field; the flag says that the fields are keys of a map, which are owned themselves.
+    Fields(bool),
+    /// Item by item, found by key or by value.
+    Items(&'a Node),
+}
+
+fn grain<'a>(node: &'a Node, value: &Value) -> Grain<'a> {
+    if node.atomic || node.object().is_some_and(|kind| kind.atomic) {
+        return Grain::Leaf;
+    }
+    match (&node.shape, value) {
+        (Shape::Object(_), Value::Object(_)) => Grain::Fields(false),
+        (Shape::Map(_) | Shape::Any, Value::Object(_)) => Grain::Fields(true),
+        (Shape::List(item), Value::Array(_)) if node.list != ListType::Atomic => Grain::Items(item),
+        _ => Grain::Leaf,
+    }
+}
+
+/// The step to an item of a list.
+fn item_step(node: &Node, item: &Value) -> String {
+    if node.list == ListType::Set {
+        return format!("v:{item}");
+    }
+    let mut keys: Vec<&str> = node.keys.clone();
+    keys.sort_unstable();
+    let mut key = Map::new();
+    for name in keys {
+        // An absent key field counts with its default.
+        let default = node.item().and_then(|item| item.child(name)).and_then(|child| child.default.as_ref());
+        if let Some(value) = item.get(name).or(default) {
+            key.insert(name.to_owned(), value.clone());
+        }
+    }
+    format!("k:{}", Value::Object(key))
+}
+
+/// Every field an object sets.
+pub fn fields(node: &Node, value: &Value) -> Set {
+    let mut out = Set::default();
+    match (grain(node, value), value) {
+        (Grain::Fields(map), Value::Object(children)) => {
+            for (name, child) in children {
+                let child_node = node.child(name).unwrap_or(&ANY);
+                let below = fields(child_node, child);
+                let own = below.is_empty() || map;
+                out.add(format!("f:{name}"), own, below);
+            }
+        }
+        (Grain::Items(item_node), Value::Array(items)) => {
+            for item in items {
+                out.add(item_step(node, item), true, fields(item_node, item));
+            }
+        }
+        _ => {}
+    }
+    out
+}
+
+/// How one version differs from another.
+#[derive(Debug, Default)]
+pub struct Difference {
+    /// Added or changed.
+    pub changed: Set,
+    pub removed: Set,
+}
+
+impl Difference {
+    fn add(&mut self, step: String, own: bool, inner: Difference) {
+        self.changed.add(step.clone(), own, inner.changed);
+        self.removed.add(step, false, inner.removed);
+    }
+}
+
+/// Compares two versions field by field.
+pub fn difference(node: &Node, old: &Value, new: &Value) -> Difference {
+    let mut out = Difference::default();
+    match (grain(node, new), old, new) {
+        (Grain::Fields(map), Value::Object(before), Value::Object(after)) => {
+            for (name, value) in after {
+                let child = node.child(name).unwrap_or(&ANY);
+                step(&mut out, child, format!("f:{name}"), map, before.get(name), value);
+            }
+            for (name, value) in before.iter().filter(|(name, _)| !after.contains_key(*name)) {
+                let child = node.child(name).unwrap_or(&ANY);
+                out.removed.add(format!("f:{name}"), true, fields(child, value));
+            }
+        }
+        (Grain::Items(item), Value::Array(before), Value::Array(after)) => {
+            let find = |items: &[Value], wanted: &str| {
+                items.iter().find(|item| item_step(node, item) == wanted).cloned()
+            };
+            for value in after {
+                let at = item_step(node, value);
+                let old = find(before, &at);
+                step(&mut out, item, at, true, old.as_ref(), value);
+            }
+            for value in before {
+                let at = item_step(node, value);
+                if find(after, &at).is_none() {
+                    out.removed.add(at, true, fields(item, value));
+                }
+            }
+        }
+        _ => {}
+    }
+    out
+}
+
+fn step(out: &mut Difference, node: &Node, at: String, keyed: bool, old: Option<&Value>, new: &Value) {
+    match old {
+        None => {
+            let below = fields(node, new);
+            let own = keyed || below.is_empty();
+            out.changed.add(at, own, below);
+        }
+        Some(old) if old == new => {}
+        Some(old) => {
+            let leaf = matches!(grain(node, new), Grain::Leaf)
+                || old.is_object() != new.is_object()
+                || old.is_array() != new.is_array();
+            let inner = if leaf { Difference::default() } else { difference(node, old, new) };
+            out.add(at, leaf, inner);
+        }
+    }
+}
+
+/// `live` with everything `wanted` says.
+pub fn merge(node: &Node, live: &Value, wanted: &Value) -> Value {
+    match (grain(node, wanted), live, wanted) {
+        (Grain::Fields(_), Value::Object(before), Value::Object(after)) => {
+            let mut out = before.clone();
+            for (name, value) in after {
+                let child = node.child(name).unwrap_or(&ANY);
+                let merged = before.get(name).map_or_else(|| value.clone(), |old| merge(child, old, value));
+                out.insert(name.clone(), merged);
+            }
+            Value::Object(out)
+        }
+        (Grain::Items(item), Value::Array(before), Value::Array(after)) => {
+            let mut out = before.clone();
+            for value in after {
+                let at = item_step(node, value);
+                match out.iter().position(|old| item_step(node, old) == at) {
+                    Some(position) => out[position] = merge(item, &out[position], value),
+                    None => out.push(value.clone()),
+                }
+            }
+            Value::Array(out)
+        }
+        _ => wanted.clone(),
+    }
+}
+
+/// Removes the members of `gone` from a value; an item goes when nothing but its key is left.
+pub fn prune(node: &Node, value: &mut Value, gone: &Set) {
+    let kind = grain(node, value);
+    match (kind, value) {
+        (Grain::Fields(_), Value::Object(fields)) => {
+            let names: Vec<String> = fields.keys().cloned().collect();
+            for name in names {
+                let Some(step) = gone.step(&format!("f:{name}")) else { continue };
+                let child = node.child(&name).unwrap_or(&ANY);
+                let Some(inner) = fields.get_mut(&name) else { continue };
+                prune(child, inner, &step.below);
+                let leaf = matches!(grain(child, inner), Grain::Leaf) && step.own;
+                let emptied = !step.below.is_empty() && (*inner == json!({}) || *inner == json!([]));
+                if leaf || emptied {
+                    fields.shift_remove(&name);
+                }
+            }
+        }
+        (Grain::Items(item), Value::Array(items)) => items.retain_mut(|one| {
+            let Some(step) = gone.step(&item_step(node, one)) else { return true };
+            prune(item, one, &step.below);
+            !step.own || has_more_than_key(node, one)
+        }),
+        _ => {}
+    }
+}
+
+fn has_more_than_key(node: &Node, item: &Value) -> bool {
+    item.as_object().is_some_and(|fields| fields.keys().any(|name| !node.keys.contains(&name.as_str())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn deployment() -> Node {
+        crate::resources::known("apps", "deployments").node()
+    }
+
+    fn pod(containers: Value) -> Value {
+        json!({"spec": {"template": {"spec": {"containers": containers}}}})
+    }
+
+    #[test]
+    fn fields_follow_the_schema() {
+        let object = json!({"metadata": {"labels": {"a": "1"}, "finalizers": ["x"]},
+            "spec": {"replicas": 1, "selector": {"matchLabels": {"a": "1"}},
+                "template": {"spec": {"containers": [{"name": "c", "image": "i", "command": ["a"]}]}}}});
+        let want = [
+            ".metadata.finalizers[=\"x\"]",
+            ".metadata.labels.a",
+            ".spec.replicas",
+            ".spec.selector",
+            ".spec.template.spec.containers[name=\"c\"]",
+            ".spec.template.spec.containers[name=\"c\"].command",
+            ".spec.template.spec.containers[name=\"c\"].image",
+            ".spec.template.spec.containers[name=\"c\"].name",
+        ];
+        assert_eq!(fields(&deployment(), &object).paths(), want);
+    }
+
+    #[test]
+    fn a_difference_names_what_changed_and_what_went() {
+        let old = pod(json!([{"name": "a", "image": "1"}, {"name": "b"}]));
+        let new = pod(json!([{"name": "a", "image": "2"}]));
+        let found = difference(&deployment(), &old, &new);
+        assert_eq!(found.changed.paths(), [".spec.template.spec.containers[name=\"a\"].image"]);
+        assert!(found.removed.paths().contains(&".spec.template.spec.containers[name=\"b\"]".to_owned()));
+        let same = difference(&deployment(), &new, &new);
+        assert!(same.changed.is_empty() && same.removed.is_empty());
+    }
+
+    #[test]
+    fn merging_and_pruning_are_by_key() {
+        let live = pod(json!([{"name": "a", "image": "1", "tty": true}, {"name": "b", "image": "1"}]));
+        let merged = merge(&deployment(), &live, &pod(json!([{"name": "a", "image": "2"}])));
+        assert_eq!(
+            merged,
+            pod(json!([{"name": "a", "image": "2", "tty": true}, {"name": "b", "image": "1"}]))
+        );
+        let mut pruned = merged;
+        let gone = fields(&deployment(), &pod(json!([{"name": "b", "image": "1"}])));
+        prune(&deployment(), &mut pruned, &gone);
+        assert_eq!(pruned, pod(json!([{"name": "a", "image": "2", "tty": true}])));
+    }
+}

@@ -1,0 +1,336 @@
+//! Reads the protobuf form that Go clients send, into the same tree JSON gives.
+//!
+//! The generated table `data/protobuf.json` says for every message `[number, field, type, flags]`. It is read when the
+//! first such body comes. Replies are JSON: every client that sends this form also accepts that.
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use base64::Engine;
+use serde_json::{Map, Value, json};
+
+static TABLE: &str = include_str!("../data/protobuf.json");
+
+/// What stands before every object in this form.
+const MAGIC: &[u8] = b"k8s\0";
+/// Messages may lie this deep in each other.
+const MAX_DEPTH: usize = 64;
+const REPEATED: u64 = 1;
+const KEEPS_ZERO: u64 = 2;
+
+/// Why a body is no object in this form.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum WireError {
+    #[error("the body does not begin like a protobuf object")]
+    Magic,
+    #[error("the body ends in the middle of a field")]
+    Truncated,
+    #[error("a number of the body is too long")]
+    Varint,
+    #[error("field {0} has another wire type than expected")]
+    Type(&'static str),
+    #[error("messages lie too deep in each other")]
+    Depth,
+    #[error("text of the body is not UTF-8")]
+    Text,
+    #[error("raw content of the body is not JSON")]
+    Raw,
+}
+
+#[derive(Debug)]
+struct Field {
+    name: &'static str,
+    kind: &'static str,
+    repeated: bool,
+    keeps_zero: bool,
+}
+
+type Messages = HashMap<&'static str, HashMap<u64, Field>>;
+
+static MESSAGES: LazyLock<Messages> = LazyLock::new(|| {
+    let table: HashMap<&'static str, Vec<(u64, &'static str, &'static str, u64)>> =
+        serde_json::from_str(TABLE).expect("the generated table is JSON");
+    let read = |rows: Vec<(u64, &'static str, &'static str, u64)>| {
+        rows.into_iter()
+            .map(|(number, name, kind, flags)| {
+                let field = Field {
+                    name,
+                    kind,
+                    repeated: flags & REPEATED != 0,
+                    keeps_zero: flags & KEEPS_ZERO != 0,
+                };
+                (number, field)
+            })
+            .collect()
+    };
+    table.into_iter().map(|(message, rows)| (message, read(rows))).collect()
+});
+
+/// The object in `body`, whose type has this name in the schema.
+pub fn decode(type_name: &str, body: &[u8]) -> Result<Value, WireError> {
+    let envelope = body.strip_prefix(MAGIC).ok_or(WireError::Magic)?;
+    let (mut kind, mut version, mut raw) = (String::new(), String::new(), &[][..]);
+    for part in parts(envelope) {
+        match part? {
+            (1, Wire::Bytes(meta)) => {
+                for part in parts(meta) {
+                    match part? {
+                        (1, Wire::Bytes(bytes)) => version = text(bytes)?,
+                        (2, Wire::Bytes(bytes)) => kind = text(bytes)?,
+                        _ => {}
+                    }
+                }
+            }
+            (2, Wire::Bytes(bytes)) => raw = bytes,
+            _ => {}
+        }
+    }
+    let mut fields = message(&type_name.replacen("io.k8s.", "k8s.io.", 1), raw, 0)?;
+    for (name, value) in [("apiVersion", version), ("kind", kind)] {
+        if !value.is_empty() {
+            fields.insert(name.to_owned(), Value::String(value));
+        }
+    }
+    Ok(Value::Object(fields))
+}
+
+/// One value on the wire.
+#[derive(Debug, Clone, Copy)]
+enum Wire<'a> {
+    Number(u64),
+    Bytes(&'a [u8]),
+}
+
+/// The fields of a message, one after the other.
+fn parts(mut rest: &[u8]) -> impl Iterator<Item = Result<(u64, Wire<'_>), WireError>> {
+    let mut broken = false;
+    std::iter::from_fn(move || {
+        if rest.is_empty() || broken {
+            return None;
+        }
+        let part = part(&mut rest);
+        broken = part.is_err();
+        Some(part)
+    })
+}
+
+fn part<'a>(rest: &mut &'a [u8]) -> Result<(u64, Wire<'a>), WireError> {
+    let tag = varint(rest)?;
+    let wire = match tag & 7 {
+        0 => Wire::Number(varint(rest)?),
+        1 => Wire::Number(u64::from_le_bytes(take(rest, 8)?.try_into().unwrap_or_default())),
+        2 => {
+            let length = usize::try_from(varint(rest)?).unwrap_or(usize::MAX);
+            Wire::Bytes(take(rest, length)?)
+        }
+        5 => Wire::Number(u32::from_le_bytes(take(rest, 4)?.try_into().unwrap_or_default()).into()),
+        _ => return Err(WireError::Type("of the message")),
+    };
+    Ok((tag >> 3, wire))
+}
+
+fn take<'a>(rest: &mut &'a [u8], length: usize) -> Result<&'a [u8], WireError> {
+    let (head, tail) = rest.split_at_checked(length).ok_or(WireError::Truncated)?;
+    *rest = tail;
+    Ok(head)
+}
+
+fn varint(rest: &mut &[u8]) -> Result<u64, WireError> {
+    let mut value = 0_u64;
+    for shift in (0..64).step_by(7) {
+        let (byte, tail) = rest.split_first().ok_or(WireError::Truncated)?;
+        *rest = tail;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Ok(value);
+        }
+    }
+    Err(WireError::Varint)
+}
+
+fn text(bytes: &[u8]) -> Result<String, WireError> {
+    std::str::from_utf8(bytes).map(str::to_owned).map_err(|_invalid| WireError::Text)
+}
+
+fn message(name: &str, bytes: &[u8], depth: usize) -> Result<Map<String, Value>, WireError> {
+    if depth > MAX_DEPTH {
+        return Err(WireError::Depth);
+    }
+    let mut out = Map::new();
+    let Some(fields) = MESSAGES.get(name) else { return Ok(out) };
+    for part in parts(bytes) {
+        let (number, wire) = part?;
+        let Some(field) = fields.get(&number) else { continue };
+        if let Some(kind) = field.kind.strip_prefix("map<string,").and_then(|rest| rest.strip_suffix('>')) {
+            let (key, value) = entry(field, kind, wire, depth)?;
+            if let Some(map) = out.entry(field.name).or_insert_with(|| json!({})).as_object_mut() {
+                map.insert(key, value);
+            }
+            continue;
+        }
+        if field.name.is_empty() {
+            let Wire::Bytes(inner) = wire else { return Err(WireError::Type("of an inlined message")) };
+            out.extend(message(field.kind, inner, depth + 1)?);
+            continue;
+        }
+        let value = single(field.name, field.kind, wire, depth)?;
+        if field.repeated {
+            if let Some(list) = out.entry(field.name).or_insert_with(|| json!([])).as_array_mut() {
+                list.push(value);
+            }
+        } else if field.keeps_zero || !is_zero(&value) {
+            out.insert(field.name.to_owned(), value);
+        }
+    }
+    Ok(out)
+}
+
+/// Whether a value looks like a field that was never set.
+fn is_zero(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Bool(flag) => !flag,
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::String(text) => text.is_empty(),
+        Value::Array(_) | Value::Object(_) => false,
+    }
+}
+
+fn entry(
+    field: &Field,
+    kind: &'static str,
+    wire: Wire<'_>,
+    depth: usize,
+) -> Result<(String, Value), WireError> {
+    let Wire::Bytes(bytes) = wire else { return Err(WireError::Type(field.name)) };
+    let (mut key, mut value) = (String::new(), None);
+    for part in parts(bytes) {
+        match part? {
+            (1, Wire::Bytes(bytes)) => key = text(bytes)?,
+            (2, wire) => value = Some(single(field.name, kind, wire, depth + 1)?),
+            _ => {}
+        }
+    }
+    let value = value.map_or_else(|| single(field.name, kind, Wire::Bytes(&[]), depth + 1), Ok)?;
+    Ok((key, value))
+}
+
+fn single(name: &'static str, kind: &str, wire: Wire<'_>, depth: usize) -> Result<Value, WireError> {
+    let bytes = match (kind, wire) {
+        ("bool", Wire::Number(number)) => return Ok(json!(number != 0)),
+        // Numbers are written as the two's complement of their 64-bit form.
+        ("int32" | "int64", Wire::Number(number)) => return Ok(json!(number.cast_signed())),
+        ("double", Wire::Number(number)) => return Ok(json!(f64::from_bits(number))),
+        (_, Wire::Bytes(bytes)) => bytes,
+        (_, Wire::Number(_)) => return Err(WireError::Type(name)),
+    };
+    let last = kind.rsplit('.').next().unwrap_or(kind);
+    match last {
+        "string" => text(bytes).map(Value::String),
+        "bytes" => Ok(json!(base64::engine::general_purpose::STANDARD.encode(bytes))),
+        "bool" | "int32" | "int64" | "double" => Err(WireError::Type(name)),
+        "Quantity" => Ok(json!(numbered(bytes)?.text)),
+        "IntOrString" => {
+            let inner = numbered(bytes)?;
+            Ok(if inner.first == 1 { json!(inner.text) } else { json!(inner.second) })
+        }
+        "Time" | "MicroTime" => time(bytes),
+        "RawExtension" | "FieldsV1" => raw(bytes),
+        "ExtraValue" => {
+            let mut items = Vec::new();
+            for part in parts(bytes) {
+                if let (1, Wire::Bytes(item)) = part? {
+                    items.push(Value::String(text(item)?));
+                }
+            }
+            Ok(Value::Array(items))
+        }
+        _ => message(kind, bytes, depth + 1).map(Value::Object),
+    }
+}
+
+/// A small message of numbers 1 and 2 and a text.
+#[derive(Default)]
+struct Numbered {
+    first: i64,
+    second: i64,
+    text: String,
+}
+
+fn numbered(bytes: &[u8]) -> Result<Numbered, WireError> {
+    let mut out = Numbered::default();
+    for part in parts(bytes) {
+        match part? {
+            (1, Wire::Number(number)) => out.first = number.cast_signed(),
+            (2, Wire::Number(number)) => out.second = number.cast_signed(),
+            (_, Wire::Bytes(bytes)) => out.text = text(bytes)?,
+            _ => {}
+        }
+    }
+    Ok(out)
+}
+
+/// A time; null when it is not set.
+fn time(bytes: &[u8]) -> Result<Value, WireError> {
+    if bytes.is_empty() {
+        return Ok(Value::Null);
+    }
+    let inner = numbered(bytes)?;
+    let nanos = i32::try_from(inner.second).unwrap_or_default();
+    let time = jiff::Timestamp::new(inner.first, nanos).map_err(|_range| WireError::Type("of a time"))?;
+    Ok(json!(time.to_string()))
+}
+
+/// JSON inside a message.
+fn raw(bytes: &[u8]) -> Result<Value, WireError> {
+    for part in parts(bytes) {
+        if let (1, Wire::Bytes(inner)) = part? {
+            return serde_json::from_slice(inner).map_err(|_syntax| WireError::Raw);
+        }
+    }
+    Ok(Value::Null)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
+        let mut out = vec![number << 3 | 2, u8::try_from(bytes.len()).unwrap()];
+        out.extend_from_slice(bytes);
+        out
+    }
+
+    fn envelope(kind: &str, raw: &[u8]) -> Vec<u8> {
+        let meta = [field(1, b"v1"), field(2, kind.as_bytes())].concat();
+        [MAGIC.to_vec(), field(1, &meta), field(2, raw)].concat()
+    }
+
+    #[test]
+    fn names_maps_and_inlined_messages_are_read() {
+        let meta =
+            [field(1, b"a"), field(2, b""), field(11, &[field(1, b"k"), field(2, b"v")].concat())].concat();
+        let volume = [field(1, b"data"), field(2, &field(2, b""))].concat();
+        let spec = [field(1, &volume), vec![4 << 3, 0], field(10, b"")].concat();
+        let body = envelope("Pod", &[field(1, &meta), field(2, &spec)].concat());
+        let pod = decode("io.k8s.api.core.v1.Pod", &body).unwrap();
+        let want = json!({"metadata": {"name": "a", "labels": {"k": "v"}}, "kind": "Pod", "apiVersion": "v1",
+            "spec": {"volumes": [{"name": "data", "emptyDir": {}}], "terminationGracePeriodSeconds": 0}});
+        assert_eq!(pod, want);
+    }
+
+    #[test]
+    fn broken_bodies_are_errors_and_never_panics() {
+        let good = envelope("Pod", &field(1, &field(1, b"a")));
+        for end in 0..good.len() {
+            drop(decode("io.k8s.api.core.v1.Pod", &good[..end]));
+        }
+        for at in 4..good.len() {
+            let mut bad = good.clone();
+            bad[at] ^= 0xff;
+            drop(decode("io.k8s.api.core.v1.Pod", &bad));
+        }
+        assert_eq!(decode("io.k8s.api.core.v1.Pod", b"{}"), Err(WireError::Magic));
+        assert_eq!(decode("io.k8s.api.core.v1.Pod", b"k8s\0\x12\x7f"), Err(WireError::Truncated));
+    }
+}

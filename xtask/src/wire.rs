@@ -1,0 +1,111 @@
+//! The table of the protobuf form: field numbers joined with the names and types of the schema.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result};
+use serde_json::{Map, Value, json};
+
+/// Scalar fields that Go holds as pointers: their zero says something, and must survive. All other zeros are what
+/// a field that was never set looks like on the wire.
+const POINTERS: &[&str] = &[
+    "activeDeadlineSeconds",
+    "allocateLoadBalancerNodePorts",
+    "allowPrivilegeEscalation",
+    "automountServiceAccountToken",
+    "backoffLimit",
+    "backoffLimitPerIndex",
+    "blockOwnerDeletion",
+    "completions",
+    "controller",
+    "defaultMode",
+    "deletionGracePeriodSeconds",
+    "enableServiceLinks",
+    "expirationSeconds",
+    "failedJobsHistoryLimit",
+    "fsGroup",
+    "gracePeriodSeconds",
+    "hostUsers",
+    "immutable",
+    "leaseTransitions",
+    "manualSelector",
+    "maxFailedIndexes",
+    "mode",
+    "optional",
+    "orphanDependents",
+    "parallelism",
+    "partition",
+    "periodSeconds",
+    "priority",
+    "privileged",
+    "progressDeadlineSeconds",
+    "readOnlyRootFilesystem",
+    "ready",
+    "replicas",
+    "revisionHistoryLimit",
+    "runAsGroup",
+    "runAsNonRoot",
+    "runAsUser",
+    "serving",
+    "setHostnameAsFQDN",
+    "shareProcessNamespace",
+    "started",
+    "storageClassName",
+    "successfulJobsHistoryLimit",
+    "suspend",
+    "terminating",
+    "terminationGracePeriodSeconds",
+    "tolerationSeconds",
+    "ttlSecondsAfterFinished",
+];
+
+/// Message name to `[number, field, type, flags]`; a field without a name is written into its parent. Flags: 1
+/// repeated, 2 keeps its zero.
+pub fn table(schemas: &Value, messages: &Value, roots: &[String]) -> Result<Value> {
+    let messages = messages.as_object().context("protobuf.json is not an object")?;
+    let mut reached: BTreeMap<String, Value> = BTreeMap::new();
+    let mut open: Vec<String> = roots.iter().map(|name| name.replacen("io.k8s.", "k8s.io.", 1)).collect();
+    while let Some(name) = open.pop() {
+        if reached.contains_key(&name) {
+            continue;
+        }
+        let Some(fields) = messages.get(&name).and_then(Value::as_object) else { continue };
+        let schema = &schemas[name.replacen("k8s.io.", "io.k8s.", 1)];
+        let mut out = Vec::new();
+        for (field, description) in fields {
+            let kind = resolve(&name, description[1].as_str().unwrap_or_default());
+            open.push(kind.trim_start_matches("map<string,").trim_end_matches('>').to_owned());
+            out.push(row(schema, messages, field, &kind, description));
+        }
+        reached.insert(name, Value::Array(out));
+    }
+    Ok(Value::Object(reached.into_iter().collect::<Map<_, _>>()))
+}
+
+fn row(schema: &Value, messages: &Map<String, Value>, field: &str, kind: &str, description: &Value) -> Value {
+    let known = schema["properties"].as_object().and_then(|properties| {
+        properties
+            .keys()
+            .find(|name| *name == field)
+            .or_else(|| properties.keys().find(|name| name.eq_ignore_ascii_case(field)))
+    });
+    let inline = known.is_none() && schema["properties"].is_object() && messages.contains_key(kind);
+    let name = known.map_or(if inline { "" } else { field }, String::as_str);
+    let required = schema["required"].as_array().is_some_and(|all| all.iter().any(|one| one == name));
+    let repeated = u8::from(description[2] == "repeated");
+    let keeps = if required || POINTERS.contains(&name) { 2 } else { 0 };
+    json!([description[0], name, kind, repeated | keeps])
+}
+
+/// A type as written in `message`, with its full name.
+fn resolve(message: &str, kind: &str) -> String {
+    if let Some(value) = kind.strip_prefix("map<string,").and_then(|rest| rest.strip_suffix('>')) {
+        return format!("map<string,{}>", resolve(message, value));
+    }
+    let kind = kind.trim_start_matches('.');
+    let scalar = kind.starts_with(char::is_lowercase) && !kind.contains('.');
+    if scalar || kind.contains('.') {
+        return kind.to_owned();
+    }
+    let package = message.rsplit_once('.').map_or("", |(package, _)| package);
+    format!("{package}.{kind}")
+}
