@@ -2,6 +2,7 @@
 
 pub mod answer;
 pub mod client;
+pub mod loopback;
 pub mod request;
 pub mod spool;
 pub mod verbs;

@@ -33,10 +33,7 @@ pub fn serve(request: &Request, agent: &impl Agent) -> Answer {
     let version = request.config.cni_version.as_str();
     let failed = |error: &CallError| Answer::Failed(Failure::new(version, error.code(), error));
     match &request.verb {
-        Verb::Version => printed(&Versions {
-            cni_version: SUPPORTED[SUPPORTED.len() - 1].to_owned(),
-            supported_versions: SUPPORTED.map(str::to_owned).to_vec(),
-        }),
+        Verb::Version => versions(),
         Verb::Add(target) => match agent.add(add_request(target)) {
             Ok(reply) => {
                 let ours = result_of(reply);
@@ -131,6 +128,14 @@ fn result_of(reply: proto::AddReply) -> answer::Result {
     }
 }
 
-fn printed(value: &impl Serialize) -> Answer {
+/// The answer to VERSION.
+pub(crate) fn versions() -> Answer {
+    printed(&Versions {
+        cni_version: SUPPORTED[SUPPORTED.len() - 1].to_owned(),
+        supported_versions: SUPPORTED.map(str::to_owned).to_vec(),
+    })
+}
+
+pub(crate) fn printed(value: &impl Serialize) -> Answer {
     Answer::Printed(serde_json::to_string(value).expect("plain structs of strings and numbers serialize"))
 }

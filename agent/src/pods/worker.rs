@@ -343,7 +343,7 @@ impl Worker {
 
     fn hinder_sandbox(&mut self, reason: &str, message: String) {
         let now = Timestamp::now();
-        tracing::warn!(pod = %self.key, reason, message, "the pod has no sandbox");
+        tracing::warn!(pod = %self.key, reason, why = message, "the pod has no sandbox");
         let previous = self.memory.sandbox.take();
         self.memory.sandbox = Some(Hindrance::new(previous.as_ref(), SANDBOX_FIRST, reason, message, now));
     }

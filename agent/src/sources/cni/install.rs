@@ -22,14 +22,20 @@ pub struct InstallError {
     pub source: io::Error,
 }
 
-/// Copies the plugin that lies beside this program into `dir`.
+/// Copies the plugin that lies beside this program into `dir`, and links it as `loopback` where there is none.
 pub fn plugin(dir: &Path) -> Result<(), InstallError> {
     let failed = |path: &Path, source| InstallError { path: path.to_owned(), source };
     let own = std::env::current_exe().map_err(|error| failed(Path::new(PLUGIN), error))?;
     let source = own.with_file_name(PLUGIN);
     let bytes = fs::read(&source).map_err(|error| failed(&source, error))?;
     let path = dir.join(PLUGIN);
-    replace(&path, &bytes, 0o755).map_err(|error| failed(&path, error))
+    replace(&path, &bytes, 0o755).map_err(|error| failed(&path, error))?;
+    let loopback = dir.join(cni::loopback::NAME);
+    match std::os::unix::fs::symlink(PLUGIN, &loopback) {
+        // Another one does as well.
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(failed(&loopback, error)),
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 /// Writes the network configuration into `dir`. It speaks 1.0.0: what every runtime of today understands.
