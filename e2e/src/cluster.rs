@@ -102,19 +102,29 @@ impl Cluster {
             began.elapsed()
         ));
         for node in &self.nodes {
-            let path = format!("/api/v1/nodes/{}", node.layout.name());
-            let ready = self.api.eventually(&path, READY_PATIENCE, is_ready).await;
-            if let Err(error) = ready {
-                node.check()?;
-                return Err(error.context(format!(
-                    "{}; see {}",
-                    node.layout.name(),
-                    node.agent.log.display()
-                )));
-            }
+            self.wait_until_ready(node, began).await?;
         }
         tell(&format!("{} Ready after {:.1?}", count(self.nodes.len()), began.elapsed()));
         Ok(())
+    }
+
+    /// Ends early, with the end of its log, when a process of the node is gone.
+    async fn wait_until_ready(&self, node: &Node, began: Instant) -> Result<()> {
+        let path = format!("/api/v1/nodes/{}", node.layout.name());
+        loop {
+            node.check()?;
+            match self.api.eventually(&path, Duration::from_millis(500), is_ready).await {
+                Ok(_) => return Ok(()),
+                Err(error) if began.elapsed() > READY_PATIENCE => {
+                    return Err(error.context(format!(
+                        "{}; see {}",
+                        node.layout.name(),
+                        node.agent.log.display()
+                    )));
+                }
+                Err(_) => {}
+            }
+        }
     }
 }
 

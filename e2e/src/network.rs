@@ -38,14 +38,13 @@ pub(crate) fn make_node(layout: &Layout, node: &NodeLayout) -> Result<()> {
 
 /// Removes the bridge, every namespace and every link of the cluster.
 pub(crate) fn remove(layout: &Layout) -> Result<()> {
+    // Deleting one end of a pair deletes the other. A namespace takes its links with it too, but only some time after it
+    // is gone, so links come first.
+    for link in links(layout)? {
+        ip(&["link", "delete", &link])?;
+    }
     for namespace in namespaces(layout)? {
         ip(&["netns", "delete", &namespace])?;
-    }
-    for link in links(layout)? {
-        // Deleting one end of a pair deletes the other, and a namespace takes its links with it.
-        if link_exists(&link)? {
-            ip(&["link", "delete", &link])?;
-        }
     }
     Ok(())
 }

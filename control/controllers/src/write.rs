@@ -94,10 +94,13 @@ pub(crate) enum WriteError {
 }
 
 impl WriteError {
-    /// Somebody else changed the object first: the next look works on the new version.
+    /// Somebody else changed the object first, or is deleting its namespace: the next look works on what is there then.
     pub(crate) fn is_race(&self) -> bool {
-        matches!(self, Self::Refused { source, .. }
-            if matches!(&**source, kube::Error::Api(status) if matches!(status.code, 404 | 409)))
+        let Self::Refused { source, .. } = self else { return false };
+        let kube::Error::Api(status) = &**source else { return false };
+        let causes = status.details.iter().flat_map(|details| &details.causes);
+        matches!(status.code, 404 | 409)
+            || causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating")
     }
 }
 
