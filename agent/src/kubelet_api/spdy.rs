@@ -90,6 +90,8 @@ impl Encoder {
         body.put_u16_le(length);
         body.put_u16_le(!length);
         body.put_slice(&block);
+        // An empty stored block is a flush: Go's inflater gives nothing out before it.
+        body.put_slice(&[0, 0, 0, 0xff, 0xff]);
         control(SYN_STREAM, &body, out);
     }
 
@@ -141,10 +143,11 @@ mod tests {
         let mut out = BytesMut::new();
         encoder.open(1, "streamtype", "error", &mut out);
         let first = out.split();
-        assert_eq!(&first[..8], [0x80, 3, 0, 1, 0, 0, 0, 44]);
+        assert_eq!(&first[..8], [0x80, 3, 0, 1, 0, 0, 0, 49]);
         assert_eq!(&first[8..18], [0, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
         assert_eq!(&first[18..25], [0x78, 1, 0, 27, 0, 228, 255]);
-        assert_eq!(&first[25..], b"\0\0\0\x01\0\0\0\x0astreamtype\0\0\0\x05error");
+        assert_eq!(&first[25..52], b"\0\0\0\x01\0\0\0\x0astreamtype\0\0\0\x05error");
+        assert_eq!(&first[52..], [0, 0, 0, 255, 255]);
         encoder.open(3, "streamtype", "stdin", &mut out);
         assert_eq!(&out[18..23], [0, 27, 0, 228, 255], "the second block goes on in the same zlib stream");
     }

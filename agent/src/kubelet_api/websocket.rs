@@ -12,8 +12,9 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tokio_tungstenite::tungstenite::protocol::Role;
-use tokio_tungstenite::tungstenite::{self, Message};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
+use tokio_tungstenite::tungstenite::{self, Message, Utf8Bytes};
 
 use super::relay::{self, STREAM_PROTOCOL};
 use super::spdy::{self, Encoder, Frame};
@@ -141,7 +142,7 @@ async fn relay_all(here: Upgraded, there: Upgraded, channels: Channels) -> Resul
                 }
                 to_runtime.write_all_buf(&mut out).await?;
                 if ended || joint.is_over() {
-                    to_caller.send(Message::Close(None)).await?;
+                    to_caller.send(Message::Close(Some(normal_end()))).await?;
                     break;
                 }
             }
@@ -150,6 +151,11 @@ async fn relay_all(here: Upgraded, there: Upgraded, channels: Channels) -> Resul
     to_caller.close().await?;
     to_runtime.shutdown().await?;
     Ok(())
+}
+
+/// Anything but 1000 is an error to kubectl.
+fn normal_end() -> CloseFrame {
+    CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::from_static("") }
 }
 
 /// Which channel is which stream, and which have ended: pure.
