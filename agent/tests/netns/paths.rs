@@ -178,16 +178,24 @@ fn pods_reach_the_outside_under_the_nodes_address() {
 }
 
 #[test]
-fn a_service_without_backends_refuses_the_connect() {
+fn a_service_without_backends_refuses_at_once() {
     if !allowed() {
         return;
     }
-    let mut world = serving(Clients::Sockets);
-    world.serve(&[]);
-    for vip in VIPS {
-        let to = SocketAddr::new(vip.parse().unwrap(), PORT);
-        let refused = tcp(&world.nodes[0].pods[1].namespace, to).unwrap_err();
-        assert!(refused.contains("refused"), "{refused}");
+    for clients in [Clients::Sockets, Clients::Wire] {
+        let mut world = serving(clients);
+        world.serve(&[]);
+        let node = &world.nodes[0];
+        for (family, vip) in VIPS.iter().enumerate() {
+            let vip = SocketAddr::new(vip.parse().unwrap(), PORT);
+            let node_port = SocketAddr::new(node.addresses[family], NODE_PORT);
+            for (from, to) in [(&node.pods[1].namespace, vip), (&world.outside, node_port)] {
+                for answer in [tcp(from, to), udp(from, to, true)] {
+                    let refused = answer.unwrap_err();
+                    assert!(refused.contains("refused"), "{clients:?} {to}: {refused}");
+                }
+            }
+        }
     }
 }
 

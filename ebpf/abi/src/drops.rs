@@ -26,6 +26,7 @@ drops! {
     11 Rewrite "a header could not be rewritten",
     12 ExtensionHeaders "more IPv6 extension headers than are followed",
     13 UnknownProtocol "a packet of a protocol without ports needed translation",
+    14 NoLocalBackend "the service has backends, but none on this node, where its policy wants one",
 }
 
 /// Size of the counter map: room for reasons to come.

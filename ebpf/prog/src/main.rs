@@ -9,11 +9,13 @@
 mod deliver;
 mod expire;
 mod flow;
+mod icmp_error;
 mod maps;
 mod masquerade;
 mod nat;
 mod packet;
 mod pod;
+mod refuse;
 mod service;
 mod sock;
 mod translate;

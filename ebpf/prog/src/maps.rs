@@ -63,6 +63,8 @@ pub struct Work {
     pub reverse: Flow,
     /// What the packet becomes.
     pub to: Tuple,
+    /// Headers on their way from or to the packet.
+    pub buffer: [u32; 16],
 }
 
 #[btf_map(name = "hw_work")]

@@ -30,7 +30,7 @@ pub fn create(work: &mut Work) -> Result<(), Drop> {
         let port = Be16::new((base + random.wrapping_add(attempt) % stripe) as u16);
         match work.packet.ports {
             Ports::Pair | Ports::EchoRequest => work.forward.to.sport = port,
-            Ports::EchoReply | Ports::None => return Err(Drop::UnknownProtocol),
+            Ports::EchoReply | Ports::Error | Ports::None => return Err(Drop::UnknownProtocol),
         }
         if flow::create(work, true)? {
             return Ok(());

@@ -6,7 +6,7 @@ use abi::{Addr16, Tuple};
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::{BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR};
 use aya_ebpf::helpers::generated::{
-    bpf_csum_diff, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_skb_store_bytes,
+    bpf_csum_diff, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_skb_load_bytes, bpf_skb_store_bytes,
 };
 use aya_ebpf::programs::TcContext;
 
@@ -29,16 +29,31 @@ pub fn rewrite(ctx: &TcContext, work: &mut Work) -> Result<(), Drop> {
         _ => return Err(Drop::UnknownProtocol),
     };
     let difference = addresses(ctx, packet, to)?;
-    let mut pseudo = flags | u64::from(BPF_F_PSEUDO_HDR);
-    if !packet.v4() && node().features & feature::CSUM_IPV6 != 0 {
-        pseudo |= BPF_F_IPV6;
-    }
     if packet.proto() != ICMP {
-        l4_checksum(ctx, checksum, difference, pseudo)?;
+        l4_checksum(ctx, checksum, difference, pseudo(packet, flags))?;
     }
     numbers(ctx, packet, to, checksum, flags)?;
     packet.key.tuple = *to;
     Ok(())
+}
+
+/// Gives only the IP header of an ICMP error the addresses of `work.to`.
+#[inline(always)]
+pub fn rewrite_outer(ctx: &TcContext, work: &mut Work) -> Result<(), Drop> {
+    let difference = addresses(ctx, &work.packet, &work.to)?;
+    if !work.packet.v4() {
+        l4_checksum(ctx, work.packet.l4 as usize + 2, difference, pseudo(&work.packet, 0))?;
+    }
+    work.packet.key.tuple.src = work.to.src;
+    work.packet.key.tuple.dst = work.to.dst;
+    Ok(())
+}
+
+/// Flags for a difference that is part of the pseudo header.
+#[inline(always)]
+fn pseudo(packet: &Packet, flags: u64) -> u64 {
+    let ipv6 = !packet.v4() && node().features & feature::CSUM_IPV6 != 0;
+    flags | u64::from(BPF_F_PSEUDO_HDR) | if ipv6 { BPF_F_IPV6 } else { 0 }
 }
 
 /// Stores what tells flows apart: both ports, or the echo identifier.
@@ -50,7 +65,7 @@ fn numbers(ctx: &TcContext, packet: &Packet, to: &Tuple, checksum: usize, flags:
         Ports::Pair => (pair(old), pair(to), l4),
         Ports::EchoRequest => (u32::from(old.sport.be), u32::from(to.sport.be), l4 + 4),
         Ports::EchoReply => (u32::from(old.dport.be), u32::from(to.dport.be), l4 + 4),
-        Ports::None => return Err(Drop::UnknownProtocol),
+        Ports::Error | Ports::None => return Err(Drop::UnknownProtocol),
     };
     if old == new {
         return Ok(());
@@ -60,7 +75,7 @@ fn numbers(ctx: &TcContext, packet: &Packet, to: &Tuple, checksum: usize, flags:
 }
 
 #[inline(always)]
-fn pair(tuple: &Tuple) -> u32 {
+pub fn pair(tuple: &Tuple) -> u32 {
     u32::from(tuple.sport.be) | (u32::from(tuple.dport.be) << 16)
 }
 
@@ -81,14 +96,30 @@ fn addresses(ctx: &TcContext, packet: &Packet, to: &Tuple) -> Result<u64, Drop> 
         Ok(difference)
     } else {
         // Source and destination lie side by side in the tuple as in the header.
-        let difference = csum_diff((&raw const old.src).cast(), (&raw const to.src).cast(), 32);
+        let difference = addresses_diff(old, to);
         store_bytes(ctx, ETHERNET + 8, (&raw const to.src).cast(), 32)?;
         Ok(difference)
     }
 }
 
+/// The difference both addresses of a tuple make.
 #[inline(always)]
-fn diff<T>(old: &T, new: &T) -> u64 {
+pub fn addresses_diff(old: &Tuple, new: &Tuple) -> u64 {
+    csum_diff((&raw const old.src).cast(), (&raw const new.src).cast(), 32)
+}
+
+/// Reads part of the packet into a buffer that is not on the stack.
+#[inline(always)]
+pub fn load_into(ctx: &TcContext, offset: usize, to: &mut [u32], words: usize) -> Result<(), Drop> {
+    // SAFETY: the verifier proves that `words` words may be written.
+    let code = unsafe {
+        bpf_skb_load_bytes(ctx.as_ptr().cast(), offset as u32, to.as_mut_ptr().cast(), words as u32 * 4)
+    };
+    if code == 0 { Ok(()) } else { Err(Drop::Truncated) }
+}
+
+#[inline(always)]
+pub fn diff<T>(old: &T, new: &T) -> u64 {
     csum_diff(core::ptr::from_ref(old).cast(), core::ptr::from_ref(new).cast(), size_of::<T>() as u32)
 }
 
@@ -99,7 +130,16 @@ fn csum_diff(old: *const u32, new: *const u32, size: u32) -> u64 {
 }
 
 #[inline(always)]
-fn l4_checksum(ctx: &TcContext, offset: usize, difference: u64, flags: u64) -> Result<(), Drop> {
+pub fn l3_checksum(ctx: &TcContext, offset: usize, difference: u64) -> Result<(), Drop> {
+    // SAFETY: the context is the program's own.
+    match unsafe { bpf_l3_csum_replace(ctx.as_ptr().cast(), offset as u32, 0, difference, 0) } {
+        0 => Ok(()),
+        _ => Err(Drop::Rewrite),
+    }
+}
+
+#[inline(always)]
+pub fn l4_checksum(ctx: &TcContext, offset: usize, difference: u64, flags: u64) -> Result<(), Drop> {
     // SAFETY: the context is the program's own.
     match unsafe { bpf_l4_csum_replace(ctx.as_ptr().cast(), offset as u32, 0, difference, flags) } {
         0 => Ok(()),
@@ -114,7 +154,7 @@ pub fn store<T>(ctx: &TcContext, offset: usize, value: &T) -> Result<(), Drop> {
 }
 
 #[inline(always)]
-fn store_bytes(
+pub fn store_bytes(
     ctx: &TcContext,
     offset: usize,
     from: *const core::ffi::c_void,

@@ -64,6 +64,8 @@ pub enum Ports {
     /// ICMP echo: the identifier stands for the port of the side that asked.
     EchoRequest,
     EchoReply,
+    /// An ICMP error: the packet it is about follows.
+    Error,
     None,
 }
 
@@ -214,6 +216,7 @@ fn ports(ctx: &TcContext, packet: &mut Packet) -> Result<(), Drop> {
                     packet.key.tuple.dport = id;
                     packet.ports = Ports::EchoReply;
                 }
+                (ICMP, 3 | 11 | 12) | (ICMPV6, 1..=4) => packet.ports = Ports::Error,
                 _ => {}
             }
         }

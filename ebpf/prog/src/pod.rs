@@ -9,12 +9,12 @@ use crate::maps::{LINKS, work};
 use crate::packet::{Frame, ICMPV6, Packet, parse};
 use crate::service::{Client, same};
 use crate::translate::{follow, translate};
-use crate::verdict::{Verdict, leave};
+use crate::verdict::{Verdict, leave, leave_answering};
 
 /// From a pod.
 #[classifier]
 pub fn tc_pod_out(ctx: TcContext) -> i32 {
-    leave(&ctx, out(&ctx))
+    leave_answering(&ctx, out(&ctx))
 }
 
 /// Towards a pod, from the host's stack. Other programs deliver to pods without passing here.

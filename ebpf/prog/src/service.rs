@@ -21,6 +21,8 @@ pub enum Lookup {
     NotAService,
     /// A service does, and has nobody to send to.
     Nobody,
+    /// A service does, and has somebody, but not on this node, where its policy wants one.
+    NobodyHere,
     /// This backend of service `index`.
     Picked(Picked),
 }
@@ -65,10 +67,20 @@ pub fn lookup(addr: &Addr16, port: Be16, proto: u8, client: Client) -> Lookup {
         Client::Outside => flags & frontend::EXTERNAL_LOCAL != 0,
     };
     // SAFETY: array elements live as long as the map.
-    let segment = unsafe { if local { &raw const (*service).local } else { &raw const (*service).cluster } };
+    let (segment, others) = unsafe {
+        if local {
+            (&raw const (*service).local, (*service).cluster.count)
+        } else {
+            (&raw const (*service).cluster, 0)
+        }
+    };
     let picked = pick(segment).map(|(backend, generation)| Picked { backend, generation, service: index });
     count(index, picked.is_some());
-    picked.map_or(Lookup::Nobody, Lookup::Picked)
+    match picked {
+        Some(picked) => Lookup::Picked(picked),
+        None if others > 0 => Lookup::NobodyHere,
+        None => Lookup::Nobody,
+    }
 }
 
 #[inline(always)]

@@ -128,7 +128,7 @@ fn connect<F: Family>(ctx: &SockAddrContext) -> i32 {
     };
     match service::lookup(&vip, port, proto, Client::Inside) {
         Lookup::NotAService => ALLOW,
-        Lookup::Nobody => refuse(),
+        Lookup::Nobody | Lookup::NobodyHere => refuse(),
         Lookup::Picked(picked) => {
             let entry = SockVip {
                 vip,
@@ -170,7 +170,7 @@ fn send<F: Family>(ctx: &SockAddrContext) -> i32 {
     }
     match service::lookup(&vip, port, UDP, Client::Inside) {
         Lookup::NotAService => ALLOW,
-        Lookup::Nobody => refuse(),
+        Lookup::Nobody | Lookup::NobodyHere => refuse(),
         Lookup::Picked(picked) => {
             let entry = SockVip {
                 vip,

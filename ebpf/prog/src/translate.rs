@@ -10,7 +10,7 @@ use crate::maps::{ENDPOINTS, Work};
 use crate::packet::{ACK, Ports, SYN, TCP};
 use crate::service::{self, Client, Lookup, Picked, same};
 use crate::verdict::count;
-use crate::{flow, masquerade, nat};
+use crate::{flow, icmp_error, masquerade, nat};
 
 /// Gives the packet the tuple its flow says, beginning a flow if it asks for a service. Answers with the flow's flags, or
 /// zero when the packet stays as it is.
@@ -35,6 +35,7 @@ pub fn translate(ctx: &TcContext, work: &mut Work, client: Client) -> Result<u32
     match service::lookup(&asked.dst, asked.dport, work.packet.proto(), client) {
         Lookup::NotAService => Ok(0),
         Lookup::Nobody => Err(Drop::NoBackend),
+        Lookup::NobodyHere => Err(Drop::NoLocalBackend),
         Lookup::Picked(picked) => {
             if work.packet.proto() == TCP && work.packet.tcp_flags & (SYN | ACK) != SYN {
                 return Err(Drop::NoFlow);
@@ -51,6 +52,9 @@ pub fn translate(ctx: &TcContext, work: &mut Work, client: Client) -> Result<u32
 /// Gives the packet the tuple of the flow it belongs to, if it belongs to one; answers with the flow's flags.
 #[inline(always)]
 pub fn follow(ctx: &TcContext, work: &mut Work) -> Result<u32, Drop> {
+    if matches!(work.packet.ports, Ports::Error) {
+        return icmp_error::follow(ctx);
+    }
     let Some(entry) = flow::find(work) else {
         return Ok(0);
     };
@@ -118,7 +122,11 @@ pub fn hide(ctx: &TcContext, work: &mut Work) -> Result<(), Drop> {
     if follow(ctx, work)? != 0 {
         return Ok(());
     }
-    if work.packet.proto() == TCP && work.packet.tcp_flags & (SYN | ACK) != SYN {
+    let begins = match work.packet.proto() {
+        TCP => work.packet.tcp_flags & (SYN | ACK) == SYN,
+        _ => !matches!(work.packet.ports, Ports::Error),
+    };
+    if !begins {
         return Ok(());
     }
     let (dst, dport) = (work.packet.tuple().dst, work.packet.tuple().dport);
@@ -137,7 +145,7 @@ pub fn remember_stranger(work: &mut Work) -> Result<(), Drop> {
     let begins = match work.packet.ports {
         Ports::Pair => work.packet.proto() != TCP,
         Ports::EchoRequest => true,
-        Ports::EchoReply | Ports::None => false,
+        Ports::EchoReply | Ports::Error | Ports::None => false,
     };
     if !begins || work.packet.is_fragment() {
         return Ok(());

@@ -12,12 +12,12 @@ use crate::nat::node_address;
 use crate::packet::{Frame, Packet, parse};
 use crate::service::{Client, same};
 use crate::translate::{follow, hide, remember_stranger, translate};
-use crate::verdict::{Verdict, leave};
+use crate::verdict::{Verdict, leave, leave_answering};
 
 /// From outside: NodePorts, answers to what left under the node's address, packets for pods.
 #[classifier]
 pub fn tc_uplink_in(ctx: TcContext) -> i32 {
-    leave(&ctx, inward(&ctx))
+    leave_answering(&ctx, inward(&ctx))
 }
 
 /// To the outside: pods take the node's address, the host's answers the service's.

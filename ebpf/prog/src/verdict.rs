@@ -7,6 +7,7 @@ use aya_ebpf::btf_maps::PerCpuArray;
 use aya_ebpf::programs::TcContext;
 
 use crate::maps::{DROPS, PATHS};
+use crate::refuse;
 
 /// What becomes of a packet.
 #[must_use]
@@ -34,6 +35,19 @@ pub fn leave(ctx: &TcContext, result: Result<Verdict, Drop>) -> i32 {
             add(&DROPS, reason as u32, bytes);
             TC_ACT_SHOT as i32
         }
+    }
+}
+
+/// Like [`leave`], for hooks where the sender can be told: what is refused for a reason is answered.
+#[inline(always)]
+pub fn leave_answering(ctx: &TcContext, result: Result<Verdict, Drop>) -> i32 {
+    match result {
+        Err(reason @ (Drop::NoBackend | Drop::NoFlow | Drop::BackendGone)) => {
+            // The answer takes the place of the packet, which still counts as dropped.
+            add(&DROPS, reason as u32, u64::from(ctx.len()));
+            refuse::answer(ctx)
+        }
+        result => leave(ctx, result),
     }
 }
 

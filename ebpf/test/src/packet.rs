@@ -37,6 +37,8 @@ pub enum Body {
     Udp(u16, u16, Vec<u8>),
     /// Whether it is a request, the identifier.
     Echo(bool, u16),
+    /// An ICMP error: its type and code, and the packet it is about, cut off or whole.
+    Error(u8, u8, Vec<u8>),
     /// Protocol number and bytes.
     Other(u8, Vec<u8>),
 }
@@ -62,6 +64,20 @@ impl Packet {
         Self { body: Body::Echo(request, id), ..self }
     }
 
+    /// An ICMP error about another packet, cut off after `length` bytes.
+    pub fn error(self, kind: u8, code: u8, about: &Packet, length: usize) -> Self {
+        let mut inside = about.bytes()[14..].to_vec();
+        inside.truncate(length);
+        Self { body: Body::Error(kind, code, inside), ..self }
+    }
+
+    /// The packet an error is about.
+    pub fn inside(&self) -> Result<Self> {
+        let Body::Error(_, _, inside) = &self.body else { bail!("not an ICMP error: {self:?}") };
+        let kind = if self.src.is_ipv4() { [0x08, 0x00] } else { [0x86, 0xdd] };
+        Self::read_unchecked(&[&[0; 12], &kind[..], inside].concat())
+    }
+
     /// Another TTL or hop limit.
     pub fn hops(self, hops: u8) -> Self {
         Self { hops, ..self }
@@ -78,7 +94,7 @@ impl Packet {
             Body::Tcp(sport, dport, ..) | Body::Udp(sport, dport, _) => (*sport, *dport),
             Body::Echo(true, id) => (*id, 0),
             Body::Echo(false, id) => (0, *id),
-            Body::Other(..) => (0, 0),
+            Body::Error(..) | Body::Other(..) => (0, 0),
         }
     }
 
@@ -88,7 +104,7 @@ impl Packet {
             Body::Tcp(sport, dport, _, data) => Body::Tcp(*dport, *sport, SYN | ACK, data.clone()),
             Body::Udp(sport, dport, data) => Body::Udp(*dport, *sport, data.clone()),
             Body::Echo(_, id) => Body::Echo(false, *id),
-            Body::Other(..) => self.body.clone(),
+            Body::Error(..) | Body::Other(..) => self.body.clone(),
         };
         Self { src: self.dst, dst: self.src, hops: 64, body, fragment: (0, false) }
     }
@@ -97,8 +113,8 @@ impl Packet {
         match (&self.body, self.src.is_ipv4()) {
             (Body::Tcp(..), _) => 6,
             (Body::Udp(..), _) => 17,
-            (Body::Echo(..), true) => 1,
-            (Body::Echo(..), false) => 58,
+            (Body::Echo(..) | Body::Error(..), true) => 1,
+            (Body::Echo(..) | Body::Error(..), false) => 58,
             (Body::Other(number, _), _) => *number,
         }
     }
@@ -176,6 +192,11 @@ impl Packet {
                 bytes.extend(b"ping");
                 (bytes, 2)
             }
+            Body::Error(kind, code, inside) => {
+                let mut bytes = vec![*kind, *code, 0, 0, 0, 0, 0, 0];
+                bytes.extend(inside);
+                (bytes, 2)
+            }
             Body::Other(_, data) => return data.clone(),
         };
         let sum = checksum(&bytes, self.pseudo(bytes.len()));
@@ -184,7 +205,7 @@ impl Packet {
     }
 
     fn pseudo(&self, length: usize) -> u32 {
-        if matches!(self.body, Body::Echo(..)) && self.src.is_ipv4() {
+        if matches!(self.body, Body::Echo(..) | Body::Error(..)) && self.src.is_ipv4() {
             return 0;
         }
         let octets = |ip: IpAddr| match ip {
@@ -197,40 +218,61 @@ impl Packet {
 
     /// Reads a frame back; a wrong checksum is an error.
     pub fn read(frame: &[u8]) -> Result<Self> {
-        let kind = u16::from_be_bytes([frame[12], frame[13]]);
-        let ip = &frame[14..];
-        let (src, dst, hops, fragment, proto, body) = match kind {
-            0x0800 => read_v4(ip)?,
-            0x86dd => read_v6(ip)?,
-            other => bail!("ethertype {other:#x}"),
-        };
+        let packet = Self::read_unchecked(frame)?;
+        if !matches!(packet.body, Body::Other(..)) && packet.fragment == (0, false) {
+            let (.., body) = headers(frame)?;
+            ensure!(checksum(body, packet.pseudo(body.len())) == 0, "wrong transport checksum in {packet:?}");
+        }
+        Ok(packet)
+    }
+
+    /// Reads a frame back without looking at its transport checksum, and with as much data as there is.
+    fn read_unchecked(frame: &[u8]) -> Result<Self> {
+        let (src, dst, hops, fragment, proto, body) = headers(frame)?;
         let port = |at: usize| -> Result<u16> {
             let bytes = body.get(at..at + 2).context("the packet ends inside its ports")?;
             Ok(u16::from_be_bytes([bytes[0], bytes[1]]))
         };
         let parsed = match proto {
-            6 => Body::Tcp(port(0)?, port(2)?, body[13], body[20..].to_vec()),
-            17 => Body::Udp(port(0)?, port(2)?, body[8..].to_vec()),
+            6 => {
+                let flags = body.get(13).copied().unwrap_or(0);
+                Body::Tcp(port(0)?, port(2)?, flags, body.get(20..).unwrap_or_default().to_vec())
+            }
+            17 => Body::Udp(port(0)?, port(2)?, body.get(8..).unwrap_or_default().to_vec()),
             1 | 58 if matches!(body[0], 8 | 128) => Body::Echo(true, port(4)?),
             1 | 58 if matches!(body[0], 0 | 129) => Body::Echo(false, port(4)?),
+            1 if body[0] == 3 => Body::Error(3, body[1], body[8..].to_vec()),
+            58 if body[0] < 128 => Body::Error(body[0], body[1], body[8..].to_vec()),
             _ => Body::Other(proto, body.to_vec()),
         };
-        let packet = Self { src, dst, hops, body: parsed, fragment };
-        if !matches!(packet.body, Body::Other(..)) && fragment == (0, false) {
-            ensure!(checksum(body, packet.pseudo(body.len())) == 0, "wrong transport checksum in {packet:?}");
-        }
-        Ok(packet)
+        Ok(Self { src, dst, hops, body: parsed, fragment })
     }
 }
 
 type Parts<'a> = (IpAddr, IpAddr, u8, (u16, bool), u8, &'a [u8]);
+
+fn headers(frame: &[u8]) -> Result<Parts<'_>> {
+    let ip = &frame[14..];
+    match u16::from_be_bytes([frame[12], frame[13]]) {
+        0x0800 => read_v4(ip),
+        0x86dd => read_v6(ip),
+        other => bail!("ethertype {other:#x}"),
+    }
+}
 
 fn read_v4(ip: &[u8]) -> Result<Parts<'_>> {
     ensure!(checksum(&ip[..20], 0) == 0, "wrong IPv4 header checksum");
     let address = |at: usize| IpAddr::from(<[u8; 4]>::try_from(&ip[at..at + 4]).expect("four bytes"));
     let offset = u16::from_be_bytes([ip[6], ip[7]]);
     let total = usize::from(u16::from_be_bytes([ip[2], ip[3]]));
-    Ok((address(12), address(16), ip[8], (offset & 0x1fff, offset & 0x2000 != 0), ip[9], &ip[20..total]))
+    Ok((
+        address(12),
+        address(16),
+        ip[8],
+        (offset & 0x1fff, offset & 0x2000 != 0),
+        ip[9],
+        &ip[20..total.min(ip.len())],
+    ))
 }
 
 fn read_v6(ip: &[u8]) -> Result<Parts<'_>> {

@@ -88,6 +88,8 @@ pub enum Want {
     Sent(Path, Packet),
     /// It is dropped for this reason, which is counted once.
     Dropped(Drop),
+    /// The same, and its sender is told like this.
+    Refused(Drop, Packet),
 }
 
 /// First of the source ports that masqueraded flows get; in an expected packet it stands for any of them.
@@ -232,7 +234,9 @@ impl World {
     pub fn expect(&mut self, hook: Hook, packet: &Packet, want: &Want) -> Result<Packet> {
         let dropped = |world: &mut Self| -> Result<u64> {
             match want {
-                Want::Dropped(reason) => world.counted(name::DROPS, *reason as u32),
+                Want::Dropped(reason) | Want::Refused(reason, _) => {
+                    world.counted(name::DROPS, *reason as u32)
+                }
                 Want::Stack(_) => world.counted(name::PATHS, Path::Stack as u32),
                 Want::Sent(path, _) => world.counted(name::PATHS, *path as u32),
             }
@@ -243,7 +247,7 @@ impl World {
         let shown = format!("{hook:?} of {packet:?}");
         let code = match want {
             Want::Stack(_) => STACK,
-            Want::Sent(..) => REDIRECT,
+            Want::Sent(..) | Want::Refused(..) => REDIRECT,
             Want::Dropped(_) => SHOT,
         };
         ensure!(outcome.code == code, "{shown}: code {} instead of {code}; {}", outcome.code, self.drops()?);
@@ -252,7 +256,7 @@ impl World {
             return Ok(packet.clone());
         }
         let got = Packet::read(&outcome.frame).with_context(|| shown.clone())?;
-        let (Want::Stack(wanted) | Want::Sent(_, wanted)) = want else {
+        let (Want::Stack(wanted) | Want::Sent(_, wanted) | Want::Refused(_, wanted)) = want else {
             return Ok(got);
         };
         ensure!(matches(&got, wanted), "{shown}:\n     got {got:?}\n  wanted {wanted:?}");

@@ -4,10 +4,11 @@ use std::thread;
 
 use abi::count::Path;
 use abi::drops::Drop;
+use abi::flow::Flow;
 use abi::name;
 use abi::service::frontend;
 use anyhow::{Context, Result, ensure};
-use ebpf_test::packet::{ACK, FIN, Packet, SYN, packet};
+use ebpf_test::packet::{ACK, Body, FIN, Packet, RST, SYN, packet};
 use ebpf_test::runner::{allowed, isolate};
 use ebpf_test::world::{Hook, MASQUERADED, Want, World, families};
 
@@ -25,7 +26,7 @@ const CASES: &[Case] = &[
     ("a SYN to the VIP leaves for the backend and the answer comes from the VIP", vip_local),
     ("a datagram to the VIP leaves for a far backend and the answer is translated on arrival", vip_far),
     ("a pod that is its own backend talks to itself through the node's address", hairpin),
-    ("a service without backends drops with its reason", no_backend),
+    ("a service without backends answers with RST or port unreachable", no_backend),
     ("a segment in the middle of an unknown connection is not given a backend", middle_of_connection),
     ("a datagram moves on when its backend is gone, a connection ends", backend_gone),
     ("an address in the service prefix without a service goes to the stack", unallocated),
@@ -42,6 +43,9 @@ const CASES: &[Case] = &[
     ("an answer to a stranger who began is not masqueraded", stranger),
     ("a packet between nodes passes untouched", between_nodes),
     ("an answered flow moves to the table that is not evicted", promotion),
+    ("packet too big about a masqueraded packet reaches its pod", error_about_masqueraded),
+    ("an error from a backend comes from the NodePort", error_from_backend),
+    ("silent flows are forgotten, others are not", expiry),
     ("a packet from an unknown link is dropped", unknown_link),
 ];
 
@@ -152,12 +156,32 @@ fn hairpin(w: &mut World) -> Result<()> {
 
 fn no_backend(w: &mut World) -> Result<()> {
     let n = w.names;
-    w.service(&[(n.vip, 80), (n.node, 30080)], frontend::EXTERNAL, TCP, &[])?;
-    let asked = packet(n.pod_a, n.vip).tcp(40000, 80, SYN);
-    w.expect(Hook::FromPodA, &asked, &Want::Dropped(Drop::NoBackend))?;
-    let asked = packet(n.client, n.node).tcp(40000, 30080, SYN);
-    w.expect(Hook::UplinkIn, &asked, &Want::Dropped(Drop::NoBackend))?;
+    for protocol in [TCP, UDP] {
+        w.service(&[(n.vip, 80), (n.node, 30080)], frontend::EXTERNAL, protocol, &[])?;
+    }
+    for (hook, from, to, port) in
+        [(Hook::FromPodA, n.pod_a, n.vip, 80), (Hook::UplinkIn, n.client, n.node, 30080)]
+    {
+        let asked = packet(from, to).tcp(40000, port, SYN);
+        w.expect(hook, &asked, &Want::Refused(Drop::NoBackend, reset(&asked)))?;
+        let asked = packet(from, to).udp(40000, port);
+        w.expect(hook, &asked, &Want::Refused(Drop::NoBackend, unreachable(&asked)))?;
+    }
     Ok(())
+}
+
+/// The RST that ends what `packet` began.
+fn reset(asked: &Packet) -> Packet {
+    let (sport, dport) = asked.ports();
+    let Body::Tcp(_, _, flags, _) = asked.body else { panic!("{asked:?} is not TCP") };
+    let flags = if flags & ACK == 0 { RST | ACK } else { RST };
+    Packet { body: Body::Tcp(dport, sport, flags, Vec::new()), ..packet(asked.dst, asked.src) }
+}
+
+/// The port unreachable about `packet`.
+fn unreachable(asked: &Packet) -> Packet {
+    let error = packet(asked.dst, asked.src);
+    if asked.src.is_ipv4() { error.error(3, 3, asked, 28) } else { error.error(1, 4, asked, 48) }
 }
 
 fn middle_of_connection(w: &mut World) -> Result<()> {
@@ -165,8 +189,71 @@ fn middle_of_connection(w: &mut World) -> Result<()> {
     w.service(&[(n.vip, 80)], 0, TCP, &[(n.pod_b, 8080)])?;
     for flags in [ACK, SYN | ACK, FIN | ACK] {
         let packet = packet(n.pod_a, n.vip).tcp(40000, 80, flags);
-        w.expect(Hook::FromPodA, &packet, &Want::Dropped(Drop::NoFlow))?;
+        w.expect(Hook::FromPodA, &packet, &Want::Refused(Drop::NoFlow, reset(&packet)))?;
     }
+    let reset = packet(n.pod_a, n.vip).tcp(40000, 80, RST);
+    w.expect(Hook::FromPodA, &reset, &Want::Dropped(Drop::NoFlow))?;
+    Ok(())
+}
+
+fn error_about_masqueraded(w: &mut World) -> Result<()> {
+    let n = w.names;
+    for out in [
+        packet(n.pod_a, n.client).tcp(40000, 443, SYN),
+        packet(n.pod_a, n.client).udp(40000, 53),
+        packet(n.pod_a, n.client).echo(true, 7),
+    ] {
+        let mut hidden = out.clone();
+        hidden.src = n.node;
+        hidden.body = match out.body {
+            Body::Tcp(_, port, flags, ref data) => Body::Tcp(MASQUERADED, port, flags, data.clone()),
+            Body::Udp(_, port, ref data) => Body::Udp(MASQUERADED, port, data.clone()),
+            _ => Body::Echo(true, MASQUERADED),
+        };
+        let got = w.expect(Hook::UplinkOut, &out, &Want::Stack(hidden))?;
+        // A router on the way says that the packet is too big.
+        let (kind, code) = if n.client.is_ipv4() { (3, 4) } else { (2, 0) };
+        let error = packet(n.peer, n.node).error(kind, code, &got, 48);
+        let outcome = w.run(Hook::UplinkIn, &error.bytes())?;
+        ensure!(outcome.code == ebpf_test::runner::REDIRECT, "code {}: {}", outcome.code, w.drops()?);
+        let told = Packet::read(&outcome.frame)?;
+        ensure!((told.src, told.dst) == (n.peer, n.pod_a), "{told:?}");
+        let inside = told.inside()?;
+        ensure!((inside.src, inside.dst, inside.ports()) == (n.pod_a, n.client, out.ports()), "{inside:?}");
+    }
+    Ok(())
+}
+
+fn error_from_backend(w: &mut World) -> Result<()> {
+    let n = w.names;
+    w.service(&[(n.node, 30053)], frontend::EXTERNAL, UDP, &[(n.pod_b, 5353)])?;
+    let asked = packet(n.client, n.node).udp(40000, 30053);
+    let got =
+        w.expect(Hook::UplinkIn, &asked, &sent(Path::Pod, packet(n.client, n.pod_b).udp(40000, 5353)))?;
+    let outcome = w.run(Hook::FromPodB, &unreachable(&got).bytes())?;
+    ensure!(outcome.code == ebpf_test::runner::REDIRECT, "code {}: {}", outcome.code, w.drops()?);
+    let told = Packet::read(&outcome.frame)?;
+    ensure!((told.src, told.dst) == (n.node, n.client), "{told:?}");
+    let inside = told.inside()?;
+    ensure!((inside.src, inside.dst, inside.ports()) == (n.client, n.node, asked.ports()), "{inside:?}");
+    Ok(())
+}
+
+fn expiry(w: &mut World) -> Result<()> {
+    let n = w.names;
+    for port in [40000, 40001] {
+        w.run(Hook::UplinkOut, &packet(n.pod_a, n.client).udp(port, 53).bytes())?;
+    }
+    w.runner.run(name::FLOW_EXPIRE, 1, &[0; 64])?;
+    ensure!(w.flows(name::EMBRYOS)?.len() == 4, "fresh flows stay");
+    for (key, flow) in w.flows(name::EMBRYOS)? {
+        if [key.tuple.sport.host(), flow.to.dport.host()].contains(&40000) {
+            w.runner.hash(name::EMBRYOS)?.insert(key, Flow { last_seen: 0, ..flow }, 0)?;
+        }
+    }
+    w.runner.run(name::FLOW_EXPIRE, 1, &[0; 64])?;
+    let left = w.flows(name::EMBRYOS)?;
+    ensure!(left.len() == 2, "only the silent flow is forgotten: {left:?}");
     Ok(())
 }
 
@@ -188,7 +275,8 @@ fn backend_gone(w: &mut World) -> Result<()> {
         &datagram,
         &sent(Path::Remote, packet(n.pod_a, n.far_pod).udp(40000, 5353).hops(63)),
     )?;
-    w.expect(Hook::FromPodA, &packet(n.pod_a, n.vip).tcp(40000, 80, ACK), &Want::Dropped(Drop::BackendGone))?;
+    let late = packet(n.pod_a, n.vip).tcp(40000, 80, ACK);
+    w.expect(Hook::FromPodA, &late, &Want::Refused(Drop::BackendGone, reset(&late)))?;
     Ok(())
 }
 
@@ -261,7 +349,7 @@ fn node_port_local_only(w: &mut World) -> Result<()> {
     let flags = frontend::EXTERNAL | frontend::EXTERNAL_LOCAL;
     w.service(&[(n.node, 30080)], flags, TCP, &[(n.far_pod, 8080)])?;
     let asked = packet(n.client, n.node).tcp(40000, 30080, SYN);
-    w.expect(Hook::UplinkIn, &asked, &Want::Dropped(Drop::NoBackend))?;
+    w.expect(Hook::UplinkIn, &asked, &Want::Dropped(Drop::NoLocalBackend))?;
     let inside = packet(n.pod_a, n.node).tcp(40000, 30080, SYN);
     let got = packet(n.pod_a, n.far_pod).tcp(40000, 8080, SYN).hops(63);
     w.expect(Hook::FromPodA, &inside, &sent(Path::Remote, got))?;

@@ -1,0 +1,172 @@
+//! Refusals on the wire: a TCP RST, or an ICMP port unreachable, in the place of the packet that cannot be served.
+
+use abi::drops::Drop;
+use aya_ebpf::EbpfContext;
+use aya_ebpf::bindings::bpf_adj_room_mode::BPF_ADJ_ROOM_MAC;
+use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT};
+use aya_ebpf::helpers::generated::{bpf_csum_diff, bpf_redirect, bpf_skb_adjust_room, bpf_skb_change_tail};
+use aya_ebpf::programs::TcContext;
+
+use crate::maps::{Work, work};
+use crate::nat::{load_into, store, store_bytes};
+use crate::packet::{ACK, ETHERNET, ICMP, ICMPV6, RST, SYN, TCP, UDP};
+
+/// Hops of a packet that begins here.
+const HOPS: u8 = 64;
+
+/// Turns the packet into its refusal and sends it back where it came from, or drops it when it cannot be answered.
+#[inline(always)]
+pub fn answer(ctx: &TcContext) -> i32 {
+    // A function of its own keeps its buffers off the caller's stack.
+    answer_skb(ctx.skb.skb)
+}
+
+#[inline(never)]
+extern "C" fn answer_skb(skb: *mut __sk_buff) -> i32 {
+    try_answer(&TcContext::new(skb)).unwrap_or(TC_ACT_SHOT as i32)
+}
+
+#[inline(always)]
+fn try_answer(ctx: &TcContext) -> Option<i32> {
+    let work = work()?;
+    // Headers between the IP header and the transport are not copied into an answer.
+    if work.packet.l4 != header_end(work) || work.packet.is_fragment() {
+        return None;
+    }
+    let made = match work.packet.proto() {
+        TCP if work.packet.tcp_flags & RST == 0 => reset(ctx, work),
+        UDP => unreachable(ctx, work),
+        _ => return None,
+    };
+    made.ok()?;
+    let macs: [[u8; 6]; 2] = ctx.load(0).ok()?;
+    store(ctx, 0, &[macs[1], macs[0]]).ok()?;
+    // SAFETY: a plain field of the context; the helper checks the device.
+    Some(unsafe { bpf_redirect((*ctx.skb.skb).ifindex, 0) } as i32)
+}
+
+#[inline(always)]
+fn header_end(work: &Work) -> u32 {
+    ETHERNET as u32 + if work.packet.v4() { 20 } else { 40 }
+}
+
+/// A RST that the sender accepts (RFC 9293, 3.5.2): its sequence number is what the sender expects next.
+#[inline(always)]
+fn reset(ctx: &TcContext, work: &mut Work) -> Result<(), Drop> {
+    let l4 = work.packet.l4 as usize;
+    let old: [u32; 4] = ctx.load(l4).map_err(|_| Drop::Truncated)?;
+    let header_words = (old[3].to_ne_bytes()[0] >> 4) as u32;
+    let data = ctx.len().saturating_sub(work.packet.l4 + header_words * 4);
+    let has = |flag: u32| u32::from(work.packet.tcp_flags & flag != 0);
+    let (sequence, acknowledged, flags) = if has(ACK) == 1 {
+        (old[2], 0, RST)
+    } else {
+        let next = u32::from_be(old[1]).wrapping_add(data + has(SYN) + has(crate::packet::FIN));
+        (0, next.to_be(), RST | ACK)
+    };
+    let tuple = work.packet.tuple();
+    let ports = u32::from(tuple.dport.be) | (u32::from(tuple.sport.be) << 16);
+    let offset_and_flags = u32::from_ne_bytes([0x50, flags as u8, 0, 0]);
+    let mut header = [ports, sequence, acknowledged, offset_and_flags, 0];
+    resize(ctx, l4 as u32 + 20)?;
+    let sum = sum(&header, pseudo(work, TCP, 20));
+    header[4] = u32::from(fold(sum));
+    store(ctx, l4, &header)?;
+    ip(ctx, work, TCP, 20)
+}
+
+/// Port unreachable, with the head of the packet it is about.
+#[inline(always)]
+fn unreachable(ctx: &TcContext, work: &mut Work) -> Result<(), Drop> {
+    if work.packet.v4() {
+        load_into(ctx, ETHERNET, &mut work.buffer[2..], 7)?;
+        work.buffer[0] = u32::from_ne_bytes([3, 3, 0, 0]);
+        work.buffer[1] = 0;
+        let sum = sum_of(&work.buffer, 36, 0);
+        work.buffer[0] |= u32::from(fold(sum)) << 16;
+        put(ctx, work, 28, ICMP, 36)
+    } else {
+        load_into(ctx, ETHERNET, &mut work.buffer[2..], 12)?;
+        work.buffer[0] = u32::from_ne_bytes([1, 4, 0, 0]);
+        work.buffer[1] = 0;
+        let sum = sum_of(&work.buffer, 56, pseudo(work, ICMPV6, 56));
+        work.buffer[0] |= u32::from(fold(sum)) << 16;
+        put(ctx, work, 48, ICMPV6, 56)
+    }
+}
+
+/// Makes room before the packet, cuts off what is not shown, and writes both headers: `size` bytes of the buffer follow.
+#[inline(always)]
+fn put(ctx: &TcContext, work: &mut Work, room: i32, proto: u8, size: u16) -> Result<(), Drop> {
+    let header = if work.packet.v4() { 20 } else { 40 };
+    // SAFETY: the context is the program's own.
+    if unsafe { bpf_skb_adjust_room(ctx.as_ptr().cast(), room, BPF_ADJ_ROOM_MAC, 0) } != 0 {
+        return Err(Drop::Rewrite);
+    }
+    resize(ctx, (ETHERNET + header) as u32 + u32::from(size))?;
+    store_bytes(ctx, ETHERNET + header, work.buffer.as_ptr().cast(), u32::from(size))?;
+    ip(ctx, work, proto, size)
+}
+
+/// Writes the IP header of an answer that carries `length` bytes of `proto`.
+#[inline(always)]
+fn ip(ctx: &TcContext, work: &Work, proto: u8, length: u16) -> Result<(), Drop> {
+    let tuple = work.packet.tuple();
+    if work.packet.v4() {
+        let total = (length + 20).to_be();
+        let (src, dst) = (tuple.dst.words()[3], tuple.src.words()[3]);
+        let first = u32::from_ne_bytes([0x45, 0, 0, 0]) | (u32::from(total) << 16);
+        // Do not fragment: identification zero is allowed then.
+        let second = u32::from_ne_bytes([0, 0, 0x40, 0]);
+        let third = u32::from_ne_bytes([HOPS, proto, 0, 0]);
+        let mut header = [first, second, third, src, dst];
+        header[2] |= u32::from(fold(sum(&header, 0))) << 16;
+        store(ctx, ETHERNET, &header)
+    } else {
+        let first = u32::from_ne_bytes([0x60, 0, 0, 0]);
+        let second = u32::from(length.to_be()) | (u32::from_ne_bytes([0, 0, proto, HOPS]));
+        store(ctx, ETHERNET, &[first, second])?;
+        store(ctx, ETHERNET + 8, &tuple.dst)?;
+        store(ctx, ETHERNET + 24, &tuple.src)
+    }
+}
+
+/// Sum over the pseudo header of an answer.
+#[inline(always)]
+fn pseudo(work: &Work, proto: u8, length: u16) -> u32 {
+    let tuple = work.packet.tuple();
+    let rest = [u32::from_ne_bytes([0, proto, 0, 0]), u32::from(length.to_be())];
+    if work.packet.v4() {
+        sum(&[tuple.src.words()[3], tuple.dst.words()[3]], sum(&rest, 0))
+    } else {
+        sum_of(&tuple.src, 32, sum(&rest, 0))
+    }
+}
+
+#[inline(always)]
+fn sum<T>(bytes: &T, seed: u32) -> u32 {
+    sum_of(bytes, size_of::<T>() as u32, seed)
+}
+
+#[inline(always)]
+fn sum_of<T>(bytes: &T, size: u32, seed: u32) -> u32 {
+    let from = core::ptr::from_ref(bytes).cast_mut().cast();
+    // SAFETY: the pointer leads to `size` readable bytes; the helper does not write.
+    (unsafe { bpf_csum_diff(core::ptr::null_mut(), 0, from, size, seed) }) as u32
+}
+
+#[inline(always)]
+fn fold(sum: u32) -> u16 {
+    let once = (sum & 0xffff) + (sum >> 16);
+    let twice = (once & 0xffff) + (once >> 16);
+    !(twice as u16)
+}
+
+#[inline(always)]
+fn resize(ctx: &TcContext, length: u32) -> Result<(), Drop> {
+    // SAFETY: the context is the program's own.
+    match unsafe { bpf_skb_change_tail(ctx.as_ptr().cast(), length, 0) } {
+        0 => Ok(()),
+        _ => Err(Drop::Rewrite),
+    }
+}
