@@ -136,8 +136,8 @@ fn shown(actual: &Actual) -> String {
 fn check_places(actual: &Actual) {
     let mut taken = vec![false; abi::name::BACKENDS_SIZE];
     for (base, backends) in &actual.segments {
-        for at in *base as usize..*base as usize + backends.len() {
-            assert!(!std::mem::replace(&mut taken[at], true), "segments overlap at {at}");
+        for place in &mut taken[*base as usize..][..backends.len()] {
+            assert!(!std::mem::replace(place, true), "segments overlap at {base}");
         }
     }
     let mut numbers = std::collections::BTreeMap::new();
@@ -157,8 +157,7 @@ fn in_one_go(objects: &[Value]) -> Actual {
     all_synced(&tables);
     let mut reconciler = Reconciler::new(kernel.clone(), tables, facts()).unwrap();
     settle(&mut reconciler, &mut Instant::now());
-    let actual = kernel.state.lock().actual.clone();
-    actual
+    kernel.state.lock().actual.clone()
 }
 
 #[test]
@@ -229,8 +228,7 @@ fn any_operation_may_fail_once() {
             story.objects.iter().for_each(|object| tell(&tables, object));
             all_synced(&tables);
             settle(&mut Reconciler::new(kernel.clone(), tables, facts()).unwrap(), &mut Instant::now());
-            let asked = kernel.state.lock().asked;
-            asked
+            kernel.state.lock().asked
         };
         for fault in 0..operations {
             let (tables, kernel) = (Arc::new(Tables::default()), FakeKernel::default());

@@ -2,7 +2,12 @@
 
 use std::path::Path;
 
+use abi::name;
+use aya::programs::TcAttachType;
+use aya::programs::tc::qdisc_detach_program;
+
 use super::KernelError;
+use super::features::Features;
 use super::netlink::{Netlink, ROUTE_PROTOCOL};
 use super::pod_link::ALIAS;
 
@@ -21,6 +26,38 @@ pub fn cleanup(bpffs: &Path) -> Result<Vec<String>, KernelError> {
         removed.push(format!("device {} ({})", device.name, device.alias));
     }
     remove_pins(bpffs, &mut removed)?;
+    if !Features::probe().tcx {
+        remove_filters(&netlink, &mut removed)?;
+    }
+    Ok(removed)
+}
+
+/// Where there is no TCX, filters hang on devices that are not ours: they have our programs' names.
+fn remove_filters(netlink: &Netlink, removed: &mut Vec<String>) -> Result<(), KernelError> {
+    for device in netlink.devices()? {
+        for (direction, program) in
+            [(TcAttachType::Ingress, name::TC_UPLINK_IN), (TcAttachType::Egress, name::TC_UPLINK_OUT)]
+        {
+            if qdisc_detach_program(&device.name, direction, program).is_ok() {
+                removed.push(format!("filter {program} of {}", device.name));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Removes the pins of agents with other layouts, and with them what they attached. This agent's own programs are loaded and
+/// have been accepted by the verifier by now; connections that were translated by the old ones begin anew.
+pub fn remove_other_layouts(bpffs: &Path, own: &Path) -> Result<Vec<String>, KernelError> {
+    let shown = bpffs.display().to_string();
+    let mut removed = Vec::new();
+    for entry in std::fs::read_dir(bpffs).map_err(KernelError::io(format!("read {shown}")))? {
+        let path = entry.map_err(KernelError::io(format!("read {shown}")))?.path();
+        let is_layout = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"v"));
+        if is_layout && path != own {
+            remove_pins(&path, &mut removed)?;
+        }
+    }
     Ok(removed)
 }
 

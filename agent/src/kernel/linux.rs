@@ -15,6 +15,7 @@ use aya::programs::{SchedClassifier, TestRun};
 use aya::{Ebpf, TestRunOptions};
 use ipnetwork::IpNetwork;
 
+use super::cleanup::remove_other_layouts;
 use super::features::{Features, cgroup2_mount};
 use super::netlink::{Device, Netlink};
 use super::objects::{Objects, typed};
@@ -69,7 +70,12 @@ impl LinuxKernel {
             action: "find the cgroup2 mount in /proc/mounts; mount one or give --cgroup-root".to_owned(),
             source: std::io::Error::from(std::io::ErrorKind::NotFound),
         })?;
+        let old = remove_other_layouts(&settings.bpffs, &objects.folder)?;
+        if !old.is_empty() {
+            tracing::info!(pins = old.len(), "removed what an agent with another layout had pinned");
+        }
         objects.attach_sockets(&cgroup)?;
+        release_memory();
         Ok(Self { settings, features, objects, netlink: Netlink::new()?, maps })
     }
 
@@ -276,6 +282,12 @@ fn tally(cells: &PerCpuArray<MapData, Count>, index: u32, name: &'static str) ->
 
 fn map(name: &'static str) -> impl FnOnce(MapError) -> KernelError {
     move |source| KernelError::Map { map: name, source }
+}
+
+/// Loading takes tens of megabytes for a moment; the allocator would keep them.
+fn release_memory() {
+    // SAFETY: no preconditions.
+    unsafe { libc::malloc_trim(0) };
 }
 
 /// A key that is not there needs no removal.
