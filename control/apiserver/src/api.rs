@@ -127,7 +127,7 @@ impl Api {
         };
         let mut reply = verbs::dispatch(&call).await?;
         for warning in call.warnings.into_inner() {
-            let text = warning.replace(['\\', '"'], "'").replace(['\n', '\r'], " ");
+            let text = warning.replace('\\', "\\\\").replace('"', "\\\"").replace(['\n', '\r'], " ");
             if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{text}\"")) {
                 reply.headers_mut().append(http::header::WARNING, value);
             }

@@ -16,6 +16,7 @@ fn main() -> anyhow::Result<()> {
                 .unwrap_or_else(|_unset| tracing_subscriber::EnvFilter::new("info")),
         )
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .init();
     match cli.command {
         Command::Run(options) => {

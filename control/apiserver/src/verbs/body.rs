@@ -55,6 +55,9 @@ fn refuse((group, version, kind): (&str, &str, &str), error: &DecodeError) -> Re
 fn finish(call: &Call, decoded: Decoded, kind: (&str, &str, &str)) -> Result<Value> {
     report(call, &decoded.strange, kind)?;
     let mut value = decoded.value;
+    if !value.is_object() {
+        return Err(Refusal::bad_request("the body of the request must be an object"));
+    }
     let (group, version, name) = kind;
     let api_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
     let given = text(&value, &["kind"]);

@@ -1,0 +1,177 @@
+//! Who may do what, and how that is told.
+
+use serde_json::{Value, json};
+
+use crate::cluster::{Client, cluster};
+use crate::objects::{config_map, pod};
+
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
+
+fn role(kind: &str, name: &str, rules: Value) -> Value {
+    json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": kind, "metadata": {"name": name}, "rules": rules})
+}
+
+fn binding(name: &str, role: &str, subject: Value) -> Value {
+    json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": name},
+           "roleRef": {"kind": "Role", "name": role}, "subjects": [subject]})
+}
+
+async fn allow(admin: &Client, name: &str, rules: Value, subject: Value) {
+    admin
+        .send("POST", &format!("{RBAC}/namespaces/default/roles"), &role("Role", name, rules))
+        .await
+        .expect(201);
+    admin
+        .send("POST", &format!("{RBAC}/namespaces/default/rolebindings"), &binding(name, name, subject))
+        .await
+        .expect(201);
+}
+
+#[tokio::test]
+async fn a_binding_counts_from_the_moment_it_is_written_until_it_is_gone() {
+    let cluster = cluster().await;
+    let (admin, bob) = (cluster.admin(), cluster.user("bob", &[]));
+    let message = bob.get(MAPS).await.refused(403, "Forbidden")["message"].clone();
+    let want = "configmaps is forbidden: User \"bob\" cannot list resource \"configmaps\" in API group \"\" in the namespace \"default\"";
+    assert_eq!(message, want);
+    let rules = json!([{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["list"]}]);
+    allow(&admin, "r", rules, json!({"kind": "User", "name": "bob"})).await;
+    bob.get(MAPS).await.expect(200);
+    bob.get("/api/v1/configmaps").await.refused(403, "Forbidden");
+    bob.get("/api/v1/namespaces/kube-system/configmaps").await.refused(403, "Forbidden");
+    bob.send("POST", MAPS, &config_map("a", "1")).await.refused(403, "Forbidden");
+    admin.delete(&format!("{RBAC}/namespaces/default/rolebindings/r")).await.expect(200);
+    bob.get(MAPS).await.refused(403, "Forbidden");
+}
+
+#[tokio::test]
+async fn nobody_grants_what_they_do_not_have() {
+    let cluster = cluster().await;
+    let (admin, bob) = (cluster.admin(), cluster.user("bob", &[]));
+    let rules = json!([
+        {"apiGroups": ["rbac.authorization.k8s.io"], "resources": ["roles", "rolebindings"], "verbs": ["create"]},
+        {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get"]},
+    ]);
+    allow(&admin, "r", rules, json!({"kind": "User", "name": "bob"})).await;
+    let roles = format!("{RBAC}/namespaces/default/roles");
+    let own = json!([{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get"]}]);
+    bob.send("POST", &roles, &role("Role", "own", own)).await.expect(201);
+    let more = json!([{"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]}]);
+    bob.send("POST", &roles, &role("Role", "more", more)).await.refused(403, "Forbidden");
+    let mut admin_binding = binding("b", "admin", json!({"kind": "User", "name": "bob"}));
+    admin_binding["roleRef"] = json!({"kind": "ClusterRole", "name": "cluster-admin"});
+    bob.send("POST", &format!("{RBAC}/namespaces/default/rolebindings"), &admin_binding)
+        .await
+        .refused(403, "Forbidden");
+}
+
+#[tokio::test]
+async fn a_token_is_its_account_for_as_long_as_pod_and_account_live() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    admin.send("POST", "/api/v1/namespaces/default/pods", &pod("p", json!({}))).await.expect(201);
+    let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
+        "spec": {"boundObjectRef": {"kind": "Pod", "apiVersion": "v1", "name": "p"}, "expirationSeconds": 600}});
+    let uri = "/api/v1/namespaces/default/serviceaccounts/default/token";
+    let token =
+        admin.send("POST", uri, &request).await.expect(201)["status"]["token"].as_str().unwrap().to_owned();
+
+    let review =
+        json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token}});
+    let tokens = "/apis/authentication.k8s.io/v1/tokenreviews";
+    let status = admin.send("POST", tokens, &review).await.expect(201)["status"].clone();
+    assert_eq!(
+        (&status["authenticated"], &status["user"]["username"]),
+        (&json!(true), &json!("system:serviceaccount:default:default"))
+    );
+    assert_eq!(status["user"]["extra"]["authentication.kubernetes.io/pod-name"], json!(["p"]));
+
+    let forged = format!("{}x", &token[..token.len() - 1]);
+    let review_forged =
+        json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": forged}});
+    assert_eq!(
+        admin.send("POST", tokens, &review_forged).await.expect(201)["status"]["authenticated"],
+        false
+    );
+    let mut short = request.clone();
+    short["spec"]["expirationSeconds"] = json!(1);
+    admin.send("POST", uri, &short).await.refused(422, "Invalid");
+    let mut missing = request;
+    missing["spec"]["boundObjectRef"]["name"] = json!("none");
+    admin.send("POST", uri, &missing).await.refused(404, "NotFound");
+
+    admin.delete("/api/v1/namespaces/default/pods/p").await.expect(200);
+    assert_eq!(admin.send("POST", tokens, &review).await.expect(201)["status"]["authenticated"], false);
+}
+
+#[tokio::test]
+async fn reviews_answer_what_the_authoriser_would() {
+    let cluster = cluster().await;
+    let (admin, bob) = (cluster.admin(), cluster.user("bob", &["dev"]));
+    let rules = json!([{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["list"]}]);
+    allow(&admin, "r", rules, json!({"kind": "Group", "name": "dev"})).await;
+    let ask = |verb: &str| {
+        json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
+               "spec": {"resourceAttributes": {"verb": verb, "resource": "configmaps", "namespace": "default"}}})
+    };
+    let uri = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+    assert_eq!(bob.send("POST", uri, &ask("list")).await.expect(201)["status"]["allowed"], true);
+    assert_eq!(bob.send("POST", uri, &ask("delete")).await.expect(201)["status"]["allowed"], false);
+    let other = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview",
+        "spec": {"user": "eve", "groups": ["dev"], "resourceAttributes": {"verb": "list", "resource": "configmaps", "namespace": "default"}}});
+    let uri = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
+    assert_eq!(admin.send("POST", uri, &other).await.expect(201)["status"]["allowed"], true);
+    bob.send("POST", uri, &other).await.refused(403, "Forbidden");
+    let rules = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectRulesReview", "spec": {"namespace": "default"}});
+    let status =
+        bob.send("POST", "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews", &rules).await.expect(201);
+    assert!(status["status"]["resourceRules"].to_string().contains("configmaps"));
+    let who = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"});
+    let who = bob.send("POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews", &who).await.expect(201);
+    assert_eq!(who["status"]["userInfo"]["username"], "bob");
+}
+
+#[tokio::test]
+async fn a_node_sees_and_writes_only_what_is_its_own() {
+    let cluster = cluster().await;
+    let (admin, node) = (cluster.admin(), cluster.user("system:node:n1", &["system:nodes"]));
+    let object = |name: &str| json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}});
+    node.send("POST", "/api/v1/nodes", &object("n1")).await.expect(201);
+    node.send("POST", "/api/v1/nodes", &object("n2")).await.refused(403, "Forbidden");
+    let ready = json!({"status": {"conditions": [{"type": "Ready", "status": "True"}]}});
+    node.patch("merge", "/api/v1/nodes/n1/status", &ready).await.expect(200);
+    admin.send("POST", "/api/v1/nodes", &object("n2")).await.expect(201);
+    node.patch("merge", "/api/v1/nodes/n2/status", &ready).await.refused(403, "Forbidden");
+    let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "n1"}, "spec": {}});
+    let leases = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
+    node.send("POST", leases, &lease).await.expect(201);
+    node.get("/api/v1/pods").await.expect(200);
+    node.get("/api/v1/secrets").await.refused(403, "Forbidden");
+
+    admin.send("POST", MAPS, &config_map("used", "1")).await.expect(201);
+    node.get(&format!("{MAPS}/used")).await.refused(403, "Forbidden");
+    let mut using = pod("p", json!({}));
+    using["spec"]["nodeName"] = json!("n1");
+    using["spec"]["volumes"] = json!([{"name": "v", "configMap": {"name": "used"}}]);
+    admin.send("POST", "/api/v1/namespaces/default/pods", &using).await.expect(201);
+    node.get(&format!("{MAPS}/used")).await.expect(200);
+    let status = json!({"status": {"phase": "Running"}});
+    node.patch("merge", "/api/v1/namespaces/default/pods/p/status", &status).await.expect(200);
+    let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
+        "spec": {"boundObjectRef": {"kind": "Pod", "apiVersion": "v1", "name": "p"}}});
+    let tokens = "/api/v1/namespaces/default/serviceaccounts/default/token";
+    node.send("POST", tokens, &request).await.expect(201);
+    let unbound = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}});
+    node.send("POST", tokens, &unbound).await.refused(403, "Forbidden");
+}
+
+#[tokio::test]
+async fn only_those_who_may_impersonate() {
+    let cluster = cluster().await;
+    let (admin, bob) = (cluster.admin(), cluster.user("bob", &[]));
+    let as_eve = [("impersonate-user", "eve"), ("impersonate-group", "system:masters")];
+    bob.ask("GET", MAPS, &as_eve, "").await.refused(403, "Forbidden");
+    admin.ask("GET", MAPS, &as_eve, "").await.expect(200);
+    admin.ask("GET", MAPS, &[("impersonate-user", "eve")], "").await.refused(403, "Forbidden");
+}

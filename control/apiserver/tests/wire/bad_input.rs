@@ -1,0 +1,263 @@
+//! Whatever comes in, a Status goes out that says what is wrong; nothing is lost, nothing answers 500.
+
+use serde_json::{Value, json};
+
+use crate::cluster::cluster;
+use crate::objects::{config_map, pod};
+
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+const PODS: &str = "/api/v1/namespaces/default/pods";
+
+#[tokio::test]
+async fn bodies_that_cannot_be_read_are_refused() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let json = "application/json";
+    let deep = "[".repeat(100_000);
+    let bomb = format!("a: &a [{}]\nb: [{}]\n", "x,".repeat(1000), "*a,".repeat(100_000));
+    let cases: &[(&str, &str, u16, &str)] = &[
+        (json, "", 400, "BadRequest"),
+        (json, "{", 400, "BadRequest"),
+        (json, "nonsense", 400, "BadRequest"),
+        (json, "[]", 400, "BadRequest"),
+        (json, "null", 400, "BadRequest"),
+        (json, "\u{0}", 400, "BadRequest"),
+        (json, &deep, 400, "BadRequest"),
+        (
+            json,
+            r#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"a"}} trailing"#,
+            400,
+            "BadRequest",
+        ),
+        (json, r#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":1}}"#, 400, "BadRequest"),
+        (json, r#"{"kind":"ConfigMap","apiVersion":"v1","metadata":[]}"#, 400, "BadRequest"),
+        (json, r#"{"kind":"ConfigMap","apiVersion":"v1","data":{"a":1}}"#, 400, "BadRequest"),
+        (json, r#"{"kind":"Pod","apiVersion":"v1","metadata":{"name":"a"}}"#, 400, "BadRequest"),
+        (json, r#"{"kind":"ConfigMap","apiVersion":"v2","metadata":{"name":"a"}}"#, 400, "BadRequest"),
+        (
+            json,
+            r#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"a","namespace":"other"}}"#,
+            400,
+            "BadRequest",
+        ),
+        (
+            json,
+            r#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"a","resourceVersion":"1"}}"#,
+            400,
+            "BadRequest",
+        ),
+        (
+            json,
+            r#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"a","creationTimestamp":"now"}}"#,
+            400,
+            "BadRequest",
+        ),
+        ("application/yaml", "a: [", 400, "BadRequest"),
+        ("application/yaml", "\t- x", 400, "BadRequest"),
+        ("application/yaml", &bomb, 400, "BadRequest"),
+        ("application/vnd.kubernetes.protobuf", "k8s\0\u{12}\u{7f}", 400, "BadRequest"),
+        ("application/vnd.kubernetes.protobuf", "{}", 400, "BadRequest"),
+        ("application/cbor", "x", 415, "UnsupportedMediaType"),
+        ("text/plain", "x", 415, "UnsupportedMediaType"),
+    ];
+    for (media, body, code, reason) in cases {
+        let answer = admin.ask("POST", MAPS, &[("content-type", media)], (*body).to_owned()).await;
+        let shown: String = body.chars().take(60).collect();
+        assert_eq!(answer.code, *code, "{media} {shown:?}: {}", String::from_utf8_lossy(&answer.body));
+        answer.refused(*code, reason);
+    }
+}
+
+#[tokio::test]
+async fn objects_that_break_rules_name_the_field() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let pod_with = |path: &str, value: Value| {
+        let mut pod = pod("a", json!({}));
+        crate::bad_input::put(&mut pod, path, value);
+        pod
+    };
+    let cases = [
+        (PODS, pod_with("/metadata/name", json!("UPPER")), "metadata.name"),
+        (PODS, pod_with("/metadata/name", json!("")), "metadata.name"),
+        (PODS, pod_with("/metadata/name", json!("a".repeat(300))), "metadata.name"),
+        (PODS, pod_with("/metadata/labels", json!({"-a": "b"})), "metadata.labels"),
+        (PODS, pod_with("/metadata/labels", json!({"a": "b c"})), "metadata.labels"),
+        (
+            PODS,
+            pod_with("/metadata/ownerReferences", json!([{"kind": "X"}])),
+            "metadata.ownerReferences[0].apiVersion",
+        ),
+        (PODS, pod_with("/spec", json!({})), "spec.containers"),
+        (PODS, pod_with("/spec/containers/0/image", json!("")), "spec.containers[0].image"),
+        (PODS, pod_with("/spec/containers/0/name", json!("A_B")), "spec.containers[0].name"),
+        (
+            PODS,
+            pod_with("/spec/containers/0/ports", json!([{"containerPort": 70000}])),
+            "spec.containers[0].ports[0].containerPort",
+        ),
+        (
+            PODS,
+            pod_with("/spec/containers/0/volumeMounts", json!([{"name": "x", "mountPath": "/x"}])),
+            "spec.containers[0].volumeMounts[0].name",
+        ),
+        (PODS, pod_with("/spec/volumes", json!([{"name": "v"}, {"name": "v"}])), "spec.volumes[1].name"),
+        (PODS, pod_with("/spec/restartPolicy", json!("Sometimes")), "spec.restartPolicy"),
+        (
+            PODS,
+            pod_with(
+                "/spec/containers/0/resources",
+                json!({"limits": {"cpu": "1"}, "requests": {"cpu": "2"}}),
+            ),
+            "spec.containers[0].resources.requests",
+        ),
+        (
+            MAPS,
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"a/b": "1"}}),
+            "data[a/b]",
+        ),
+        (
+            "/api/v1/namespaces/default/services",
+            json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a"}, "spec": {"ports": [{"port": 0}]}}),
+            "spec.ports[0].port",
+        ),
+        (
+            "/api/v1/namespaces/default/services",
+            json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a"}, "spec": {}}),
+            "spec.ports",
+        ),
+        (
+            "/api/v1/namespaces",
+            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "a.b"}}),
+            "metadata.name",
+        ),
+        (
+            "/apis/apps/v1/namespaces/default/deployments",
+            json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "a"}, "spec": {"selector": {"matchLabels": {"a": "1"}}, "template": {"metadata": {"labels": {"a": "2"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}}),
+            "spec.template.metadata.labels",
+        ),
+    ];
+    for (path, object, field) in cases {
+        let status = admin.send("POST", path, &object).await.refused(422, "Invalid");
+        let fields: Vec<&str> = status["details"]["causes"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|cause| cause["field"].as_str().unwrap())
+            .collect();
+        assert!(fields.contains(&field), "{field}: {status}");
+    }
+}
+
+/// Writes a value at a JSON pointer whose parent exists.
+pub fn put(object: &mut Value, pointer: &str, value: Value) {
+    let (parent, name) = pointer.rsplit_once('/').unwrap();
+    object.pointer_mut(parent).unwrap()[name] = value;
+}
+
+#[tokio::test]
+async fn paths_and_parameters_that_mean_nothing_are_refused() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    admin.send("POST", MAPS, &config_map("a", "1")).await.expect(201);
+    let one = format!("{MAPS}/a");
+    let cases = [
+        ("GET", "/nothing".to_owned(), 404, "NotFound"),
+        ("GET", "/api/v2/pods".to_owned(), 404, "NotFound"),
+        ("GET", "/apis/none/v1/things".to_owned(), 404, "NotFound"),
+        ("GET", "/apis/apps/v1beta1/deployments".to_owned(), 404, "NotFound"),
+        ("GET", "/api/v1/namespaces/default/nodes".to_owned(), 404, "NotFound"),
+        ("GET", format!("{MAPS}/none"), 404, "NotFound"),
+        ("GET", format!("{one}/status"), 404, "NotFound"),
+        ("GET", format!("{one}/scale"), 404, "NotFound"),
+        ("POST", one.clone(), 405, "MethodNotAllowed"),
+        ("PUT", MAPS.to_owned(), 405, "MethodNotAllowed"),
+        ("DELETE", "/api/v1/configmaps".to_owned(), 405, "MethodNotAllowed"),
+        ("POST", "/version".to_owned(), 405, "MethodNotAllowed"),
+        ("GET", "/apis/authorization.k8s.io/v1/subjectaccessreviews".to_owned(), 405, "MethodNotAllowed"),
+        ("GET", format!("{MAPS}?labelSelector=a%20b"), 400, "BadRequest"),
+        ("GET", format!("{MAPS}?fieldSelector=spec.x=1"), 400, "BadRequest"),
+        ("GET", format!("{MAPS}?limit=many"), 400, "BadRequest"),
+        ("GET", format!("{MAPS}?continue=xyz"), 400, "BadRequest"),
+        ("GET", format!("{MAPS}?resourceVersion=abc"), 400, "BadRequest"),
+        ("GET", format!("{MAPS}?resourceVersionMatch=Exact"), 400, "BadRequest"),
+        ("GET", format!("{MAPS}?resourceVersion=1&resourceVersionMatch=Perhaps"), 400, "BadRequest"),
+        ("GET", format!("{MAPS}?resourceVersion=99999999"), 504, "Timeout"),
+        ("GET", format!("{MAPS}?watch=1&sendInitialEvents=true"), 422, "Invalid"),
+        ("DELETE", format!("{one}?gracePeriodSeconds=x"), 400, "BadRequest"),
+        ("DELETE", format!("{one}?propagationPolicy=Maybe"), 422, "Invalid"),
+        ("DELETE", format!("{one}?dryRun=Some"), 400, "BadRequest"),
+    ];
+    for (method, uri, code, reason) in cases {
+        let answer = admin.ask(method, &uri, &[], "").await;
+        assert_eq!(answer.code, code, "{method} {uri}: {}", String::from_utf8_lossy(&answer.body));
+        answer.refused(code, reason);
+    }
+    let protobuf_only = [("accept", "application/vnd.kubernetes.protobuf")];
+    admin.ask("GET", MAPS, &protobuf_only, "").await.refused(406, "NotAcceptable");
+    admin.get(&one).await.expect(200);
+}
+
+#[tokio::test]
+async fn patches_that_cannot_be_applied_change_nothing() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let before = admin.send("POST", MAPS, &config_map("a", "1")).await.expect(201);
+    let one = format!("{MAPS}/a");
+    let huge = Value::Array(vec![json!({"op": "test", "path": "/kind", "value": "ConfigMap"}); 10_001]);
+    let cases = [
+        ("json", json!({"op": "add"}), 400),
+        ("json", json!([{"op": "remove", "path": "/data/none"}]), 422),
+        ("json", json!([{"op": "test", "path": "/data/a", "value": "2"}]), 422),
+        ("json", huge, 413),
+        ("merge", json!([1]), 400),
+        ("merge", json!({"data": {"a": 1}}), 400),
+        ("merge", json!({"metadata": {"name": "b"}}), 400),
+        ("merge", json!({"metadata": {"uid": "other"}}), 409),
+        ("merge", json!({"metadata": {"resourceVersion": "1"}}), 409),
+        ("merge", json!({"metadata": {"labels": {"-": "x"}}}), 422),
+        ("strategic-merge", json!({"metadata": {"ownerReferences": [{"kind": "x"}]}}), 400),
+        ("strategic-merge", json!({"data": {"$patch": "shuffle"}}), 400),
+        ("apply", config_map("a", "2"), 422),
+        ("apply", json!({"data": {}}), 400),
+        ("colour", json!({}), 415),
+    ];
+    for (kind, body, code) in cases {
+        let answer = admin.patch(kind, &one, &body).await;
+        assert_eq!(answer.code, code, "{kind}: {}", String::from_utf8_lossy(&answer.body));
+        assert_eq!(answer.json()["kind"], "Status");
+    }
+    assert_eq!(admin.get(&one).await.expect(200), before);
+}
+
+#[tokio::test]
+async fn a_body_above_the_limit_is_refused() {
+    let cluster = cluster().await;
+    let body = config_map("a", &"x".repeat(4 << 20)).to_string();
+    let answer = cluster.admin().ask("POST", MAPS, &[("content-type", "application/json")], body).await;
+    answer.refused(413, "RequestEntityTooLarge");
+    let body = config_map("a", &"x".repeat(2 << 20)).to_string();
+    let answer = cluster.admin().ask("POST", MAPS, &[("content-type", "application/json")], body).await;
+    answer.refused(422, "Invalid");
+}
+
+#[tokio::test]
+async fn unknown_and_duplicate_fields_are_warned_about_or_refused() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let body = r#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"a"},"data":{"x":"1"},"data":{"x":"2"},"spec":{}}"#;
+    let json = [("content-type", "application/json")];
+    let answer = admin.ask("POST", &format!("{MAPS}?fieldValidation=Strict"), &json, body).await;
+    let message = answer.refused(400, "BadRequest")["message"].as_str().unwrap().to_owned();
+    assert!(
+        message.contains("strict decoding error: duplicate field \"data\", unknown field \"spec\""),
+        "{message}"
+    );
+    let answer = admin.ask("POST", &format!("{MAPS}?dryRun=All"), &json, body).await;
+    let warnings: Vec<&str> = answer.headers.get_all("warning").iter().map(|w| w.to_str().unwrap()).collect();
+    assert_eq!(warnings, [r#"299 - "duplicate field \"data\"""#, r#"299 - "unknown field \"spec\"""#]);
+    let answer = admin.ask("POST", &format!("{MAPS}?fieldValidation=Ignore"), &json, body).await;
+    assert!(!answer.headers.contains_key("warning"));
+    assert_eq!(answer.expect(201)["data"]["x"], "2");
+    admin.ask("POST", &format!("{MAPS}?fieldValidation=Perhaps"), &json, body).await.refused(422, "Invalid");
+}

@@ -1,0 +1,135 @@
+//! An API server in memory, and requests to it.
+
+use apiserver::{Config, InProcess, Running, User, start};
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use serde_json::Value;
+use tower::Service;
+
+/// A server that is gone with its folder.
+pub struct Cluster {
+    running: Running,
+    _folder: tempfile::TempDir,
+}
+
+/// Code, headers and body of an answer.
+pub struct Answer {
+    pub code: u16,
+    pub headers: http::HeaderMap,
+    pub body: Bytes,
+}
+
+impl Answer {
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|_| panic!("no JSON: {}", String::from_utf8_lossy(&self.body)))
+    }
+
+    /// The tree, after checking the code.
+    pub fn expect(&self, code: u16) -> Value {
+        assert_eq!(self.code, code, "{}", String::from_utf8_lossy(&self.body));
+        self.json()
+    }
+
+    /// The refusal's reason, after checking that it is a Status with this code.
+    pub fn refused(&self, code: u16, reason: &str) -> Value {
+        let status = self.expect(code);
+        assert_eq!(status["kind"], "Status", "{status}");
+        assert_eq!(status["status"], "Failure", "{status}");
+        assert_eq!(status["code"], code, "{status}");
+        assert_eq!(status["reason"], reason, "{status}");
+        assert!(status["message"].as_str().is_some_and(|message| !message.is_empty()), "{status}");
+        status
+    }
+}
+
+pub async fn cluster() -> Cluster {
+    let folder = tempfile::tempdir().unwrap();
+    let running = start(config(folder.path(), true)).await.unwrap();
+    let cluster = Cluster { running, _folder: folder };
+    // The controllers are not running: what they would have made.
+    let account =
+        serde_json::json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
+    cluster.admin().send("POST", "/api/v1/namespaces/default/serviceaccounts", &account).await.expect(201);
+    cluster
+}
+
+pub fn config(data: &std::path::Path, in_memory: bool) -> Config {
+    Config {
+        data: data.to_owned(),
+        bind: vec!["127.0.0.1:0".parse().unwrap()],
+        advertise: Vec::new(),
+        service_ranges: vec!["10.96.0.0/16".to_owned(), "fd00:96::/112".to_owned()],
+        in_memory,
+    }
+}
+
+impl Cluster {
+    pub fn user(&self, name: &str, groups: &[&str]) -> Client {
+        Client { service: self.running.service(User::new(name, groups)) }
+    }
+
+    pub fn admin(&self) -> Client {
+        self.user("admin", &["system:masters"])
+    }
+}
+
+/// Somebody who asks.
+#[derive(Clone)]
+pub struct Client {
+    service: InProcess,
+}
+
+impl Client {
+    pub fn of(running: &Running) -> Self {
+        Self { service: running.service(User::new("admin", &["system:masters"])) }
+    }
+
+    pub async fn raw(
+        &self,
+        method: &str,
+        uri: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Response<apiserver::Body> {
+        let mut request = Request::builder().method(method).uri(uri);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Full::new(body.into())).unwrap();
+        self.service.clone().call(request).await.unwrap()
+    }
+
+    pub async fn ask(
+        &self,
+        method: &str,
+        uri: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Answer {
+        let (parts, body) = self.raw(method, uri, headers, body).await.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        Answer { code: parts.status.as_u16(), headers: parts.headers, body }
+    }
+
+    pub async fn get(&self, uri: &str) -> Answer {
+        self.ask("GET", uri, &[], "").await
+    }
+
+    pub async fn delete(&self, uri: &str) -> Answer {
+        self.ask("DELETE", uri, &[], "").await
+    }
+
+    pub async fn send(&self, method: &str, uri: &str, body: &Value) -> Answer {
+        self.ask(method, uri, &[("content-type", "application/json")], body.to_string()).await
+    }
+
+    pub async fn patch(&self, kind: &str, uri: &str, body: &Value) -> Answer {
+        let media = match kind {
+            "apply" => "application/apply-patch+yaml".to_owned(),
+            kind => format!("application/{kind}-patch+json"),
+        };
+        self.ask("PATCH", uri, &[("content-type", media.as_str())], body.to_string()).await
+    }
+}

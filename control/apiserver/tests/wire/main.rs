@@ -1,0 +1,11 @@
+//! The API over its wire: requests in, status, headers and bytes out, without sockets.
+
+mod access;
+mod bad_input;
+mod cluster;
+mod lists;
+mod objects;
+mod pods;
+mod rows;
+mod services;
+mod watches;

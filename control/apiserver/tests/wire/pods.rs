@@ -1,0 +1,158 @@
+//! Pods: what is added to them, how they are bound, evicted and deleted; and namespaces that go.
+
+use serde_json::json;
+
+use crate::cluster::cluster;
+use crate::objects::{config_map, pod};
+
+const PODS: &str = "/api/v1/namespaces/default/pods";
+
+#[tokio::test]
+async fn a_pod_gets_what_upstream_gives_it() {
+    let cluster = cluster().await;
+    let created = cluster.admin().send("POST", PODS, &pod("p", json!({}))).await.expect(201);
+    let spec = &created["spec"];
+    assert_eq!(spec["serviceAccountName"], "default");
+    assert_eq!(spec["tolerations"].as_array().unwrap().len(), 2);
+    assert_eq!((&spec["priority"], &spec["preemptionPolicy"]), (&json!(0), &json!("PreemptLowerPriority")));
+    let mount = &spec["containers"][0]["volumeMounts"][0];
+    assert_eq!(mount["mountPath"], "/var/run/secrets/kubernetes.io/serviceaccount");
+    assert_eq!(spec["volumes"][0]["name"], mount["name"]);
+    assert_eq!(
+        spec["volumes"][0]["projected"]["sources"][0]["serviceAccountToken"]["expirationSeconds"],
+        3607
+    );
+    assert_eq!(
+        (&created["status"]["phase"], &created["status"]["qosClass"]),
+        (&json!("Pending"), &json!("BestEffort"))
+    );
+    let mut nobody = pod("q", json!({}));
+    nobody["spec"]["serviceAccountName"] = json!("nobody");
+    cluster.admin().send("POST", PODS, &nobody).await.refused(403, "Forbidden");
+    let mut critical = pod("c", json!({}));
+    critical["spec"]["priorityClassName"] = json!("system-node-critical");
+    let created = cluster.admin().send("POST", PODS, &critical).await.expect(201);
+    assert_eq!(created["spec"]["priority"], 2_000_001_000);
+}
+
+#[tokio::test]
+async fn a_pod_is_bound_once() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    admin.send("POST", PODS, &pod("p", json!({}))).await.expect(201);
+    let bind = |node: &str| json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": "p"}, "target": {"kind": "Node", "name": node}});
+    let uri = format!("{PODS}/p/binding");
+    admin.send("POST", &uri, &bind("n1")).await.expect(201);
+    admin.send("POST", &uri, &bind("n2")).await.refused(409, "Conflict");
+    let bound = admin.get(&format!("{PODS}/p")).await.expect(200);
+    assert_eq!(bound["spec"]["nodeName"], "n1");
+    assert_eq!(bound["status"]["conditions"][0]["type"], "PodScheduled");
+    let image = json!({"spec": {"containers": [{"name": "c", "image": "i:2"}]}});
+    admin.patch("strategic-merge", &format!("{PODS}/p"), &image).await.expect(200);
+    let command = json!({"spec": {"containers": [{"name": "c", "command": ["x"]}]}});
+    admin.patch("strategic-merge", &format!("{PODS}/p"), &command).await.refused(422, "Invalid");
+    admin
+        .patch("merge", &format!("{PODS}/p"), &json!({"spec": {"nodeName": "n2"}}))
+        .await
+        .refused(422, "Invalid");
+}
+
+#[tokio::test]
+async fn a_bound_pod_is_given_time_and_then_goes() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let mut object = pod("p", json!({}));
+    object["spec"]["nodeName"] = json!("n1");
+    admin.send("POST", PODS, &object).await.expect(201);
+    let uri = format!("{PODS}/p");
+    let going = admin.delete(&uri).await.expect(200);
+    assert_eq!(going["metadata"]["deletionGracePeriodSeconds"], 30);
+    assert!(going["metadata"]["deletionTimestamp"].is_string());
+    admin.get(&uri).await.expect(200);
+    let wrong = json!({"preconditions": {"uid": "other"}});
+    admin.send("DELETE", &uri, &wrong).await.refused(409, "Conflict");
+    admin.send("DELETE", &uri, &json!({"gracePeriodSeconds": 0})).await.expect(200);
+    admin.get(&uri).await.refused(404, "NotFound");
+}
+
+#[tokio::test]
+async fn finalizers_hold_an_object_until_the_last_is_removed() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let path = "/api/v1/namespaces/default/configmaps";
+    let mut object = config_map("f", "1");
+    object["metadata"]["finalizers"] = json!(["x.io/a", "x.io/b"]);
+    admin.send("POST", path, &object).await.expect(201);
+    let uri = format!("{path}/f");
+    let held = admin.delete(&uri).await.expect(200);
+    assert!(held["metadata"]["deletionTimestamp"].is_string());
+    let more = json!({"metadata": {"finalizers": ["x.io/a", "x.io/b", "x.io/c"]}});
+    admin.patch("merge", &uri, &more).await.refused(422, "Invalid");
+    admin.patch("merge", &uri, &json!({"metadata": {"finalizers": ["x.io/b"]}})).await.expect(200);
+    admin.get(&uri).await.expect(200);
+    admin.patch("merge", &uri, &json!({"metadata": {"finalizers": null}})).await.expect(200);
+    admin.get(&uri).await.refused(404, "NotFound");
+
+    admin.send("POST", path, &config_map("o", "1")).await.expect(201);
+    let orphaning = admin.delete(&format!("{path}/o?propagationPolicy=Orphan")).await.expect(200);
+    assert_eq!(orphaning["metadata"]["finalizers"], json!(["orphan"]));
+}
+
+#[tokio::test]
+async fn an_eviction_asks_the_budget() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    admin.send("POST", PODS, &pod("p", json!({"app": "a"}))).await.expect(201);
+    admin
+        .patch("merge", &format!("{PODS}/p/status"), &json!({"status": {"phase": "Running"}}))
+        .await
+        .expect(200);
+    let budgets = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
+    let budget = json!({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "b"},
+        "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "a"}}}});
+    admin.send("POST", budgets, &budget).await.expect(201);
+    let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "p"}});
+    let uri = format!("{PODS}/p/eviction");
+    let refused = admin.send("POST", &uri, &eviction).await;
+    assert!(refused.headers.contains_key("retry-after"));
+    refused.refused(429, "TooManyRequests");
+    admin
+        .patch("merge", &format!("{budgets}/b/status"), &json!({"status": {"disruptionsAllowed": 1}}))
+        .await
+        .expect(200);
+    admin.send("POST", &uri, &eviction).await.expect(201);
+    admin.get(&format!("{PODS}/p")).await.refused(404, "NotFound");
+}
+
+#[tokio::test]
+async fn nothing_new_enters_a_namespace_that_goes() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let maps = "/api/v1/namespaces/gone/configmaps";
+    admin.send("POST", maps, &config_map("a", "1")).await.refused(404, "NotFound");
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "gone"}});
+    let created = admin.send("POST", "/api/v1/namespaces", &namespace).await.expect(201);
+    assert_eq!(created["metadata"]["labels"]["kubernetes.io/metadata.name"], "gone");
+    admin.send("POST", maps, &config_map("a", "1")).await.expect(201);
+    let going = admin.delete("/api/v1/namespaces/gone").await.expect(200);
+    assert_eq!(going["status"]["phase"], "Terminating");
+    let refused = admin.send("POST", maps, &config_map("b", "1")).await.refused(403, "Forbidden");
+    assert_eq!(refused["details"]["causes"][0]["reason"], "NamespaceTerminating");
+    admin.delete(&format!("{maps}/a")).await.expect(200);
+    let mut finalized = admin.get("/api/v1/namespaces/gone").await.expect(200);
+    finalized["spec"]["finalizers"] = json!([]);
+    admin.send("PUT", "/api/v1/namespaces/gone/finalize", &finalized).await.expect(200);
+    admin.get("/api/v1/namespaces/gone").await.refused(404, "NotFound");
+    admin.delete("/api/v1/namespaces/kube-system").await.refused(403, "Forbidden");
+}
+
+#[tokio::test]
+async fn what_is_not_served_yet_says_so() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    admin.send("POST", PODS, &pod("p", json!({}))).await.expect(201);
+    admin.patch("merge", &format!("{PODS}/p/resize"), &json!({})).await.refused(501, "NotImplemented");
+    admin.get(&format!("{PODS}/p/proxy/x")).await.refused(501, "NotImplemented");
+    admin.get(&format!("{PODS}/p/log")).await.refused(400, "BadRequest");
+    admin.get(&format!("{PODS}/p/exec")).await.refused(400, "BadRequest");
+}

@@ -1,0 +1,104 @@
+//! Services: addresses and node ports are given out once and come back.
+
+use std::collections::HashSet;
+
+use serde_json::{Value, json};
+
+use crate::cluster::cluster;
+
+const SERVICES: &str = "/api/v1/namespaces/default/services";
+
+fn service(name: &str, spec: Value) -> Value {
+    let mut object = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name},
+        "spec": {"selector": {"app": "a"}, "ports": [{"port": 80}]}});
+    for (field, value) in spec.as_object().unwrap() {
+        object["spec"][field] = value.clone();
+    }
+    object
+}
+
+#[tokio::test]
+async fn addresses_and_ports_are_unique_also_when_many_ask_at_once() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let creations = (0..40).map(|at| {
+        let admin = admin.clone();
+        tokio::spawn(async move {
+            let object =
+                service(&format!("s{at}"), json!({"type": "NodePort", "ipFamilyPolicy": "PreferDualStack"}));
+            admin.send("POST", SERVICES, &object).await.expect(201)
+        })
+    });
+    let (mut addresses, mut ports) = (HashSet::new(), HashSet::new());
+    for creation in creations.collect::<Vec<_>>() {
+        let created = creation.await.unwrap();
+        for address in created["spec"]["clusterIPs"].as_array().unwrap() {
+            assert!(addresses.insert(address.clone()), "{address} twice");
+        }
+        assert!(ports.insert(created["spec"]["ports"][0]["nodePort"].clone()));
+        assert_eq!(created["spec"]["ipFamilies"], json!(["IPv4", "IPv6"]));
+    }
+    assert_eq!((addresses.len(), ports.len()), (80, 40));
+}
+
+#[tokio::test]
+async fn what_was_asked_for_is_given_once_and_comes_back() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let wanted =
+        json!({"type": "NodePort", "clusterIP": "10.96.5.5", "ports": [{"port": 80, "nodePort": 30080}]});
+    let first = admin.send("POST", SERVICES, &service("a", wanted.clone())).await.expect(201);
+    assert_eq!(
+        (&first["spec"]["clusterIP"], &first["spec"]["ports"][0]["nodePort"]),
+        (&json!("10.96.5.5"), &json!(30080))
+    );
+    admin
+        .send("POST", SERVICES, &service("b", json!({"clusterIP": "10.96.5.5"})))
+        .await
+        .refused(422, "Invalid");
+    let port = json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 30080}]});
+    admin.send("POST", SERVICES, &service("b", port)).await.refused(422, "Invalid");
+    let outside = json!({"clusterIP": "10.200.0.1"});
+    admin.send("POST", SERVICES, &service("b", outside)).await.refused(422, "Invalid");
+    let outside = json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 80}]});
+    admin.send("POST", SERVICES, &service("b", outside)).await.refused(422, "Invalid");
+    admin.get("/apis/networking.k8s.io/v1/ipaddresses/10.96.5.5").await.expect(200);
+    admin.delete(&format!("{SERVICES}/a")).await.expect(200);
+    admin.get("/apis/networking.k8s.io/v1/ipaddresses/10.96.5.5").await.refused(404, "NotFound");
+    admin.send("POST", SERVICES, &service("b", wanted)).await.expect(201);
+}
+
+#[tokio::test]
+async fn a_change_of_type_takes_and_gives_back() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let created = admin.send("POST", SERVICES, &service("a", json!({}))).await.expect(201);
+    let uri = format!("{SERVICES}/a");
+    let outward = admin.patch("merge", &uri, &json!({"spec": {"type": "NodePort"}})).await.expect(200);
+    assert_eq!(outward["spec"]["clusterIP"], created["spec"]["clusterIP"]);
+    let port = outward["spec"]["ports"][0]["nodePort"].clone();
+    assert!(port.is_number());
+    let replaced = admin.send("PUT", &uri, &service("a", json!({"type": "NodePort"}))).await.expect(200);
+    assert_eq!(replaced["spec"]["ports"][0]["nodePort"], port, "a PUT without the port keeps it");
+    assert_eq!(replaced["spec"]["clusterIP"], created["spec"]["clusterIP"]);
+    let inward = admin.patch("merge", &uri, &json!({"spec": {"type": "ClusterIP"}})).await.expect(200);
+    assert!(inward["spec"]["ports"][0].get("nodePort").is_none());
+    let again = json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": port}]});
+    admin.send("POST", SERVICES, &service("b", again)).await.expect(201);
+    let both = admin
+        .patch("merge", &uri, &json!({"spec": {"ipFamilyPolicy": "RequireDualStack"}}))
+        .await
+        .expect(200);
+    assert_eq!(both["spec"]["clusterIPs"].as_array().unwrap().len(), 2);
+    admin
+        .patch("merge", &uri, &json!({"spec": {"clusterIP": "10.96.9.9", "clusterIPs": ["10.96.9.9"]}}))
+        .await
+        .refused(422, "Invalid");
+    let headless =
+        admin.send("POST", SERVICES, &service("h", json!({"clusterIP": "None"}))).await.expect(201);
+    assert_eq!(headless["spec"]["clusterIPs"], json!(["None"]));
+    let name = admin
+        .send("POST", SERVICES, &service("e", json!({"type": "ExternalName", "externalName": "x.io"})))
+        .await;
+    assert!(name.expect(201)["spec"].get("clusterIP").is_none());
+}

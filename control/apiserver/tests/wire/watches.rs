@@ -1,0 +1,220 @@
+//! Watches: nothing lost, nothing twice, in order, whatever the client does.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use http_body_util::BodyExt;
+use rand::Rng;
+use serde_json::{Value, json};
+
+use crate::cluster::{Client, cluster};
+use crate::objects::config_map;
+
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+
+/// A watch that is being read.
+struct Watch {
+    body: apiserver::Body,
+    buffer: Vec<u8>,
+}
+
+impl Watch {
+    async fn open(client: &Client, uri: &str, accept: &str) -> Self {
+        let response = client.raw("GET", uri, &[("accept", accept)], "").await;
+        assert_eq!(response.status().as_u16(), 200, "{uri}");
+        Self { body: response.into_body(), buffer: Vec::new() }
+    }
+
+    async fn of(client: &Client, parameters: &str) -> Self {
+        Self::open(client, &format!("{MAPS}?watch=1&{parameters}"), "application/json").await
+    }
+
+    /// The next event; `None` when the stream ends.
+    async fn next(&mut self) -> Option<Value> {
+        loop {
+            if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.buffer.drain(..=end).collect();
+                return Some(serde_json::from_slice(&line).unwrap());
+            }
+            let frame = tokio::time::timeout(Duration::from_secs(10), self.body.frame())
+                .await
+                .expect("an event in time")?;
+            self.buffer.extend_from_slice(&frame.unwrap().into_data().unwrap());
+        }
+    }
+}
+
+fn seen(event: &Value) -> (String, String) {
+    (
+        event["type"].as_str().unwrap().to_owned(),
+        event["object"]["metadata"]["name"].as_str().unwrap_or_default().to_owned(),
+    )
+}
+
+async fn revision(client: &Client) -> String {
+    client.get(MAPS).await.expect(200)["metadata"]["resourceVersion"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_watch_begins_where_it_is_told_to() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    admin.send("POST", MAPS, &config_map("a", "1")).await.expect(201);
+    let from = revision(&admin).await;
+    admin.send("POST", MAPS, &config_map("b", "1")).await.expect(201);
+    let mut later = Watch::of(&admin, &format!("resourceVersion={from}")).await;
+    assert_eq!(seen(&later.next().await.unwrap()), ("ADDED".to_owned(), "b".to_owned()));
+    let mut all = Watch::of(&admin, "").await;
+    assert_eq!(seen(&all.next().await.unwrap()).1, "a");
+    assert_eq!(seen(&all.next().await.unwrap()).1, "b");
+    admin.delete(&format!("{MAPS}/a")).await.expect(200);
+    let deleted = all.next().await.unwrap();
+    assert_eq!(seen(&deleted), ("DELETED".to_owned(), "a".to_owned()));
+    let revision: u64 = deleted["object"]["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap();
+    assert!(revision > from.parse().unwrap());
+}
+
+#[tokio::test]
+async fn initial_events_end_with_a_bookmark() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    admin.send("POST", MAPS, &config_map("a", "1")).await.expect(201);
+    let parameters = "sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true";
+    let mut watch = Watch::of(&admin, parameters).await;
+    assert_eq!(seen(&watch.next().await.unwrap()).0, "ADDED");
+    let bookmark = watch.next().await.unwrap();
+    assert_eq!(bookmark["type"], "BOOKMARK");
+    assert_eq!(bookmark["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"], "true");
+    assert_eq!(bookmark["object"]["metadata"]["resourceVersion"], revision(&admin).await);
+}
+
+#[tokio::test]
+async fn leaving_a_selection_is_a_deletion_and_entering_it_an_addition() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let mut watch = Watch::of(&admin, "labelSelector=x%3D1").await;
+    admin.send("POST", MAPS, &config_map("a", "1")).await.expect(201);
+    let label = |value: Value| json!({"metadata": {"labels": {"x": value}}});
+    let uri = format!("{MAPS}/a");
+    for value in [json!("1"), json!("2"), json!("1")] {
+        admin.patch("merge", &uri, &label(value)).await.expect(200);
+    }
+    admin.patch("merge", &uri, &json!({"data": {"b": "2"}})).await.expect(200);
+    let kinds: Vec<String> = [watch.next().await, watch.next().await, watch.next().await, watch.next().await]
+        .iter()
+        .map(|event| seen(event.as_ref().unwrap()).0)
+        .collect();
+    assert_eq!(kinds, ["ADDED", "DELETED", "ADDED", "MODIFIED"]);
+}
+
+#[tokio::test]
+async fn a_watch_ends_in_time_with_a_bookmark_and_says_when_history_is_gone() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let from = revision(&admin).await;
+    let mut watch =
+        Watch::of(&admin, &format!("resourceVersion={from}&timeoutSeconds=1&allowWatchBookmarks=true")).await;
+    assert_eq!(watch.next().await.unwrap()["type"], "BOOKMARK");
+    assert!(watch.next().await.is_none());
+    let mut old = Watch::of(&admin, "resourceVersion=1&timeoutSeconds=1").await;
+    if let Some(event) = old.next().await {
+        assert!(event["type"] != "ERROR" || event["object"]["code"] == 410, "{event}");
+    }
+}
+
+#[tokio::test]
+async fn a_table_can_be_watched() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let accept = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
+    let mut watch = Watch::open(&admin, &format!("{MAPS}?watch=1"), accept).await;
+    admin.send("POST", MAPS, &config_map("a", "1")).await.expect(201);
+    let event = watch.next().await.unwrap();
+    assert_eq!(event["object"]["kind"], "Table");
+    assert_eq!(event["object"]["rows"][0]["cells"][0], "a");
+}
+
+const NAMES: usize = 5;
+const STEPS: usize = 150;
+
+/// Changes random objects; conflicts with others are part of it.
+async fn write(client: Client) {
+    for step in 0..STEPS {
+        let (name, choice) = {
+            let mut random = rand::rng();
+            (format!("r{}", random.random_range(0..NAMES)), random.random_range(0..10))
+        };
+        let uri = format!("{MAPS}/{name}");
+        let code = match choice {
+            0..3 => client.delete(&uri).await.code,
+            3..6 => client.send("POST", MAPS, &config_map(&name, &step.to_string())).await.code,
+            _ => client.patch("merge", &uri, &json!({"data": {"a": step.to_string()}})).await.code,
+        };
+        assert!(matches!(code, 200 | 201 | 404 | 409), "{code}");
+    }
+}
+
+/// What a client knows: name to revision and value.
+type State = BTreeMap<String, (u64, String)>;
+
+/// Follows one event, checking that it can follow what is known.
+fn follow(state: &mut State, last: &mut u64, event: &Value) {
+    let object = &event["object"];
+    let now: u64 = object["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap();
+    assert!(now > *last || event["type"] == "BOOKMARK" && now >= *last, "{now} after {last}");
+    *last = now;
+    let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    let value = object["data"]["a"].as_str().unwrap_or_default().to_owned();
+    match event["type"].as_str().unwrap() {
+        "ADDED" => assert!(state.insert(name, (now, value)).is_none(), "added twice: {event}"),
+        "MODIFIED" => {
+            assert!(state.insert(name, (now, value)).is_some(), "changed before it was added: {event}");
+        }
+        "DELETED" => assert!(state.remove(&name).is_some(), "deleted before it was added: {event}"),
+        "BOOKMARK" => {}
+        other => panic!("{other}: {event}"),
+    }
+}
+
+/// Watches until the last event, leaving and coming back at random places.
+async fn observe(client: Client, from: u64) -> (State, u64) {
+    let (mut state, mut last) = (State::new(), from);
+    loop {
+        let mut watch = Watch::of(&client, &format!("resourceVersion={last}&allowWatchBookmarks=true")).await;
+        let patience = rand::rng().random_range(1..60);
+        for _ in 0..patience {
+            let event = watch.next().await.unwrap();
+            if event["object"]["metadata"]["name"] == "zz-end" {
+                return (state, last);
+            }
+            follow(&mut state, &mut last, &event);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn watchers_that_come_and_go_see_exactly_what_happened() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let from: u64 = revision(&admin).await.parse().unwrap();
+    let watchers: Vec<_> = (0..6).map(|_| tokio::spawn(observe(admin.clone(), from))).collect();
+    let writers: Vec<_> = (0..4).map(|_| tokio::spawn(write(admin.clone()))).collect();
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    let list = admin.get(MAPS).await.expect(200);
+    admin.send("POST", MAPS, &config_map("zz-end", "")).await.expect(201);
+    let want: State = list["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|item| {
+            let revision = item["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap();
+            let value = item["data"]["a"].as_str().unwrap_or_default().to_owned();
+            (item["metadata"]["name"].as_str().unwrap().to_owned(), (revision, value))
+        })
+        .collect();
+    for watcher in watchers {
+        assert_eq!(watcher.await.unwrap().0, want);
+    }
+}
