@@ -8,7 +8,7 @@ use abi::count::{Count, PATHS, ServiceCount};
 use abi::drops::DROPS;
 use abi::endpoint::{Endpoint, Link};
 use abi::node::Node;
-use abi::service::{Backend, Frontend, FrontendKey, Segment, Service};
+use abi::service::{Backend, Frontend, FrontendKey, Segment};
 use abi::{Addr16, Be16, Prefix, name};
 use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray};
 use aya::programs::{SchedClassifier, TestRun};
@@ -19,6 +19,7 @@ use super::cleanup::remove_other_layouts;
 use super::features::{Features, cgroup2_mount};
 use super::netlink::{Device, Netlink};
 use super::objects::{Objects, typed};
+use super::service_table::ServiceTable;
 use super::{Counters, Feature, Kernel, KernelError, Tally, pod_link};
 use crate::desired::EndpointRow;
 use crate::desired::endpoints::LINK_PREFIX;
@@ -50,7 +51,7 @@ pub struct LinuxKernel {
 
 struct Maps {
     frontends: HashMap<MapData, FrontendKey, Frontend>,
-    services: Array<MapData, Service>,
+    services: ServiceTable,
     backends: Array<MapData, Backend>,
     generations: Array<MapData, u32>,
     endpoints: HashMap<MapData, Addr16, Endpoint>,
@@ -129,10 +130,9 @@ impl LinuxKernel {
         }
         let indices: BTreeSet<u32> = actual.frontends.values().map(|frontend| frontend.service).collect();
         for index in indices {
-            let service = self.maps.services.get(&index, 0).map_err(map(name::SERVICES))?;
-            if service.live == 0 {
+            let Some(service) = self.maps.services.read(index).filter(|service| service.live != 0) else {
                 continue;
-            }
+            };
             actual.services.insert(index, service);
             for Segment { base, count } in [service.cluster, service.local] {
                 let backends = (base..base + count)
@@ -189,7 +189,8 @@ impl Kernel for LinuxKernel {
                 Ok(())
             }
             Op::WriteService { index, service } => {
-                self.maps.services.set(*index, service, 0).map_err(map(name::SERVICES))
+                let written = self.maps.services.write(*index, service);
+                written.ok_or_else(|| KernelError::Missing(format!("place {index} in {}", name::SERVICES)))
             }
             Op::WriteFrontend { key, frontend } => {
                 self.maps.frontends.insert(key, frontend, 0).map_err(map(name::FRONTENDS))
@@ -252,7 +253,7 @@ impl Maps {
     fn take(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
         Ok(Self {
             frontends: take(ebpf, name::FRONTENDS)?,
-            services: take(ebpf, name::SERVICES)?,
+            services: service_table(ebpf)?,
             backends: take(ebpf, name::BACKENDS)?,
             generations: take(ebpf, name::GENERATIONS)?,
             endpoints: take(ebpf, name::ENDPOINTS)?,
@@ -261,6 +262,13 @@ impl Maps {
             paths: take(ebpf, name::PATHS)?,
             service_counts: take(ebpf, name::SERVICE_COUNTS)?,
         })
+    }
+}
+
+fn service_table(ebpf: &mut Ebpf) -> Result<ServiceTable, KernelError> {
+    match ebpf.take_map(name::SERVICES) {
+        Some(aya::maps::Map::Array(data)) => ServiceTable::map(&data),
+        _ => Err(KernelError::Missing(format!("array {}", name::SERVICES))),
     }
 }
 

@@ -19,6 +19,7 @@ pub mod linux;
 pub mod netlink;
 pub mod objects;
 pub mod pod_link;
+pub mod service_table;
 
 /// What the reconciler needs from a kernel.
 pub trait Kernel: Send {

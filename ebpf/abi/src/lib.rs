@@ -42,8 +42,11 @@ pub const LAYOUTS: &[&Layout] = &[
     &node::Node::LAYOUT,
 ];
 
+/// Raised when bytes change their meaning, or a map its flags, though no layout changes.
+const REVISION: u32 = 2;
+
 /// Identifies all layouts and map sizes together.
-pub const LAYOUT_HASH: u32 = layout::hash(LAYOUTS, name::MAPS);
+pub const LAYOUT_HASH: u32 = layout::hash(LAYOUTS, name::MAPS) ^ REVISION;
 
 #[cfg(test)]
 mod tests {

@@ -8,6 +8,7 @@ use abi::node::Node;
 use abi::service::{Backend, Frontend, FrontendKey, Service, SockVips};
 use abi::{Addr16, Be16, Prefix, Tuple};
 use aya_ebpf::Global;
+use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, SkStorage};
 use aya_ebpf::macros::btf_map;
 
@@ -30,8 +31,9 @@ static NODE: Global<Node> = Global::new(Node {
 
 #[btf_map(name = "hw_frontends")]
 pub static FRONTENDS: HashMap<FrontendKey, Frontend, { name::FRONTENDS_SIZE }> = HashMap::new();
+/// Mapped into the agent's memory, which stores a segment in one word.
 #[btf_map(name = "hw_services")]
-pub static SERVICES: Array<Service, { name::SERVICES_SIZE }> = Array::new();
+pub static SERVICES: Array<Service, { name::SERVICES_SIZE }, { BPF_F_MMAPABLE as usize }> = Array::new();
 #[btf_map(name = "hw_backends")]
 pub static BACKENDS: Array<Backend, { name::BACKENDS_SIZE }> = Array::new();
 #[btf_map(name = "hw_generations")]

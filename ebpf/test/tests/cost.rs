@@ -78,6 +78,11 @@ fn shown(instructions: &BTreeMap<&str, u32>, times: &[(String, u128)]) -> String
 
 fn times(world: &mut World) -> Result<Vec<(String, u128)>> {
     let mut times = Vec::new();
+    // What is left when a program does nothing but look at the protocol, count and return.
+    let mut arp = vec![0; 64];
+    arp[12..14].copy_from_slice(&[0x08, 0x06]);
+    let door = world.repeat(Hook::FromPodA, &arp, 100_000)?.duration.as_nanos();
+    times.push(("ARP: in and out of the door, warm".to_owned(), door));
     for names in families() {
         world.reset(names)?;
         let family = if names.vip.is_ipv4() { "IPv4" } else { "IPv6" };
