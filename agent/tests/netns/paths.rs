@@ -284,3 +284,44 @@ fn a_connection_through_the_node_port_survives_the_agents_death_and_restart() {
         exchange();
     }
 }
+
+#[test]
+fn bpftool_shows_named_fields_in_maps_and_our_names_on_programs() {
+    if !allowed() {
+        return;
+    }
+    let world = serving(Clients::Wire);
+    let pod = &world.nodes[0].pods[1].namespace;
+    all_protocols(
+        pod,
+        VIPS[0].parse().unwrap(),
+        PORT,
+        &format!("local {}", world.nodes[0].pods[1].addresses[0]),
+    );
+    let folder = agent::kernel::objects::folder(&world.nodes[0].bpffs);
+    for (map, fields) in [
+        ("hw_frontends", &["key", "addr", "port", "proto", "value", "service", "flags"][..]),
+        ("hw_services", &["cluster", "base", "count", "local", "affinity"]),
+        ("hw_backends", &["addr", "port", "id"]),
+        ("hw_endpoints", &["bytes", "ifindex", "mac", "host_mac"]),
+        ("hw_links", &["v4", "v6"]),
+        ("hw_flows", &["tuple", "src", "dst", "sport", "dport", "to", "backend", "generation", "last_seen"]),
+        ("hw_drops", &["packets", "bytes"]),
+    ] {
+        let text = crate::world::dump(&folder.join(map));
+        for field in fields {
+            assert!(
+                text.contains(&format!("\"{field}\":")),
+                "{map} has no {field}: {}",
+                &text[..text.len().min(500)]
+            );
+        }
+    }
+    for program in abi::name::PROGRAMS {
+        let pin = folder.join(format!("prog_{program}"));
+        let shown =
+            std::process::Command::new("bpftool").args(["prog", "show", "pinned"]).arg(pin).output().unwrap();
+        let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+        assert!(shown.contains(&format!("name {program}")), "{shown}");
+    }
+}
