@@ -24,6 +24,7 @@ pub mod reach;
 pub mod relist;
 pub mod report;
 pub mod resources;
+pub mod rotate;
 pub mod sandbox;
 pub mod status;
 pub mod supervisor;

@@ -18,8 +18,7 @@ const SHORT: Duration = Duration::from_secs(120);
 pub struct CriError {
     /// Which call.
     pub call: &'static str,
-    /// What the runtime said.
-    #[source]
+    /// What the runtime said; its message is in ours.
     pub status: Box<tonic::Status>,
 }
 

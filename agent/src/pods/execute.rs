@@ -75,13 +75,13 @@ pub enum StartError {
         source: io::Error,
     },
     /// It could not be made.
-    #[error("Error: failed to create container: {}", .0.status.message())]
+    #[error("failed to create container")]
     Create(#[source] CriError),
     /// It could not be started.
-    #[error("Error: failed to start container: {}", .0.status.message())]
+    #[error("failed to start container")]
     Run(#[source] CriError),
     /// Its postStart hook failed; it has been killed.
-    #[error("PostStartHook failed: {0}")]
+    #[error("PostStartHook failed")]
     Hook(#[source] Unreached),
 }
 
@@ -302,9 +302,10 @@ impl Executor {
             self.cri.remove_sandbox(id).await?;
         }
         self.remove_files(&key)?;
-        let spec = pod.spec.clone().unwrap_or_default();
-        let cgroup = resources::cgroup(&self.node.cgroup_parent, &spec, &key.uid);
-        cgroups::remove(&cgroup).map_err(|source| CleanUpError::Files { what: cgroup, source })
+        for cgroup in resources::cgroups(&self.node.cgroup_parent, &key.uid) {
+            cgroups::remove(&cgroup).map_err(|source| CleanUpError::Files { what: cgroup, source })?;
+        }
+        Ok(())
     }
 
     /// Removes a pod's folders.

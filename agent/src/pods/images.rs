@@ -30,7 +30,7 @@ pub enum ImageError {
         image: String,
     },
     /// It could not be fetched.
-    #[error("Failed to pull image {image:?}: {}", source.status.message())]
+    #[error("Failed to pull image {image:?}")]
     Pull {
         /// Which.
         image: String,

@@ -121,6 +121,25 @@ impl Folders {
         self.state_dir.join("logs").join(format!("{}_{}_{}", key.namespace, key.name, key.uid))
     }
 
+    /// Every pod that has a folder; of one without logs only the uid is known.
+    pub fn present(&self) -> Vec<PodKey> {
+        let names = |folder: PathBuf| {
+            let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+            entries.map(|entry| entry.file_name().to_string_lossy().into_owned())
+        };
+        let of_logs = names(self.state_dir.join("logs")).filter_map(|name| {
+            let mut parts = name.splitn(3, '_').map(str::to_owned);
+            Some(PodKey { namespace: parts.next()?, name: parts.next()?, uid: parts.next()? })
+        });
+        let mut keys: Vec<PodKey> = of_logs.collect();
+        for uid in names(self.pods()) {
+            if keys.iter().all(|key| key.uid != uid) {
+                keys.push(PodKey { namespace: String::new(), name: String::new(), uid });
+            }
+        }
+        keys
+    }
+
     /// The log of one run of a container.
     pub fn log(&self, key: &PodKey, container: &str, attempt: u32) -> PathBuf {
         self.logs(key).join(log_path(container, attempt))

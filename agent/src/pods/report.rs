@@ -13,8 +13,8 @@ use super::names::PodKey;
 pub struct Reporter {
     api: Api<core::Pod>,
     key: PodKey,
-    /// What was last written: the watch may be behind.
-    written: Option<Arc<core::PodStatus>>,
+    /// What was last written, and at which revision: the watch may be behind.
+    written: Option<(u64, Arc<core::PodStatus>)>,
 }
 
 impl std::fmt::Debug for Reporter {
@@ -32,15 +32,18 @@ impl Reporter {
     /// Writes `status` unless the object, or the last write, has it already. What cannot be written now is computed anew
     /// with the next look.
     pub async fn report(&mut self, pod: &core::Pod, status: core::PodStatus) {
-        if self.written.as_deref() == Some(&status) || pod.status.as_ref() == Some(&status) {
+        // Once the watch has caught up the object counts: somebody else may have written since.
+        let ahead = self.written.as_ref().filter(|(revision, _)| *revision > revision_of(pod));
+        let known = ahead.map_or(pod.status.as_ref(), |(_, status)| Some(status));
+        if known == Some(&status) {
             return;
         }
         let patch = json!({
             "metadata": { "uid": self.key.uid },
-            "status": difference(&value(pod.status.as_ref()), &value(Some(&status))),
+            "status": difference(&value(known), &value(Some(&status))),
         });
         match self.api.patch_status(&self.key.name, &PatchParams::default(), &Patch::Merge(patch)).await {
-            Ok(_) => self.written = Some(Arc::new(status)),
+            Ok(object) => self.written = Some((revision_of(&object), Arc::new(status))),
             // It is gone, or another by the same name: the watch will say so.
             Err(kube::Error::Api(answer)) if matches!(answer.code, 404 | 409) => {
                 tracing::debug!(pod = %self.key, code = answer.code, "the status has nobody to be told");
@@ -66,6 +69,10 @@ impl Reporter {
             }
         }
     }
+}
+
+fn revision_of(pod: &core::Pod) -> u64 {
+    pod.metadata.resource_version.as_deref().and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
 fn value(status: Option<&core::PodStatus>) -> Map<String, Value> {

@@ -176,11 +176,21 @@ fn oom_score_adj(qos: Qos, memory_request: i64, node_memory: i64) -> i64 {
 
 /// The cgroup of a pod: `/<parent>[/<class>]/pod<uid>`.
 pub fn cgroup(parent: &str, spec: &core::PodSpec, uid: &str) -> String {
+    let [guaranteed, burstable, best_effort] = cgroups(parent, uid);
+    match qos(spec) {
+        Qos::Guaranteed => guaranteed,
+        Qos::Burstable => burstable,
+        Qos::BestEffort => best_effort,
+    }
+}
+
+/// Wherever the cgroup of a pod may be, when its object is no longer there to say.
+pub fn cgroups(parent: &str, uid: &str) -> [String; 3] {
     let parent = parent.trim_matches('/');
-    match qos(spec).folder() {
+    [Qos::Guaranteed, Qos::Burstable, Qos::BestEffort].map(|qos| match qos.folder() {
         Some(folder) => format!("/{parent}/{folder}/pod{uid}"),
         None => format!("/{parent}/pod{uid}"),
-    }
+    })
 }
 
 #[cfg(test)]

@@ -307,3 +307,6 @@ fn gates_missing<'a>(spec: &'a core::PodSpec, before: &core::PodStatus) -> Vec<&
     let gates = spec.readiness_gates.iter().flatten().map(|gate| gate.condition_type.as_str());
     gates.filter(|kind| !holds(kind)).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -57,6 +57,8 @@ pub struct Supervisor {
     picture: Picture,
     /// Has the watch delivered everything once? Before that nothing is an orphan.
     synced: bool,
+    /// Were the folders of pods that went while we were away removed?
+    swept: bool,
     stop: CancellationToken,
 }
 
@@ -70,6 +72,7 @@ impl Supervisor {
             tasks: JoinSet::new(),
             picture: Picture::new(),
             synced: false,
+            swept: false,
             stop,
         }
     }
@@ -176,6 +179,10 @@ impl Supervisor {
                 handle.nudge.notify_one();
             }
         }
+        if self.synced && !self.swept {
+            self.swept = true;
+            self.sweep(&picture);
+        }
         if self.synced {
             let orphans: Vec<PodKey> = picture
                 .keys()
@@ -189,6 +196,21 @@ impl Supervisor {
             }
         }
         self.picture = picture;
+    }
+
+    /// Removes the folders of pods that neither the API server nor the runtime knows.
+    fn sweep(&self, picture: &Picture) {
+        let known =
+            |uid: &str| self.registry.0.lock().contains_key(uid) || picture.keys().any(|key| key.uid == uid);
+        for key in self.executor.node.folders.present() {
+            if known(&key.uid) {
+                continue;
+            }
+            tracing::info!(pod = %key, "the folders of a pod that is gone are removed");
+            if let Err(error) = self.executor.remove_files(&key) {
+                tracing::error!(pod = %key, error = chain(&error), "folders of a pod stay");
+            }
+        }
     }
 
     /// A pod whose object went while we were away: an assignment without an object to report to.

@@ -58,6 +58,8 @@ pub struct Worker {
     refreshed: tokio::time::Instant,
     /// Containers whose preStop hook has begun.
     hooked: BTreeSet<String>,
+    /// Containers whose back-off people were told of.
+    told: BTreeSet<String>,
 }
 
 /// What interrupted a wait.
@@ -86,6 +88,7 @@ impl Worker {
             places: HashMap::new(),
             refreshed: tokio::time::Instant::now(),
             hooked: BTreeSet::new(),
+            told: BTreeSet::new(),
         }
     }
 
@@ -117,6 +120,7 @@ impl Worker {
         }
         self.report(&observed, now).await;
         if plan.actions.is_empty() {
+            self.tell_of_backoff(&observed, now);
             let until_refresh = REFRESH.saturating_sub(self.refreshed.elapsed());
             let due = plan.wake.map(|wake| Duration::try_from(wake.duration_since(now)).unwrap_or_default());
             let patience =
@@ -209,6 +213,17 @@ impl Worker {
         let status =
             status::status(&self.situation(observed, now), &self.executor.runtime, &self.executor.addresses);
         self.reporter.report(&self.assignment.pod, status).await;
+    }
+
+    fn tell_of_backoff(&mut self, observed: &Observed, now: Timestamp) {
+        for (name, backoff) in &self.memory.backoff {
+            let Some(latest) = observed.latest(name) else { continue };
+            let super::observed::State::Exited { finished, .. } = latest.state else { continue };
+            if finished + backoff.delay > now && self.told.insert(latest.id.clone()) {
+                let message = format!("Back-off restarting failed container {name} in pod {}", self.key);
+                self.executor.recorder.container(&self.assignment.pod, name, true, "BackOff", message);
+            }
+        }
     }
 
     async fn wait(&mut self, patience: Option<Duration>, stop: &CancellationToken) -> Woken {
@@ -365,7 +380,13 @@ impl Worker {
             attempt,
             places: &self.places,
         };
-        let result = self.executor.start(start).await;
+        let mut inbox = self.inbox.clone();
+        let ended = inbox.wait_for(|now| now.removed || now.pod.metadata.deletion_timestamp.is_some());
+        let result = tokio::select! {
+            result = self.executor.start(start) => result,
+            // A pull may take long; what it was for has ended.
+            _ = ended => return,
+        };
         let now = Timestamp::now();
         if attempt > 0 {
             let previous = self.memory.backoff.get(name).copied();

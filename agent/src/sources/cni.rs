@@ -321,3 +321,6 @@ fn reply(endpoint: &Endpoint, attachment: &Attachment) -> proto::AddReply {
 fn mac(bytes: [u8; 6]) -> String {
     bytes.map(|byte| format!("{byte:02x}")).join(":")
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,11 @@
 //! The pods' side of the node: CNI, and unless a kubelet does it, registration, pods and the kubelet API.
 
+use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
+use k8s_cri::v1::VersionResponse;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -13,13 +16,18 @@ use crate::pods::cri::Cri;
 use crate::pods::dns::Dns;
 use crate::pods::events;
 use crate::pods::execute::Executor;
-use crate::pods::names::Folders;
+use crate::pods::names::{self, Folders};
 use crate::pods::objects::Objects;
+use crate::pods::rotate;
 use crate::pods::sandbox::NodeFacts;
 use crate::pods::supervisor::{Registry, Supervisor};
 use crate::pods::volumes::Volumes;
 use crate::sources::cni::{Cni, install};
 use crate::tables::Tables;
+
+/// How long a runtime may take to start.
+const RUNTIME_PATIENCE: Duration = Duration::from_secs(30);
+const RUNTIME_PAUSE: Duration = Duration::from_millis(200);
 
 /// Puts the attachments of before a restart back into the tables. Before the reconciler's first look, or it would wait.
 pub(super) fn restore(config: &Run, tables: &Arc<Tables>) -> Result<Cni> {
@@ -35,6 +43,13 @@ pub(super) async fn start(
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) -> Result<()> {
+    let runtime = match config.pods {
+        config::Pods::On => Some(connect(&config.cri_endpoint).await?),
+        config::Pods::Off => None,
+    };
+    if let Some((cri, _)) = &runtime {
+        forget_vanished(cri, &cni).await?;
+    }
     let socket = config.run_dir.join("cni.sock");
     let spool = cni.spool().to_owned();
     let listener = cni.listen(&socket)?;
@@ -50,8 +65,35 @@ pub(super) async fn start(
     if let Some(dir) = &config.cni_conf_dir {
         install::conflist(dir, &socket, &spool).context("install the CNI configuration")?;
     }
-    if config.pods == config::Pods::On {
-        run_pods(config, client, tables, tasks, stop).await?;
+    if let Some(runtime) = runtime {
+        run_pods(config, client, runtime, tables, (tasks, stop)).await?;
+    }
+    Ok(())
+}
+
+/// Waits for the runtime, which may be starting beside us.
+async fn connect(endpoint: &str) -> Result<(Cri, VersionResponse)> {
+    let cri = Cri::connect(endpoint)?;
+    let deadline = tokio::time::Instant::now() + RUNTIME_PATIENCE;
+    loop {
+        match cri.version().await {
+            Ok(version) => return Ok((cri, version)),
+            Err(error) if tokio::time::Instant::now() > deadline => {
+                return Err(error).with_context(|| format!("no container runtime answers at {endpoint}"));
+            }
+            Err(_) => tokio::time::sleep(RUNTIME_PAUSE).await,
+        }
+    }
+}
+
+/// Attachments of sandboxes the runtime has lost would hold their addresses for ever. Nobody can attach meanwhile: the
+/// socket is not there yet.
+async fn forget_vanished(cri: &Cri, cni: &Cni) -> Result<()> {
+    let sandboxes = cri.sandboxes(names::everything()).await.context("list the sandboxes")?;
+    let known: HashSet<String> = sandboxes.into_iter().map(|sandbox| sandbox.id).collect();
+    let removed = cni.retain(|id| known.contains(&id.container_id)).context("release addresses")?;
+    if removed > 0 {
+        tracing::info!(removed, "addresses of sandboxes that are gone were released");
     }
     Ok(())
 }
@@ -59,15 +101,10 @@ pub(super) async fn start(
 async fn run_pods(
     config: &Run,
     client: kube::Client,
+    (cri, version): (Cri, VersionResponse),
     tables: Arc<Tables>,
-    tasks: &TaskTracker,
-    stop: &CancellationToken,
+    (tasks, stop): (&TaskTracker, &CancellationToken),
 ) -> Result<()> {
-    let cri = Cri::connect(&config.cri_endpoint)?;
-    let version = cri
-        .version()
-        .await
-        .with_context(|| format!("no container runtime answers at {}", config.cri_endpoint))?;
     let recorder = events::start(client.clone(), config.node_name.clone(), stop.clone());
     let folders = Folders::new(&config.state_dir);
     std::fs::create_dir_all(folders.pods()).context("make the folder for pods")?;
@@ -105,6 +142,7 @@ async fn run_pods(
         .await
         .context("serve the kubelet API")?;
     tasks.spawn(api.run(stop.clone()));
+    tasks.spawn(rotate::run(cri.clone(), executor.node.folders.clone(), stop.clone()));
     tasks.spawn(Registration::new(identity, client, cri, tables, recorder).run(stop.clone()));
     tasks.spawn(Supervisor::new(executor, registry, stop.clone()).run());
     Ok(())
