@@ -220,10 +220,15 @@ impl<'a> Subject<'a> {
         let pods: Api<Pod> = Api::default_namespaced(self.cluster.api.client.clone());
         let name = pod.metadata.name.as_deref().context("a pod has a name")?;
         let parameters = AttachParams::default().stdin(false).stdout(true).stderr(true);
-        let mut attached = pods.exec(name, command.iter().copied(), &parameters).await?;
-        let mut out = String::new();
-        attached.stdout().context("exec gives standard output")?.read_to_string(&mut out).await?;
-        Ok(out)
+        let whole = async {
+            let mut attached = pods.exec(name, command.iter().copied(), &parameters).await?;
+            let mut out = String::new();
+            attached.stdout().context("exec gives standard output")?.read_to_string(&mut out).await?;
+            anyhow::Ok(out)
+        };
+        let limit = Duration::from_secs(15);
+        let ended = tokio::time::timeout(limit, whole).await;
+        ended.with_context(|| format!("`{}` in {name} did not end within {limit:?}", command.join(" ")))?
     }
 
     /// A pod on each node sees the other's own address.
