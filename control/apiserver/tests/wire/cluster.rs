@@ -10,7 +10,7 @@ use tower::Service;
 /// A server that is gone with its folder.
 pub struct Cluster {
     running: Running,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 /// Code, headers and body of an answer.
@@ -47,7 +47,7 @@ impl Answer {
 pub async fn cluster() -> Cluster {
     let folder = tempfile::tempdir().unwrap();
     let running = start(config(folder.path(), true)).await.unwrap();
-    let cluster = Cluster { running, _folder: folder };
+    let cluster = Cluster { running, folder: folder };
     // The controllers are not running: what they would have made.
     let account =
         serde_json::json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
@@ -72,6 +72,16 @@ impl Cluster {
 
     pub fn admin(&self) -> Client {
         self.user("admin", &["system:masters"])
+    }
+
+    /// Where the server listens.
+    pub fn address(&self) -> std::net::SocketAddr {
+        self.running.local_addrs[0]
+    }
+
+    /// The authority of the cluster.
+    pub fn pki(&self) -> apiserver::pki::Pki {
+        apiserver::pki::Pki::open(self.folder.path()).unwrap()
     }
 }
 

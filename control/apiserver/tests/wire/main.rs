@@ -8,4 +8,5 @@ mod objects;
 mod pods;
 mod rows;
 mod services;
+mod streams;
 mod watches;
