@@ -372,13 +372,13 @@ impl Allocator {
         for prefix in [object::prefix(addresses, ""), format!("{ROOT}ranges/servicenodeports/")] {
             for entry in all(&prefix) {
                 if wanted.remove(&*entry.key).is_none() && managed_here(&entry) {
-                    tracing::info!(key = %entry.key, "gave back what no Service holds");
+                    tracing::debug!(key = %entry.key, "gave back what no Service holds");
                     txn.ops.push(Op::Delete { key: entry.key.to_string() });
                 }
             }
         }
         for (key, service) in wanted {
-            tracing::info!(%key, "took again what a Service holds");
+            tracing::debug!(%key, "took again what a Service holds");
             txn.ops.push(Op::Put { value: marker(&key, &service), key });
         }
         if txn.ops.is_empty() {

@@ -19,6 +19,7 @@ mod auth;
 mod body;
 mod bootstrap;
 mod documents;
+mod expiry;
 mod managed;
 mod metrics;
 mod negotiate;

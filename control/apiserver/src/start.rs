@@ -124,6 +124,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
             server::serve(Arc::clone(&api), listener, Arc::clone(&tls), accept.clone(), tasks.clone());
         tasks.spawn(served);
     }
+    tasks.spawn(crate::expiry::run(Arc::clone(&api)));
     tracing::info!(addresses = ?local_addrs, "API server answers");
     Ok(Running { ca_pem: pki.ca_pem.clone(), api, local_addrs, accept, tasks })
 }

@@ -88,10 +88,7 @@ pub enum ListType {
 impl Schema {
     /// The type of a kind.
     pub fn kind(&self, group: &str, version: &str, kind: &str) -> Option<TypeId> {
-        self.by_kind
-            .iter()
-            .find(|((g, v, k), _)| *g == group && *v == version && *k == kind)
-            .map(|(_, id)| *id)
+        self.by_kind.get(&(group, version, kind)).copied()
     }
 
     /// The type with this published name.

@@ -47,7 +47,7 @@ impl Answer {
 pub async fn cluster() -> Cluster {
     let folder = tempfile::tempdir().unwrap();
     let running = start(config(folder.path(), true)).await.unwrap();
-    let cluster = Cluster { running, folder: folder };
+    let cluster = Cluster { running, folder };
     // The controllers are not running: what they would have made.
     let account =
         serde_json::json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
