@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnetwork::IpNetwork;
 
+use crate::kernel::features::Optional;
+
 /// The node of a Hawser cluster: dataplane, pod network and pods.
 #[derive(Debug, Parser)]
 #[command(name = "hawser-agent", version)]
@@ -119,6 +121,9 @@ pub struct Run {
     /// Prefixes of the cluster's service addresses, at most one per family.
     #[arg(long, value_delimiter = ',', default_value = "10.96.0.0/16,fd00:96::/112")]
     pub service_cidr: Vec<IpNetwork>,
+    /// Do without these features of the kernel, as an older one would.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub disable_feature: Vec<Optional>,
     /// Name servers of the cluster for pods; not given, pods resolve names as the node does.
     #[arg(long, value_delimiter = ',')]
     pub cluster_dns: Vec<IpAddr>,

@@ -81,6 +81,7 @@ async fn serve(config: Arc<Run>, uplinks: sources::links::Uplinks) -> Result<()>
         node: config.node_ip.clone(),
         services: config.service_cidr.clone(),
         pods: config.cluster_cidr.clone(),
+        disabled: config.disable_feature.clone(),
     };
     tables.update(|rows| rows.uplinks.clone_from(&uplinks.devices));
     let (reconciling, thread) =

@@ -8,6 +8,19 @@ use aya::util::KernelVersion;
 
 use super::Feature;
 
+/// A feature that can be left unused, to see what its fallback does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Optional {
+    /// TCX links.
+    Tcx,
+    /// `bpf_set_retval`.
+    #[value(name = "set_retval")]
+    SetRetval,
+    /// `BPF_F_IPV6`.
+    #[value(name = "csum_ipv6")]
+    CsumIpv6,
+}
+
 /// The features the agent takes decisions on.
 #[derive(Debug, Clone, Copy)]
 pub struct Features {
@@ -31,6 +44,18 @@ impl Features {
         }
     }
 
+    /// As if the kernel lacked these.
+    pub fn without(mut self, disabled: &[Optional]) -> Self {
+        for feature in disabled {
+            match feature {
+                Optional::Tcx => self.tcx = false,
+                Optional::SetRetval => self.set_retval = false,
+                Optional::CsumIpv6 => self.csum_ipv6 = false,
+            }
+        }
+        self
+    }
+
     /// The bits the programs read.
     pub fn bits(self) -> u32 {
         let bit = |present, bit| if present { bit } else { 0 };
@@ -47,17 +72,17 @@ impl Features {
             note: if present { String::new() } else { without.to_owned() },
         };
         vec![
-            feature("tcx", self.tcx, "attached as clsact filters: this kernel has no TCX (Linux 6.6)"),
+            feature("tcx", self.tcx, "attached as clsact filters: no TCX (Linux 6.6), or disabled by flag"),
             feature(
                 "set_retval",
                 self.set_retval,
-                "a refused connect reports EPERM: this kernel has no bpf_set_retval (Linux 5.18)",
+                "a refused connect reports EPERM: no bpf_set_retval (Linux 5.18), or disabled by flag",
             ),
             feature(
                 "csum_ipv6",
                 self.csum_ipv6,
-                "IPv6 packets whose checksum a device computed are checked again by the stack: this kernel has no \
-                 BPF_F_IPV6 (Linux 6.15)",
+                "IPv6 packets whose checksum a device computed are checked again by the stack: no BPF_F_IPV6 (Linux \
+                 6.15), or disabled by flag",
             ),
             feature("xdp", false, "NodePort traffic enters by TC: the XDP programs are not built yet"),
             feature("vxlan", false, "peers must share a link with this node: overlays are not built yet"),

@@ -16,7 +16,7 @@ use aya::{Ebpf, TestRunOptions};
 use ipnetwork::IpNetwork;
 
 use super::cleanup::remove_other_layouts;
-use super::features::{Features, cgroup2_mount};
+use super::features::{Features, Optional, cgroup2_mount};
 use super::netlink::{Device, Netlink};
 use super::objects::{Objects, typed};
 use super::service_table::ServiceTable;
@@ -38,6 +38,8 @@ pub struct Settings {
     pub services: Vec<IpNetwork>,
     /// Prefixes of pods.
     pub pods: Vec<IpNetwork>,
+    /// Features to do without.
+    pub disabled: Vec<Optional>,
 }
 
 /// The real kernel: aya for programs and maps, netlink for the rest.
@@ -64,7 +66,7 @@ struct Maps {
 impl LinuxKernel {
     /// Loads the programs and attaches the socket hooks. Must not run inside an async runtime.
     pub fn start(settings: Settings) -> Result<Self, KernelError> {
-        let features = Features::probe();
+        let features = Features::probe().without(&settings.disabled);
         let mut objects = Objects::load(&settings.bpffs, &facts(&settings, features), features)?;
         let maps = Maps::take(&mut objects.ebpf)?;
         let cgroup = settings.cgroup.clone().or_else(cgroup2_mount).ok_or_else(|| KernelError::Io {

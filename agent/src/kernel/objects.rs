@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use abi::name;
 use abi::node::Node;
 use aya::programs::links::{CgroupAttachMode, FdLink, LinkOrder};
-use aya::programs::tc::{NlOptions, TcAttachOptions, TcHandle, qdisc_add_clsact, qdisc_detach_program};
+use aya::programs::tc::{
+    NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact, qdisc_detach_program,
+};
 use aya::programs::{CgroupSockAddr, ProgramError, SchedClassifier, TcAttachType};
 use aya::{Ebpf, EbpfLoader};
 
@@ -84,7 +86,9 @@ impl Objects {
         let tcx = self.features.tcx;
         let program: &mut SchedClassifier = typed(&mut self.ebpf, program_name)?;
         if !tcx {
-            return attach_clsact(program, program_name, device, direction);
+            attach_clsact(program, program_name, device, direction)?;
+            // Left by an agent that was allowed to use TCX.
+            return remove_pin(&pin);
         }
         if takes_over(&pin, program.fd().map_err(refused("attach", program_name))?.as_fd())? {
             return Ok(());
@@ -95,7 +99,10 @@ impl Objects {
         let link = program.take_link(id).map_err(refused("attach", program_name))?;
         let link = FdLink::try_from(link)
             .map_err(|source| KernelError::Link { program: program_name.to_owned(), source })?;
-        pin_link(link, &pin)
+        pin_link(link, &pin)?;
+        // A filter left by an agent that did without TCX would see every packet a second time; usually there is none.
+        _ = qdisc_detach_program(device, direction, program_name);
+        Ok(())
     }
 
     /// Detaches what [`Objects::attach_tc`] attached in both directions.
@@ -157,15 +164,20 @@ fn attach_clsact(
 ) -> Result<(), KernelError> {
     // Exists already on every start but the first.
     _ = qdisc_add_clsact(device);
-    // Nothing to detach on the first start.
-    _ = qdisc_detach_program(device, direction, program_name);
-    let options = TcAttachOptions::Netlink(NlOptions {
-        priority: CLSACT_PRIORITY,
-        handle: TcHandle::new(0, 1),
-        classid: None,
-    });
-    let id =
-        program.attach_with_options(device, direction, options).map_err(refused("attach", program_name))?;
+    let handle = TcHandle::new(0, 1);
+    let known = SchedClassifierLink::attached(device, direction, CLSACT_PRIORITY, handle, None)
+        .map_err(KernelError::io(format!("look for filters of {device}")))?;
+    // A filter of the last agent is given the new program in one step; there is none on the first start.
+    let id = match program.attach_to_link(known) {
+        Ok(id) => id,
+        Err(_) => program
+            .attach_with_options(
+                device,
+                direction,
+                TcAttachOptions::Netlink(NlOptions { priority: CLSACT_PRIORITY, handle, classid: None }),
+            )
+            .map_err(refused("attach", program_name))?,
+    };
     let link = program.take_link(id).map_err(refused("attach", program_name))?;
     // Dropping it would detach: the filter has to outlive the agent.
     std::mem::forget(link);

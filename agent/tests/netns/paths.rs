@@ -4,6 +4,8 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
+use agent::kernel::features::Optional;
+
 use crate::namespace::Namespace;
 use crate::world::{BACKEND_PORT, Clients, NODE_PORT, OUTSIDE, PORT, VIPS, World, allowed};
 
@@ -323,5 +325,48 @@ fn bpftool_shows_named_fields_in_maps_and_our_names_on_programs() {
             std::process::Command::new("bpftool").args(["prog", "show", "pinned"]).arg(pin).output().unwrap();
         let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
         assert!(shown.contains(&format!("name {program}")), "{shown}");
+    }
+}
+
+#[test]
+fn everything_works_as_on_an_older_kernel_and_a_later_start_finds_its_filters() {
+    if !allowed() {
+        return;
+    }
+    let mut world = serving(Clients::Wire);
+    for node in &mut world.nodes {
+        node.disabled = vec![Optional::Tcx, Optional::SetRetval, Optional::CsumIpv6];
+    }
+    // From TCX to filters, filters again, and back: each start leaves exactly one program on each hook.
+    for round in 0..3 {
+        for node in &mut world.nodes {
+            if round == 2 {
+                node.disabled.clear();
+            }
+            node.reconciler = None;
+            node.start();
+        }
+        let filters = world.nodes[0].namespace.run(|| {
+            let shown = std::process::Command::new("tc")
+                .args(["filter", "show", "dev", "uplink", "ingress"])
+                .output();
+            String::from_utf8(shown.unwrap().stdout).unwrap().matches("direct-action").count()
+        });
+        assert_eq!(filters, usize::from(round < 2), "round {round}");
+        for (family, vip) in VIPS.iter().enumerate() {
+            let client = world.nodes[0].pods[1].addresses[family];
+            all_protocols(
+                &world.nodes[0].pods[1].namespace,
+                vip.parse().unwrap(),
+                PORT,
+                &format!("local {client}"),
+            );
+            let [_, second] = [0, 1].map(|node| world.nodes[node].addresses[family]);
+            all_protocols(&world.outside, second, NODE_PORT, &format!("local {second}"));
+            let node = world.nodes[0].addresses[family];
+            let outside = OUTSIDE[family].parse().unwrap();
+            let from = &world.nodes[0].pods[0].namespace;
+            all_protocols(from, outside, BACKEND_PORT, &format!("outside {node}"));
+        }
     }
 }

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use agent::kernel::features::Optional;
 use agent::kernel::linux::{LinuxKernel, Settings};
 use agent::reconcile::apply::Reconciler;
 use agent::sources::links::discover;
@@ -56,6 +57,7 @@ pub struct NodeWorld {
     pub reconciler: Option<Reconciler<LinuxKernel>>,
     pub pods: Vec<Pod>,
     pub bpffs: PathBuf,
+    pub disabled: Vec<Optional>,
     name: String,
     cgroup: PathBuf,
 }
@@ -170,6 +172,7 @@ impl NodeWorld {
             reconciler: None,
             pods: Vec::new(),
             bpffs,
+            disabled: Vec::new(),
             name: format!("n{number}"),
             cgroup,
         };
@@ -185,6 +188,7 @@ impl NodeWorld {
             node: self.addresses.clone(),
             services: vec!["10.96.0.0/16".parse().unwrap(), "fd00:96::/112".parse().unwrap()],
             pods: vec!["10.244.0.0/16".parse().unwrap(), "fd00:244::/48".parse().unwrap()],
+            disabled: self.disabled.clone(),
         };
         let (tables, name, addresses) = (Arc::clone(&self.tables), self.name.clone(), self.addresses.clone());
         self.reconciler = Some(self.namespace.run(move || {
