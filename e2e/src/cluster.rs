@@ -218,6 +218,7 @@ pub fn down(layout: &Layout, purge: bool) -> Result<()> {
             scope.spawn(|| daemon.stop(Duration::from_secs(5)));
         }
     });
+    daemon::kill_all(&daemon::strays(layout)?);
     cgroup::remove(&layout.prefix())?;
     unmount_below(&[layout.scratch(), layout.run()])?;
     network::remove(layout)?;

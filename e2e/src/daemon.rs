@@ -112,6 +112,41 @@ pub(crate) fn all(layout: &Layout) -> Vec<Daemon> {
     daemons
 }
 
+/// Programs a cluster starts, directly or through containerd.
+const PROGRAMS: [&str; 5] =
+    ["hawser-control", "hawser-agent", "containerd", "containerd-shim-runc-v2", "ctr"];
+
+/// Processes of the cluster that no pid file knows, as after a crash between start and note: known by their program and
+/// by a path of the cluster on their command line.
+pub(crate) fn strays(layout: &Layout) -> Result<Vec<Pid>> {
+    let places = [layout.control(), layout.scratch(), layout.run()].map(|path| path.display().to_string());
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").context("read /proc")?.flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        // A process that ended meanwhile has no command line.
+        let line = fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
+        let program = line.split('\0').next().and_then(|path| path.rsplit('/').next()).unwrap_or_default();
+        if PROGRAMS.contains(&program) && places.iter().any(|place| line.contains(place.as_str())) {
+            found.push(Pid::from_raw(pid));
+        }
+    }
+    Ok(found)
+}
+
+/// Ends processes that have had their chance.
+pub(crate) fn kill_all(pids: &[Pid]) {
+    for pid in pids {
+        // One that ended meanwhile needs no signal.
+        kill(*pid, Signal::SIGKILL).ok();
+    }
+    for pid in pids {
+        while is_alive(*pid) {
+            reap(*pid);
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
 /// Alive and not a zombie.
 fn is_alive(pid: Pid) -> bool {
     let stat = fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat")).unwrap_or_default();

@@ -15,12 +15,25 @@ pub struct Layout {
     pub index: u8,
 }
 
-impl Layout {
-    /// The cluster of `cargo xtask up`.
-    pub fn local() -> Self {
-        Self { name: "up".to_owned(), index: 0 }
-    }
+/// Why a text names no layout.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "a layout is written NAME:INDEX, with at most four small letters and a number below 200, such as up:0"
+)]
+pub struct NotALayout;
 
+impl std::str::FromStr for Layout {
+    type Err = NotALayout;
+
+    fn from_str(text: &str) -> Result<Self, NotALayout> {
+        let (name, index) = text.split_once(':').ok_or(NotALayout)?;
+        let index = index.parse().ok().filter(|index| *index < 200).ok_or(NotALayout)?;
+        let is_short = (1..=4).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_lowercase());
+        if is_short { Ok(Self { name: name.to_owned(), index }) } else { Err(NotALayout) }
+    }
+}
+
+impl Layout {
     /// What is kept between `down` and `up`: the store, the PKI and the kubeconfig.
     pub fn data(&self) -> PathBuf {
         PathBuf::from("/var/lib/hawser").join(&self.name)
@@ -136,5 +149,21 @@ impl NodeLayout {
 
     pub fn containerd_socket(&self) -> PathBuf {
         self.run().join("containerd.sock")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Layout;
+
+    #[test]
+    fn layouts_are_read_and_names_stay_short_enough_for_links() {
+        let layout: Layout = "bnch:2".parse().unwrap();
+        assert_eq!((layout.name.as_str(), layout.index), ("bnch", 2));
+        assert!(layout.node(super::MAX_NODES).host_link().len() <= 15);
+        assert!(layout.bridge().len() <= 15);
+        for wrong in ["up", "up:x", "toolong:1", ":1", "Up:1", "up:200", "u/p:1"] {
+            assert!(wrong.parse::<Layout>().is_err(), "{wrong}");
+        }
     }
 }

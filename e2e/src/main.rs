@@ -11,6 +11,9 @@ use e2e::{Binaries, Call, Cluster, Layout};
 #[derive(Parser)]
 #[command(name = "hawser-local", about = "A whole Hawser cluster on one machine")]
 struct Cli {
+    /// Another cluster than the usual one, as NAME:INDEX; for tests, which must not disturb it.
+    #[arg(long, hide = true, default_value = "up:0")]
+    layout: Layout,
     #[command(subcommand)]
     command: Command,
 }
@@ -47,10 +50,11 @@ enum Command {
 }
 
 fn main() -> Result<()> {
-    match Cli::parse().command {
-        Command::Up { nodes } => runtime()?.block_on(up(nodes)),
+    let Cli { layout, command } = Cli::parse();
+    match command {
+        Command::Up { nodes } => runtime()?.block_on(up(layout, nodes)),
         Command::Down { purge } => {
-            e2e::down(&Layout::local(), purge)?;
+            e2e::down(&layout, purge)?;
             println!(
                 "down: {}",
                 if purge { "nothing is left" } else { "nothing is left but the cluster's objects" }
@@ -77,10 +81,10 @@ fn binaries() -> Result<Binaries> {
     Binaries::below(this.parent().context("this program lies in a folder")?)
 }
 
-async fn up(nodes: u8) -> Result<()> {
+async fn up(layout: Layout, nodes: u8) -> Result<()> {
     let began = Instant::now();
     let tell = |line: &str| println!("up: {line}");
-    let cluster = Cluster::up(Layout::local(), nodes, binaries()?, &tell).await?;
+    let cluster = Cluster::up(layout, nodes, binaries()?, &tell).await?;
     e2e::demo(&cluster, &tell).await?;
     println!("up: everything above took {:.1?}\n", began.elapsed());
     let kubeconfig = cluster.layout.kubeconfig();

@@ -18,7 +18,7 @@ const RUNS: usize = 5;
 
 /// Measures everything on clusters of its own and prints it.
 pub async fn run(binaries: Binaries) -> Result<()> {
-    let layout = Layout { name: "bnch".to_owned(), index: 2 };
+    let layout: Layout = "bnch:2".parse()?;
     down(&layout, true)?;
     let measured = measure(&layout, binaries).await;
     down(&layout, true)?;

@@ -16,7 +16,7 @@ fn a_cluster_works_from_up_to_down() -> Result<()> {
     if is_skipped() {
         return Ok(());
     }
-    let layout = Layout { name: "test".to_owned(), index: 1 };
+    let layout: Layout = "test:1".parse()?;
     e2e::down(&layout, true)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let outcome = runtime.block_on(cases(layout.clone()));
