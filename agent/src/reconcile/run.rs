@@ -1,6 +1,7 @@
 //! The reconciler's thread: wakes on changes, retries, and answers questions about the node.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -26,6 +27,8 @@ enum Wake {
 #[derive(Clone)]
 pub struct Reconciling {
     wake: Sender<Wake>,
+    /// Whether a wake for changes is on its way already: a thousand changes are one round.
+    pending: Arc<AtomicBool>,
 }
 
 impl Reconciling {
@@ -36,6 +39,8 @@ impl Reconciling {
         facts: NodeFacts,
     ) -> anyhow::Result<(Self, JoinHandle<()>)> {
         let (wake, wakes) = channel();
+        let pending = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&pending);
         let (ready, started) = oneshot::channel();
         let rows = Arc::clone(&tables);
         let thread = std::thread::Builder::new().name("reconcile".to_owned()).spawn(move || {
@@ -43,14 +48,14 @@ impl Reconciling {
                 Ok(mut reconciler) => {
                     // Nobody waiting means that the agent is stopping already.
                     if ready.send(Ok(())).is_ok() {
-                        serve(&mut reconciler, &wakes);
+                        serve(&mut reconciler, &wakes, &seen);
                     }
                 }
                 Err(error) => drop(ready.send(Err(error))),
             }
         })?;
         started.await??;
-        let handle = Self { wake };
+        let handle = Self { wake, pending };
         tokio::spawn(forward(tables, handle.clone()));
         Ok((handle, thread))
     }
@@ -73,20 +78,25 @@ impl Reconciling {
 async fn forward(tables: Arc<Tables>, handle: Reconciling) {
     let mut changes = tables.changes();
     loop {
-        if handle.wake.send(Wake::Changed).is_err() || changes.changed().await.is_err() {
+        let on_its_way = handle.pending.swap(true, Ordering::AcqRel);
+        if (!on_its_way && handle.wake.send(Wake::Changed).is_err()) || changes.changed().await.is_err() {
             return;
         }
     }
 }
 
-fn serve<K: Kernel>(reconciler: &mut Reconciler<K>, wakes: &Receiver<Wake>) {
+fn serve<K: Kernel>(reconciler: &mut Reconciler<K>, wakes: &Receiver<Wake>, pending: &AtomicBool) {
     let mut expiry = Instant::now() + EXPIRY;
     let mut retry = reconciler.round(Instant::now());
     loop {
         let now = Instant::now();
         let until = retry.map_or(expiry, |retry| retry.min(expiry)).saturating_duration_since(now);
         match wakes.recv_timeout(until) {
-            Ok(Wake::Changed) => retry = reconciler.round(Instant::now()),
+            Ok(Wake::Changed) => {
+                // Before the tables are read: what changes from here on wakes again.
+                pending.store(false, Ordering::Release);
+                retry = reconciler.round(Instant::now());
+            }
             // Nobody waits for the answer any more: its connection is gone.
             Ok(Wake::Report(answer)) => drop(answer.send(report(reconciler))),
             Ok(Wake::Stop) | Err(RecvTimeoutError::Disconnected) => return,
