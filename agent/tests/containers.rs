@@ -209,14 +209,16 @@ async fn pods_live_through_everything_a_kubelet_does() {
         says_what_hinders_it(runtime, &notes),
         is_probed(runtime, &notes),
         runs_to_its_end(runtime, &notes),
+        is_quoted(runtime, &notes),
     );
     let left = std::fs::read_dir(runtime.folder.path().join("agent/pods")).unwrap().count();
     assert_eq!(left, 0, "folders of pods stay");
 }
 
 async fn lives_and_ends(runtime: &Runtime, notes: &Notes) {
+    notes.put("secrets", "password", json!({ "data": { "word": "c2VzYW1l" } }));
     notes.put("configmaps", "settings", json!({ "data": { "color": "blue", "file": "hello" } }));
-    let script = "echo $COLOR $GREETING; cat /settings/file /down/labels; ls /scratch; \
+    let script = "echo $COLOR $GREETING; cat /settings/file /down/labels /password/word; grep ' /password ' /proc/mounts; ls /scratch; \
                   id -u; hostname; trap 'echo bye; exit 0' TERM; sleep 1000 & wait";
     let mut main = container("main", script);
     main["env"] = json!([
@@ -224,6 +226,7 @@ async fn lives_and_ends(runtime: &Runtime, notes: &Notes) {
         { "name": "GREETING", "value": "hi-$(COLOR)" }]);
     main["volumeMounts"] = json!([
         { "name": "settings", "mountPath": "/settings" },
+        { "name": "password", "mountPath": "/password" },
         { "name": "down", "mountPath": "/down" },
         { "name": "scratch", "mountPath": "/scratch" }]);
     main["resources"] = json!({ "limits": { "cpu": "500m", "memory": "64Mi" } });
@@ -236,6 +239,7 @@ async fn lives_and_ends(runtime: &Runtime, notes: &Notes) {
             "securityContext": { "runAsUser": 1000, "fsGroup": 2000 },
             "volumes": [
                 { "name": "settings", "configMap": { "name": "settings" } },
+            { "name": "password", "secret": { "secretName": "password" } },
                 { "name": "down", "downwardAPI": { "items": [{ "path": "labels", "fieldRef": { "fieldPath": "metadata.labels" } }] } },
                 { "name": "scratch", "emptyDir": { "medium": "Memory" } }],
         }),
@@ -248,7 +252,7 @@ async fn lives_and_ends(runtime: &Runtime, notes: &Notes) {
     assert_eq!(status["containerStatuses"][0]["image"], IMAGE);
     tokio::time::sleep(Duration::from_millis(300)).await;
     let text = log(runtime, "lives", "main", 0);
-    for part in ["blue hi-blue", "hello", "app=\"lives\"", "1000"] {
+    for part in ["blue hi-blue", "hello", "app=\"lives\"", "sesame", "tmpfs /password", "1000"] {
         assert!(text.contains(part), "{part} is not in {text}");
     }
     let scratch = runtime.folder.path().join("agent/pods/uid-lives/volumes/scratch/hook");
@@ -318,6 +322,16 @@ async fn crashes_and_backs_off(runtime: &Runtime, notes: &Notes) {
     assert_eq!(container["lastState"]["terminated"]["message"], "last words\n");
     running.end().await;
     assert_eq!(notes.status("crash")["phase"], "Failed");
+}
+
+async fn is_quoted(runtime: &Runtime, notes: &Notes) {
+    let mut quoted = container("main", "echo from the log; exit 1");
+    quoted["terminationMessagePolicy"] = json!("FallbackToLogsOnError");
+    let spec = json!({ "restartPolicy": "Never", "containers": [quoted] });
+    let running = Running::start(runtime, notes, pod("quoted", spec));
+    let status = running.until("over", |status| status["phase"] == "Failed").await;
+    assert_eq!(status["containerStatuses"][0]["state"]["terminated"]["message"], "from the log");
+    running.end().await;
 }
 
 async fn says_what_hinders_it(runtime: &Runtime, notes: &Notes) {

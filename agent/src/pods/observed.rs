@@ -72,8 +72,6 @@ pub struct Container {
     pub hash: String,
     /// Made when.
     pub created: Timestamp,
-    /// May the end of its log stand in for last words?
-    pub log_is_message: bool,
 }
 
 impl Container {
@@ -179,8 +177,8 @@ fn container(status: cri::ContainerStatus, sandbox: String) -> Container {
             started: instant(status.started_at),
             finished: instant(status.finished_at),
             code: status.exit_code,
-            reason: status.reason,
-            message: last_words(&status.annotations, &status.mounts).unwrap_or(status.message),
+            reason: status.reason.clone(),
+            message: last_words(&status).unwrap_or_else(|| status.message.clone()),
         },
         Ok(cri::ContainerState::ContainerUnknown) | Err(_) => State::Unknown,
     };
@@ -195,21 +193,37 @@ fn container(status: cri::ContainerStatus, sandbox: String) -> Container {
         image_ref: status.image_ref,
         hash: status.annotations.get(names::HASH).cloned().unwrap_or_default(),
         created: instant(status.created_at),
-        log_is_message: status.annotations.get(names::MESSAGE_POLICY).map(String::as_str)
-            == Some("FallbackToLogsOnError"),
     }
 }
 
-/// Kubelets read no more than this.
+/// Kubelets read no more than this of the file for last words, and of a log that stands in for it.
 const MESSAGE_LIMIT: u64 = 4096;
+const LOG_LIMIT: u64 = 2048;
 
-fn last_words(annotations: &HashMap<String, String>, mounts: &[cri::Mount]) -> Option<String> {
-    use std::io::Read;
-    let inside = annotations.get(names::MESSAGE_PATH)?;
-    let outside = &mounts.iter().find(|mount| mount.container_path == *inside)?.host_path;
+/// What a container left in its file; the end of its log when it failed without a word and may be quoted.
+fn last_words(status: &cri::ContainerStatus) -> Option<String> {
+    let inside = status.annotations.get(names::MESSAGE_PATH)?;
+    let outside = &status.mounts.iter().find(|mount| mount.container_path == *inside)?.host_path;
+    let said = read_end(outside, MESSAGE_LIMIT).filter(|said| !said.is_empty());
+    let quotes =
+        status.annotations.get(names::MESSAGE_POLICY).is_some_and(|policy| policy == "FallbackToLogsOnError");
+    if said.is_some() || !quotes || status.exit_code == 0 {
+        return said;
+    }
+    let log = read_end(&status.log_path, LOG_LIMIT)?;
+    // Time, stream and tag are not what the container said.
+    let content = |line: &str| line.splitn(4, ' ').nth(3).unwrap_or_default().to_owned();
+    Some(log.lines().map(content).collect::<Vec<String>>().join("\n"))
+}
+
+fn read_end(path: &str, limit: u64) -> Option<String> {
+    use std::io::{Read, Seek, SeekFrom};
+    let mut file = std::fs::File::open(path).ok()?;
+    let length = file.metadata().ok()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(limit))).ok()?;
     let mut bytes = Vec::new();
-    std::fs::File::open(outside).ok()?.take(MESSAGE_LIMIT).read_to_end(&mut bytes).ok()?;
-    (!bytes.is_empty()).then(|| String::from_utf8_lossy(&bytes).into_owned())
+    file.take(limit).read_to_end(&mut bytes).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// CRI counts nanoseconds since the epoch.

@@ -128,6 +128,9 @@ impl Volumes {
         }
         let payload = payload::collect(&self.objects, pod, key, volume).await?;
         fs::create_dir_all(&path).map_err(failed)?;
+        if is_secret(volume) {
+            in_memory(&path, None).map_err(failed)?;
+        }
         atomic::write(&path, &payload, group).map_err(failed)?;
         Ok(path)
     }
@@ -176,15 +179,29 @@ impl Volumes {
 
 fn empty_dir(path: &Path, source: &core::EmptyDirVolumeSource, group: Option<i64>) -> io::Result<()> {
     fs::create_dir_all(path)?;
-    if source.medium.as_deref() == Some("Memory") && !is_mounted(path)? {
+    if source.medium.as_deref() == Some("Memory") {
         let size = source.size_limit.as_ref().and_then(resources::units).filter(|size| *size > 0);
-        let options = size.map(|size| format!("size={size}"));
-        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-        nix::mount::mount(Some("tmpfs"), path, Some("tmpfs"), flags, options.as_deref())?;
+        in_memory(path, size)?;
     }
     let mode = if group.is_some() { 0o2777 } else { 0o777 };
     own(path, group)?;
     fs::set_permissions(path, Permissions::from_mode(mode))
+}
+
+/// Passwords and tokens never reach the disk.
+fn is_secret(volume: &core::Volume) -> bool {
+    let projected = volume.projected.iter().flat_map(|projected| projected.sources.iter().flatten());
+    let mut parts = projected.map(|part| part.secret.is_some() || part.service_account_token.is_some());
+    volume.secret.is_some() || parts.any(|secret| secret)
+}
+
+fn in_memory(path: &Path, size: Option<i64>) -> io::Result<()> {
+    if is_mounted(path)? {
+        return Ok(());
+    }
+    let options = size.map(|size| format!("size={size}"));
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    Ok(nix::mount::mount(Some("tmpfs"), path, Some("tmpfs"), flags, options.as_deref())?)
 }
 
 /// Gives a file to a group.

@@ -40,7 +40,6 @@ fn container(name: &str, attempt: u32, state: State) -> Container {
         image_ref: String::new(),
         hash: names::hash(&definition),
         created: *NOW,
-        log_is_message: false,
     }
 }
 

@@ -27,7 +27,6 @@ fn container(attempt: u32, state: State) -> Container {
         image_ref: "sha256:0".into(),
         hash: String::new(),
         created: *NOW,
-        log_is_message: false,
     }
 }
 
