@@ -106,23 +106,43 @@ impl LinuxKernel {
     }
 
     fn detach_endpoint(&mut self, link: &str, addresses: &BTreeSet<IpAddr>) -> Result<(), KernelError> {
-        let device = self.netlink.device(link)?;
-        for address in addresses {
-            let key = Addr16::from(*address);
-            let ours = self.maps.endpoints.get(&key, 0).ok().filter(|row| {
-                // The address may belong to another link by now.
-                device.as_ref().is_none_or(|device| device.index == row.ifindex)
-            });
-            if ours.is_some() {
-                gone(self.maps.endpoints.remove(&key)).map_err(map(name::ENDPOINTS))?;
-            }
-        }
         self.objects.detach_tc(link, [name::TC_POD_OUT, name::TC_POD_IN])?;
-        if let Some(device) = device {
+        if let Some(device) = self.netlink.device(link)? {
+            for address in addresses {
+                let key = Addr16::from(*address);
+                // The address may belong to another link by now.
+                if self.maps.endpoints.get(&key, 0).is_ok_and(|row| row.ifindex == device.index) {
+                    gone(self.maps.endpoints.remove(&key)).map_err(map(name::ENDPOINTS))?;
+                }
+            }
             gone(self.maps.links.remove(&device.index)).map_err(map(name::LINKS))?;
-            self.netlink.delete_device(device.index)?;
+            return self.netlink.delete_device(device.index);
         }
-        Ok(())
+        // The pod's namespace went first and took the link along.
+        let devices = self.netlink.devices()?;
+        self.sweep(&devices)
+    }
+
+    /// Removes rows and pins of devices that are gone.
+    fn sweep(&mut self, devices: &[Device]) -> Result<(), KernelError> {
+        let exists = |index: u32| devices.iter().any(|device| device.index == index);
+        let stale: Vec<Addr16> = self
+            .maps
+            .endpoints
+            .iter()
+            .filter_map(Result::ok)
+            .filter(|(_, row)| !exists(row.ifindex))
+            .map(|(address, _)| address)
+            .collect();
+        for address in stale {
+            gone(self.maps.endpoints.remove(&address)).map_err(map(name::ENDPOINTS))?;
+        }
+        let stale: Vec<u32> =
+            self.maps.links.keys().filter_map(Result::ok).filter(|index| !exists(*index)).collect();
+        for index in stale {
+            gone(self.maps.links.remove(&index)).map_err(map(name::LINKS))?;
+        }
+        self.objects.sweep_pins(|name| devices.iter().any(|device| device.name == name))
     }
 
     fn read_services(&self, actual: &mut Actual) -> Result<(), KernelError> {
@@ -172,6 +192,7 @@ impl Kernel for LinuxKernel {
         let mut actual = Actual::default();
         self.read_services(&mut actual)?;
         let devices = self.netlink.devices()?;
+        self.sweep(&devices)?;
         self.read_endpoints(&mut actual, &devices);
         actual.routes = self.netlink.routes()?;
         // The programs were loaded anew: links of pods and uplinks get them now, without a gap.

@@ -19,6 +19,7 @@ use aya::{Ebpf, EbpfLoader};
 use super::KernelError;
 use super::bpf::{ensure_bpffs, open_pin, update_link};
 use super::features::Features;
+use crate::desired::endpoints::LINK_PREFIX;
 
 /// What `cargo xtask bpf` built; empty when the agent was built without it.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/hawser.bpf.o"));
@@ -121,6 +122,22 @@ impl Objects {
     /// Whether a device has our programs in both directions.
     pub fn has_tc(&self, device: &str) -> bool {
         !self.features.tcx || [true, false].iter().all(|ingress| self.tc_pin(device, *ingress).exists())
+    }
+
+    /// Removes pins of attachments to pods' links that are gone.
+    pub fn sweep_pins(&self, exists: impl Fn(&str) -> bool) -> Result<(), KernelError> {
+        let shown = self.folder.display().to_string();
+        let entries = std::fs::read_dir(&self.folder).map_err(KernelError::io(format!("read {shown}")))?;
+        for entry in entries {
+            let path = entry.map_err(KernelError::io(format!("read {shown}")))?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let device =
+                name.strip_prefix("link_").and_then(|rest| rest.rsplit_once('_')).map(|(device, _)| device);
+            if device.is_some_and(|device| device.starts_with(LINK_PREFIX) && !exists(device)) {
+                remove_pin(&path)?;
+            }
+        }
+        Ok(())
     }
 
     fn tc_pin(&self, device: &str, ingress: bool) -> PathBuf {

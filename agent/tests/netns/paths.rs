@@ -255,6 +255,44 @@ fn a_removed_endpoint_leaves_no_device_no_route_and_no_row() {
 }
 
 #[test]
+fn a_pod_whose_namespace_went_first_leaves_no_row() {
+    if !allowed() {
+        return;
+    }
+    let mut world = World::new(Clients::Wire);
+    for restart in [false, true] {
+        let node = &mut world.nodes[0];
+        let pod = node.pods.pop().unwrap();
+        drop(pod.namespace);
+        let deadline = std::time::Instant::now() + PATIENCE;
+        let links = |node: &crate::world::NodeWorld| node.namespace.ip("-o link").matches(": hw").count();
+        while links(node) > node.pods.len() && std::time::Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        if restart {
+            // The agent was away while it happened.
+            node.reconciler = None;
+            node.tables.remove_endpoint(&pod.id);
+            node.start();
+        } else {
+            node.tables.remove_endpoint(&pod.id);
+            node.round();
+        }
+        let rows = node.map_dump().matches("\"ifindex\"").count();
+        assert_eq!(
+            rows,
+            node.pods.len() * 2,
+            "restart {restart}: one row per address of the pods that are left"
+        );
+        let pins = std::fs::read_dir(agent::kernel::objects::folder(&node.bpffs)).unwrap();
+        let pins = pins
+            .filter(|pin| pin.as_ref().unwrap().file_name().to_string_lossy().starts_with("link_hw"))
+            .count();
+        assert_eq!(pins, node.pods.len() * 2, "restart {restart}: one pin for each direction");
+    }
+}
+
+#[test]
 fn a_connection_through_the_node_port_survives_the_agents_death_and_restart() {
     if !allowed() {
         return;

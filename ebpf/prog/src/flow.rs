@@ -14,7 +14,7 @@ use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 
 use crate::maps::{EMBRYOS, FLOWS, Work};
-use crate::packet::{FIN, Packet, RST};
+use crate::packet::{FIN, Packet, RST, SYN};
 use crate::verdict::count;
 
 /// Seconds of the kernel's monotonic clock.
@@ -117,6 +117,9 @@ fn touch(packet: &Packet, entry: *mut Flow) {
         }
         if closing != 0 {
             (*entry).flags |= closing;
+        } else if packet.tcp_flags & SYN != 0 && (*entry).flags & (bits::FIN | bits::RST) != 0 {
+            // The same ports begin again: the flow is not closing any more.
+            (*entry).flags &= !(bits::FIN | bits::RST);
         }
     }
 }

@@ -4,7 +4,7 @@ use std::thread;
 
 use abi::count::Path;
 use abi::drops::Drop;
-use abi::flow::Flow;
+use abi::flow::{Flow, bits};
 use abi::name;
 use abi::service::frontend;
 use anyhow::{Context, Result, ensure};
@@ -39,6 +39,11 @@ const CASES: &[Case] = &[
     ("a pod takes the node's address on its way out and the answer finds it", masquerade),
     ("an echo request is masqueraded by its identifier", masquerade_echo),
     ("two pods with the same port get different ones towards the same destination", masquerade_twice),
+    (
+        "when all ports towards a destination are taken, the next flow is dropped and counted",
+        masquerade_exhausted,
+    ),
+    ("ports that begin again make a closed flow an open one", reopened),
     ("a protocol without ports cannot be masqueraded", masquerade_other),
     ("an answer to a stranger who began is not masqueraded", stranger),
     ("a packet between nodes passes untouched", between_nodes),
@@ -388,6 +393,45 @@ fn masquerade_twice(w: &mut World) -> Result<()> {
         let got =
             w.expect(Hook::UplinkOut, &out, &Want::Stack(packet(n.node, n.client).udp(MASQUERADED, 53)))?;
         ensure!(ports.insert(got.ports().0), "port {} was given twice", got.ports().0);
+    }
+    Ok(())
+}
+
+fn masquerade_exhausted(w: &mut World) -> Result<()> {
+    let n = w.names;
+    let mut ports = std::collections::BTreeSet::new();
+    let before = w.counted(name::DROPS, Drop::NoPort as u32)?;
+    // One more than there are ports; the sources are spread over two pods.
+    for number in 0..4600u16 {
+        let source = if number % 2 == 0 { n.pod_a } else { n.pod_b };
+        let outcome = w.run(Hook::UplinkOut, &packet(source, n.client).udp(1000 + number, 53).bytes())?;
+        if outcome.code == ebpf_test::runner::STACK {
+            let port = Packet::read(&outcome.frame)?.ports().0;
+            ensure!(port >= MASQUERADED && ports.insert(port), "port {port}");
+        }
+    }
+    ensure!(w.counted(name::DROPS, Drop::NoPort as u32)? > before, "{} ports in use", ports.len());
+    // Another destination has all ports to itself.
+    let other = packet(n.pod_a, n.peer).udp(40000, 53);
+    w.expect(Hook::UplinkOut, &other, &Want::Stack(packet(n.node, n.peer).udp(MASQUERADED, 53)))?;
+    Ok(())
+}
+
+fn reopened(w: &mut World) -> Result<()> {
+    let n = w.names;
+    w.service(&[(n.vip, 80)], 0, TCP, &[(n.pod_b, 8080)])?;
+    let to = |flags| packet(n.pod_a, n.vip).tcp(40000, 80, flags);
+    let back = |flags| packet(n.pod_b, n.pod_a).tcp(8080, 40000, flags);
+    let closing = |w: &mut World| -> Result<usize> {
+        Ok(w.flows(name::FLOWS)?.iter().filter(|(_, flow)| flow.flags & bits::FIN != 0).count())
+    };
+    for _ in 0..2 {
+        w.run(Hook::FromPodA, &to(SYN).bytes())?;
+        w.run(Hook::FromPodB, &back(SYN | ACK).bytes())?;
+        ensure!(closing(w)? == 0, "open");
+        w.run(Hook::FromPodA, &to(FIN | ACK).bytes())?;
+        w.run(Hook::FromPodB, &back(FIN | ACK).bytes())?;
+        ensure!(closing(w)? == 2, "closed in both directions");
     }
     Ok(())
 }
