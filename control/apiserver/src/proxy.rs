@@ -196,9 +196,12 @@ pub async fn node(call: &Call) -> Result<Reply> {
     // `name:port` names a port of the node; only the kubelet's is reachable.
     let name = call.target.name.split(':').next().unwrap_or_default();
     let node = node_of(call, name)?;
+    // As the client wrote it, escapes and parameters included.
+    let path = call.uri.path_and_query().map_or("", http::uri::PathAndQuery::as_str);
+    let rest = path.split_once("/proxy").map_or("", |(_, rest)| rest);
     let request = Request::builder()
         .method(call.method.clone())
-        .uri(format!("/{}", call.target.rest))
+        .uri(if rest.starts_with('/') { rest.to_owned() } else { format!("/{rest}") })
         .header(header::HOST, "kubelet")
         .body(Full::from(call.body.clone()));
     let response = call.api.kubelets.send(&node, request.map_err(Refusal::internal)?).await?;

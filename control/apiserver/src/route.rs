@@ -23,8 +23,6 @@ pub struct Target {
     pub resource: String,
     pub name: String,
     pub subresource: String,
-    /// What follows the subresource, for proxies.
-    pub rest: String,
 }
 
 impl Target {
@@ -49,6 +47,10 @@ pub fn parse(method: &http::Method, path: &str, query: &Query) -> Route {
     if rest.iter().any(|part| part.is_empty()) && rest.len() < 4 {
         return other();
     }
+    // An escaped slash would make one name of two segments.
+    if rest.iter().take(4).any(|part| part.contains('/')) {
+        return other();
+    }
     let mut target = Target { group: group.to_owned(), version: version.to_owned(), ..Target::default() };
     let rest = match rest {
         // A namespace's own subresources.
@@ -69,7 +71,10 @@ pub fn parse(method: &http::Method, path: &str, query: &Query) -> Route {
     target.resource = rest[0].to_owned();
     target.name = rest.get(1).map(|name| (*name).to_owned()).unwrap_or_default();
     target.subresource = rest.get(2).map(|name| (*name).to_owned()).unwrap_or_default();
-    target.rest = rest.get(3..).map(|rest| rest.join("/")).unwrap_or_default();
+    let proxied = target.subresource == "proxy";
+    if rest.len() > 3 && !proxied {
+        return other();
+    }
     target.verb = resource_verb(method, &target, query);
     Route::Resource(target)
 }
@@ -149,6 +154,8 @@ mod tests {
             ("GET", "/apis/apps/v1", "get /apis/apps/v1"),
             ("GET", "/healthz", "get /healthz"),
             ("GET", "/api/v1/namespaces/a/pods/x%3Ay", "get /v1 ns=a pods x:y "),
+            ("GET", "/api/v1/namespaces/a/pods/x%2Fy", "get /api/v1/namespaces/a/pods/x%2Fy"),
+            ("GET", "/api/v1/namespaces/a%2Fb/pods/x", "get /api/v1/namespaces/a%2Fb/pods/x"),
         ];
         for (method, uri, want) in cases {
             assert_eq!(words(&route(method, uri)), want, "{method} {uri}");

@@ -43,7 +43,7 @@ pub enum StartError {
     NoAddress,
     #[error("{0}")]
     Range(#[from] RangeSyntax),
-    #[error("cannot listen on {address}: is another program using the port?")]
+    #[error("cannot listen on {address}: {}", hint(source))]
     Bind {
         address: SocketAddr,
         #[source]
@@ -65,6 +65,18 @@ pub enum StartError {
     Store(#[from] store::OpenError),
     #[error(transparent)]
     Bootstrap(#[from] BootstrapError),
+}
+
+/// What to do about an address that cannot be listened on.
+fn hint(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            "another program uses this port; stop it or choose another --bind-address"
+        }
+        std::io::ErrorKind::AddrNotAvailable => "no interface of this machine has this address",
+        std::io::ErrorKind::PermissionDenied => "ports below 1024 need root",
+        _ => "the system refused",
+    }
 }
 
 /// An API server that answers.

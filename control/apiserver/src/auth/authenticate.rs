@@ -59,11 +59,32 @@ pub fn impersonate(
         }
     };
     wanted.extend(groups.iter().map(|group| attempt("groups", "", group)));
+    let detail = |resource: &str, subresource: &str, name: &str| super::Attempt::Resource {
+        verb: "impersonate".to_owned(),
+        group: "authentication.k8s.io".to_owned(),
+        resource: resource.to_owned(),
+        subresource: subresource.to_owned(),
+        namespace: String::new(),
+        name: name.to_owned(),
+    };
+    let uid = header("impersonate-uid").unwrap_or_default();
+    if !uid.is_empty() {
+        wanted.push(detail("uids", "", uid));
+    }
+    let mut extra = std::collections::BTreeMap::<String, Vec<String>>::new();
+    for (header, value) in headers {
+        let Some(key) = header.as_str().strip_prefix("impersonate-extra-") else { continue };
+        let (key, value) = (crate::query::decode_path(key), value.to_str().unwrap_or_default());
+        wanted.push(detail("userextras", &key, value));
+        extra.entry(key).or_default().push(value.to_owned());
+    }
     if let Some(refused) = wanted.iter().find(|attempt| !may(&user, attempt)) {
         return Err(refused.refusal(&user));
     }
     if !groups.is_empty() {
         new = User::new(name, &groups);
     }
+    uid.clone_into(&mut new.uid);
+    new.extra = extra;
     Ok(new)
 }

@@ -22,7 +22,11 @@ pub fn allows(node: &str, attempt: &Attempt, objects: &Objects) -> bool {
     match (group.as_str(), resource.as_str(), subresource.as_str()) {
         ("", "nodes", "") => verb == "create" || (reads && (own || name.is_empty())) || (own && writes(verb)),
         ("", "nodes", "status") => own && writes(verb),
-        ("", "pods", "") => reads || matches!(verb.as_str(), "create" | "delete"),
+        ("", "pods", "") => match verb.as_str() {
+            "create" => true,
+            "delete" => is_on(node, namespace, name, objects),
+            _ => reads,
+        },
         ("", "pods", "status") => writes(verb) && is_on(node, namespace, name, objects),
         ("", "pods", "eviction") => verb == "create",
         ("", "secrets" | "configmaps", "") => {
