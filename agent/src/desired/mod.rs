@@ -8,7 +8,7 @@ use abi::{Addr16, Be16};
 use ipnetwork::IpNetwork;
 use serde::Serialize;
 
-use crate::tables::{Attachment, Endpoint, EndpointId, ObjectName, Protocol, Snapshot, Source};
+use crate::tables::{Attachment, Endpoint, ObjectName, Protocol, Snapshot, Source};
 
 pub mod endpoints;
 pub mod peers;
@@ -107,9 +107,4 @@ pub fn desired(tables: &Snapshot, facts: &NodeFacts) -> Desired {
         endpoints_known: has(Source::Endpoints),
         nodes_known: has(Source::Nodes),
     }
-}
-
-/// The endpoint whose link is called `link`.
-pub fn endpoint_of<'a>(desired: &'a Desired, link: &str) -> Option<(EndpointId, &'a EndpointRow)> {
-    desired.endpoints.get(link).map(|row| (row.endpoint.id(), row))
 }

@@ -59,9 +59,7 @@ impl Features {
     /// The bits the programs read.
     pub fn bits(self) -> u32 {
         let bit = |present, bit| if present { bit } else { 0 };
-        feature::REDIRECT_PEER
-            | bit(self.set_retval, feature::SET_RETVAL)
-            | bit(self.csum_ipv6, feature::CSUM_IPV6)
+        bit(self.set_retval, feature::SET_RETVAL) | bit(self.csum_ipv6, feature::CSUM_IPV6)
     }
 
     /// For people.

@@ -5,7 +5,7 @@ use crate::layout::layout;
 
 layout! {
     /// Read-only data of every program.
-    pub struct Node(180) {
+    pub struct Node(172) {
         /// The node's IPv4 address, or none.
         0 => v4: Addr16,
         /// The node's IPv6 address, or none.
@@ -22,10 +22,6 @@ layout! {
         166 => port_max: Be16,
         /// `feature::*` bits.
         168 => features: u32,
-        /// The device that leaves the node.
-        172 => uplink: u32,
-        /// Zero.
-        176 => zero: u32,
     }
 }
 
@@ -35,6 +31,4 @@ pub mod feature {
     pub const SET_RETVAL: u32 = 1;
     /// `BPF_F_IPV6` of `bpf_l4_csum_replace` (6.15): CHECKSUM_COMPLETE stays right for IPv6.
     pub const CSUM_IPV6: u32 = 2;
-    /// `bpf_redirect_peer` (5.10) into a pod is usable on the ingress side of links.
-    pub const REDIRECT_PEER: u32 = 4;
 }

@@ -25,8 +25,6 @@ static NODE: Global<Node> = Global::new(Node {
     port_min: Be16::new(61000),
     port_max: Be16::new(65535),
     features: 0,
-    uplink: 0,
-    zero: 0,
 });
 
 #[btf_map(name = "hw_frontends")]

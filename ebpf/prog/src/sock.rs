@@ -13,7 +13,7 @@ use aya_ebpf::programs::SockAddrContext;
 
 use crate::maps::{SOCK_VIPS, node};
 use crate::packet::{TCP, UDP};
-use crate::service::{self, Client, Lookup, same};
+use crate::service::{self, Client, Lookup, Picked, same};
 use crate::verdict::count;
 
 const ALLOW: i32 = 1;
@@ -130,14 +130,7 @@ fn connect<F: Family>(ctx: &SockAddrContext) -> i32 {
         Lookup::NotAService => ALLOW,
         Lookup::Nobody | Lookup::NobodyHere => refuse(),
         Lookup::Picked(picked) => {
-            let entry = SockVip {
-                vip,
-                backend: picked.backend.addr,
-                vip_port: port,
-                backend_port: picked.backend.port,
-                id: picked.backend.id,
-                generation: picked.generation,
-            };
+            let entry = translation(vip, port, &picked);
             // SAFETY: the context's socket is valid for the length of the program.
             let kept = unsafe { SOCK_VIPS.get_or_insert_ptr_mut(ctx, None) };
             if !kept.is_null() {
@@ -172,14 +165,7 @@ fn send<F: Family>(ctx: &SockAddrContext) -> i32 {
         Lookup::NotAService => ALLOW,
         Lookup::Nobody | Lookup::NobodyHere => refuse(),
         Lookup::Picked(picked) => {
-            let entry = SockVip {
-                vip,
-                backend: picked.backend.addr,
-                vip_port: port,
-                backend_port: picked.backend.port,
-                id: picked.backend.id,
-                generation: picked.generation,
-            };
+            let entry = translation(vip, port, &picked);
             let at = kept.next & 3;
             kept.next = at + 1;
             if let Some(slot) = kept.entries.get_mut(at as usize) {
@@ -188,6 +174,18 @@ fn send<F: Family>(ctx: &SockAddrContext) -> i32 {
             write::<F>(ctx, &entry.backend, entry.backend_port);
             ALLOW
         }
+    }
+}
+
+#[inline(always)]
+fn translation(vip: Addr16, vip_port: Be16, picked: &Picked) -> SockVip {
+    SockVip {
+        vip,
+        backend: picked.backend.addr,
+        vip_port,
+        backend_port: picked.backend.port,
+        id: picked.backend.id,
+        generation: picked.generation,
     }
 }
 

@@ -316,9 +316,7 @@ pub fn node() -> Node {
         cpus: 2,
         port_min: Be16::new(MASQUERADED),
         port_max: Be16::new(65_535),
-        features: feature::SET_RETVAL | feature::REDIRECT_PEER,
-        uplink: 0,
-        zero: 0,
+        features: feature::SET_RETVAL,
     }
 }
 
