@@ -20,19 +20,15 @@ pub fn all() -> Result<()> {
     run(cargo().args(["clippy", "--all-targets", "--", "-D", "warnings"]))?;
     step("programs for the cluster tests");
     build::binaries(true)?;
-    step("unit, golden, packet and namespace tests");
-    run(cargo().args(["test", "--workspace", "--exclude", "prog", "--exclude", "e2e"]))?;
-    step("whole cluster");
-    run(cargo().args(["test", "--package", "e2e", "--", "--test-threads", "1"]))
+    step("unit, golden, packet, namespace and cluster tests");
+    run(cargo().arg("test"))
 }
 
 /// Rewrites golden files: every golden test writes instead of comparing when `BLESS` is set.
 pub fn bless() -> Result<()> {
     setup::ready()?;
     build::bpf()?;
-    let blessed = run(cargo()
-        .args(["test", "--workspace", "--exclude", "prog", "--exclude", "e2e", "--no-fail-fast"])
-        .env("BLESS", "1"));
+    let blessed = run(cargo().args(["test", "--no-fail-fast"]).env("BLESS", "1"));
     if let Err(error) = blessed {
         bail!("some tests fail for other reasons than a golden file: {error:#}");
     }

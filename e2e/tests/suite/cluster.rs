@@ -16,6 +16,7 @@ fn a_cluster_works_from_up_to_down() -> Result<()> {
     if is_skipped() {
         return Ok(());
     }
+    let _turn = support::turn();
     let layout: Layout = "test:1".parse()?;
     e2e::down(&layout, true)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;

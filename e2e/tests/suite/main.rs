@@ -1,7 +1,7 @@
 //! Whole clusters: `cluster.rs` is about traffic and life cycles, `kubectl.rs` about what a person types,
 //! `lifecycle.rs` about crashes in the middle.
 //!
-//! `cargo xtask test` runs one case at a time, because each brings up a cluster of its own.
+//! Each brings up a cluster of its own, one at a time.
 
 mod cluster;
 mod kubectl;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -20,6 +21,13 @@ const EXAMPLE: &str = include_str!("../../../deploy/examples/hello.yaml");
 const REPLICAS: i32 = 4;
 const HTTP_NODE_PORT: u16 = 30080;
 const UDP_NODE_PORT: u16 = 30081;
+
+/// One case at a time: each brings up a cluster of its own on the same two processors.
+pub fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    // A case that failed has taken its cluster down; the next one does not depend on it.
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Without root there is no cluster: that is a failure in CI and a printed line elsewhere.
 pub fn is_skipped() -> bool {
