@@ -144,6 +144,8 @@ pub struct Service {
     pub internal_local: bool,
     /// `externalTrafficPolicy: Local`.
     pub external_local: bool,
+    /// Seconds a client keeps its backend; zero is no affinity.
+    pub affinity: u32,
 }
 
 /// One port of a Service.

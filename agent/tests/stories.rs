@@ -115,8 +115,9 @@ fn shown(actual: &Actual) -> String {
         let proto = if key.proto == 6 { "tcp" } else { "udp" };
         writeln!(
             text,
-            "frontend {at} {proto} flags {}\n  cluster {}\n  local   {}",
+            "frontend {at} {proto} flags {} affinity {}\n  cluster {}\n  local   {}",
             frontend.flags,
+            service.affinity,
             list(service.cluster),
             list(service.local)
         )

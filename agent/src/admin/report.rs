@@ -64,6 +64,8 @@ pub struct ServiceLine {
     pub frontends: Vec<String>,
     /// Addresses and ports of its backends; those of this node end in `*`.
     pub backends: Vec<String>,
+    /// Seconds a client keeps its backend; zero is no affinity.
+    pub affinity: u32,
     /// Connections that got a backend.
     pub connections: u64,
     /// Connections refused for want of one.
@@ -139,6 +141,7 @@ fn services<K>(reconciler: &Reconciler<K>, counters: &Counters) -> Vec<ServiceLi
             protocol: format!("{:?}", id.protocol).to_uppercase(),
             index,
             frontends: row.frontends.keys().map(|key| address(key.addr, key.port)).collect(),
+            affinity: row.affinity,
             backends: row.cluster.iter().map(backend).collect(),
             connections,
             refused,

@@ -32,13 +32,15 @@ pub fn status(report: &Report) -> String {
 
 /// What `hawser-agent services` prints.
 pub fn services(report: &Report) -> String {
-    let mut table = table(&["SERVICE", "PROTO", "FRONTENDS", "BACKENDS", "CONNECTIONS", "REFUSED"]);
+    let mut table =
+        table(&["SERVICE", "PROTO", "FRONTENDS", "BACKENDS", "AFFINITY", "CONNECTIONS", "REFUSED"]);
     for line in &report.services {
         table.add_row([
             line.service.clone(),
             line.protocol.clone(),
             line.frontends.join("\n"),
             or_none(line.backends.join("\n")),
+            if line.affinity == 0 { "-".to_owned() } else { format!("{} s", line.affinity) },
             line.connections.to_string(),
             line.refused.to_string(),
         ]);

@@ -52,6 +52,8 @@ pub struct ServiceRow {
     pub cluster: BTreeSet<BackendKey>,
     /// Those on this node.
     pub local: BTreeSet<BackendKey>,
+    /// Seconds a client keeps its backend; zero is no affinity.
+    pub affinity: u32,
 }
 
 /// A local pod's link as it should be.

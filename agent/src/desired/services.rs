@@ -27,7 +27,8 @@ pub fn services(tables: &Snapshot, facts: &NodeFacts) -> BTreeMap<PortId, Servic
                 }
                 let id =
                     PortId { service: name.clone(), port: port.name.clone(), protocol: port.protocol, v4 };
-                rows.insert(id, row(frontends, port, own, facts, v4));
+                let row = ServiceRow { affinity: service.affinity, ..row(frontends, port, own, facts, v4) };
+                rows.insert(id, row);
             }
         }
     }
@@ -54,6 +55,7 @@ fn row(
         frontends,
         cluster: usable(candidates.iter().copied()),
         local: usable(candidates.iter().copied().filter(|(endpoint, _)| is_local(endpoint))),
+        affinity: 0,
     }
 }
 

@@ -58,6 +58,7 @@ struct Maps {
     generations: Array<MapData, u32>,
     endpoints: HashMap<MapData, Addr16, Endpoint>,
     links: HashMap<MapData, u32, Link>,
+    namespaces: HashMap<MapData, u64, Link>,
     drops: PerCpuArray<MapData, Count>,
     paths: PerCpuArray<MapData, Count>,
     service_counts: PerCpuArray<MapData, ServiceCount>,
@@ -82,6 +83,12 @@ impl LinuxKernel {
         Ok(Self { settings, features, objects, netlink: Netlink::new()?, maps })
     }
 
+    /// The node's own addresses, as a client.
+    fn host(&self) -> Link {
+        let node = facts(&self.settings, self.features);
+        Link { v4: node.v4, v6: node.v6 }
+    }
+
     fn attach_endpoint(&mut self, row: &EndpointRow) -> Result<(), KernelError> {
         let device = pod_link::create(&self.netlink, row)?;
         let (mut v4, mut v6) = (Addr16::NONE, Addr16::NONE);
@@ -92,7 +99,9 @@ impl LinuxKernel {
         self.objects.attach_tc(name::TC_POD_OUT, &device.name, true)?;
         self.objects.attach_tc(name::TC_POD_IN, &device.name, false)?;
         pod_link::configure_host(&self.netlink, &device, row, &self.settings.node)?;
-        pod_link::configure_pod(row)?;
+        if let Some(cookie) = pod_link::configure_pod(row)? {
+            self.maps.namespaces.insert(cookie, Link { v4, v6 }, 0).map_err(map(name::NAMESPACES))?;
+        }
         for address in &row.endpoint.addresses {
             let value = Endpoint {
                 ifindex: device.index,
@@ -116,9 +125,9 @@ impl LinuxKernel {
                 }
             }
             gone(self.maps.links.remove(&device.index)).map_err(map(name::LINKS))?;
-            return self.netlink.delete_device(device.index);
+            self.netlink.delete_device(device.index)?;
         }
-        // The pod's namespace went first and took the link along.
+        // The pod's namespace may have gone first and taken the link along.
         let devices = self.netlink.devices()?;
         self.sweep(&devices)
     }
@@ -141,6 +150,20 @@ impl LinuxKernel {
             self.maps.links.keys().filter_map(Result::ok).filter(|index| !exists(*index)).collect();
         for index in stale {
             gone(self.maps.links.remove(&index)).map_err(map(name::LINKS))?;
+        }
+        let links: BTreeSet<Link> =
+            self.maps.links.iter().filter_map(Result::ok).map(|(_, link)| link).collect();
+        let host = self.host();
+        let stale: Vec<u64> = self
+            .maps
+            .namespaces
+            .iter()
+            .filter_map(Result::ok)
+            .filter(|(_, link)| *link != host && !links.contains(link))
+            .map(|(cookie, _)| cookie)
+            .collect();
+        for cookie in stale {
+            gone(self.maps.namespaces.remove(&cookie)).map_err(map(name::NAMESPACES))?;
         }
         self.objects.sweep_pins(|name| devices.iter().any(|device| device.name == name))
     }
@@ -194,6 +217,9 @@ impl Kernel for LinuxKernel {
         let devices = self.netlink.devices()?;
         self.sweep(&devices)?;
         self.read_endpoints(&mut actual, &devices);
+        if let Some(cookie) = pod_link::namespace_cookie() {
+            self.maps.namespaces.insert(cookie, self.host(), 0).map_err(map(name::NAMESPACES))?;
+        }
         actual.routes = self.netlink.routes()?;
         // The programs were loaded anew: links of pods and uplinks get them now, without a gap.
         for link in actual.endpoints.keys() {
@@ -281,6 +307,7 @@ impl Maps {
             generations: take(ebpf, name::GENERATIONS)?,
             endpoints: take(ebpf, name::ENDPOINTS)?,
             links: take(ebpf, name::LINKS)?,
+            namespaces: take(ebpf, name::NAMESPACES)?,
             drops: take(ebpf, name::DROPS)?,
             paths: take(ebpf, name::PATHS)?,
             service_counts: take(ebpf, name::SERVICE_COUNTS)?,

@@ -21,6 +21,9 @@ use super::KernelError;
 use super::netlink::{Device, Netlink};
 use crate::desired::EndpointRow;
 
+/// Not in every libc yet.
+const SO_NETNS_COOKIE: libc::c_int = 71;
+
 /// What the alias of our links begins with.
 pub const ALIAS: &str = "hawser:";
 
@@ -87,8 +90,8 @@ pub fn configure_host(
     Ok(())
 }
 
-/// Configures the pod's end.
-pub fn configure_pod(row: &EndpointRow) -> Result<(), KernelError> {
+/// Configures the pod's end; answers with the cookie of the pod's namespace where the kernel tells it.
+pub fn configure_pod(row: &EndpointRow) -> Result<Option<u64>, KernelError> {
     let name = &row.endpoint.ifname;
     Netlink::inside(&row.endpoint.netns_path, |pod| {
         if let Some(loopback) = pod.device("lo")? {
@@ -108,8 +111,25 @@ pub fn configure_pod(row: &EndpointRow) -> Result<(), KernelError> {
             pod.add_neighbour(device.index, *gateway, row.attachment.host_mac)?;
             pod.add_route(default_route(*gateway), *gateway, Some(device.index))?;
         }
-        Ok(())
+        Ok(namespace_cookie())
     })
+}
+
+/// The cookie of the calling thread's network namespace (Linux 5.14).
+pub fn namespace_cookie() -> Option<u64> {
+    let socket = std::net::UdpSocket::bind((std::net::Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    let (mut cookie, mut length) = (0_u64, size_of::<u64>() as libc::socklen_t);
+    // SAFETY: the pointers lead to a value of the length that is stated.
+    let code = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    (code == 0).then_some(cookie)
 }
 
 fn default_route(gateway: IpAddr) -> IpNetwork {

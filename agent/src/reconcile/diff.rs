@@ -149,7 +149,7 @@ fn service(
         let current = if current.local == current.cluster { Segment::default() } else { current.local };
         segment(actual, current, &row.local, places, &mut ops)?
     };
-    let wanted = Service { cluster, local, affinity: 0, live: 1 };
+    let wanted = Service { cluster, local, affinity: row.affinity, live: 1 };
     if known.is_none() || wanted != current {
         ops.push(Op::WriteService { index, service: wanted });
     }

@@ -19,6 +19,9 @@ use crate::tables::{
     Node, ObjectName, Protocol, Service, ServicePort, Slice, SliceEndpoint, Snapshot, Source, Tables,
 };
 
+/// Seconds of affinity where the Service names none: the default of its API.
+const AFFINITY: u32 = 10_800;
+
 /// A kind of rows the API server has.
 trait Row: Sized + PartialEq + Send + Sync + 'static {
     type Object: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static;
@@ -176,11 +179,17 @@ impl Row for Service {
                 name: row.name.unwrap_or_default(),
             })
         });
+        let timeout = spec.session_affinity_config.and_then(|config| config.client_ip?.timeout_seconds);
+        let affinity = match spec.session_affinity.as_deref() {
+            Some("ClientIP") => timeout.and_then(|seconds| u32::try_from(seconds).ok()).unwrap_or(AFFINITY),
+            _ => 0,
+        };
         Some(Self {
             ports: ports.collect(),
             cluster_ips,
             internal_local: spec.internal_traffic_policy.as_deref() == Some("Local"),
             external_local: spec.external_traffic_policy.as_deref() == Some("Local"),
+            affinity,
         })
     }
 

@@ -126,6 +126,32 @@ fn pods_and_the_host_reach_the_service_by_its_address() {
 }
 
 #[test]
+fn a_client_with_affinity_keeps_its_backend_on_sockets_and_on_the_wire() {
+    if !allowed() {
+        return;
+    }
+    for clients in [Clients::Sockets, Clients::Wire] {
+        let mut world = serving(clients);
+        world.nodes[0].affinity = 60;
+        world.serve(&[(0, 0), (1, 0)]);
+        for vip in VIPS {
+            let to = SocketAddr::new(vip.parse().unwrap(), PORT);
+            let from = &world.nodes[0].pods[1].namespace;
+            let first = tcp(from, to).unwrap();
+            for _ in 0..12 {
+                assert_eq!(tcp(from, to).unwrap(), first, "{clients:?}");
+            }
+        }
+        let folder = agent::kernel::objects::folder(&world.nodes[0].bpffs);
+        let kept = crate::world::dump(&folder.join("hw_affinity"));
+        let row = |address: &IpAddr| abi::Addr16::from(*address).bytes.map(|byte| byte.to_string()).join(",");
+        for address in &world.nodes[0].pods[1].addresses {
+            assert!(kept.replace([' ', '\n'], "").contains(&row(address)), "kept for {address}: {kept}");
+        }
+    }
+}
+
+#[test]
 fn a_pod_reaches_itself_through_its_service() {
     if !allowed() {
         return;

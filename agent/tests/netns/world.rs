@@ -58,6 +58,7 @@ pub struct NodeWorld {
     pub pods: Vec<Pod>,
     pub bpffs: PathBuf,
     pub disabled: Vec<Optional>,
+    pub affinity: u32,
     name: String,
     cgroup: PathBuf,
 }
@@ -173,6 +174,7 @@ impl NodeWorld {
             pods: Vec::new(),
             bpffs,
             disabled: Vec::new(),
+            affinity: 0,
             name: format!("n{number}"),
             cgroup,
         };
@@ -252,6 +254,7 @@ impl NodeWorld {
         let service = Service {
             cluster_ips: VIPS.iter().map(|vip| vip.parse().unwrap()).collect(),
             ports: protocols.map(port).to_vec(),
+            affinity: self.affinity,
             ..Service::default()
         };
         let endpoint = |(address, node): &(IpAddr, String)| SliceEndpoint {

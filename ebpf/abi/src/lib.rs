@@ -31,6 +31,8 @@ pub const LAYOUTS: &[&Layout] = &[
     &service::Segment::LAYOUT,
     &service::Service::LAYOUT,
     &service::Backend::LAYOUT,
+    &service::AffinityKey::LAYOUT,
+    &service::Affinity::LAYOUT,
     &service::SockVip::LAYOUT,
     &service::SockVips::LAYOUT,
     &endpoint::Endpoint::LAYOUT,

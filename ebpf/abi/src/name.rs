@@ -32,6 +32,10 @@ maps! {
     ENDPOINTS = "hw_endpoints", ENDPOINTS_SIZE = 4096;
     /// Local pods by link.
     LINKS = "hw_links", LINKS_SIZE = 2048;
+    /// Addresses of the pod, or of the host, by the cookie of its network namespace.
+    NAMESPACES = "hw_netns", NAMESPACES_SIZE = 4096;
+    /// The backend each client keeps, for services with affinity: the oldest give way.
+    AFFINITY = "hw_affinity", AFFINITY_SIZE = 65536;
     /// Flows that were answered: never evicted.
     FLOWS = "hw_flows", FLOWS_SIZE = 131072;
     /// Flows that were not answered yet: the oldest give way.

@@ -59,6 +59,24 @@ layout! {
         20 => id: u32,
     }
 
+    /// Who asked which service, for session affinity.
+    pub struct AffinityKey(20) {
+        /// Address of the client: the pod's or the node's, on either path.
+        0 => client: Addr16,
+        /// Index of the service.
+        16 => service: u32,
+    }
+
+    /// The backend a client keeps.
+    pub struct Affinity(32) {
+        /// The backend.
+        0 => backend: Backend,
+        /// Its generation when it was picked.
+        24 => generation: u32,
+        /// Second of the client's last new connection.
+        28 => seen: u32,
+    }
+
     /// One translation a socket has made.
     pub struct SockVip(44) {
         /// The address the client asked for.
@@ -82,6 +100,11 @@ layout! {
         /// Entry to overwrite next.
         176 => next: u32,
     }
+}
+
+impl Backend {
+    /// Nobody.
+    pub const NONE: Self = Self { addr: Addr16::NONE, port: Be16::new(0), flags: 0, id: 0 };
 }
 
 /// Bits of [`Frontend::flags`].

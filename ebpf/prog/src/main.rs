@@ -6,6 +6,7 @@
 #![no_std]
 #![no_main]
 
+mod affinity;
 mod deliver;
 mod expire;
 mod flow;

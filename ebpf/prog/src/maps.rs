@@ -5,7 +5,7 @@ use abi::endpoint::{Endpoint, Link};
 use abi::flow::{Flow, FlowKey};
 use abi::name;
 use abi::node::Node;
-use abi::service::{Backend, Frontend, FrontendKey, Service, SockVips};
+use abi::service::{Affinity, AffinityKey, Backend, Frontend, FrontendKey, Service, SockVips};
 use abi::{Addr16, Be16, Prefix, Tuple};
 use aya_ebpf::Global;
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
@@ -40,6 +40,10 @@ pub static GENERATIONS: Array<u32, { name::GENERATIONS_SIZE }> = Array::new();
 pub static ENDPOINTS: HashMap<Addr16, Endpoint, { name::ENDPOINTS_SIZE }> = HashMap::new();
 #[btf_map(name = "hw_links")]
 pub static LINKS: HashMap<u32, Link, { name::LINKS_SIZE }> = HashMap::new();
+#[btf_map(name = "hw_netns")]
+pub static NAMESPACES: HashMap<u64, Link, { name::NAMESPACES_SIZE }> = HashMap::new();
+#[btf_map(name = "hw_affinity")]
+pub static AFFINITY: LruHashMap<AffinityKey, Affinity, { name::AFFINITY_SIZE }> = LruHashMap::new();
 #[btf_map(name = "hw_flows")]
 pub static FLOWS: HashMap<FlowKey, Flow, { name::FLOWS_SIZE }> = HashMap::new();
 #[btf_map(name = "hw_embryos")]

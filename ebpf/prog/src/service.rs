@@ -4,6 +4,7 @@ use abi::service::{Backend, FrontendKey, Segment, frontend};
 use abi::{Addr16, Be16};
 use aya_ebpf::helpers::bpf_get_prandom_u32;
 
+use crate::affinity;
 use crate::maps::{BACKENDS, FRONTENDS, GENERATIONS, SERVICE_COUNTS, SERVICES, node};
 
 /// Where the client is.
@@ -50,9 +51,10 @@ pub fn same(a: &Addr16, b: &Addr16) -> bool {
     (a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) | (a[3] ^ b[3]) == 0
 }
 
-/// Looks a frontend up and picks one of its backends at random.
+/// Looks a frontend up and picks one of its backends: at random, or the one the client keeps. `who` tells the client's address
+/// when it is needed.
 #[inline(always)]
-pub fn lookup(addr: &Addr16, port: Be16, proto: u8, client: Client) -> Lookup {
+pub fn lookup(addr: &Addr16, port: Be16, proto: u8, client: Client, who: impl FnOnce() -> Addr16) -> Lookup {
     let key = FrontendKey { addr: *addr, port, proto, scope: 0 };
     let Some(front) = FRONTENDS.get_ptr(&key) else {
         return Lookup::NotAService;
@@ -74,7 +76,13 @@ pub fn lookup(addr: &Addr16, port: Be16, proto: u8, client: Client) -> Lookup {
             (&raw const (*service).cluster, 0)
         }
     };
-    let picked = pick(segment).map(|(backend, generation)| Picked { backend, generation, service: index });
+    // SAFETY: as above.
+    let patience = unsafe { core::ptr::read_volatile(&raw const (*service).affinity) };
+    let picked = if patience == 0 {
+        pick(segment).map(|(backend, generation)| Picked { backend, generation, service: index })
+    } else {
+        affinity::pick(segment, index, &who(), patience)
+    };
     count(index, picked.is_some());
     match picked {
         Some(picked) => Lookup::Picked(picked),
@@ -84,7 +92,7 @@ pub fn lookup(addr: &Addr16, port: Be16, proto: u8, client: Client) -> Lookup {
 }
 
 #[inline(always)]
-fn pick(segment: *const Segment) -> Option<(Backend, u32)> {
+pub fn pick(segment: *const Segment) -> Option<(Backend, u32)> {
     // SAFETY: the segment is eight bytes at a multiple of eight; one load sees base and count of one update.
     let both = unsafe { core::ptr::read_volatile(segment.cast::<u64>()) };
     let (base, count) = (both as u32, (both >> 32) as u32);

@@ -7,11 +7,11 @@ use abi::node::feature;
 use abi::service::{SockVip, SockVips};
 use abi::{Addr16, Be16};
 use aya_ebpf::bindings::bpf_sock_addr;
-use aya_ebpf::helpers::generated::bpf_set_retval;
+use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_set_retval};
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
 
-use crate::maps::{SOCK_VIPS, node};
+use crate::maps::{NAMESPACES, SOCK_VIPS, node};
 use crate::packet::{TCP, UDP};
 use crate::service::{self, Client, Lookup, Picked, same};
 use crate::verdict::count;
@@ -116,6 +116,19 @@ fn protocol(ctx: &SockAddrContext) -> Option<u8> {
     }
 }
 
+/// The address of the pod or host that the socket belongs to: as it would be on the wire. A namespace that nobody announced
+/// is told from others by its cookie.
+#[inline(always)]
+fn client(ctx: &SockAddrContext, v4: bool) -> Addr16 {
+    // SAFETY: the context is the program's own.
+    let cookie = unsafe { bpf_get_netns_cookie(ctx.sock_addr.cast()) };
+    match NAMESPACES.get_ptr(cookie) {
+        // SAFETY: the program runs under RCU: the element's memory stays valid.
+        Some(link) => unsafe { if v4 { (*link).v4 } else { (*link).v6 } },
+        None => Addr16::from_words([0, 0, (cookie >> 32) as u32, cookie as u32]),
+    }
+}
+
 /// connect(2): one backend for the life of the connection.
 #[inline(always)]
 fn connect<F: Family>(ctx: &SockAddrContext) -> i32 {
@@ -126,7 +139,7 @@ fn connect<F: Family>(ctx: &SockAddrContext) -> i32 {
     let Some(proto) = protocol(ctx) else {
         return ALLOW;
     };
-    match service::lookup(&vip, port, proto, Client::Inside) {
+    match service::lookup(&vip, port, proto, Client::Inside, || client(ctx, vip.is_v4())) {
         Lookup::NotAService => ALLOW,
         Lookup::Nobody | Lookup::NobodyHere => refuse(),
         Lookup::Picked(picked) => {
@@ -161,7 +174,7 @@ fn send<F: Family>(ctx: &SockAddrContext) -> i32 {
         write::<F>(ctx, &entry.backend, entry.backend_port);
         return ALLOW;
     }
-    match service::lookup(&vip, port, UDP, Client::Inside) {
+    match service::lookup(&vip, port, UDP, Client::Inside, || client(ctx, vip.is_v4())) {
         Lookup::NotAService => ALLOW,
         Lookup::Nobody | Lookup::NobodyHere => refuse(),
         Lookup::Picked(picked) => {

@@ -32,7 +32,7 @@ pub fn translate(ctx: &TcContext, work: &mut Work, client: Client) -> Result<u32
     if inside && !service::is_candidate(&asked.dst) {
         return Ok(0);
     }
-    match service::lookup(&asked.dst, asked.dport, work.packet.proto(), client) {
+    match service::lookup(&asked.dst, asked.dport, work.packet.proto(), client, || asked.src) {
         Lookup::NotAService => Ok(0),
         Lookup::Nobody => Err(Drop::NoBackend),
         Lookup::NobodyHere => Err(Drop::NoLocalBackend),

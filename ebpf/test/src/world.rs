@@ -8,7 +8,7 @@ use abi::drops::Drop;
 use abi::endpoint::{Endpoint, Link};
 use abi::flow::{Flow, FlowKey};
 use abi::node::{Node, feature};
-use abi::service::{Backend, Frontend, FrontendKey, Segment, Service};
+use abi::service::{Affinity, AffinityKey, Backend, Frontend, FrontendKey, Segment, Service};
 use abi::{Addr16, Be16, Prefix, name};
 use anyhow::{Context, Result, ensure};
 
@@ -101,6 +101,8 @@ pub struct World {
     pub runner: Runner,
     /// The family of the current case.
     pub names: Names,
+    /// Seconds of affinity of the services made from here on.
+    pub affinity: u32,
     devices: [u32; 3],
     services: u32,
     backends: u32,
@@ -130,7 +132,7 @@ impl World {
         }
         let runner = Runner::load(&node())?;
         let devices = [index("pod_a")?, index("pod_b")?, index("uplink")?];
-        let mut world = Self { runner, names: v4, devices, services: 0, backends: 0 };
+        let mut world = Self { runner, names: v4, affinity: 0, devices, services: 0, backends: 0 };
         world.add_pods()?;
         Ok(world)
     }
@@ -138,8 +140,10 @@ impl World {
     /// Forgets services and flows, and turns to another family.
     pub fn reset(&mut self, names: Names) -> Result<()> {
         self.names = names;
+        self.affinity = 0;
         self.services = 0;
         self.backends = 0;
+        self.runner.clear::<AffinityKey, Affinity>(name::AFFINITY)?;
         self.runner.clear::<FrontendKey, Frontend>(name::FRONTENDS)?;
         self.forget_flows()
     }
@@ -196,7 +200,7 @@ impl World {
             self.backends += 1;
         }
         let cluster = Segment { base, count: backends.len() as u32 };
-        let row = Service { cluster, local: Segment::default(), affinity: 0, live: 1 };
+        let row = Service { cluster, local: Segment::default(), affinity: self.affinity, live: 1 };
         self.runner.array(name::SERVICES)?.set(index, row, 0)?;
         for (addr, port) in frontends {
             let key =

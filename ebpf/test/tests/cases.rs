@@ -6,7 +6,7 @@ use abi::count::Path;
 use abi::drops::Drop;
 use abi::flow::{Flow, bits};
 use abi::name;
-use abi::service::frontend;
+use abi::service::{Affinity, AffinityKey, frontend};
 use anyhow::{Context, Result, ensure};
 use ebpf_test::packet::{ACK, Body, FIN, Packet, RST, SYN, packet};
 use ebpf_test::runner::{allowed, isolate};
@@ -26,6 +26,7 @@ const CASES: &[Case] = &[
     ("a SYN to the VIP leaves for the backend and the answer comes from the VIP", vip_local),
     ("a datagram to the VIP leaves for a far backend and the answer is translated on arrival", vip_far),
     ("a pod that is its own backend talks to itself through the node's address", hairpin),
+    ("a client keeps its backend, another has its own, and a dead one is replaced", affinity),
     ("a service without backends answers with RST or port unreachable", no_backend),
     ("a segment in the middle of an unknown connection is not given a backend", middle_of_connection),
     ("a datagram moves on when its backend is gone, a connection ends", backend_gone),
@@ -171,6 +172,32 @@ fn no_backend(w: &mut World) -> Result<()> {
         w.expect(hook, &asked, &Want::Refused(Drop::NoBackend, reset(&asked)))?;
         let asked = packet(from, to).udp(40000, port);
         w.expect(hook, &asked, &Want::Refused(Drop::NoBackend, unreachable(&asked)))?;
+    }
+    Ok(())
+}
+
+fn affinity(w: &mut World) -> Result<()> {
+    let n = w.names;
+    w.affinity = 60;
+    w.service(&[(n.vip, 53)], 0, UDP, &[(n.far_pod, 1), (n.far_pod, 2), (n.far_pod, 3), (n.far_pod, 4)])?;
+    let ask = |w: &mut World, port: u16| -> Result<u16> {
+        let outcome = w.run(Hook::FromPodA, &packet(n.pod_a, n.vip).udp(port, 53).bytes())?;
+        Ok(Packet::read(&outcome.frame)?.ports().1)
+    };
+    let first = ask(w, 1000)?;
+    for port in 1001..1040 {
+        ensure!(ask(w, port)? == first, "the client keeps its backend");
+    }
+    let other = packet(n.pod_b, n.vip).udp(1000, 53);
+    w.run(Hook::FromPodB, &other.bytes())?;
+    ensure!(
+        w.runner.hash::<AffinityKey, Affinity>(name::AFFINITY)?.keys().count() == 2,
+        "one for each client"
+    );
+    w.retire(u32::from(first))?;
+    let kept = ask(w, 2000)?;
+    for port in 2001..2040 {
+        ensure!(ask(w, port)? == kept, "and the one that took its place");
     }
     Ok(())
 }

@@ -1,0 +1,52 @@
+//! Session affinity: a client keeps its backend for as long as the service says, counted from its last new connection.
+
+use abi::Addr16;
+use abi::service::{Affinity, AffinityKey, Backend, Segment};
+use aya_ebpf::bindings::BPF_ANY;
+
+use crate::flow::now;
+use crate::maps::AFFINITY;
+use crate::service::{self, Picked};
+
+/// The backend of `client` in the service with this index, picked now if it has none that lives.
+#[inline(always)]
+pub fn pick(segment: *const Segment, service: u32, client: &Addr16, patience: u32) -> Option<Picked> {
+    let mut kept = Affinity { backend: Backend::NONE, generation: 0, seen: 0 };
+    let key = AffinityKey { client: *client, service };
+    // A function of its own keeps its buffers off the caller's stack.
+    if pick_kept(segment, &raw const key, patience, &raw mut kept) == 0 {
+        return None;
+    }
+    Some(Picked { backend: kept.backend, generation: kept.generation, service })
+}
+
+#[inline(never)]
+extern "C" fn pick_kept(
+    segment: *const Segment,
+    key: *const AffinityKey,
+    patience: u32,
+    out: *mut Affinity,
+) -> i32 {
+    let now = now();
+    // SAFETY: the caller's own, for the length of the call.
+    let (key, out) = unsafe { (&*key, &mut *out) };
+    if let Some(entry) = AFFINITY.get_ptr_mut(key) {
+        // SAFETY: the program runs under RCU: the element's memory stays valid.
+        unsafe {
+            if now - (*entry).seen <= patience
+                && service::generation((*entry).backend.id) == (*entry).generation
+            {
+                (*entry).seen = now;
+                *out = *entry;
+                return 1;
+            }
+        }
+    }
+    let Some((backend, generation)) = service::pick(segment) else {
+        return 0;
+    };
+    *out = Affinity { backend, generation, seen: now };
+    // A client that cannot be remembered gets another backend next time.
+    _ = AFFINITY.insert(key, &*out, u64::from(BPF_ANY));
+    1
+}
