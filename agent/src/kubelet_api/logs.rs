@@ -15,6 +15,7 @@ use http::{Response, StatusCode};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1 as core;
 use tokio::fs::File;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncSeekExt, BufReader};
 use tokio::sync::mpsc;
@@ -119,11 +120,32 @@ pub(super) async fn find(
     let latest = runs.next();
     let found = if previous { runs.next() } else { latest };
     let found = found.ok_or_else(|| {
-        let word = if previous { "previous terminated container" } else { "container" };
-        let message = format!("{word} {:?} in pod {:?} not found", place.container, place.pod);
+        let message = match waiting_for(&pod, &place.container) {
+            _ if previous => {
+                format!(
+                    "previous terminated container {:?} in pod {:?} not found",
+                    place.container, place.pod
+                )
+            }
+            Some(reason) => {
+                format!(
+                    "container {:?} in pod {:?} is waiting to start: {reason}",
+                    place.container, place.pod
+                )
+            }
+            None => format!("container {:?} in pod {:?} not found", place.container, place.pod),
+        };
         Refusal::new(StatusCode::BAD_REQUEST, message)
     })?;
     Ok((found, key))
+}
+
+fn waiting_for(pod: &core::Pod, container: &str) -> Option<String> {
+    let status = pod.status.as_ref()?;
+    let mains = status.container_statuses.iter().flatten();
+    let mut all = mains.chain(status.init_container_statuses.iter().flatten());
+    let state = all.find(|status| status.name == container)?.state.as_ref()?;
+    state.waiting.as_ref()?.reason.clone()
 }
 
 struct Reader {

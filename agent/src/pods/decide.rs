@@ -398,9 +398,25 @@ fn start(
         _ => plan.actions.push(Action::Start {
             name: container.name.clone(),
             sandbox: sandbox.id.clone(),
-            attempt: situation.observed.next_attempt(&container.name),
+            attempt: next_attempt(situation, &container.name),
             role,
         }),
+    }
+}
+
+/// Where the runtime has forgotten a container, as after a restart of the machine, the API server still knows the count.
+fn next_attempt(situation: &Situation<'_>, name: &str) -> u32 {
+    let status = situation.pod.status.iter();
+    let mut known = status.flat_map(|status| {
+        status.container_statuses.iter().flatten().chain(status.init_container_statuses.iter().flatten())
+    });
+    let told = known
+        .find(|status| status.name == name && status.container_id.is_some())
+        .and_then(|status| u32::try_from(status.restart_count).ok())
+        .map(|count| count + 1);
+    match situation.observed.latest(name) {
+        Some(latest) => latest.attempt + 1,
+        None => told.unwrap_or(0),
     }
 }
 

@@ -118,11 +118,6 @@ impl Observed {
     pub fn running(&self) -> impl Iterator<Item = &Container> {
         self.containers.iter().filter(|container| container.is_running())
     }
-
-    /// Which attempt the next container of a name is.
-    pub fn next_attempt(&self, name: &str) -> u32 {
-        self.latest(name).map_or(0, |container| container.attempt + 1)
-    }
 }
 
 /// Reads one pod; what has ended does not change and is asked for only once.

@@ -14,6 +14,9 @@ use super::events::Recorder;
 use super::memory::Verdicts;
 use super::reach::{Target, Unreached};
 
+/// Between the first readiness probes.
+const EAGER: Duration = Duration::from_secs(1);
+
 /// Verdicts by container id; the worker is woken when one changes.
 #[derive(Debug, Default)]
 pub struct Board {
@@ -174,6 +177,7 @@ async fn watch(board: Arc<Board>, recorder: Recorder, subject: Subject) {
     let readiness = async {
         let Some(probe) = &container.readiness_probe else { return };
         let mut pulse = Pulse::new("Readiness", probe, &recorder, &subject);
+        pulse.await_first().await;
         loop {
             if let Some(result) = pulse.next().await {
                 board.set(id, |verdicts| verdicts.ready = result.is_ok());
@@ -203,6 +207,18 @@ impl<'a> Pulse<'a> {
             tokio::time::interval_at(first, seconds(probe.period_seconds, 10).max(Duration::from_secs(1)));
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         Self { kind, probe, recorder, subject, tally: Tally::new(probe), ticks }
+    }
+
+    /// Most processes need a moment before they listen. Within the first period a failure is not yet worth telling, and
+    /// worth trying again after a second; without this a slow start would cost a whole period.
+    async fn await_first(&mut self) {
+        let period = self.ticks.period();
+        self.ticks.tick().await;
+        let since = tokio::time::Instant::now();
+        while since.elapsed() < period && once(self.probe, &self.subject.target).await.is_err() {
+            tokio::time::sleep(EAGER).await;
+        }
+        self.ticks.reset_immediately();
     }
 
     /// The next verdict; none while the thresholds are not reached.

@@ -29,26 +29,37 @@ impl Reporter {
         Self { api: Api::namespaced(client, &key.namespace), key, written: None }
     }
 
-    /// Writes `status` unless the object, or the last write, has it already. What cannot be written now is computed anew
-    /// with the next look.
-    pub async fn report(&mut self, pod: &core::Pod, status: core::PodStatus) {
+    /// Writes `status` unless the object, or the last write, has it already; false when it has to be tried again.
+    pub async fn report(&mut self, pod: &core::Pod, status: core::PodStatus) -> bool {
         // Once the watch has caught up the object counts: somebody else may have written since.
         let ahead = self.written.as_ref().filter(|(revision, _)| *revision > revision_of(pod));
         let known = ahead.map_or(pod.status.as_ref(), |(_, status)| Some(status));
         if known == Some(&status) {
-            return;
+            return true;
         }
         let patch = json!({
             "metadata": { "uid": self.key.uid },
             "status": difference(&value(known), &value(Some(&status))),
         });
         match self.api.patch_status(&self.key.name, &PatchParams::default(), &Patch::Merge(patch)).await {
-            Ok(object) => self.written = Some((revision_of(&object), Arc::new(status))),
+            Ok(object) => {
+                self.written = Some((revision_of(&object), Arc::new(status)));
+                true
+            }
             // It is gone, or another by the same name: the watch will say so.
             Err(kube::Error::Api(answer)) if matches!(answer.code, 404 | 409) => {
                 tracing::debug!(pod = %self.key, code = answer.code, "the status has nobody to be told");
+                true
             }
-            Err(error) => tracing::warn!(pod = %self.key, %error, "the status is not written"),
+            // Trying again would not change the answer, and must not hold up the pod's end.
+            Err(kube::Error::Api(answer)) if matches!(answer.code, 400 | 413 | 422) => {
+                tracing::error!(pod = %self.key, why = answer.message, "the status is refused");
+                true
+            }
+            Err(error) => {
+                tracing::warn!(pod = %self.key, %error, "the status is not written");
+                false
+            }
         }
     }
 

@@ -146,13 +146,33 @@ fn unborn(situation: &Situation<'_>, container: &core::Container, role: Role) ->
         reason: Some(hindrance.map_or(usual, |hindrance| &hindrance.reason).to_owned()),
         message: hindrance.map(|hindrance| hindrance.message.clone()),
     };
+    let before = known.filter(|known| known.container_id.is_some());
     core::ContainerStatus {
+        container_id: before.and_then(|known| known.container_id.clone()),
         image: container.image.clone().unwrap_or_default(),
+        last_state: before.map(lost),
         name: container.name.clone(),
         started: Some(false),
         state: Some(core::ContainerState { waiting: Some(waiting), ..Default::default() }),
-        restart_count: known.map_or(0, |known| known.restart_count),
+        restart_count: before.map_or(0, |known| known.restart_count),
         ..core::ContainerStatus::default()
+    }
+}
+
+/// The end of a container nobody saw end: the machine was restarted, or the runtime lost it.
+fn lost(known: &core::ContainerStatus) -> core::ContainerState {
+    match &known.state {
+        Some(state) if state.running.is_some() => core::ContainerState {
+            terminated: Some(core::ContainerStateTerminated {
+                container_id: known.container_id.clone(),
+                exit_code: 137,
+                message: Some("The container could not be located when the pod was looked at".to_owned()),
+                reason: Some("ContainerStatusUnknown".to_owned()),
+                ..Default::default()
+            }),
+            ..Default::default()
+        },
+        _ => known.last_state.clone().unwrap_or_default(),
     }
 }
 

@@ -44,6 +44,7 @@ impl Registry {
 }
 
 struct Handle {
+    task: tokio::task::Id,
     assignments: watch::Sender<Assignment>,
     nudge: Arc<Notify>,
 }
@@ -150,11 +151,11 @@ impl Supervisor {
         let worker = Worker::new(inbox, Arc::clone(&nudge), self.executor.clone());
         let stop = self.stop.clone();
         let name = uid.clone();
-        self.tasks.spawn(async move {
+        let task = self.tasks.spawn(async move {
             worker.run(stop).await;
             name
         });
-        self.workers.insert(uid, Handle { assignments, nudge });
+        self.workers.insert(uid, Handle { task: task.id(), assignments, nudge });
     }
 
     fn bury(&mut self, ended: Result<String, tokio::task::JoinError>) {
@@ -162,7 +163,14 @@ impl Supervisor {
             Ok(uid) => {
                 self.workers.remove(&uid);
             }
-            Err(error) => tracing::error!(%error, "the worker of a pod died"),
+            Err(error) => {
+                tracing::error!(%error, "the worker of a pod died; it gets another");
+                let dead = self.workers.iter().find(|(_, handle)| handle.task == error.id());
+                if let Some((uid, handle)) = dead {
+                    let (uid, assignment) = (uid.clone(), handle.assignments.borrow().clone());
+                    self.employ(uid, assignment);
+                }
+            }
         }
     }
 

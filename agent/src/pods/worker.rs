@@ -118,13 +118,14 @@ impl Worker {
         if plan.actions == [Action::Finish] {
             return self.finish(&observed, stop).await;
         }
-        self.report(&observed, now).await;
+        let told = self.report(&observed, now).await;
         if plan.actions.is_empty() {
             self.tell_of_backoff(&observed, now);
             let until_refresh = REFRESH.saturating_sub(self.refreshed.elapsed());
             let due = plan.wake.map(|wake| Duration::try_from(wake.duration_since(now)).unwrap_or_default());
-            let patience =
-                due.map_or(until_refresh, |due| due.min(until_refresh)).max(Duration::from_millis(10));
+            let retell = if told { REFRESH } else { PAUSE };
+            let patience = due.map_or(until_refresh, |due| due.min(until_refresh)).min(retell);
+            let patience = patience.max(Duration::from_millis(10));
             if matches!(self.wait(Some(patience), stop).await, Woken::Stop) {
                 return Ok(true);
             }
@@ -146,7 +147,6 @@ impl Worker {
 
     /// Brings the memory up to date with what was observed.
     fn recall(&mut self, observed: &Observed, now: Timestamp) {
-        self.memory.verdicts = self.board.read();
         if self.assignment.removed || self.assignment.pod.metadata.deletion_timestamp.is_some() {
             self.memory.ending.get_or_insert(now);
         }
@@ -159,12 +159,9 @@ impl Worker {
                 self.memory.backoff.insert(container.name.clone(), backoff);
             }
         }
-        let ending = self.memory.ending.is_some();
-        let subjects = if ending { Vec::new() } else { self.subjects(observed) };
-        self.probes.keep(subjects);
-        if !ending {
-            self.memory.verdicts = self.board.read();
-        }
+        // Also while the pod ends: what still answers may still be asked.
+        self.probes.keep(self.subjects(observed));
+        self.memory.verdicts = self.board.read();
     }
 
     fn subjects(&self, observed: &Observed) -> Vec<Subject> {
@@ -206,13 +203,13 @@ impl Worker {
         }
     }
 
-    async fn report(&mut self, observed: &Observed, now: Timestamp) {
+    async fn report(&mut self, observed: &Observed, now: Timestamp) -> bool {
         if self.assignment.removed {
-            return;
+            return true;
         }
         let status =
             status::status(&self.situation(observed, now), &self.executor.runtime, &self.executor.addresses);
-        self.reporter.report(&self.assignment.pod, status).await;
+        self.reporter.report(&self.assignment.pod, status).await
     }
 
     fn tell_of_backoff(&mut self, observed: &Observed, now: Timestamp) {
@@ -426,7 +423,9 @@ impl Worker {
 
     /// The last report, then nothing of the pod remains: neither here nor at the API server.
     async fn finish(&mut self, observed: &Observed, stop: &CancellationToken) -> Result<bool, CriError> {
-        self.report(observed, Timestamp::now()).await;
+        if !self.report(observed, Timestamp::now()).await {
+            return Ok(matches!(self.wait(Some(PAUSE), stop).await, Woken::Stop));
+        }
         let sandboxes: Vec<String> = observed.sandboxes.iter().map(|sandbox| sandbox.id.clone()).collect();
         if let Err(error) = self.executor.clean_up(&self.assignment.pod, &sandboxes).await {
             tracing::error!(pod = %self.key, error = chain(&error), "something of the pod stays");

@@ -193,3 +193,22 @@ fn a_status_that_is_final_is_not_computed_anew() {
     assert_eq!(after.phase, last.phase);
     assert_eq!(after.container_statuses, last.container_statuses);
 }
+
+#[test]
+fn a_container_the_runtime_has_lost_counts_as_restarted() {
+    let mut pod = pod(json!({}));
+    pod.status = Some(compute(&pod, &observed(vec![running(2)]), &verdicts("a2", true, true), 0));
+    let lost = compute(&pod, &Observed::default(), &Memory::default(), 9);
+    let container = &lost.container_statuses.as_ref().unwrap()[0];
+    assert_eq!((container.restart_count, container.ready), (2, false));
+    let last = container.last_state.as_ref().unwrap().terminated.as_ref().unwrap();
+    assert_eq!(last.reason.as_deref(), Some("ContainerStatusUnknown"));
+    pod.status = Some(lost);
+    let again = compute(&pod, &Observed::default(), &Memory::default(), 10);
+    assert_eq!(again, pod.status.clone().unwrap());
+    let memory = Memory { volumes: true, ..Memory::default() };
+    let observed = observed(vec![]);
+    let situation = Situation { pod: &pod, removed: false, observed: &observed, memory: &memory, now: *NOW };
+    let plan = decide::decide(&situation);
+    assert!(matches!(&plan.actions[..], [decide::Action::Start { attempt: 3, .. }]), "{plan:?}");
+}
