@@ -1,3 +1,5 @@
+//! Pods in every state, and what is done about them.
+
 use std::sync::LazyLock;
 
 use jiff::SignedDuration;

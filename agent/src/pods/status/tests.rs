@@ -1,3 +1,5 @@
+//! Pods and what was observed of them, and the status that follows.
+
 use std::sync::LazyLock;
 
 use jiff::SignedDuration;

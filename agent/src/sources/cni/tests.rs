@@ -1,3 +1,5 @@
+//! The CNI server, asked over its socket.
+
 use cni::proto::attachments_client::AttachmentsClient;
 use tonic::transport::{Channel, Endpoint as Address};
 
