@@ -198,10 +198,11 @@ pub async fn node(call: &Call) -> Result<Reply> {
     let node = node_of(call, name)?;
     // As the client wrote it, escapes and parameters included.
     let path = call.uri.path_and_query().map_or("", http::uri::PathAndQuery::as_str);
-    let rest = path.split_once("/proxy").map_or("", |(_, rest)| rest);
+    // /api/v1/nodes/{name}/proxy/{rest}
+    let rest = path.splitn(7, '/').nth(6).unwrap_or_default();
     let request = Request::builder()
         .method(call.method.clone())
-        .uri(if rest.starts_with('/') { rest.to_owned() } else { format!("/{rest}") })
+        .uri(format!("/{rest}"))
         .header(header::HOST, "kubelet")
         .body(Full::from(call.body.clone()));
     let response = call.api.kubelets.send(&node, request.map_err(Refusal::internal)?).await?;

@@ -36,6 +36,8 @@ pub struct Resource {
     pub generation: bool,
     /// A deletion answers with the object instead of a Status.
     pub returns_deleted: bool,
+    /// What does not happen yet with objects of this kind; whoever creates one is warned with this sentence.
+    pub missing: &'static str,
     /// Fields that have another name in storage: (here, there).
     pub renamed: &'static [(&'static str, &'static str)],
     /// Syntax of `metadata.name`.
@@ -132,6 +134,7 @@ pub const BASE: Resource = Resource {
     unconditional_update: true,
     generation: false,
     returns_deleted: false,
+    missing: "",
     renamed: &[],
     name: crate::validate::subdomain,
     defaults: strategy::no_defaults,

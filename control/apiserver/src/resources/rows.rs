@@ -20,6 +20,14 @@ const RBAC: Resource = Resource { group: "rbac.authorization.k8s.io", name: vali
 const STORAGE: Resource = Resource { group: "storage.k8s.io", namespaced: false, ..BASE };
 const REVIEW: Resource = Resource { review: true, namespaced: false, ..BASE };
 
+const NO_CONTROLLER: &str =
+    "no controller acts on this kind yet: the object is kept and nothing is done about it";
+const NOT_ENFORCED: &str =
+    "objects of this kind are not enforced yet: the object is kept and nothing is held to it";
+const NO_VOLUMES: &str =
+    "persistent volumes are not bound or mounted yet: the object is kept and pods that use it wait";
+const NO_BUDGET: &str = "no controller counts disruptions yet: evictions of the selected pods are refused";
+
 /// Every kind that is served.
 pub static RESOURCES: &[Resource] = &[
     Resource { kind: "Binding", plural: "bindings", storage: "bindings", review: true, ..CORE },
@@ -68,6 +76,7 @@ pub static RESOURCES: &[Resource] = &[
     },
     Resource {
         kind: "LimitRange",
+        missing: NOT_ENFORCED,
         plural: "limitranges",
         short: &["limits"],
         storage: "limitranges",
@@ -103,6 +112,7 @@ pub static RESOURCES: &[Resource] = &[
     },
     Resource {
         kind: "PersistentVolumeClaim",
+        missing: NO_VOLUMES,
         plural: "persistentvolumeclaims",
         short: &["pvc"],
         storage: "persistentvolumeclaims",
@@ -116,6 +126,7 @@ pub static RESOURCES: &[Resource] = &[
     },
     Resource {
         kind: "PersistentVolume",
+        missing: NO_VOLUMES,
         plural: "persistentvolumes",
         short: &["pv"],
         namespaced: false,
@@ -175,6 +186,7 @@ pub static RESOURCES: &[Resource] = &[
     },
     Resource {
         kind: "ReplicationController",
+        missing: NO_CONTROLLER,
         plural: "replicationcontrollers",
         short: &["rc"],
         categories: ALL,
@@ -189,6 +201,7 @@ pub static RESOURCES: &[Resource] = &[
     },
     Resource {
         kind: "ResourceQuota",
+        missing: NOT_ENFORCED,
         plural: "resourcequotas",
         short: &["quota"],
         storage: "resourcequotas",
@@ -244,6 +257,7 @@ pub static RESOURCES: &[Resource] = &[
     },
     Resource {
         kind: "DaemonSet",
+        missing: NO_CONTROLLER,
         plural: "daemonsets",
         short: &["ds"],
         categories: ALL,
@@ -284,6 +298,7 @@ pub static RESOURCES: &[Resource] = &[
     },
     Resource {
         kind: "StatefulSet",
+        missing: NO_CONTROLLER,
         plural: "statefulsets",
         short: &["sts"],
         categories: ALL,
@@ -329,6 +344,7 @@ pub static RESOURCES: &[Resource] = &[
     },
     Resource {
         kind: "CronJob",
+        missing: NO_CONTROLLER,
         plural: "cronjobs",
         short: &["cj"],
         categories: ALL,
@@ -342,6 +358,7 @@ pub static RESOURCES: &[Resource] = &[
     },
     Resource {
         kind: "Job",
+        missing: NO_CONTROLLER,
         plural: "jobs",
         categories: ALL,
         storage: "jobs",
@@ -441,6 +458,7 @@ pub static RESOURCES: &[Resource] = &[
     },
     Resource {
         kind: "NetworkPolicy",
+        missing: NOT_ENFORCED,
         plural: "networkpolicies",
         short: &["netpol"],
         storage: "networkpolicies",
@@ -462,6 +480,7 @@ pub static RESOURCES: &[Resource] = &[
     Resource {
         group: "policy",
         kind: "PodDisruptionBudget",
+        missing: NO_BUDGET,
         plural: "poddisruptionbudgets",
         short: &["pdb"],
         storage: "poddisruptionbudgets",

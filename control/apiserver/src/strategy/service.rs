@@ -60,6 +60,9 @@ pub fn prepare_service(change: &mut Change<'_>) {
             keep_node_ports(old, change.new);
         }
     }
+    if text(change.new, &["spec", "sessionAffinity"]) == "None" {
+        remove(change.new, &["spec", "sessionAffinityConfig"]);
+    }
     if kind == "ExternalName" {
         for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"] {
             remove(change.new, &["spec", field]);

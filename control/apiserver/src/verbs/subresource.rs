@@ -21,8 +21,9 @@ pub async fn dispatch(call: &Call, sub: Sub) -> Result<Reply> {
     match (sub, call.target.verb) {
         (Sub::Scale, _) => scale::dispatch(call).await,
         (Sub::Status | Sub::EphemeralContainers, "get") => reply::stored(call, &call.stored()?),
-        (Sub::Status | Sub::EphemeralContainers, "update") => update(call, Some(sub)).await,
-        (Sub::Status | Sub::EphemeralContainers, "patch") => patch::patch(call, Some(sub)).await,
+        (Sub::Status, "update") => update(call, Some(sub)).await,
+        (Sub::Status, "patch") => patch::patch(call, Some(sub)).await,
+        (Sub::EphemeralContainers, _) => Err(not_served(call, sub, "nodes do not run ephemeral containers")),
         (Sub::Finalize, "update") => finalize(call).await,
         (Sub::Binding, "create") => bind(call).await,
         (Sub::Eviction, "create") => evict(call).await,

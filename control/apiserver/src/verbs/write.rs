@@ -130,6 +130,9 @@ async fn create_named(call: &Call, mut object: Value, manager: &Manager) -> Resu
         call.api.allocator.reserve(row, &call.api.objects, None, &mut planned)?;
         return Ok(planned);
     }
+    if !row.missing.is_empty() {
+        call.warn(row.missing);
+    }
     commit(&call.api, row, &key, 0, None, object).await.map_err(|failure| failure.refusal(call.row, &name))
 }
 
@@ -374,12 +377,6 @@ fn isolate(row: &Resource, sub: Option<Sub>, old: &Value, new: &mut Value) {
             if row.plural == "pods" {
                 strategy::pod::agree_on_addresses(&mut kept);
             }
-            *new = kept;
-        }
-        Some(Sub::EphemeralContainers) => {
-            let mut kept = old.clone();
-            copy(&mut kept, new, &["spec", "ephemeralContainers"]);
-            copy(&mut kept, new, &["metadata", "managedFields"]);
             *new = kept;
         }
         Some(_) => {}

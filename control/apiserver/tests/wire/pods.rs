@@ -147,11 +147,27 @@ async fn nothing_new_enters_a_namespace_that_goes() {
 }
 
 #[tokio::test]
+async fn kinds_that_nobody_acts_on_say_so_when_they_are_created() {
+    let cluster = cluster().await;
+    let policy = json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "n"}, "spec": {"podSelector": {}}});
+    let path = "/apis/networking.k8s.io/v1/namespaces/default/networkpolicies";
+    let answer = cluster.admin().send("POST", path, &policy).await;
+    assert!(answer.headers["warning"].to_str().unwrap().contains("not enforced yet"));
+    let map =
+        cluster.admin().send("POST", "/api/v1/namespaces/default/configmaps", &config_map("a", "1")).await;
+    assert!(!map.headers.contains_key("warning"));
+}
+
+#[tokio::test]
 async fn what_is_not_served_yet_says_so() {
     let cluster = cluster().await;
     let admin = cluster.admin();
     admin.send("POST", PODS, &pod("p", json!({}))).await.expect(201);
     admin.patch("merge", &format!("{PODS}/p/resize"), &json!({})).await.refused(501, "NotImplemented");
+    admin
+        .patch("merge", &format!("{PODS}/p/ephemeralcontainers"), &json!({}))
+        .await
+        .refused(501, "NotImplemented");
     admin.get(&format!("{PODS}/p/proxy/x")).await.refused(501, "NotImplemented");
     admin.get(&format!("{PODS}/p/log")).await.refused(400, "BadRequest");
     admin.get(&format!("{PODS}/p/exec")).await.refused(400, "BadRequest");
