@@ -1,5 +1,6 @@
 //! Real kernels, namespaces and sockets: what packets do when the agent's rows are in place.
 
+mod figures;
 mod namespace;
 mod paths;
 mod world;
