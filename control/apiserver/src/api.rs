@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use crate::allocate::Allocator;
 use crate::auth::rbac::Rbac;
 use crate::auth::token::Tokens;
-use crate::auth::{Attempt, User, authenticate, node};
+use crate::auth::{Attempt, MASTERS, User, authenticate, node};
 use crate::body::{self, Reply};
 use crate::metrics::Metrics;
 use crate::negotiate::Accept;
@@ -32,6 +32,8 @@ pub struct Api {
     pub metrics: Metrics,
     /// Set once start-up work is done.
     pub ready: std::sync::atomic::AtomicBool,
+    /// Requests that may be worked on at once; watches and streams do not count.
+    pub seats: tokio::sync::Semaphore,
     /// Cancelled when the server stops, so that watches end.
     pub stopping: tokio_util::sync::CancellationToken,
 }
@@ -65,6 +67,9 @@ pub struct Call {
     pub warnings: Mutex<Vec<String>>,
     pub upgrade: Mutex<Option<hyper::upgrade::OnUpgrade>>,
 }
+
+/// Requests worked on at once; upstream's 400 reading and 200 writing.
+pub const SEATS: usize = 600;
 
 /// Largest body of a request, as upstream's.
 pub const MAX_BODY: usize = 3 << 20;
@@ -127,6 +132,7 @@ impl Api {
             warnings: Mutex::default(),
             upgrade: Mutex::new(incoming.upgrade),
         };
+        let _seat = self.seat(&call, streams)?;
         let mut reply = verbs::dispatch(&call).await?;
         for warning in call.warnings.into_inner() {
             let text = warning.replace('\\', "\\\\").replace('"', "\\\"").replace(['\n', '\r'], " ");
@@ -135,6 +141,16 @@ impl Api {
             }
         }
         Ok(reply)
+    }
+
+    /// A seat for the time the call is worked on. Administrators always get one: they must be able to help.
+    fn seat(&self, call: &Call, streams: bool) -> Result<Option<tokio::sync::SemaphorePermit<'_>>> {
+        if streams || call.target.verb == "watch" || call.user.is_in(MASTERS) {
+            return Ok(None);
+        }
+        self.seats.try_acquire().map(Some).map_err(|_full| {
+            Refusal::new(429, "TooManyRequests", "Too many requests, please try again later.").retry_after(1)
+        })
     }
 
     /// Whether any authoriser allows the attempt.

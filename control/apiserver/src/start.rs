@@ -1,6 +1,7 @@
 //! From a configuration to a running API server, and back.
 
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -49,7 +50,7 @@ pub enum StartError {
         #[source]
         source: std::io::Error,
     },
-    #[error("create the folder {path}")]
+    #[error("{path} cannot be made, or cannot be made private")]
     Folder {
         path: PathBuf,
         #[source]
@@ -141,8 +142,10 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     Ok(Running { ca_pem: pki.ca_pem.clone(), api, local_addrs, accept, tasks })
 }
 
+/// Secrets lie below, so nobody but the owner may look in.
 fn create_folder(path: &Path) -> Result<(), StartError> {
-    std::fs::create_dir_all(path).map_err(|source| StartError::Folder { path: path.to_owned(), source })
+    let created = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    created.map_err(|source| StartError::Folder { path: path.to_owned(), source })
 }
 
 /// The addresses given, else those bound to that others can reach.
@@ -177,7 +180,12 @@ fn assemble(
     let objects: Objects = if config.in_memory {
         Store::in_memory(Options::default(), object::header)?
     } else {
-        Store::open(&config.data.join("store.redb"), Options::default(), object::header)?
+        let path = config.data.join("store.redb");
+        let store = Store::open(&path, Options::default(), object::header)?;
+        // The folder may have been made by somebody else, with other rights.
+        let private = std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600));
+        private.map_err(|source| StartError::Folder { path, source })?;
+        store
     };
     let api = Api {
         objects,
@@ -187,6 +195,7 @@ fn assemble(
         kubelets,
         metrics: Metrics::default(),
         ready: AtomicBool::new(false),
+        seats: tokio::sync::Semaphore::new(crate::api::SEATS),
         stopping: CancellationToken::new(),
     };
     Ok((Arc::new(tls), api))

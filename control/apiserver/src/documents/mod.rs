@@ -52,6 +52,7 @@ pub fn answer(api: &Arc<Api>, incoming: &Incoming, path: &str, query: &Query) ->
         "/openid/v1/jwks" => {
             Ok(body::reply(200, "application/jwk-set+json", body::full(api.tokens.jwks().to_string())))
         }
+        "/healthz/ping" | "/livez/ping" | "/readyz/ping" => Ok(health(query, &[("ping", true)])),
         path => match path.strip_prefix("/openapi/v3/") {
             Some(group_version) => openapi::group_version(group_version, &incoming.headers),
             None => discovery::group(path, accept?),

@@ -247,4 +247,66 @@ mod tests {
         prune(&deployment(), &mut pruned, &gone);
         assert_eq!(pruned, pod(json!([{"name": "a", "image": "2", "tty": true}])));
     }
+
+    /// Any deployment built from small parts, so that two of them overlap often.
+    fn any_object() -> impl proptest::strategy::Strategy<Value = Value> {
+        use proptest::prelude::*;
+        let word = prop::sample::select(vec!["a", "b", "c"]);
+        let labels = prop::collection::btree_map(word.clone(), word.clone(), 0..3);
+        let container = (word.clone(), prop::option::of(word.clone()), prop::bool::ANY);
+        let containers = prop::collection::btree_map(word, container, 0..3);
+        (labels, containers, prop::option::of(0..3)).prop_map(|(labels, containers, replicas)| {
+            let containers: Vec<Value> = containers
+                .into_iter()
+                .map(|(name, (image, command, tty))| {
+                    let mut one = json!({"name": name, "image": image, "tty": tty});
+                    if let Some(command) = command {
+                        one["command"] = json!([command]);
+                    }
+                    one
+                })
+                .collect();
+            let mut object = pod(json!(containers));
+            object["metadata"] = json!({ "labels": labels });
+            if let Some(replicas) = replicas {
+                object["spec"]["replicas"] = json!(replicas);
+            }
+            object
+        })
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn after_merging_everything_wanted_is_there(live in any_object(), wanted in any_object()) {
+            let node = deployment();
+            let merged = merge(&node, &live, &wanted);
+            let missing = difference(&node, &merged, &wanted).changed;
+            proptest::prop_assert!(missing.is_empty(), "{:?}", missing.paths());
+            proptest::prop_assert_eq!(merge(&node, &merged, &wanted), merged);
+        }
+
+        #[test]
+        fn a_difference_is_empty_only_between_equals(old in any_object(), new in any_object()) {
+            let node = deployment();
+            let found = difference(&node, &old, &new);
+            let none = found.changed.is_empty() && found.removed.is_empty();
+            proptest::prop_assert_eq!(none, fields(&node, &old) == fields(&node, &new) && old == new);
+        }
+
+        #[test]
+        fn pruning_what_was_added_leaves_no_trace_of_it(live in any_object(), wanted in any_object()) {
+            let node = deployment();
+            let mut merged = merge(&node, &live, &wanted);
+            let added = fields(&node, &merged).without(&fields(&node, &live));
+            prune(&node, &mut merged, &added);
+            let left = fields(&node, &merged).without(&fields(&node, &live));
+            proptest::prop_assert!(left.is_empty(), "{:?}", left.paths());
+        }
+
+        #[test]
+        fn sets_survive_their_json_whatever_they_hold(object in any_object()) {
+            let set = fields(&deployment(), &object);
+            proptest::prop_assert_eq!(Set::read(&set.json()), set);
+        }
+    }
 }
