@@ -114,6 +114,11 @@ impl Server {
         })
     }
 
+    /// Where it listens.
+    pub fn address(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
     /// Serves until `stop`.
     pub async fn run(self, stop: CancellationToken) {
         loop {

@@ -4,11 +4,16 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::BodyExt;
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::Frame;
 use k8s_openapi::api::core::v1 as core;
 use kube::client::Body;
 use serde_json::{Value, json};
+
+type Answer = BoxBody<Bytes, Infallible>;
 
 /// The notes; clones share them.
 #[derive(Clone, Default)]
@@ -66,18 +71,34 @@ impl Notes {
         self.0.lock().unwrap().deleted.clone()
     }
 
-    async fn answer(&self, request: Request<Body>) -> Response<Body> {
+    async fn answer(&self, request: Request<Body>) -> Response<Answer> {
         let (parts, body) = request.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         let body: Value = serde_json::from_slice(&body).unwrap_or_default();
         let path: Vec<&str> = parts.uri.path().split('/').skip(5).collect();
+        let watches = parts.uri.query().is_some_and(|query| query.contains("watch="));
+        if parts.uri.path() == "/api/v1/pods" && watches {
+            // Nothing ever changes.
+            let silence = futures::stream::pending::<Result<Frame<Bytes>, Infallible>>();
+            return Response::new(StreamBody::new(silence).boxed());
+        }
         let mut taken = self.0.lock().unwrap();
+        if parts.uri.path() == "/api/v1/pods" {
+            let items: Vec<Value> = taken.pods.values().cloned().collect();
+            let list = json!({ "kind": "PodList", "apiVersion": "v1", "metadata": { "resourceVersion": "1" }, "items": items });
+            return Response::new(Full::new(Bytes::from(list.to_string())).boxed());
+        }
         let (status, answer) = match (&parts.method, path.as_slice()) {
             (&Method::GET, [plural, name]) => match taken.objects.get(&format!("{plural}/{name}")) {
                 Some(object) => (StatusCode::OK, object.clone()),
                 None => (StatusCode::NOT_FOUND, failure(404, "NotFound")),
             },
             (&Method::GET, [_]) => (StatusCode::OK, json!({ "metadata": {}, "items": [] })),
+            (&Method::POST, []) if parts.uri.path().ends_with("/subjectaccessreviews") => {
+                let mut review = body;
+                review["status"] = json!({ "allowed": false });
+                (StatusCode::CREATED, review)
+            }
             (&Method::POST, ["events"]) => {
                 taken.events.push(body.clone());
                 (StatusCode::CREATED, body)
@@ -98,7 +119,7 @@ impl Notes {
             }
             _ => (StatusCode::NOT_FOUND, failure(404, "NotFound")),
         };
-        Response::builder().status(status).body(Body::from(answer.to_string().into_bytes())).unwrap()
+        Response::builder().status(status).body(Full::new(Bytes::from(answer.to_string())).boxed()).unwrap()
     }
 }
 

@@ -1,118 +1,16 @@
-//! Pods over a real container runtime: a private containerd, and an API server that only takes notes. Needs root,
-//! containerd and runc; without them it says so and passes, unless CI is set.
+//! What a pod's worker does over a real runtime, case by case.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
-#[path = "../../e2e/src/containerd.rs"]
-mod containerd;
-#[path = "../../e2e/src/image.rs"]
-#[expect(dead_code, reason = "other tests make other images")]
-mod image;
-mod notes;
-
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use agent::pods::cri::Cri;
-use agent::pods::dns::Dns;
-use agent::pods::events;
-use agent::pods::execute::Executor;
-use agent::pods::names::Folders;
-use agent::pods::objects::Objects;
-use agent::pods::sandbox::NodeFacts;
-use agent::pods::volumes::Volumes;
 use agent::pods::worker::{Assignment, Worker};
 use k8s_openapi::api::core::v1 as core;
 use serde_json::{Value, json};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use containerd::Containerd;
-use notes::Notes;
-
-const IMAGE: &str = "localhost/hawser/busybox:1";
-const PAUSE: &str = "localhost/hawser/pause:1";
-const CGROUP: &str = "hawser-pods-test";
-
-/// A private containerd that ends with the test.
-struct Runtime {
-    containerd: Containerd,
-    child: std::process::Child,
-    folder: tempfile::TempDir,
-}
-
-impl Runtime {
-    fn start() -> Option<Self> {
-        let root = nix::unistd::geteuid().is_root();
-        let here = |program: &str| {
-            std::process::Command::new(program).arg("--version").output().is_ok_and(|o| o.status.success())
-        };
-        if !(root && here("containerd") && here("runc")) {
-            assert!(std::env::var_os("CI").is_none(), "needs root, containerd and runc");
-            eprintln!("skipped: needs root, containerd and runc");
-            return None;
-        }
-        let folder = tempfile::Builder::new().prefix("hawser-pods-").tempdir().unwrap();
-        let containerd = Containerd::below(folder.path(), PAUSE);
-        let child = containerd.start(&folder.path().join("containerd.log")).unwrap();
-        let runtime = Self { containerd, child, folder };
-        runtime.containerd.import(&image::busybox_image(IMAGE).unwrap()).unwrap();
-        runtime.containerd.import(&image::pause_image(PAUSE).unwrap()).unwrap();
-        Some(runtime)
-    }
-
-    fn endpoint(&self) -> String {
-        format!("unix://{}", self.containerd.socket.display())
-    }
-
-    fn executor(&self, notes: &Notes) -> Executor {
-        let folders = Folders::new(&self.folder.path().join("agent"));
-        let client = notes.client();
-        let objects = Objects::new(client.clone());
-        let node = NodeFacts {
-            name: "node".into(),
-            cgroup_parent: CGROUP.into(),
-            memory: 1 << 30,
-            dns: Dns::of_node(Vec::new(), "cluster.local".into(), Path::new("/etc/resolv.conf")).unwrap(),
-            folders: folders.clone(),
-        };
-        Executor {
-            cri: Cri::connect(&self.endpoint()).unwrap(),
-            runtime: "containerd".into(),
-            volumes: Volumes::new(objects.clone(), folders),
-            recorder: events::start(client, "node".into(), CancellationToken::new()),
-            objects,
-            node: Arc::new(node),
-            addresses: Arc::new(vec!["127.0.0.1".parse().unwrap()]),
-        }
-    }
-}
-
-impl Drop for Runtime {
-    fn drop(&mut self) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let endpoint = self.endpoint();
-        std::thread::spawn(move || {
-            runtime.block_on(async {
-                let cri = Cri::connect(&endpoint).unwrap();
-                for sandbox in cri.sandboxes(Default::default()).await.unwrap() {
-                    cri.stop_sandbox(&sandbox.id).await.unwrap();
-                    cri.remove_sandbox(&sandbox.id).await.unwrap();
-                }
-            });
-        })
-        .join()
-        .unwrap();
-        nix::sys::signal::kill(
-            nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).unwrap()),
-            nix::sys::signal::Signal::SIGTERM,
-        )
-        .unwrap();
-        self.child.wait().unwrap();
-        agent::pods::cgroups::remove(CGROUP).unwrap();
-    }
-}
+use crate::notes::Notes;
+use crate::runtime::{IMAGE, Runtime, container};
 
 fn pod(name: &str, spec: Value) -> core::Pod {
     let mut whole = json!({
@@ -126,10 +24,6 @@ fn pod(name: &str, spec: Value) -> core::Pod {
         "spec": whole,
     }))
     .unwrap()
-}
-
-fn container(name: &str, script: &str) -> Value {
-    json!({ "name": name, "image": IMAGE, "command": ["/bin/sh", "-c", script] })
 }
 
 struct Running {
@@ -198,7 +92,7 @@ fn log(runtime: &Runtime, pod: &str, container: &str, attempt: u32) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pods_live_through_everything_a_kubelet_does() {
-    let Some(runtime) = Runtime::start() else { return };
+    let Some(runtime) = Runtime::start("lives") else { return };
     let notes = Notes::default();
     let runtime = &runtime;
     lives_and_ends(runtime, &notes).await;
