@@ -11,9 +11,6 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Limited};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -22,63 +19,12 @@ use tokio_util::task::TaskTracker;
 use crate::api::{Api, Incoming, MAX_BODY};
 use crate::auth::{User, authenticate};
 use crate::body::{self, Body, Reply};
-use crate::pki::Pair;
 use crate::status::Refusal;
 
 /// How long a client may take for its TLS handshake.
 const HANDSHAKE: std::time::Duration = std::time::Duration::from_secs(10);
 /// How long a client may take to send a body.
 const BODY: std::time::Duration = std::time::Duration::from_secs(60);
-
-/// Why TLS cannot be set up.
-#[derive(Debug, thiserror::Error)]
-pub enum TlsError {
-    #[error("a certificate or key is not PEM")]
-    Pem(#[from] rustls::pki_types::pem::Error),
-    #[error("the certificates do not fit together")]
-    Rustls(#[from] rustls::Error),
-    #[error("the client CA cannot be used")]
-    Verifier(#[from] rustls::server::VerifierBuilderError),
-}
-
-fn provider() -> Arc<rustls::crypto::CryptoProvider> {
-    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
-}
-
-fn roots(ca_pem: &str) -> Result<rustls::RootCertStore, TlsError> {
-    let mut roots = rustls::RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(ca_pem.as_bytes()) {
-        roots.add(certificate?)?;
-    }
-    Ok(roots)
-}
-
-fn identity(pair: &Pair) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TlsError> {
-    let chain = CertificateDer::pem_slice_iter(pair.certificate.as_bytes()).collect::<Result<_, _>>()?;
-    Ok((chain, PrivateKeyDer::from_pem_slice(pair.key.as_bytes())?))
-}
-
-/// The server's side of TLS: client certificates are optional, and of this CA.
-pub fn server_tls(pair: &Pair, ca_pem: &str) -> Result<rustls::ServerConfig, TlsError> {
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(ca_pem)?), provider());
-    let (chain, key) = identity(pair)?;
-    let mut config = rustls::ServerConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()?
-        .with_client_cert_verifier(verifier.allow_unauthenticated().build()?)
-        .with_single_cert(chain, key)?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(config)
-}
-
-/// The client's side of TLS towards nodes.
-pub fn client_tls(pair: &Pair, ca_pem: &str) -> Result<rustls::ClientConfig, TlsError> {
-    let (chain, key) = identity(pair)?;
-    let config = rustls::ClientConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots(ca_pem)?)
-        .with_client_auth_cert(chain, key)?;
-    Ok(config)
-}
 
 /// Accepts connections until `stop`, then lets requests that are under way finish.
 pub async fn serve(

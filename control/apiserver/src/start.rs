@@ -21,7 +21,9 @@ use crate::metrics::Metrics;
 use crate::object::{self, Objects};
 use crate::pki::{Pki, PkiError, write_secret};
 use crate::proxy::Kubelets;
-use crate::server::{self, InProcess, TlsError};
+use crate::rotation::Certificates;
+use crate::server::{self, InProcess};
+use crate::tls::{self, TlsError};
 
 /// What an operator decides about the API server.
 #[derive(Debug, Clone)]
@@ -126,10 +128,13 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let first = *local_addrs.first().ok_or(StartError::NoAddress)?;
     let pki = Pki::open(&config.data)?;
     let advertised = Advertised { addresses: advertised(&config, &local_addrs), port: first.port() };
-    let (tls, api) = assemble(&config, &pki, allocator, &advertised, &local_addrs)?;
+    let certificates = Certificates::new(pki, names(&local_addrs, &advertised, &allocator))?;
+    let tls = Arc::new(tls::server(Arc::clone(&certificates.serving), &certificates.pki.ca_pem)?);
+    let api = assemble(&config, &certificates, allocator)?;
     bootstrap::run(&api.objects, &api.allocator, &advertised).await?;
     let api = Arc::new(Api { rbac: Rbac::load(&api.objects), ..api });
-    write_admin(&config.data, &pki, first)?;
+    write_admin(&config.data, &certificates.pki, first)?;
+    let ca_pem = certificates.pki.ca_pem.clone();
     api.ready.store(true, Ordering::Release);
     let (accept, tasks) = (CancellationToken::new(), TaskTracker::new());
     for listener in listeners {
@@ -138,8 +143,9 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         tasks.spawn(served);
     }
     tasks.spawn(crate::expiry::run(Arc::clone(&api)));
+    tasks.spawn(certificates.keep_fresh(accept.clone()));
     tracing::info!(addresses = ?local_addrs, "API server answers");
-    Ok(Running { ca_pem: pki.ca_pem.clone(), api, local_addrs, accept, tasks })
+    Ok(Running { ca_pem, api, local_addrs, accept, tasks })
 }
 
 /// Secrets lie below, so nobody but the owner may look in.
@@ -156,13 +162,8 @@ fn advertised(config: &Config, bound: &[SocketAddr]) -> Vec<IpAddr> {
     bound.iter().map(SocketAddr::ip).filter(|address| !address.is_unspecified()).collect()
 }
 
-fn assemble(
-    config: &Config,
-    pki: &Pki,
-    allocator: Allocator,
-    advertised: &Advertised,
-    bound: &[SocketAddr],
-) -> Result<(Arc<rustls::ServerConfig>, Api), StartError> {
+/// Every address under which clients may reach the server.
+fn names(bound: &[SocketAddr], advertised: &Advertised, allocator: &Allocator) -> Vec<IpAddr> {
     let mut names: Vec<IpAddr> = vec![IpAddr::from([127, 0, 0, 1]), std::net::Ipv6Addr::LOCALHOST.into()];
     let known = bound
         .iter()
@@ -174,8 +175,12 @@ fn assemble(
             names.push(address);
         }
     }
-    let tls = server::server_tls(&pki.apiserver(&names)?, &pki.ca_pem)?;
-    let kubelets = Kubelets::new(server::client_tls(&pki.kubelet_client()?, &pki.ca_pem)?);
+    names
+}
+
+fn assemble(config: &Config, certificates: &Certificates, allocator: Allocator) -> Result<Api, StartError> {
+    let pki = &certificates.pki;
+    let kubelets = Kubelets::new(tls::client(Arc::clone(&certificates.to_nodes), &pki.ca_pem)?);
     let (private, public) = pki.token_key()?;
     let objects: Objects = if config.in_memory {
         Store::in_memory(Options::default(), object::header)?
@@ -187,7 +192,7 @@ fn assemble(
         private.map_err(|source| StartError::Folder { path, source })?;
         store
     };
-    let api = Api {
+    Ok(Api {
         objects,
         rbac: Rbac::default(),
         tokens: Tokens::new(&private, &public)?,
@@ -197,8 +202,7 @@ fn assemble(
         ready: AtomicBool::new(false),
         seats: tokio::sync::Semaphore::new(crate::api::SEATS),
         stopping: CancellationToken::new(),
-    };
-    Ok((Arc::new(tls), api))
+    })
 }
 
 /// The kubeconfig of the cluster's administrator.
