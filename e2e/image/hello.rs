@@ -1,18 +1,24 @@
-//! The server of the example image: says which pod answers, over HTTP on TCP 8080 and as an echo on UDP 8081.
+//! The server of the example image: says which pod answers, over HTTP on TCP 8080 and as an echo on UDP 8081. It is its own
+//! client too (`ask`), and a load generator (`load`).
 //!
 //! One file without dependencies, linked statically, so that the image needs nothing else.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
+
+/// How long a client waits.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 fn main() -> std::io::Result<()> {
     let arguments: Vec<String> = std::env::args().collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         [_] => answer(),
         [_, "load", mode @ ("connect" | "keepalive"), address] => load(*mode == "connect", address),
+        [_, "ask", "tcp", address] => ask_tcp(address),
+        [_, "ask", "udp", address] => ask_udp(address),
         _ => {
-            eprintln!("usage: hawser-hello [load connect|keepalive ADDRESS:PORT]");
+            eprintln!("usage: hawser-hello [ask tcp|udp ADDRESS:PORT | load connect|keepalive ADDRESS:PORT]");
             std::process::exit(2);
         }
     }
@@ -70,6 +76,31 @@ fn echo(socket: &UdpSocket, name: &str) {
         answer.extend_from_slice(&buffer[..length]);
         socket.send_to(&answer, client).ok();
     }
+}
+
+/// Prints what an HTTP server answers, without its head.
+fn ask_tcp(address: &str) -> std::io::Result<()> {
+    let address: SocketAddr = address.parse().map_err(std::io::Error::other)?;
+    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    print!("{}", answer.split_once("\r\n\r\n").map_or(answer.as_str(), |(_, body)| body));
+    Ok(())
+}
+
+/// Prints what answers a datagram.
+fn ask_udp(address: &str) -> std::io::Result<()> {
+    let address: SocketAddr = address.parse().map_err(std::io::Error::other)?;
+    let socket = UdpSocket::bind(if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    // Connected, so that only the address that was asked is heard.
+    socket.connect(address)?;
+    socket.send(b"hello\n")?;
+    let mut buffer = [0; 2048];
+    let length = socket.recv(&mut buffer)?;
+    std::io::stdout().write_all(&buffer[..length])
 }
 
 /// Asks for one second, on a connection for each request or on one for all; prints requests per second and the median in

@@ -148,7 +148,19 @@ impl Kubectl {
         self.says("rollout status deployment hello --timeout 60s", "", &["successfully rolled out"])?;
         self.says("rollout restart deployment hello", "", &["restarted"])?;
         self.says("rollout status deployment hello --timeout 60s", "", &["successfully rolled out"])?;
-        self.says("events", "", &["Scheduled", "Started"]).map(|_| ())
+        self.says("events", "", &["Scheduled", "Started"])?;
+        self.settles()
+    }
+
+    /// The pods of earlier rollouts are gone, so that a name that was listed stays.
+    fn settles(&self) -> Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let leaving = "get pods -l app=hello -o jsonpath={.items[*].metadata.deletionTimestamp}";
+        while !self.says(leaving, "", &[])?.is_empty() {
+            ensure!(Instant::now() < deadline, "pods of earlier rollouts do not go away");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        Ok(())
     }
 
     fn containers(&self) -> Result<()> {
@@ -175,8 +187,8 @@ impl Kubectl {
                 }
             }
         });
-        let pod = self.says("get pods -l app=hello -o name", "", &["pod/hello"])?;
-        for pod in pod.lines() {
+        let pods = self.says("get pods -l app=hello -o name", "", &["pod/hello"])?;
+        for pod in pods.lines() {
             self.says(&format!("exec {pod} -- sh -c 'echo live > /proc/1/fd/1'"), "", &[])?;
         }
         let deadline = Instant::now() + Duration::from_secs(20);

@@ -207,21 +207,24 @@ impl<'a> Subject<'a> {
         let pod = pods.first().context("there is a pod")?;
         let names: Vec<String> = pods.iter().filter_map(|pod| pod.metadata.name.clone()).collect();
         let address = target.address;
-        let call = if target.is_udp {
-            format!("echo hi | timeout 3 nc -u -w 1 {} {} | head -n 1", address.ip(), address.port())
-        } else {
-            format!("wget -q -T 3 -O - http://{address}/ | head -n 1")
-        };
+        let protocol = if target.is_udp { "udp" } else { "tcp" };
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
-            let said = self.exec(pod, &["sh", "-c", &call]).await?;
-            if names.iter().any(|name| *name == said.trim()) {
+            let said = self.ask(pod, protocol, address).await?;
+            if names.iter().any(|name| said.lines().next() == Some(name)) {
                 return Ok(());
             }
             if Instant::now() > deadline {
-                bail!("`{call}` in a pod printed {said:?}");
+                bail!("asking {address} over {protocol} in a pod printed {said:?}");
             }
         }
+    }
+
+    /// What a pod hears when it asks an address with the example's own client.
+    async fn ask(&self, pod: &Pod, protocol: &str, address: SocketAddr) -> Result<String> {
+        let address = address.to_string();
+        let command = format!("/bin/hawser-hello ask {protocol} {address} 2>&1");
+        self.exec(pod, &["sh", "-c", &command]).await
     }
 
     async fn exec(&self, pod: &Pod, command: &[&str]) -> Result<String> {
@@ -246,9 +249,7 @@ impl<'a> Subject<'a> {
             for to in pods.iter().filter(|to| to.metadata.name != from.metadata.name) {
                 for (own, peer) in addresses(from).into_iter().zip(addresses(to)) {
                     let target = SocketAddr::new(peer, 8080);
-                    let said = self
-                        .exec(from, &["wget", "-q", "-T", "3", "-O", "-", &format!("http://{target}/")])
-                        .await?;
+                    let said = self.ask(from, "tcp", target).await?;
                     let wanted = format!("client {own}");
                     let seen = said.lines().nth(1).unwrap_or_default().replace("::ffff:", "");
                     ensure!(seen == wanted, "{target} saw `{seen}`, not `{wanted}`");
@@ -283,8 +284,8 @@ impl<'a> Subject<'a> {
                     }
                 }
             });
-            self.exec(pod, &["sh", "-c", &format!("nc -w 2 {} {} </dev/null", target.ip(), target.port())])
-                .await?;
+            // The listener answers nothing; only who connects counts.
+            self.ask(pod, "tcp", target).await?;
             let seen = seen.join().expect("the listener does not panic")?;
             ensure!(seen == wanted, "{target} saw {seen} instead of the node's {wanted}");
         }
