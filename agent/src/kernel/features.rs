@@ -30,6 +30,8 @@ pub struct Features {
     pub set_retval: bool,
     /// `BPF_F_IPV6` (6.15).
     pub csum_ipv6: bool,
+    /// `bpf_for_each_map_elem` (5.13).
+    pub for_each: bool,
 }
 
 impl Features {
@@ -38,9 +40,10 @@ impl Features {
         let version = KernelVersion::current().unwrap_or(KernelVersion::new(0, 0, 0));
         Self {
             tcx: SchedClassifier::query_tcx("lo", TcAttachType::Ingress).is_ok(),
-            // Neither can be asked for without loading a program that uses it.
+            // None can be asked for without loading a program that uses it.
             set_retval: version >= KernelVersion::new(5, 18, 0),
             csum_ipv6: version >= KernelVersion::new(6, 15, 0),
+            for_each: version >= KernelVersion::new(5, 13, 0),
         }
     }
 
@@ -81,6 +84,11 @@ impl Features {
                 self.csum_ipv6,
                 "IPv6 packets whose checksum a device computed are checked again by the stack: no BPF_F_IPV6 (Linux \
                  6.15), or disabled by flag",
+            ),
+            feature(
+                "for_each",
+                self.for_each,
+                "silent flows stay until their ports are used again: no bpf_for_each_map_elem (Linux 5.13)",
             ),
             feature("xdp", false, "NodePort traffic enters by TC: the XDP programs are not built yet"),
             feature("vxlan", false, "peers must share a link with this node: overlays are not built yet"),

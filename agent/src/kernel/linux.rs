@@ -282,6 +282,9 @@ impl Kernel for LinuxKernel {
     }
 
     fn expire_flows(&mut self) -> Result<(), KernelError> {
+        if !self.features.for_each {
+            return Ok(());
+        }
         let program: &mut SchedClassifier = typed(&mut self.objects.ebpf, name::FLOW_EXPIRE)?;
         // The smallest frame the kernel accepts; the program does not look at it.
         let frame = [0u8; 64];

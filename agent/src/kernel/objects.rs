@@ -55,7 +55,8 @@ impl Objects {
             loader.map_pin_path(map.name, folder.join(map.name));
         }
         let mut ebpf = loader.load(OBJECT)?;
-        for program in name::PROGRAMS {
+        let wanted = |program: &&&str| **program != name::FLOW_EXPIRE || features.for_each;
+        for program in name::PROGRAMS.iter().filter(wanted) {
             load_program(&mut ebpf, program, &folder)?;
         }
         Ok(Self { ebpf, folder, features })

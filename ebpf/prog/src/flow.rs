@@ -40,11 +40,17 @@ pub fn find(work: &mut Work) -> Option<*mut Flow> {
     Some(entry)
 }
 
-/// Remembers the flow in `work`: `packet.key` becomes `forward.to`, its answers become `reverse.to`.
-///
-/// With `exclusive`, only if no other flow has the same answers; answers with whether the flow was taken.
+/// Remembers the flow in `work`: `packet.key` becomes `forward.to`, and its answers `packet.key` reversed.
 #[inline(always)]
-pub fn create(work: &mut Work, exclusive: bool) -> Result<bool, Drop> {
+pub fn create(work: &mut Work) -> Result<(), Drop> {
+    prepare_answer(work);
+    EMBRYOS.insert(&work.answer, &work.reverse, u64::from(BPF_ANY)).map_err(|_| Drop::FlowTable)?;
+    complete(work)
+}
+
+/// Fills the half of the answers from the forward half.
+#[inline(always)]
+pub fn prepare_answer(work: &mut Work) {
     work.answer.tuple = work.forward.to.reversed();
     work.answer.proto = work.packet.key.proto;
     work.answer.zero = [0; 3];
@@ -54,17 +60,19 @@ pub fn create(work: &mut Work, exclusive: bool) -> Result<bool, Drop> {
     work.reverse.last_seen = work.forward.last_seen;
     work.reverse.flags = work.forward.flags & !bits::FORWARD;
     work.reverse.service = work.forward.service;
-    if exclusive && FLOWS.get_ptr(&work.answer).is_some() {
-        return Ok(false);
-    }
-    let how = if exclusive { BPF_NOEXIST } else { BPF_ANY };
-    if EMBRYOS.insert(&work.answer, &work.reverse, u64::from(how)).is_err() {
-        return if exclusive { Ok(false) } else { Err(Drop::FlowTable) };
-    }
-    match EMBRYOS.insert(&work.packet.key, &work.forward, u64::from(BPF_ANY)) {
-        Ok(()) => Ok(true),
-        Err(_) => Err(Drop::FlowTable),
-    }
+}
+
+/// Remembers the half of the answers, unless another flow has the same.
+#[inline(always)]
+pub fn claim_answer(work: &Work) -> bool {
+    FLOWS.get_ptr(&work.answer).is_none()
+        && EMBRYOS.insert(&work.answer, &work.reverse, u64::from(BPF_NOEXIST)).is_ok()
+}
+
+/// Remembers the forward half.
+#[inline(always)]
+pub fn complete(work: &Work) -> Result<(), Drop> {
+    EMBRYOS.insert(&work.packet.key, &work.forward, u64::from(BPF_ANY)).map_err(|_| Drop::FlowTable)
 }
 
 /// Forgets both halves of a flow.

@@ -25,15 +25,17 @@ pub fn create(work: &mut Work) -> Result<(), Drop> {
     // SAFETY: the helpers have no preconditions.
     let (cpu, random) = unsafe { (bpf_get_smp_processor_id(), bpf_get_prandom_u32()) };
     let base = min + (cpu % cpus) * stripe;
+    if !matches!(work.packet.ports, Ports::Pair | Ports::EchoRequest) {
+        return Err(Drop::UnknownProtocol);
+    }
     work.forward.to.src = *node_address(work.packet.v4()).ok_or(Drop::NoPort)?;
+    flow::prepare_answer(work);
     for attempt in 0..ATTEMPTS {
         let port = Be16::new((base + random.wrapping_add(attempt) % stripe) as u16);
-        match work.packet.ports {
-            Ports::Pair | Ports::EchoRequest => work.forward.to.sport = port,
-            Ports::EchoReply | Ports::Error | Ports::None => return Err(Drop::UnknownProtocol),
-        }
-        if flow::create(work, true)? {
-            return Ok(());
+        work.answer.tuple.dport = port;
+        if flow::claim_answer(work) {
+            work.forward.to.sport = port;
+            return flow::complete(work);
         }
     }
     Err(Drop::NoPort)

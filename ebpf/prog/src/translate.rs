@@ -108,7 +108,7 @@ fn begin(work: &mut Work, picked: &Picked, inside: bool) -> Result<(), Drop> {
         work.forward.flags |= bits::MASQUERADE;
         return masquerade::create(work);
     }
-    flow::create(work, false).map(|_| ())
+    flow::create(work)
 }
 
 /// Hides a pod behind the node's address on its way out, unless it answers somebody who began.
@@ -153,7 +153,7 @@ pub fn remember_stranger(work: &mut Work) -> Result<(), Drop> {
     let (dst, dport) = (work.packet.tuple().dst, work.packet.tuple().dport);
     prepare(work, &dst, dport);
     work.forward.flags = bits::FORWARD | bits::PLAIN;
-    flow::create(work, false).map(|_| ())
+    flow::create(work)
 }
 
 /// Fills a new flow that goes to `dst`.

@@ -13,7 +13,7 @@ use ebpf_test::packet::{ACK, Packet, SYN, packet};
 use ebpf_test::runner::{allowed, isolate};
 use ebpf_test::world::{Hook, World, families};
 
-/// Kernels count a little differently.
+/// Compilers differ a little.
 const TOLERANCE: f64 = 0.25;
 /// No program may cost the verifier more: DESIGN's budget.
 const BUDGET: u32 = 100_000;
@@ -49,7 +49,12 @@ fn no_program_costs_much_more_than_the_golden_table_says() {
 
 fn check(instructions: &BTreeMap<&str, u32>) -> Result<()> {
     let table = std::fs::read_to_string(golden()).context("read cost.golden; BLESS=1 makes it")?;
+    let comparable = table.contains(&kernel_line());
     for (program, cost) in instructions {
+        ensure!(*cost <= BUDGET, "{program}: {cost} instructions are over the budget of {BUDGET}");
+        if !comparable {
+            continue;
+        }
         let line = table.lines().find(|line| line.split_whitespace().next() == Some(*program));
         let known: u32 = line
             .and_then(|line| line.split_whitespace().nth(1))
@@ -59,13 +64,19 @@ fn check(instructions: &BTreeMap<&str, u32>) -> Result<()> {
             f64::from(*cost) <= f64::from(known) * (1.0 + TOLERANCE),
             "{program}: the verifier went through {cost} instructions, the table says {known}"
         );
-        ensure!(*cost <= BUDGET, "{program}: {cost} instructions are over the budget of {BUDGET}");
     }
     Ok(())
 }
 
+/// Verifiers of different kernels go different ways: the table holds for one, the budget for all.
+fn kernel_line() -> String {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let version: Vec<&str> = release.splitn(3, '.').take(2).collect();
+    format!("# kernel {}\n", version.join("."))
+}
+
 fn shown(instructions: &BTreeMap<&str, u32>, times: &[(String, u128)]) -> String {
-    let mut text = String::from("# program, instructions the verifier went through\n");
+    let mut text = kernel_line() + "# program, instructions the verifier went through\n";
     for (program, cost) in instructions {
         writeln!(text, "{program:<16}{cost:>8}").expect("writing to a string succeeds");
     }
