@@ -102,7 +102,7 @@ impl Api {
             authenticate::identify(incoming.peer.as_ref(), &incoming.headers, &self.tokens, &self.objects)?;
         let user =
             authenticate::impersonate(user, &incoming.headers, |user, attempt| self.allows(user, attempt))?;
-        let attempt = Attempt::of(&route);
+        let attempt = Attempt::of(&route, &query);
         if !self.allows(&user, &attempt) {
             return Err(attempt.refusal(&user));
         }

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use crate::query::Query;
 use crate::route::{Route, Target};
 
 /// An authenticated identity.
@@ -90,11 +91,27 @@ pub enum Attempt {
     },
 }
 
+/// The name a field selector narrows to.
+fn selected_name(selector: &str) -> Option<&str> {
+    let terms = selector.split(',');
+    let mut names = terms.filter_map(|term| term.trim().strip_prefix("metadata.name="));
+    names.next().map(|name| name.trim_start_matches('=')).filter(|name| !name.is_empty())
+}
+
 impl Attempt {
-    /// The attempt a route stands for.
-    pub fn of(route: &Route) -> Self {
+    /// The attempt a route stands for. A list or watch narrowed to one name counts as one of that name.
+    pub fn of(route: &Route, query: &Query) -> Self {
         match route {
-            Route::Resource(target) => Self::on(target),
+            Route::Resource(target) => {
+                let mut attempt = Self::on(target);
+                if let Self::Resource { verb, name, .. } = &mut attempt
+                    && matches!(verb.as_str(), "list" | "watch")
+                    && let Some(only) = query.first("fieldSelector").and_then(selected_name)
+                {
+                    only.clone_into(name);
+                }
+                attempt
+            }
             Route::Other { verb, path } => Self::Path { verb: (*verb).to_owned(), path: path.clone() },
         }
     }

@@ -46,6 +46,18 @@ async fn a_binding_counts_from_the_moment_it_is_written_until_it_is_gone() {
 }
 
 #[tokio::test]
+async fn a_list_of_one_name_needs_the_right_to_that_name_only() {
+    let cluster = cluster().await;
+    let (admin, bob) = (cluster.admin(), cluster.user("bob", &[]));
+    let rules = json!([{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["list", "watch"], "resourceNames": ["a"]}]);
+    allow(&admin, "r", rules, json!({"kind": "User", "name": "bob"})).await;
+    bob.get(&format!("{MAPS}?fieldSelector=metadata.name%3Da")).await.expect(200);
+    bob.get(&format!("{MAPS}?fieldSelector=metadata.name%3Db")).await.refused(403, "Forbidden");
+    bob.get(&format!("{MAPS}?fieldSelector=metadata.name!%3Da")).await.refused(403, "Forbidden");
+    bob.get(MAPS).await.refused(403, "Forbidden");
+}
+
+#[tokio::test]
 async fn nobody_grants_what_they_do_not_have() {
     let cluster = cluster().await;
     let (admin, bob) = (cluster.admin(), cluster.user("bob", &[]));
