@@ -180,3 +180,76 @@ where
     shown.truncate(SHOWN);
     Ok((status, String::from_utf8_lossy(&shown).trim().to_owned()))
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// A server that answers everything with `status` and keeps what it was asked.
+    async fn server(status: &'static str) -> (i32, tokio::task::JoinHandle<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let task = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut asked = vec![0; 4096];
+            let length = stream.read(&mut asked).await.unwrap();
+            let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 4\r\n\r\nbody");
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            String::from_utf8_lossy(&asked[..length]).into_owned()
+        });
+        (i32::from(port), task)
+    }
+
+    fn target(port: i32) -> Target {
+        let named =
+            core::ContainerPort { container_port: port, name: Some("web".into()), ..Default::default() };
+        Target {
+            cri: Cri::connect("unix:///nowhere").unwrap(),
+            id: String::new(),
+            container: Arc::new(core::Container { ports: Some(vec![named]), ..Default::default() }),
+            address: IpAddr::from([127, 0, 0, 1]),
+        }
+    }
+
+    fn action(port: IntOrString) -> core::HTTPGetAction {
+        let header = core::HTTPHeader { name: "X-Own".into(), value: "1".into() };
+        core::HTTPGetAction {
+            path: Some("health?full=1".into()),
+            port,
+            http_headers: Some(vec![header]),
+            ..Default::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn http_is_good_from_200_to_399() {
+        for (status, good) in
+            [("200 OK", true), ("302 Found", true), ("404 Not Found", false), ("500 No", false)]
+        {
+            let (port, asked) = server(status).await;
+            let result = target(port).http(&action(IntOrString::String("web".into()))).await;
+            assert_eq!(result.is_ok(), good, "{status}: {result:?}");
+            let asked = asked.await.unwrap().to_lowercase();
+            assert!(asked.starts_with("get /health?full=1 http/1.1"), "{asked}");
+            assert!(asked.contains("x-own: 1") && asked.contains("user-agent: kube-probe/"), "{asked}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_not_there_is_said() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = i32::from(listener.local_addr().unwrap().port());
+        let socket = core::TCPSocketAction { port: IntOrString::Int(port), host: None };
+        assert_eq!(target(port).tcp(&socket).await, Ok(()));
+        drop(listener);
+        let refused = target(port).tcp(&socket).await.unwrap_err().to_string();
+        assert!(refused.contains("refused"), "{refused}");
+        let nameless = target(port).http(&action(IntOrString::String("db".into()))).await.unwrap_err();
+        assert!(nameless.to_string().contains("no port"), "{nameless}");
+        let grpc = core::GRPCAction { port, service: None };
+        assert!(target(port).grpc(&grpc).await.is_err());
+    }
+}
