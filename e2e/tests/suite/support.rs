@@ -307,8 +307,8 @@ impl<'a> Subject<'a> {
         let services = self
             .pins()?
             .into_iter()
-            .find(|pin| pin.ends_with("FRONTENDS"))
-            .context("no map FRONTENDS is pinned")?;
+            .find(|pin| pin.ends_with("hw_frontends"))
+            .context("no map hw_frontends is pinned")?;
         let dump = dump(&services)?;
         for field in ["addr", "port", "proto"] {
             ensure!(dump.contains(&format!("\"{field}\"")), "the dump has no field {field}: {dump:.400}");
@@ -318,7 +318,7 @@ impl<'a> Subject<'a> {
 
     /// Maps that hold what the agent wrote, not what packets did.
     fn configured(&self) -> Result<Vec<(String, String)>> {
-        let tables = ["FRONTENDS", "SERVICES", "BACKENDS", "ENDPOINTS"];
+        let tables = ["hw_frontends", "hw_services", "hw_backends", "hw_endpoints"];
         let pins = self.pins()?.into_iter().filter(|pin| tables.iter().any(|table| pin.ends_with(table)));
         let mut dumps =
             pins.map(|pin| Ok((pin.display().to_string(), dump(&pin)?))).collect::<Result<Vec<_>>>()?;
