@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
-use agent::kernel::features::Optional;
+use agent::kernel::features::{Features, Optional};
 
 use crate::namespace::Namespace;
 use crate::world::{BACKEND_PORT, Clients, NODE_PORT, OUTSIDE, PORT, VIPS, World, allowed};
@@ -314,7 +314,8 @@ fn a_pod_whose_namespace_went_first_leaves_no_row() {
         let pins = pins
             .filter(|pin| pin.as_ref().unwrap().file_name().to_string_lossy().starts_with("link_hw"))
             .count();
-        assert_eq!(pins, node.pods.len() * 2, "restart {restart}: one pin for each direction");
+        let pinned = if Features::probe().tcx { node.pods.len() * 2 } else { 0 };
+        assert_eq!(pins, pinned, "restart {restart}: one pin for each direction, where links can be pinned");
     }
 }
 
@@ -416,7 +417,7 @@ fn everything_works_as_on_an_older_kernel_and_a_later_start_finds_its_filters() 
                 .output();
             String::from_utf8(shown.unwrap().stdout).unwrap().matches("direct-action").count()
         });
-        assert_eq!(filters, usize::from(round < 2), "round {round}");
+        assert_eq!(filters, usize::from(round < 2 || !Features::probe().tcx), "round {round}");
         for (family, vip) in VIPS.iter().enumerate() {
             let client = world.nodes[0].pods[1].addresses[family];
             all_protocols(
