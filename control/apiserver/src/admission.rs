@@ -1,5 +1,7 @@
 //! Admission: what the cluster adds to an object or refuses, whoever writes it.
 
+pub mod limits;
+
 use serde_json::{Value, json};
 
 use crate::api::Call;
@@ -50,6 +52,9 @@ pub fn create(call: &Call, object: &mut Value) -> Result<()> {
         service_account(call, object)?;
         priority(call, object)?;
         tolerations(object);
+    }
+    if matches!(call.row.plural, "pods" | "persistentvolumeclaims") {
+        limits::apply(call, object)?;
     }
     if matches!(call.row.plural, "roles" | "clusterroles" | "rolebindings" | "clusterrolebindings") {
         crate::auth::escalation::check(call, object)?;

@@ -76,7 +76,7 @@ pub static RESOURCES: &[Resource] = &[
     },
     Resource {
         kind: "LimitRange",
-        missing: NOT_ENFORCED,
+        defaults: crate::admission::limits::default_limit_range,
         plural: "limitranges",
         short: &["limits"],
         storage: "limitranges",

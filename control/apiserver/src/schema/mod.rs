@@ -12,7 +12,7 @@ use serde_json::Value;
 
 pub use default::apply_defaults;
 pub use load::schema;
-pub use scalar::quantity_millis;
+pub use scalar::{canonical_quantity, quantity_millis};
 
 /// Index of a [`Type`] in [`Schema::types`].
 pub type TypeId = usize;

@@ -147,6 +147,22 @@ async fn nothing_new_enters_a_namespace_that_goes() {
 }
 
 #[tokio::test]
+async fn a_limit_range_completes_and_bounds_pods() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let range = json!({"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "l"},
+        "spec": {"limits": [{"type": "Container", "default": {"cpu": "200m"}, "max": {"cpu": "1"}}]}});
+    admin.send("POST", "/api/v1/namespaces/default/limitranges", &range).await.expect(201);
+    let created = admin.send("POST", PODS, &pod("p", json!({}))).await.expect(201);
+    let want = json!({"limits": {"cpu": "200m"}, "requests": {"cpu": "200m"}});
+    assert_eq!(created["spec"]["containers"][0]["resources"], want);
+    let mut large = pod("q", json!({}));
+    large["spec"]["containers"][0]["resources"] = json!({"limits": {"cpu": "2"}});
+    let message = admin.send("POST", PODS, &large).await.refused(403, "Forbidden")["message"].to_string();
+    assert!(message.contains("maximum cpu usage per Container is 1, but limit is 2"), "{message}");
+}
+
+#[tokio::test]
 async fn kinds_that_nobody_acts_on_say_so_when_they_are_created() {
     let cluster = cluster().await;
     let policy = json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "n"}, "spec": {"podSelector": {}}});
