@@ -4,12 +4,14 @@
 use std::collections::BTreeMap;
 
 use bytes::{Bytes, BytesMut};
+use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt};
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -110,47 +112,79 @@ enum RelayError {
     Caller(#[from] tungstenite::Error),
 }
 
+type Caller = WebSocketStream<TokioIo<Upgraded>>;
+type Runtime = TokioIo<Upgraded>;
+
+/// Both directions at once, neither waiting for the other: a process that echoes its input would block both for ever.
 async fn relay_all(here: Upgraded, there: Upgraded, channels: Channels) -> Result<(), RelayError> {
     let socket = WebSocketStream::from_raw_socket(TokioIo::new(here), Role::Server, None).await;
-    let (mut to_caller, mut from_caller) = socket.split();
-    let (mut from_runtime, mut to_runtime) = tokio::io::split(TokioIo::new(there));
-    let mut joint = Joint::new(channels);
+    let (to_caller, from_caller) = socket.split();
+    let (from_runtime, to_runtime) = tokio::io::split(TokioIo::new(there));
+    // A runtime that pings faster than it reads the answers does not get all of them.
+    let (pings, pongs) = mpsc::channel(8);
+    tokio::select! {
+        result = towards_runtime(from_caller, to_runtime, pongs, Outward::new(channels)) => result,
+        result = towards_caller(from_runtime, to_caller, pings, Inward::new(channels)) => result,
+    }
+}
+
+/// Until the caller has gone.
+async fn towards_runtime(
+    mut from_caller: SplitStream<Caller>,
+    mut to_runtime: WriteHalf<Runtime>,
+    mut pongs: mpsc::Receiver<u32>,
+    mut outward: Outward,
+) -> Result<(), RelayError> {
     let mut out = BytesMut::new();
-    joint.open(&mut out);
+    outward.open(&mut out);
     to_runtime.write_all_buf(&mut out).await?;
-    let mut buffer = BytesMut::with_capacity(64 << 10);
     loop {
         tokio::select! {
-            message = from_caller.next() => {
-                match message.transpose()? {
-                    None | Some(Message::Close(_)) => {
-                        joint.end_all(&mut out);
-                        to_runtime.write_all_buf(&mut out).await?;
-                        break;
-                    }
-                    Some(Message::Ping(payload)) => to_caller.send(Message::Pong(payload)).await?,
-                    Some(message) => joint.caller_said(&message.into_data(), &mut out),
+            message = from_caller.next() => match message.transpose()? {
+                None | Some(Message::Close(_)) => {
+                    outward.end_all(&mut out);
+                    to_runtime.write_all_buf(&mut out).await?;
+                    return Ok(to_runtime.shutdown().await?);
                 }
-                to_runtime.write_all_buf(&mut out).await?;
-            }
-            read = from_runtime.read_buf(&mut buffer) => {
-                let ended = read? == 0;
-                while let Some(frame) = spdy::decode(&mut buffer) {
-                    if let Some(message) = joint.runtime_said(frame, &mut out) {
+                Some(Message::Binary(message)) => outward.caller_said(&message, &mut out),
+                // Pings are answered by the WebSocket itself.
+                Some(_) => {}
+            },
+            Some(id) = pongs.recv() => Encoder::pong(id, &mut out),
+        }
+        to_runtime.write_all_buf(&mut out).await?;
+    }
+}
+
+/// Until the runtime has said everything.
+async fn towards_caller(
+    mut from_runtime: ReadHalf<Runtime>,
+    mut to_caller: SplitSink<Caller, Message>,
+    pings: mpsc::Sender<u32>,
+    mut inward: Inward,
+) -> Result<(), RelayError> {
+    let mut buffer = BytesMut::with_capacity(64 << 10);
+    loop {
+        let ended = from_runtime.read_buf(&mut buffer).await? == 0;
+        while let Some(frame) = spdy::decode(&mut buffer) {
+            match frame {
+                Frame::Ping { id } => {
+                    if pings.try_send(id).is_err() {
+                        tracing::debug!(id, "a ping is not answered");
+                    }
+                }
+                frame => {
+                    if let Some(message) = inward.runtime_said(frame) {
                         to_caller.send(Message::Binary(message)).await?;
                     }
                 }
-                to_runtime.write_all_buf(&mut out).await?;
-                if ended || joint.is_over() {
-                    to_caller.send(Message::Close(Some(normal_end()))).await?;
-                    break;
-                }
             }
         }
+        if ended || inward.open.is_empty() {
+            to_caller.send(Message::Close(Some(normal_end()))).await?;
+            return Ok(to_caller.close().await?);
+        }
     }
-    to_caller.close().await?;
-    to_runtime.shutdown().await?;
-    Ok(())
 }
 
 /// Anything but 1000 is an error to kubectl.
@@ -158,31 +192,28 @@ fn normal_end() -> CloseFrame {
     CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::from_static("") }
 }
 
-/// Which channel is which stream, and which have ended: pure.
+/// Channels and their streams; streams a client opens have odd numbers.
+fn streams(channels: Channels) -> BTreeMap<u8, u32> {
+    channels.list().iter().zip((1..).step_by(2)).map(|((channel, _), id)| (*channel, id)).collect()
+}
+
+/// What goes to the runtime: pure.
 #[derive(Debug)]
-struct Joint {
+struct Outward {
     encoder: Encoder,
-    channels: Vec<(u8, &'static str)>,
+    channels: Channels,
     streams: BTreeMap<u8, u32>,
-    /// Streams the runtime will say more on.
-    open: Vec<u8>,
-    /// Streams we have ended.
+    /// Channels that have ended.
     ended: Vec<u8>,
 }
 
-impl Joint {
+impl Outward {
     fn new(channels: Channels) -> Self {
-        let channels = channels.list();
-        // Streams a client opens have odd numbers.
-        let streams =
-            channels.iter().zip((1..).step_by(2)).map(|((channel, _), id)| (*channel, id)).collect();
-        let open =
-            channels.iter().map(|(channel, _)| *channel).filter(|c| matches!(*c, STDOUT | STDERR | ERROR));
-        Self { encoder: Encoder::default(), open: open.collect(), streams, channels, ended: Vec::new() }
+        Self { encoder: Encoder::default(), channels, streams: streams(channels), ended: Vec::new() }
     }
 
     fn open(&mut self, out: &mut BytesMut) {
-        for (channel, name) in self.channels.clone() {
+        for (channel, name) in self.channels.list() {
             self.encoder.open(self.streams[&channel], "streamtype", name, out);
         }
     }
@@ -213,39 +244,40 @@ impl Joint {
             _ => {}
         }
     }
+}
 
-    fn runtime_said(&mut self, frame: Frame, out: &mut BytesMut) -> Option<Bytes> {
-        let channel = |stream: u32, streams: &BTreeMap<u8, u32>| {
-            streams.iter().find(|(_, id)| **id == stream).map(|(channel, _)| *channel)
-        };
-        match frame {
-            Frame::Data { stream, bytes, end } => {
-                let channel = channel(stream, &self.streams)?;
-                if end {
-                    self.open.retain(|open| *open != channel);
-                }
-                (!bytes.is_empty()).then(|| {
-                    let mut message = BytesMut::with_capacity(bytes.len() + 1);
-                    message.extend_from_slice(&[channel]);
-                    message.extend_from_slice(&bytes);
-                    message.freeze()
-                })
-            }
-            Frame::Reset { stream } => {
-                let channel = channel(stream, &self.streams)?;
-                self.open.retain(|open| *open != channel);
-                None
-            }
-            Frame::Ping { id } => {
-                Encoder::pong(id, out);
-                None
-            }
-            Frame::GoAway | Frame::Other => None,
-        }
+/// What comes from the runtime: pure.
+#[derive(Debug)]
+struct Inward {
+    streams: BTreeMap<u8, u32>,
+    /// Channels the runtime will say more on.
+    open: Vec<u8>,
+}
+
+impl Inward {
+    fn new(channels: Channels) -> Self {
+        let streams = streams(channels);
+        let open =
+            streams.keys().copied().filter(|channel| matches!(*channel, STDOUT | STDERR | ERROR)).collect();
+        Self { streams, open }
     }
 
-    fn is_over(&self) -> bool {
-        self.open.is_empty()
+    fn runtime_said(&mut self, frame: Frame) -> Option<Bytes> {
+        let (stream, bytes, end) = match frame {
+            Frame::Data { stream, bytes, end } => (stream, bytes, end),
+            Frame::Reset { stream } => (stream, Bytes::new(), true),
+            Frame::Ping { .. } | Frame::GoAway | Frame::Other => return None,
+        };
+        let (channel, _) = self.streams.iter().find(|(_, id)| **id == stream)?;
+        if end {
+            self.open.retain(|open| open != channel);
+        }
+        (!bytes.is_empty()).then(|| {
+            let mut message = BytesMut::with_capacity(bytes.len() + 1);
+            message.extend_from_slice(&[*channel]);
+            message.extend_from_slice(&bytes);
+            message.freeze()
+        })
     }
 }
 
@@ -253,12 +285,15 @@ impl Joint {
 mod tests {
     use super::*;
 
-    fn joint(tty: bool) -> (Joint, BytesMut) {
-        let mut joint = Joint::new(Channels { stdin: true, stdout: true, stderr: !tty, tty });
+    const PIPES: Channels = Channels { stdin: true, stdout: true, stderr: true, tty: false };
+    const TERMINAL: Channels = Channels { stdin: true, stdout: true, stderr: false, tty: true };
+
+    fn outward(channels: Channels) -> (Outward, BytesMut) {
+        let mut outward = Outward::new(channels);
         let mut out = BytesMut::new();
-        joint.open(&mut out);
+        outward.open(&mut out);
         out.clear();
-        (joint, out)
+        (outward, out)
     }
 
     fn data(stream: u32, bytes: &'static [u8], end: bool) -> Frame {
@@ -267,33 +302,34 @@ mod tests {
 
     #[test]
     fn what_the_process_says_gets_the_number_of_its_channel() {
-        let (mut joint, mut out) = joint(false);
+        let mut inward = Inward::new(PIPES);
         for (stream, channel) in [(1, ERROR), (5, STDOUT), (7, STDERR)] {
-            let message = joint.runtime_said(data(stream, b"x", true), &mut out).unwrap();
+            let message = inward.runtime_said(data(stream, b"x", channel != STDERR)).unwrap();
             assert_eq!(&message[..], [channel, b'x']);
         }
-        assert!(joint.is_over());
-        assert_eq!(joint.runtime_said(data(99, b"x", false), &mut out), None);
+        assert_eq!(inward.open, [STDERR]);
+        assert_eq!(inward.runtime_said(Frame::Reset { stream: 7 }), None);
+        assert!(inward.open.is_empty());
+        assert_eq!(inward.runtime_said(data(99, b"x", false)), None);
     }
 
     #[test]
     fn closing_standard_input_ends_only_that() {
-        let (mut joint, mut out) = joint(false);
-        joint.caller_said(b"\0hi", &mut out);
-        joint.caller_said(&[CLOSE, STDIN], &mut out);
+        let (mut outward, mut out) = outward(PIPES);
+        outward.caller_said(b"\0hi", &mut out);
+        outward.caller_said(&[CLOSE, STDIN], &mut out);
         assert_eq!(spdy::decode(&mut out), Some(data(3, b"hi", false)));
         assert_eq!(spdy::decode(&mut out), Some(data(3, b"", true)));
-        joint.caller_said(b"\0late", &mut out);
-        joint.caller_said(&[CLOSE, STDIN], &mut out);
+        outward.caller_said(b"\0late", &mut out);
+        outward.caller_said(&[CLOSE, STDIN], &mut out);
         assert!(out.is_empty());
-        assert!(!joint.is_over());
     }
 
     #[test]
     fn a_terminal_is_resized_and_has_one_output() {
-        let (mut joint, mut out) = joint(true);
-        joint.caller_said(b"\x04{\"Width\":80}", &mut out);
+        let (mut outward, mut out) = outward(TERMINAL);
+        outward.caller_said(b"\x04{\"Width\":80}", &mut out);
         assert_eq!(spdy::decode(&mut out), Some(data(7, b"{\"Width\":80}", false)));
-        assert_eq!(joint.open, [ERROR, STDOUT]);
+        assert_eq!(Inward::new(TERMINAL).open, [STDOUT, ERROR]);
     }
 }

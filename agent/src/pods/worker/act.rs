@@ -1,5 +1,6 @@
 //! Carrying out a plan: what fails is remembered with the time of the next try.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use futures::future::join_all;
@@ -87,11 +88,27 @@ impl Worker {
                 }
             }
         };
-        tokio::select! {
-            results = stops => results.into_iter().collect::<Result<Vec<()>, CriError>>().map(|_| false),
-            () = shortened => Ok(false),
-            () = stop.cancelled() => Ok(true),
+        let mut waits = (pin!(stops), pin!(shortened));
+        let nudge = Arc::clone(&self.nudge);
+        loop {
+            tokio::select! {
+                results = &mut waits.0 => {
+                    return results.into_iter().collect::<Result<Vec<()>, CriError>>().map(|_| false);
+                }
+                () = &mut waits.1 => return Ok(false),
+                () = stop.cancelled() => return Ok(true),
+                // One that ends before the others, or no longer answers its probe, is told at once.
+                () = nudge.notified() => self.look_and_tell().await?,
+            }
         }
+    }
+
+    async fn look_and_tell(&mut self) -> Result<(), CriError> {
+        let observed = self.observer.observe(&self.executor.cri, &self.key).await?;
+        let now = Timestamp::now();
+        self.recall(&observed, now);
+        self.report(&observed, now).await;
+        Ok(())
     }
 
     async fn prepare_volumes(&mut self) -> bool {
