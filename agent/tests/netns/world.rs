@@ -89,7 +89,7 @@ impl World {
         outside.ip("addr add 192.0.2.100/24 dev br0");
         outside.ip("addr add 2001:db8::100/64 dev br0 nodad");
         outside.ip("link set br0 up");
-        let home = cgroup("hawser-test-home");
+        let home = cgroup("dataplane-home");
         std::fs::write(home.join("cgroup.procs"), std::process::id().to_string()).unwrap();
         let mut cgroups = vec![home.clone()];
         let mut nodes = Vec::new();
@@ -98,7 +98,7 @@ impl World {
             let cgroup = if number == 1 && clients == Clients::Sockets {
                 home.clone()
             } else {
-                let empty = cgroup(&format!("hawser-test-empty{number}"));
+                let empty = cgroup(&format!("dataplane-empty{number}"));
                 cgroups.push(empty.clone());
                 empty
             };
@@ -165,7 +165,7 @@ impl NodeWorld {
         namespace.ip(&format!("addr add {}/24 dev uplink", addresses[0]));
         namespace.ip(&format!("addr add {}/64 dev uplink nodad", addresses[1]));
         namespace.ip("link set uplink up");
-        let bpffs = PathBuf::from(format!("/sys/fs/bpf/hawser-test-{}-{number}", std::process::id()));
+        let bpffs = PathBuf::from(format!("/sys/fs/bpf/dataplane-{}-{number}", std::process::id()));
         let mut node = Self {
             namespace,
             addresses,
