@@ -152,6 +152,22 @@ fn a_client_with_affinity_keeps_its_backend_on_sockets_and_on_the_wire() {
 }
 
 #[test]
+fn a_dual_stack_socket_reaches_the_service_by_its_mapped_address() {
+    if !allowed() {
+        return;
+    }
+    let world = serving(Clients::Sockets);
+    let IpAddr::V4(vip) = VIPS[0].parse().unwrap() else { unreachable!("the first is IPv4") };
+    let to = SocketAddr::new(vip.to_ipv6_mapped().into(), PORT);
+    let pod = &world.nodes[0].pods[1];
+    let want = format!("local {}", pod.addresses[0]);
+    assert_eq!(tcp(&pod.namespace, to).as_deref(), Ok(want.as_str()));
+    for connected in [true, false] {
+        assert_eq!(udp(&pod.namespace, to, connected).as_deref(), Ok(want.as_str()), "connected {connected}");
+    }
+}
+
+#[test]
 fn a_pod_reaches_itself_through_its_service() {
     if !allowed() {
         return;
