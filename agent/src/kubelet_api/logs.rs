@@ -279,6 +279,14 @@ mod tests {
         assert_eq!(show(&Filter { since, ..Filter::default() }), "\n");
     }
 
+    proptest::proptest! {
+        #[test]
+        fn a_line_of_any_bytes_is_shown(bytes in proptest::collection::vec(0..=255_u8, 0..80)) {
+            let shown = Filter::default().show(&bytes);
+            assert!(shown.len() <= bytes.len() + 1);
+        }
+    }
+
     #[tokio::test]
     async fn the_tail_begins_at_a_line() {
         let dir = tempfile::tempdir().unwrap();

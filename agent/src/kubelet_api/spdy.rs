@@ -175,6 +175,18 @@ mod tests {
         assert_eq!(decode(&mut all), None);
     }
 
+    proptest::proptest! {
+        #[test]
+        fn whatever_arrives_is_taken_or_waited_for(bytes in proptest::collection::vec(0..=255_u8, 0..200)) {
+            let mut buffer = BytesMut::from(&bytes[..]);
+            let mut left = buffer.len();
+            while decode(&mut buffer).is_some() {
+                assert!(buffer.len() < left, "a frame was found in nothing");
+                left = buffer.len();
+            }
+        }
+    }
+
     #[test]
     fn hostile_frames_do_no_harm() {
         for bytes in [&[0x80, 3, 0, 3, 0, 0, 0, 0][..], &[0x80, 3, 0, 6, 0, 0, 0, 2, 1, 1], &[0xff; 8]] {

@@ -53,6 +53,8 @@ pub struct Worker {
     probes: Probes,
     places: HashMap<String, PathBuf>,
     refreshed: tokio::time::Instant,
+    /// What volumes are made from has changed.
+    stale: bool,
     /// Containers whose preStop hook has begun.
     hooked: BTreeSet<String>,
     /// Containers whose back-off people were told of.
@@ -84,6 +86,7 @@ impl Worker {
             board,
             places: HashMap::new(),
             refreshed: tokio::time::Instant::now(),
+            stale: false,
             hooked: BTreeSet::new(),
             told: BTreeSet::new(),
         }
@@ -92,7 +95,12 @@ impl Worker {
     /// Works until the pod is gone or `stop`; containers go on when this returns because of `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
         loop {
-            match self.turn(&stop).await {
+            // What is dropped half-way is taken up by the next agent, as after a crash.
+            let turn = tokio::select! {
+                turn = self.turn(&stop) => turn,
+                () = stop.cancelled() => return,
+            };
+            match turn {
                 Ok(true) => return,
                 Ok(false) => {}
                 Err(error) => {
@@ -107,7 +115,7 @@ impl Worker {
 
     /// One look and what follows from it; true when there is nothing left to do, ever.
     async fn turn(&mut self, stop: &CancellationToken) -> Result<bool, CriError> {
-        self.assignment = self.inbox.borrow_and_update().clone();
+        self.take_assignment();
         let observed = self.observer.observe(&self.executor.cri, &self.key).await?;
         let now = Timestamp::now();
         self.recall(&observed, now);
@@ -118,6 +126,7 @@ impl Worker {
         let told = self.report(&observed, now).await;
         if plan.actions.is_empty() {
             self.tell_of_backoff(&observed, now);
+            self.refresh().await;
             let until_refresh = REFRESH.saturating_sub(self.refreshed.elapsed());
             let due = plan.wake.map(|wake| Duration::try_from(wake.duration_since(now)).unwrap_or_default());
             let retell = if told { REFRESH } else { PAUSE };
@@ -126,10 +135,19 @@ impl Worker {
             if matches!(self.wait(Some(patience), stop).await, Woken::Stop) {
                 return Ok(true);
             }
-            self.refresh().await;
             return Ok(false);
         }
         self.carry_out(plan, &observed, stop).await
+    }
+
+    fn take_assignment(&mut self) {
+        let news = self.inbox.borrow_and_update().clone();
+        let (before, after) = (&self.assignment.pod.metadata, &news.pod.metadata);
+        if before.labels != after.labels || before.annotations != after.annotations {
+            // Volumes may show them.
+            self.stale = true;
+        }
+        self.assignment = news;
     }
 
     fn situation<'a>(&'a self, observed: &'a Observed, now: Timestamp) -> Situation<'a> {
@@ -234,9 +252,11 @@ impl Worker {
     }
 
     async fn refresh(&mut self) {
-        if self.refreshed.elapsed() < REFRESH || !self.memory.volumes || self.memory.ending.is_some() {
+        let due = self.stale || self.refreshed.elapsed() >= REFRESH;
+        if !due || !self.memory.volumes || self.memory.ending.is_some() {
             return;
         }
+        self.stale = false;
         self.refreshed = tokio::time::Instant::now();
         if let Err(error) = self.executor.volumes.prepare(&self.assignment.pod).await {
             tracing::warn!(pod = %self.key, error = chain(&error), "volumes are not up to date");

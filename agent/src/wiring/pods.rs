@@ -75,13 +75,20 @@ pub(super) async fn start(
 async fn connect(endpoint: &str) -> Result<(Cri, VersionResponse)> {
     let cri = Cri::connect(endpoint)?;
     let deadline = tokio::time::Instant::now() + RUNTIME_PATIENCE;
+    let mut told = false;
     loop {
         match cri.version().await {
             Ok(version) => return Ok((cri, version)),
             Err(error) if tokio::time::Instant::now() > deadline => {
                 return Err(error).with_context(|| format!("no container runtime answers at {endpoint}"));
             }
-            Err(_) => tokio::time::sleep(RUNTIME_PAUSE).await,
+            Err(error) => {
+                if !told {
+                    tracing::warn!(endpoint, %error, "waiting for the container runtime");
+                }
+                told = true;
+                tokio::time::sleep(RUNTIME_PAUSE).await;
+            }
         }
     }
 }
