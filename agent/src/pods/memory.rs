@@ -53,17 +53,31 @@ pub struct Hindrance {
 }
 
 impl Hindrance {
-    /// A failed attempt at `now`; waits double from `first`.
-    pub fn new(
-        previous: Option<&Self>,
-        first: SignedDuration,
-        reason: &str,
-        message: String,
-        now: Timestamp,
-    ) -> Self {
-        let delay = previous.map_or(first, |previous| (previous.delay * 2).min(BACKOFF_LONGEST));
+    /// A failed attempt at `now`.
+    pub fn new(previous: Option<&Self>, waits: Waits, reason: &str, message: String, now: Timestamp) -> Self {
+        let delay = previous.map_or(waits.first, |previous| (previous.delay * 2).min(waits.longest));
         Self { reason: reason.to_owned(), message, retry: now + delay, delay }
     }
+}
+
+/// How long to wait between tries: twice as long each time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Waits {
+    /// After the first failure.
+    pub first: SignedDuration,
+    /// At most.
+    pub longest: SignedDuration,
+}
+
+impl Waits {
+    /// For images: registries are spared.
+    pub const IMAGE: Self = Self { first: BACKOFF_FIRST, longest: BACKOFF_LONGEST };
+    /// For sandboxes and volumes: what is missing may come any moment.
+    pub const SANDBOX: Self =
+        Self { first: SignedDuration::from_secs(1), longest: SignedDuration::from_secs(20) };
+    /// For containers that cannot be made.
+    pub const CONTAINER: Self =
+        Self { first: SignedDuration::from_secs(5), longest: SignedDuration::from_secs(20) };
 }
 
 /// What the probes say of one container.

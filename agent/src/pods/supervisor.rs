@@ -58,6 +58,8 @@ pub struct Supervisor {
     picture: Picture,
     /// Has the watch delivered everything once? Before that nothing is an orphan.
     synced: bool,
+    /// Did the runtime not answer the last time?
+    deaf: bool,
     /// Were the folders of pods that went while we were away removed?
     swept: bool,
     stop: CancellationToken,
@@ -73,6 +75,7 @@ impl Supervisor {
             tasks: JoinSet::new(),
             picture: Picture::new(),
             synced: false,
+            deaf: false,
             swept: false,
             stop,
         }
@@ -178,10 +181,16 @@ impl Supervisor {
         let picture = match relist::picture(&self.executor.cri).await {
             Ok(picture) => picture,
             Err(error) => {
-                tracing::warn!(error = chain(&error), "the runtime does not answer");
+                if !self.deaf {
+                    tracing::warn!(error = chain(&error), "the runtime does not answer");
+                }
+                self.deaf = true;
                 return;
             }
         };
+        if std::mem::take(&mut self.deaf) {
+            tracing::info!("the runtime answers again");
+        }
         for key in relist::changed(&self.picture, &picture) {
             if let Some(handle) = self.workers.get(&key.uid) {
                 handle.nudge.notify_one();

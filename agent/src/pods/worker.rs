@@ -94,6 +94,7 @@ impl Worker {
 
     /// Works until the pod is gone or `stop`; containers go on when this returns because of `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
+        let mut troubled = false;
         loop {
             // What is dropped half-way is taken up by the next agent, as after a crash.
             let turn = tokio::select! {
@@ -102,9 +103,12 @@ impl Worker {
             };
             match turn {
                 Ok(true) => return,
-                Ok(false) => {}
+                Ok(false) => troubled = false,
                 Err(error) => {
-                    tracing::warn!(pod = %self.key, %error, "the pod is looked at again");
+                    if !troubled {
+                        tracing::warn!(pod = %self.key, %error, "the pod is looked at again and again");
+                    }
+                    troubled = true;
                     if matches!(self.wait(Some(PAUSE), &stop).await, Woken::Stop) {
                         return;
                     }

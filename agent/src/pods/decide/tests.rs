@@ -6,7 +6,7 @@ use jiff::SignedDuration;
 use serde_json::json;
 
 use super::*;
-use crate::pods::memory::{Hindrance, Verdicts};
+use crate::pods::memory::{Hindrance, Verdicts, Waits};
 
 static NOW: LazyLock<Timestamp> = LazyLock::new(|| Timestamp::from_second(1_000).unwrap());
 
@@ -308,10 +308,9 @@ fn what_failed_waits_and_what_is_sick_is_killed() {
     let mut backing_off = ready();
     backing_off.backoff.insert("b".into(), Backoff { delay: SignedDuration::from_secs(10), set: *NOW });
     let mut hindered = ready();
-    hindered.hindrances.insert(
-        "b".into(),
-        Hindrance::new(None, SignedDuration::from_secs(10), "ErrImagePull", String::new(), *NOW),
-    );
+    hindered
+        .hindrances
+        .insert("b".into(), Hindrance::new(None, Waits::IMAGE, "ErrImagePull", String::new(), *NOW));
     let mut sick = ready();
     sick.verdicts
         .insert("a0".into(), Verdicts { started: true, ready: false, unhealthy: Some("503".into()) });

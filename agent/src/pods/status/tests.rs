@@ -6,7 +6,7 @@ use jiff::SignedDuration;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::pods::memory::{Backoff, Hindrance, Memory, Verdicts};
+use crate::pods::memory::{Backoff, Hindrance, Memory, Verdicts, Waits};
 use crate::pods::observed::{Observed, Sandbox};
 
 static NOW: LazyLock<Timestamp> = LazyLock::new(|| Timestamp::from_second(1_000).unwrap());
@@ -82,7 +82,7 @@ fn each_stage_of_a_life_has_its_status() {
     let mut backing_off = Memory::default();
     backing_off.backoff.insert("a".into(), Backoff { delay: SignedDuration::from_secs(10), set: *NOW });
     let mut hindered = Memory::default();
-    let hindrance = Hindrance::new(None, SignedDuration::from_secs(9), "ErrImagePull", "no".into(), *NOW);
+    let hindrance = Hindrance::new(None, Waits::IMAGE, "ErrImagePull", "no".into(), *NOW);
     hindered.hindrances.insert("a".into(), hindrance);
     let none = Memory::default();
     let scheduled = "PodScheduled";

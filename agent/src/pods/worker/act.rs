@@ -4,20 +4,15 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use futures::future::join_all;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::{Worker, chain};
 use crate::pods::cri::CriError;
 use crate::pods::decide::{self, Action, Plan, Role};
 use crate::pods::execute::{Start, StartError};
-use crate::pods::memory::{BACKOFF_FIRST, Backoff, Hindrance};
+use crate::pods::memory::{Backoff, Hindrance, Waits};
 use crate::pods::observed::Observed;
-
-/// The first wait after a sandbox or a volume failed.
-const SANDBOX_FIRST: SignedDuration = SignedDuration::from_secs(1);
-/// The first wait after a container could not be made.
-const CONFIG_FIRST: SignedDuration = SignedDuration::from_secs(5);
 
 impl Worker {
     pub(super) async fn carry_out(
@@ -147,7 +142,7 @@ impl Worker {
         let now = Timestamp::now();
         tracing::warn!(pod = %self.key, reason, why = message, "the pod has no sandbox");
         let previous = self.memory.sandbox.take();
-        self.memory.sandbox = Some(Hindrance::new(previous.as_ref(), SANDBOX_FIRST, reason, message, now));
+        self.memory.sandbox = Some(Hindrance::new(previous.as_ref(), Waits::SANDBOX, reason, message, now));
     }
 
     async fn start(&mut self, name: &str, sandbox: &str, (attempt, role): (u32, Role), observed: &Observed) {
@@ -192,13 +187,13 @@ impl Worker {
         tracing::warn!(pod = %self.key, container = name, ?role, error = message, "the container is not started");
         let previous = self.memory.hindrances.remove(name);
         let again = previous.is_some();
-        let (first, reason) = match error {
+        let (waits, reason) = match error {
             // The second failure in a row is called a back-off, as users know it.
             StartError::Image(image) if again && image.reason() == "ErrImagePull" => {
-                (BACKOFF_FIRST, "ImagePullBackOff")
+                (Waits::IMAGE, "ImagePullBackOff")
             }
-            StartError::Image(image) => (BACKOFF_FIRST, image.reason()),
-            other => (CONFIG_FIRST, other.reason()),
+            StartError::Image(image) => (Waits::IMAGE, image.reason()),
+            other => (Waits::CONTAINER, other.reason()),
         };
         let shown =
             if reason == "ImagePullBackOff" { format!("Back-off pulling image: {message}") } else { message };
@@ -207,7 +202,7 @@ impl Worker {
             _ => "Failed",
         };
         self.executor.recorder.container(&self.assignment.pod, name, true, event, shown.clone());
-        let hindrance = Hindrance::new(previous.as_ref(), first, reason, shown, now);
+        let hindrance = Hindrance::new(previous.as_ref(), waits, reason, shown, now);
         self.memory.hindrances.insert(name.to_owned(), hindrance);
     }
 }
