@@ -32,8 +32,9 @@ pub fn run(config: Run) -> Result<()> {
     if !nix::unistd::geteuid().is_root() {
         bail!("the agent must run as root: it loads eBPF programs and makes network devices");
     }
-    let uplinks = sources::links::discover(&config.node_name, &config.node_ip, &config.uplink)
-        .context("find the uplinks; name them with --uplink")?;
+    let uplinks = sources::links::discover(&config.node_name, &config.node_ip, &config.uplink).context(
+        "find the uplinks; name them with --uplink, or give this machine's own addresses with --node-ip",
+    )?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

@@ -127,8 +127,8 @@ fn shown(actual: &Actual) -> String {
         let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
         writeln!(text, "endpoint {link} {}", addresses.join(" ")).unwrap();
     }
-    for (to, via) in &actual.routes {
-        writeln!(text, "route {to} via {via}").unwrap();
+    for (to, hop) in &actual.routes {
+        writeln!(text, "route {to} {hop}").unwrap();
     }
     text
 }

@@ -22,7 +22,7 @@ pub struct Report {
     pub endpoints: Vec<EndpointLine>,
     /// Service ports.
     pub services: Vec<ServiceLine>,
-    /// Prefix and next hop of other nodes' pods.
+    /// Prefixes of pods, and where they are.
     pub routes: BTreeMap<String, String>,
     /// Nodes whose pods cannot be reached, and why.
     pub unreachable: Vec<String>,
@@ -88,7 +88,7 @@ pub fn report<K: Kernel>(reconciler: &mut Reconciler<K>) -> Result<Report, Kerne
         uplinks: reconciler.actual.uplinks.iter().cloned().collect(),
         endpoints: endpoints(reconciler),
         services: services(reconciler, &counters),
-        routes: reconciler.actual.routes.iter().map(|(to, via)| (to.to_string(), via.to_string())).collect(),
+        routes: reconciler.actual.routes.iter().map(|(to, hop)| (to.to_string(), hop.to_string())).collect(),
         unreachable: desired
             .unreachable
             .iter()

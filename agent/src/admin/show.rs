@@ -62,8 +62,9 @@ fn endpoints(report: &Report) -> String {
     for line in &report.endpoints {
         table.add_row([line.pod.clone(), line.link.clone(), line.addresses.join(", "), line.state.clone()]);
     }
-    for (to, via) in &report.routes {
-        table.add_row(["(other node)".to_owned(), String::new(), to.clone(), format!("via {via}")]);
+    for (to, hop) in &report.routes {
+        let whose = if hop.starts_with("via") { "(other node)" } else { "(no pod)" };
+        table.add_row([whose.to_owned(), String::new(), to.clone(), hop.clone()]);
     }
     format!("{table}\n\n")
 }

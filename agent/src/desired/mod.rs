@@ -65,6 +65,25 @@ pub struct EndpointRow {
     pub attachment: Attachment,
 }
 
+/// Where a prefix of pods is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hop {
+    /// Behind this node.
+    Via(IpAddr),
+    /// On this node: pods have routes of their own, and an address that no pod has is nowhere. Without this, packets for it
+    /// would leave by the default route, and come back.
+    Nowhere,
+}
+
+impl std::fmt::Display for Hop {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Via(address) => write!(f, "via {address}"),
+            Self::Nowhere => f.write_str("unreachable"),
+        }
+    }
+}
+
 /// A node that cannot be reached, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Unreachable {
@@ -81,8 +100,8 @@ pub struct Desired {
     pub services: BTreeMap<PortId, ServiceRow>,
     /// Links of local pods by the name of the host's end.
     pub endpoints: BTreeMap<String, EndpointRow>,
-    /// Pod prefixes of other nodes and the address they are reached through.
-    pub routes: BTreeMap<IpNetwork, IpAddr>,
+    /// Pod prefixes of all nodes and where they are.
+    pub routes: BTreeMap<IpNetwork, Hop>,
     /// Peers without a route.
     pub unreachable: Vec<Unreachable>,
     /// Devices that lead out of the node.

@@ -1,4 +1,4 @@
-//! Other nodes into routes: their pods are reached through their node address where that is on one of our links.
+//! Nodes into routes: the pods of others are reached through their node address where that is on one of our links.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -6,21 +6,25 @@ use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
 
-use super::{NodeFacts, Unreachable};
+use super::{Hop, NodeFacts, Unreachable};
 use crate::tables::Node;
 
-/// Routes to the pods of every other node, and the nodes that have none.
+/// Routes to the pods of every node, and the nodes that have none.
 pub fn routes(
     nodes: &BTreeMap<String, Arc<Node>>,
     facts: &NodeFacts,
-) -> (BTreeMap<IpNetwork, IpAddr>, Vec<Unreachable>) {
+) -> (BTreeMap<IpNetwork, Hop>, Vec<Unreachable>) {
     let mut routes = BTreeMap::new();
     let mut unreachable = Vec::new();
-    for (name, node) in nodes.iter().filter(|(name, _)| **name != facts.name) {
+    for (name, node) in nodes {
         for cidr in &node.pod_cidrs {
+            if *name == facts.name {
+                routes.insert(*cidr, Hop::Nowhere);
+                continue;
+            }
             match gateway(node, cidr, facts) {
                 Ok(gateway) => {
-                    routes.insert(*cidr, gateway);
+                    routes.insert(*cidr, Hop::Via(gateway));
                 }
                 Err(reason) => unreachable.push(Unreachable { node: name.clone(), reason }),
             }
@@ -69,7 +73,10 @@ mod tests {
         let (routes, unreachable) = routes(&nodes, &facts);
         assert_eq!(
             routes,
-            BTreeMap::from([("10.244.1.0/24".parse().unwrap(), "192.0.2.2".parse().unwrap())])
+            BTreeMap::from([
+                ("10.244.0.0/24".parse().unwrap(), Hop::Nowhere),
+                ("10.244.1.0/24".parse().unwrap(), Hop::Via("192.0.2.2".parse().unwrap())),
+            ])
         );
         assert_eq!(unreachable[0].node, "n3");
     }

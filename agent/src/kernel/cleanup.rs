@@ -17,9 +17,9 @@ use super::pod_link::ALIAS;
 pub fn cleanup(bpffs: &Path) -> Result<Vec<String>, KernelError> {
     let mut removed = Vec::new();
     let netlink = Netlink::new()?;
-    for (to, via) in netlink.routes()? {
+    for (to, hop) in netlink.routes()? {
         netlink.delete_route(to)?;
-        removed.push(format!("route {to} via {via} proto {ROUTE_PROTOCOL}"));
+        removed.push(format!("route {to} {hop} proto {ROUTE_PROTOCOL}"));
     }
     for device in netlink.devices()?.iter().filter(|device| device.alias.starts_with(ALIAS)) {
         netlink.delete_device(device.index)?;

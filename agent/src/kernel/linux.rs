@@ -21,8 +21,8 @@ use super::netlink::{Device, Netlink};
 use super::objects::{Objects, typed};
 use super::service_table::ServiceTable;
 use super::{Counters, Feature, Kernel, KernelError, Tally, pod_link};
-use crate::desired::EndpointRow;
 use crate::desired::endpoints::LINK_PREFIX;
+use crate::desired::{EndpointRow, Hop};
 use crate::reconcile::actual::{Actual, Op};
 
 /// What the real kernel has to be told.
@@ -251,8 +251,9 @@ impl Kernel for LinuxKernel {
             }
             Op::AttachEndpoint(row) => self.attach_endpoint(row),
             Op::DetachEndpoint { link, addresses } => self.detach_endpoint(link, addresses),
-            Op::AddRoute { to, via } => self.netlink.add_route(*to, *via, None),
-            Op::DeleteRoute { to, .. } => self.netlink.delete_route(*to),
+            Op::AddRoute { to, hop: Hop::Via(node) } => self.netlink.add_route(*to, *node, None),
+            Op::AddRoute { to, hop: Hop::Nowhere } => self.netlink.add_unreachable(*to),
+            Op::DeleteRoute { to } => self.netlink.delete_route(*to),
             Op::AttachUplink { device } => {
                 self.objects.attach_tc(name::TC_UPLINK_IN, device, true)?;
                 self.objects.attach_tc(name::TC_UPLINK_OUT, device, false)

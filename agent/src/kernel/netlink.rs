@@ -11,11 +11,14 @@ use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags};
 use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use netlink_packet_route::neighbour::NeighbourState;
-use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
 use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
 use tokio::runtime::Runtime;
 
 use super::KernelError;
+use crate::desired::Hop;
 
 /// The `proto` of every route of ours; `ip route show proto 75` lists them.
 pub const ROUTE_PROTOCOL: u8 = 75;
@@ -192,10 +195,17 @@ impl Netlink {
         self.put_route(route.build(), &action)
     }
 
+    /// A route that refuses what no longer route takes.
+    pub fn add_unreachable(&self, to: IpNetwork) -> Result<(), KernelError> {
+        let action = format!("add unreachable route {to}");
+        let route = base_route(to.network(), to.prefix(), &action)?.kind(RouteType::Unreachable);
+        self.put_route(route.build(), &action)
+    }
+
     /// Removes a route of ours; one that is gone already is what we want.
     pub fn delete_route(&self, to: IpNetwork) -> Result<(), KernelError> {
         let action = format!("remove route {to}");
-        let route = base_route(to.network(), to.prefix(), &action)?.build();
+        let route = base_route(to.network(), to.prefix(), &action)?.kind(RouteType::Unspec).build();
         accept(
             self.runtime.block_on(self.handle.route().del(route).execute()),
             &[libc::ESRCH, libc::ENOENT],
@@ -203,8 +213,8 @@ impl Netlink {
         )
     }
 
-    /// Our routes that go through a gateway.
-    pub fn routes(&self) -> Result<BTreeMap<IpNetwork, IpAddr>, KernelError> {
+    /// Our routes to prefixes: those of single pods belong to their links.
+    pub fn routes(&self) -> Result<BTreeMap<IpNetwork, Hop>, KernelError> {
         let mut found = BTreeMap::new();
         for message in self.our_routes()? {
             let (mut to, mut via) = (None, None);
@@ -215,10 +225,15 @@ impl Netlink {
                     _ => {}
                 }
             }
-            if let (Some(to), Some(via)) = (to, via)
+            let hop = match (via, message.header.kind) {
+                (Some(address), _) => Some(Hop::Via(address)),
+                (None, RouteType::Unreachable) => Some(Hop::Nowhere),
+                _ => None,
+            };
+            if let (Some(to), Some(hop)) = (to, hop)
                 && let Ok(network) = IpNetwork::new(to, message.header.destination_prefix_length)
             {
-                found.insert(network, via);
+                found.insert(network, hop);
             }
         }
         Ok(found)

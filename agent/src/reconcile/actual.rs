@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use abi::service::{Backend, Frontend, FrontendKey, Segment, Service};
 use ipnetwork::IpNetwork;
 
-use crate::desired::EndpointRow;
+use crate::desired::{EndpointRow, Hop};
 
 /// What is in the kernel: read once from the pinned maps and links, then kept by applying the same operations.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -21,8 +21,8 @@ pub struct Actual {
     pub leaving: BTreeSet<u32>,
     /// Links of pods: name of the host's end, and the addresses inside.
     pub endpoints: BTreeMap<String, BTreeSet<IpAddr>>,
-    /// Our routes to other nodes.
-    pub routes: BTreeMap<IpNetwork, IpAddr>,
+    /// Our routes to prefixes of pods.
+    pub routes: BTreeMap<IpNetwork, Hop>,
     /// Uplinks with our programs.
     pub uplinks: BTreeSet<String>,
 }
@@ -70,19 +70,17 @@ pub enum Op {
         /// The addresses it had.
         addresses: BTreeSet<IpAddr>,
     },
-    /// Adds or replaces a route to another node's pods.
+    /// Adds or replaces a route to a prefix of pods.
     AddRoute {
         /// The pods.
         to: IpNetwork,
-        /// The node.
-        via: IpAddr,
+        /// Where they are.
+        hop: Hop,
     },
     /// Removes such a route.
     DeleteRoute {
         /// The pods.
         to: IpNetwork,
-        /// The node.
-        via: IpAddr,
     },
     /// Attaches the programs of an uplink.
     AttachUplink {
@@ -120,10 +118,10 @@ impl Actual {
             Op::DetachEndpoint { link, .. } => {
                 self.endpoints.remove(link);
             }
-            Op::AddRoute { to, via } => {
-                self.routes.insert(*to, *via);
+            Op::AddRoute { to, hop } => {
+                self.routes.insert(*to, *hop);
             }
-            Op::DeleteRoute { to, .. } => {
+            Op::DeleteRoute { to } => {
                 self.routes.remove(to);
             }
             Op::AttachUplink { device } => {

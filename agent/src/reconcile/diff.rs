@@ -54,14 +54,14 @@ fn links(actual: &Actual, desired: &Desired, units: &mut Vec<Unit>) {
             );
         }
     }
-    for (to, via) in &desired.routes {
-        if actual.routes.get(to) != Some(via) {
-            unit(format!("route {to}"), Op::AddRoute { to: *to, via: *via });
+    for (to, hop) in &desired.routes {
+        if actual.routes.get(to) != Some(hop) {
+            unit(format!("route {to}"), Op::AddRoute { to: *to, hop: *hop });
         }
     }
-    for (to, via) in &actual.routes {
+    for to in actual.routes.keys() {
         if desired.nodes_known && !desired.routes.contains_key(to) {
-            unit(format!("route {to}"), Op::DeleteRoute { to: *to, via: *via });
+            unit(format!("route {to}"), Op::DeleteRoute { to: *to });
         }
     }
 }

@@ -152,6 +152,21 @@ fn a_client_with_affinity_keeps_its_backend_on_sockets_and_on_the_wire() {
 }
 
 #[test]
+fn an_address_of_this_node_that_no_pod_has_is_unreachable_at_once() {
+    if !allowed() {
+        return;
+    }
+    let world = serving(Clients::Wire);
+    for address in ["10.244.1.200", "fd00:244:0:1::c8"] {
+        let to = SocketAddr::new(address.parse().unwrap(), BACKEND_PORT);
+        for from in [&world.nodes[0].pods[0].namespace, &world.nodes[0].namespace] {
+            let error = tcp(from, to).unwrap_err();
+            assert!(error.contains("unreachable") || error.contains("No route"), "{to}: {error}");
+        }
+    }
+}
+
+#[test]
 fn a_dual_stack_socket_reaches_the_service_by_its_mapped_address() {
     if !allowed() {
         return;

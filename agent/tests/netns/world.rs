@@ -129,9 +129,12 @@ impl World {
         }
     }
 
+    /// Waits until every link has finished duplicate address detection: before, it does not ask for its neighbours.
     fn settle_links(&self) {
-        let deadline = Instant::now() + Duration::from_secs(5);
-        while self.outside.ip("-6 addr show tentative").contains("inet6") && Instant::now() < deadline {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let all = || self.nodes.iter().map(|node| &node.namespace).chain([&self.outside]);
+        while all().any(|namespace| namespace.ip("-6 addr show tentative").contains("inet6")) {
+            assert!(Instant::now() < deadline, "links do not settle");
             std::thread::sleep(Duration::from_millis(50));
         }
     }
