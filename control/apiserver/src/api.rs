@@ -34,6 +34,7 @@ pub struct Api {
     pub ready: std::sync::atomic::AtomicBool,
     /// Requests that may be worked on at once; watches and streams do not count.
     pub seats: tokio::sync::Semaphore,
+    pub turns: crate::turns::Turns,
     /// Cancelled when the server stops, so that watches end.
     pub stopping: tokio_util::sync::CancellationToken,
 }

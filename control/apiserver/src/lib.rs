@@ -41,6 +41,7 @@ mod status;
 mod strategy;
 mod tls;
 mod tree;
+mod turns;
 mod validate;
 mod verbs;
 

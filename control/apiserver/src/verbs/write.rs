@@ -233,6 +233,7 @@ where
 {
     let row = call.row.stored_as();
     let name = &call.target.name;
+    let _turn = call.api.turns.wait(&call.key()).await;
     for _ in 0..WRITE_ATTEMPTS {
         let entry = call.stored()?;
         let old = object::decode(&entry);
