@@ -226,6 +226,14 @@ impl Kernel for LinuxKernel {
             self.objects.attach_tc(name::TC_POD_OUT, link, true)?;
             self.objects.attach_tc(name::TC_POD_IN, link, false)?;
         }
+        for device in devices.into_iter().filter(|device| !device.name.starts_with(LINK_PREFIX)) {
+            // Filters leave nothing to recognize them by; where there is no TCX, uplinks are attached again.
+            if self.features.tcx && self.objects.has_tc(&device.name) {
+                self.objects.attach_tc(name::TC_UPLINK_IN, &device.name, true)?;
+                self.objects.attach_tc(name::TC_UPLINK_OUT, &device.name, false)?;
+                actual.uplinks.insert(device.name);
+            }
+        }
         Ok(actual)
     }
 
