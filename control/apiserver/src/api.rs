@@ -1,10 +1,12 @@
 //! One request from start to end: route, identity, authorisation, verb, and every refusal turned into a Status.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Uri};
 use parking_lot::Mutex;
+use store::{Revision, Txn, TxnError};
 
 use crate::allocate::Allocator;
 use crate::auth::rbac::Rbac;
@@ -13,7 +15,7 @@ use crate::auth::{Attempt, MASTERS, User, authenticate, node};
 use crate::body::{self, Reply};
 use crate::metrics::Metrics;
 use crate::negotiate::Accept;
-use crate::object::{Objects, Stored};
+use crate::object::{Header, Objects, Stored};
 use crate::proxy::Kubelets;
 use crate::query::Query;
 use crate::resources::Resource;
@@ -32,6 +34,8 @@ pub struct Api {
     pub metrics: Metrics,
     /// Set once start-up work is done.
     pub ready: std::sync::atomic::AtomicBool,
+    /// Whether the last write to the store was one it could carry out.
+    pub store_writes: std::sync::atomic::AtomicBool,
     /// Requests that may be worked on at once; watches and streams do not count.
     pub seats: tokio::sync::Semaphore,
     pub turns: crate::turns::Turns,
@@ -158,6 +162,14 @@ impl Api {
     pub fn allows(&self, user: &User, attempt: &Attempt) -> bool {
         self.rbac.allows(user, attempt)
             || node::node_name(user).is_some_and(|name| node::allows(name, attempt, &self.objects))
+    }
+
+    /// Carries out a transaction, and remembers whether the store can write at all.
+    pub async fn txn(&self, txn: Txn) -> Result<Revision, TxnError<Header>> {
+        let result = self.objects.txn(txn).await;
+        let broken = matches!(result, Err(TxnError::Full | TxnError::Engine(_) | TxnError::Unknown));
+        self.store_writes.store(!broken, Ordering::Relaxed);
+        result
     }
 
     /// Tells those who keep an index that a key was written.

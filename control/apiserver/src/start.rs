@@ -200,6 +200,7 @@ fn assemble(config: &Config, certificates: &Certificates, allocator: Allocator) 
         kubelets,
         metrics: Metrics::default(),
         ready: AtomicBool::new(false),
+        store_writes: AtomicBool::new(true),
         turns: crate::turns::Turns::default(),
         seats: tokio::sync::Semaphore::new(crate::api::SEATS),
         stopping: CancellationToken::new(),

@@ -37,10 +37,11 @@ pub fn answer(api: &Arc<Api>, incoming: &Incoming, path: &str, query: &Query) ->
     match path.trim_end_matches('/') {
         "" => Ok(body::json(200, &json!({ "paths": paths() }))),
         "/version" => Ok(body::json(200, &version())),
-        "/healthz" | "/livez" => Ok(health(query, &[("ping", true), ("store", true)])),
-        "/readyz" => {
+        "/livez" => Ok(health(query, &[("ping", true)])),
+        "/healthz" | "/readyz" => {
             let ready = api.ready.load(Ordering::Acquire) && !api.stopping.is_cancelled();
-            Ok(health(query, &[("ping", true), ("store", true), ("start-hooks", ready)]))
+            let store = api.store_writes.load(Ordering::Relaxed);
+            Ok(health(query, &[("ping", true), ("store-writes", store), ("start-hooks", ready)]))
         }
         "/metrics" => Ok(body::plain(200, api.metrics.text())),
         "/api" | "/apis" => {
@@ -92,11 +93,7 @@ fn health(query: &Query, checks: &[(&str, bool)]) -> Reply {
     let good = checks.iter().all(|(_, good)| *good);
     let lines: Vec<String> = checks
         .iter()
-        .map(
-            |(name, good)| {
-                if *good { format!("[+]{name} ok") } else { format!("[-]{name} failed: not ready yet") }
-            },
-        )
+        .map(|(name, good)| if *good { format!("[+]{name} ok") } else { format!("[-]{name} failed") })
         .collect();
     let verdict = if good { "check passed" } else { "check failed" };
     let text = if query.first("verbose").is_some() || !good {

@@ -160,7 +160,7 @@ async fn step(
         return Ok(Deletion::Pending(marked));
     }
     let txn = store::Txn::update(&*entry.key, entry.mod_revision, object::encode(&marked));
-    let revision = call.api.objects.txn(txn).await.map_err(write::failure_of_update)?;
+    let revision = call.api.txn(txn).await.map_err(write::failure_of_update)?;
     call.api.follow(&entry.key);
     set(&mut marked, &["metadata", "resourceVersion"], revision.to_string());
     Ok(Deletion::Pending(marked))

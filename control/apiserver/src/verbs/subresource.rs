@@ -176,7 +176,7 @@ async fn spend_budget(call: &Call, pod: &Value) -> Result<()> {
         Refusal::new(429, "TooManyRequests", "the disruption budget was changed at the same time; try again")
             .retry_after(1)
     };
-    call.api.objects.txn(txn).await.map(|_| ()).map_err(busy)
+    call.api.txn(txn).await.map(|_| ()).map_err(busy)
 }
 
 /// Bounds of a token's life in seconds; upstream's.

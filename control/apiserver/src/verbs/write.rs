@@ -187,7 +187,7 @@ async fn commit(
             api.allocator.reserve(row, &api.objects, old, &mut object).map_err(Failure::Refused)?;
         let put = |key| store::Op::Put { key, value: object::encode(&object) };
         let txn = reservation.join(Txn::new().expect_revision(key, revision, put));
-        match api.objects.txn(txn).await {
+        match api.txn(txn).await {
             Ok(new) => {
                 api.follow(key);
                 set(&mut object, &["metadata", "resourceVersion"], new.to_string());
@@ -219,14 +219,14 @@ fn failure(error: TxnError<Header>, creating: bool) -> Failure {
 pub async fn commit_delete(call: &Call, row: &Resource, entry: &Stored, old: &Value) -> Result<u64, Failure> {
     let release = if row.plural == "services" { Reservation::release(old) } else { Reservation::default() };
     let txn = release.join(Txn::delete(&*entry.key, entry.mod_revision));
-    let revision = call.api.objects.txn(txn).await.map_err(|error| failure(error, false))?;
+    let revision = call.api.txn(txn).await.map_err(|error| failure(error, false))?;
     call.api.follow(&entry.key);
     Ok(revision)
 }
 
 /// Changes an object: `mutate` makes the new version from the old one, again for every conflict.
 ///
-/// The new version is a raw tree; it is decoded against the schema here. `decoded` says that this was done already.
+/// The new version may be a raw tree, such as a patched one; it is decoded against the schema here.
 pub async fn change<F>(call: &Call, sub: Option<Sub>, manager: &Manager, mutate: F) -> Result<Outcome>
 where
     F: Fn(&Value) -> Result<Value> + Send + Sync,
