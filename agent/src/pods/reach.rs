@@ -238,6 +238,50 @@ mod tests {
         }
     }
 
+    /// A gRPC service that says the same of everybody's health.
+    #[derive(Clone)]
+    struct Health(i32);
+
+    impl tonic::server::NamedService for Health {
+        const NAME: &'static str = "grpc.health.v1.Health";
+    }
+
+    impl tower::Service<http::Request<tonic::body::Body>> for Health {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = futures::future::BoxFuture<'static, Result<Self::Response, Self::Error>>;
+
+        fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Self::Error>> {
+            std::task::Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, request: http::Request<tonic::body::Body>) -> Self::Future {
+            let status = self.0;
+            Box::pin(async move {
+                let codec = tonic_prost::ProstCodec::<HealthCheckResponse, HealthCheckRequest>::default();
+                let answer = tower::service_fn(move |asked: tonic::Request<HealthCheckRequest>| async move {
+                    assert_eq!(asked.into_inner().service, "own");
+                    Ok::<_, tonic::Status>(tonic::Response::new(HealthCheckResponse { status }))
+                });
+                Ok(tonic::server::Grpc::new(codec).unary(answer, request).await)
+            })
+        }
+    }
+
+    #[tokio::test]
+    async fn grpc_is_good_when_it_serves() {
+        for (status, good) in [(SERVING, true), (2, false)] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let port = i32::from(listener.local_addr().unwrap().port());
+            let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
+            let server = tonic::transport::Server::builder().add_service(Health(status));
+            let serving = tokio::spawn(server.serve_with_incoming(incoming));
+            let result = target(port).grpc(&core::GRPCAction { port, service: Some("own".into()) }).await;
+            assert_eq!(result.is_ok(), good, "{result:?}");
+            serving.abort();
+        }
+    }
+
     #[tokio::test]
     async fn what_is_not_there_is_said() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
