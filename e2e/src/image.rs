@@ -64,6 +64,9 @@ pub fn busybox(name: &str) -> Result<Image> {
     let path = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).exists());
     let Some(path) = path else { bail!("busybox is missing: apt-get install busybox-static") };
     let bytes = std::fs::read(path).with_context(|| format!("read {path}"))?;
+    if wants_loader(&bytes) {
+        bail!("{path} needs shared libraries, which an image has not: apt-get install busybox-static");
+    }
     let applets = Command::new(path).arg("--list").output().with_context(|| format!("run {path} --list"))?;
     let mut entries = BTreeMap::new();
     for folder in ["bin", "etc", "tmp", "root", "proc", "sys", "dev", "var", "run"] {
@@ -77,6 +80,19 @@ pub fn busybox(name: &str) -> Result<Image> {
     entries.insert("etc/passwd".to_owned(), Entry::Text(passwd.to_owned()));
     entries.insert("etc/group".to_owned(), Entry::Text("root:x:0:\nnogroup:x:65534:\n".to_owned()));
     Ok(Image { name: name.to_owned(), entries, entrypoint: Vec::new(), command: vec!["/bin/sh".to_owned()] })
+}
+
+/// Does an ELF file of 64 bits name a dynamic loader (a program header of type PT_INTERP)?
+fn wants_loader(elf: &[u8]) -> bool {
+    const PT_INTERP: u32 = 3;
+    let number = |at: usize, size: usize| {
+        let bytes = elf.get(at..at.checked_add(size)?)?;
+        Some(bytes.iter().rev().fold(0_usize, |sum, byte| sum << 8 | usize::from(*byte)))
+    };
+    let (Some(start), Some(size), Some(count)) = (number(0x20, 8), number(0x36, 2), number(0x38, 2)) else {
+        return false;
+    };
+    (0..count).any(|nth| number(start.saturating_add(nth * size), 4) == Some(PT_INTERP as usize))
 }
 
 impl Image {
@@ -165,6 +181,17 @@ impl Tar {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn programs_that_need_a_loader_are_told_apart() {
+        assert!(wants_loader(&std::fs::read("/proc/self/exe").unwrap()));
+        assert!(!wants_loader(b"\x7fELF"));
+        assert!(!wants_loader(&[0xff; 128]));
+        if let Ok(image) = busybox("a:1") {
+            let Entry::Program(bytes) = &image.entries["bin/busybox"] else { panic!("no program") };
+            assert!(!wants_loader(bytes));
+        }
+    }
 
     #[test]
     fn the_archive_is_one_that_tar_reads() {
