@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use crate::layout::Layout;
+
 /// Where the unified hierarchy (cgroup2) is mounted: `/sys/fs/cgroup`, or a folder of it beside version 1.
 pub(crate) fn unified() -> Result<PathBuf> {
     let mounts = std::fs::read_to_string("/proc/mounts").context("read /proc/mounts")?;
@@ -22,23 +24,17 @@ pub(crate) fn make(scope: &str) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// Removes every cgroup whose name begins with `prefix`, in all hierarchies, killing what still runs in them.
-pub(crate) fn remove(prefix: &str) -> Result<()> {
-    for root in hierarchies()? {
-        for name in names(&root)?.into_iter().filter(|name| name.starts_with(prefix)) {
-            empty_and_remove(&root.join(name))?;
-        }
-    }
-    Ok(())
+/// Removes every cgroup of the cluster, in all hierarchies, killing what still runs in them.
+pub(crate) fn remove(layout: &Layout) -> Result<()> {
+    leftovers(layout)?.iter().try_for_each(|cgroup| empty_and_remove(cgroup))
 }
 
-/// Cgroups with that prefix which are still there.
-pub(crate) fn leftovers(prefix: &str) -> Result<Vec<PathBuf>> {
+/// Cgroups of the cluster that are there.
+pub(crate) fn leftovers(layout: &Layout) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for root in hierarchies()? {
-        found.extend(
-            names(&root)?.into_iter().filter(|name| name.starts_with(prefix)).map(|name| root.join(name)),
-        );
+        let ours = names(&root)?.into_iter().filter(|name| layout.owns(name));
+        found.extend(ours.map(|name| root.join(name)));
     }
     Ok(found)
 }

@@ -219,7 +219,7 @@ pub fn down(layout: &Layout, purge: bool) -> Result<()> {
         }
     });
     daemon::kill_all(&daemon::strays(layout)?);
-    cgroup::remove(&layout.prefix())?;
+    cgroup::remove(layout)?;
     unmount_below(&[layout.scratch(), layout.run()])?;
     network::remove(layout)?;
     remove_pins(layout)?;
@@ -241,7 +241,7 @@ pub fn down(layout: &Layout, purge: bool) -> Result<()> {
 }
 
 fn cgroup_names(layout: &Layout) -> Result<Vec<String>> {
-    Ok(cgroup::leftovers(&layout.prefix())?.iter().map(|path| path.display().to_string()).collect())
+    Ok(cgroup::leftovers(layout)?.iter().map(|path| path.display().to_string()).collect())
 }
 
 /// Unmounts everything below the folders, innermost first.
@@ -261,7 +261,7 @@ fn unmount_below(folders: &[PathBuf]) -> Result<()> {
 fn remove_pins(layout: &Layout) -> Result<()> {
     let Ok(entries) = fs::read_dir("/sys/fs/bpf") else { return Ok(()) };
     for entry in entries.flatten() {
-        if entry.file_name().to_string_lossy().starts_with(&layout.prefix()) {
+        if layout.owns(&entry.file_name().to_string_lossy()) {
             remove_folder(&entry.path())?;
         }
     }

@@ -90,9 +90,10 @@ impl Layout {
         NodeLayout { cluster: self.clone(), number }
     }
 
-    /// Begins the name of every namespace, link and cgroup of the cluster.
-    pub(crate) fn prefix(&self) -> String {
-        format!("hawser-{}-", self.name)
+    /// Whether a namespace, cgroup or folder of pins of that name is a node's of this cluster.
+    pub(crate) fn owns(&self, name: &str) -> bool {
+        let number = name.strip_prefix(&format!("hawser-{}-n", self.name));
+        number.is_some_and(|number| number.parse::<u8>().is_ok())
     }
 }
 
@@ -111,7 +112,7 @@ impl NodeLayout {
 
     /// Network namespace, cgroup and the folder of pins have this name.
     pub fn scope(&self) -> String {
-        format!("{}n{}", self.cluster.prefix(), self.number)
+        format!("hawser-{}-n{}", self.cluster.name, self.number)
     }
 
     pub fn netns(&self) -> PathBuf {
@@ -162,6 +163,10 @@ mod tests {
         assert_eq!((layout.name.as_str(), layout.index), ("bnch", 2));
         assert!(layout.node(super::MAX_NODES).host_link().len() <= 15);
         assert!(layout.bridge().len() <= 15);
+        assert!(layout.owns(&layout.node(3).scope()));
+        for foreign in ["hawser-bnch-", "hawser-bnch-nx", "hawser-bnch-other", "hawser-up-n1"] {
+            assert!(!layout.owns(foreign), "{foreign}");
+        }
         for wrong in ["up", "up:x", "toolong:1", ":1", "Up:1", "up:200", "u/p:1"] {
             assert!(wrong.parse::<Layout>().is_err(), "{wrong}");
         }

@@ -57,7 +57,7 @@ pub(crate) fn leftovers(layout: &Layout) -> Result<Vec<String>> {
 fn namespaces(layout: &Layout) -> Result<Vec<String>> {
     let Ok(entries) = std::fs::read_dir("/run/netns") else { return Ok(Vec::new()) };
     let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
-    Ok(names.filter(|name| name.starts_with(&layout.prefix())).collect())
+    Ok(names.filter(|name| layout.owns(name)).collect())
 }
 
 fn links(layout: &Layout) -> Result<Vec<String>> {
