@@ -252,8 +252,11 @@ fn unmount_below(folders: &[PathBuf]) -> Result<()> {
         targets.filter(|path| folders.iter().any(|folder| path.starts_with(folder))).collect();
     ours.reverse();
     for path in ours {
-        nix::mount::umount2(&path, nix::mount::MntFlags::MNT_DETACH)
-            .with_context(|| format!("unmount {}", path.display()))?;
+        match nix::mount::umount2(&path, nix::mount::MntFlags::MNT_DETACH) {
+            // It went with another one, or something else is mounted over it.
+            Ok(()) | Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOENT) => {}
+            Err(error) => return Err(error).with_context(|| format!("unmount {}", path.display())),
+        }
     }
     Ok(())
 }
