@@ -79,7 +79,6 @@ fn main() -> Result<()> {
             process::run(&mut local(&["up", "--nodes", &nodes.to_string()]))
         }
         Command::Down { purge } => {
-            // Taking down needs no more than the one program, which is there when anything was ever brought up.
             build::local()?;
             process::run(&mut local(if purge { &["down", "--purge"] } else { &["down"] }))
         }
