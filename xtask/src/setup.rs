@@ -17,6 +17,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("/usr/bin/containerd", "containerd"),
     ("/usr/sbin/runc", "runc"),
     ("/bin/ip", "iproute2"),
+    ("/bin/ping", "iputils-ping"),
     ("/bin/busybox", "busybox-static"),
     ("/usr/bin/protoc", "protobuf-compiler"),
     ("/usr/share/doc/rust-web-src/copyright", "rust-web-src"),
@@ -58,6 +59,18 @@ fn packages() -> Result<()> {
         .args(["install", "-y", "-q", "--no-install-recommends"])
         .args(&missing)
         .env("DEBIAN_FRONTEND", "noninteractive"))
+}
+
+/// The parts of the toolchain that only tests need; rustup's minimal profile leaves them out.
+pub fn components() -> Result<()> {
+    for (program, component) in [("cargo-clippy", "clippy"), ("cargo-fmt", "rustfmt")] {
+        if on_path(program) && output(Command::new(program).arg("--version")).is_ok() {
+            continue;
+        }
+        println!("setup: rustup component add {component}");
+        run(Command::new("rustup").args(["component", "add", component]))?;
+    }
+    Ok(())
 }
 
 /// The compiler for the programs, read from `rustc -vV` instead of assumed.

@@ -9,6 +9,7 @@ use crate::{build, deps, setup, tidy};
 /// themselves.
 pub fn all() -> Result<()> {
     setup::ready()?;
+    setup::components()?;
     step("rules");
     tidy::check()?;
     deps::check()?;
