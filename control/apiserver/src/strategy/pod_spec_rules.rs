@@ -90,8 +90,7 @@ fn validate_volumes<'a>(spec: &'a Value, here: &str, errors: &mut Errors) -> Has
         }
         let sources: Vec<&String> =
             volume.as_object().into_iter().flat_map(|v| v.keys()).filter(|k| *k != "name").collect();
-        if let [first, second, ..] = sources.as_slice() {
-            let _ = first;
+        if let [_, second, ..] = sources.as_slice() {
             errors.forbidden(format!("{place}.{second}"), "may not specify more than 1 volume type");
         }
         let needed: &[(&[&str], &str)] = &[
