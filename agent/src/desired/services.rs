@@ -85,7 +85,7 @@ fn frontends(
         addr: Addr16::from(*address),
         port: Be16::new(number),
         proto: port.protocol.number(),
-        scope: 0,
+        zero: 0,
     };
     let of_family = |address: &&IpAddr| address.is_ipv4() == v4;
     let mut all: BTreeMap<FrontendKey, u32> = service

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 
 use abi::count::{Count, PATHS, ServiceCount};
 use abi::drops::DROPS;
-use abi::endpoint::{Endpoint, Link};
+use abi::endpoint::{Endpoint, Link, link};
 use abi::node::Node;
-use abi::service::{Backend, Frontend, FrontendKey, Segment};
+use abi::service::{Backend, BackendState, Frontend, FrontendKey, Segment};
 use abi::{Addr16, Be16, Prefix, name};
 use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray};
 use aya::programs::{SchedClassifier, TestRun};
@@ -55,7 +55,7 @@ struct Maps {
     frontends: HashMap<MapData, FrontendKey, Frontend>,
     services: ServiceTable,
     backends: Array<MapData, Backend>,
-    generations: Array<MapData, u32>,
+    backend_states: Array<MapData, BackendState>,
     endpoints: HashMap<MapData, Addr16, Endpoint>,
     links: HashMap<MapData, u32, Link>,
     namespaces: HashMap<MapData, u64, Link>,
@@ -86,7 +86,7 @@ impl LinuxKernel {
     /// The node's own addresses, as a client.
     fn host(&self) -> Link {
         let node = facts(&self.settings, self.features);
-        Link { v4: node.v4, v6: node.v6 }
+        Link { v4: node.v4, v6: node.v6, flags: link::HOST }
     }
 
     fn attach_endpoint(&mut self, row: &EndpointRow) -> Result<(), KernelError> {
@@ -95,12 +95,15 @@ impl LinuxKernel {
         for address in &row.endpoint.addresses {
             *(if address.is_ipv4() { &mut v4 } else { &mut v6 }) = Addr16::from(*address);
         }
-        self.maps.links.insert(device.index, Link { v4, v6 }, 0).map_err(map(name::LINKS))?;
+        self.maps.links.insert(device.index, Link { v4, v6, flags: 0 }, 0).map_err(map(name::LINKS))?;
         self.objects.attach_tc(name::TC_POD_OUT, &device.name, true)?;
         self.objects.attach_tc(name::TC_POD_IN, &device.name, false)?;
         pod_link::configure_host(&self.netlink, &device, row, &self.settings.node)?;
         if let Some(cookie) = pod_link::configure_pod(row)? {
-            self.maps.namespaces.insert(cookie, Link { v4, v6 }, 0).map_err(map(name::NAMESPACES))?;
+            self.maps
+                .namespaces
+                .insert(cookie, Link { v4, v6, flags: 0 }, 0)
+                .map_err(map(name::NAMESPACES))?;
         }
         for address in &row.endpoint.addresses {
             let value = Endpoint {
@@ -175,7 +178,7 @@ impl LinuxKernel {
         }
         let indices: BTreeSet<u32> = actual.frontends.values().map(|frontend| frontend.service).collect();
         for index in indices {
-            let Some(service) = self.maps.services.read(index).filter(|service| service.live != 0) else {
+            let Some(service) = self.maps.services.read(index).filter(|service| service.flags != 0) else {
                 continue;
             };
             actual.services.insert(index, service);
@@ -254,8 +257,9 @@ impl Kernel for LinuxKernel {
             }
             Op::DeleteFrontend { key } => gone(self.maps.frontends.remove(key)).map_err(map(name::FRONTENDS)),
             Op::RetireBackend { id } => {
-                let generation = self.maps.generations.get(id, 0).map_err(map(name::GENERATIONS))?;
-                self.maps.generations.set(*id, generation.wrapping_add(1), 0).map_err(map(name::GENERATIONS))
+                let mut state = self.maps.backend_states.get(id, 0).map_err(map(name::BACKEND_STATES))?;
+                state.generation = state.generation.wrapping_add(1);
+                self.maps.backend_states.set(*id, state, 0).map_err(map(name::BACKEND_STATES))
             }
             Op::AttachEndpoint(row) => self.attach_endpoint(row),
             Op::DetachEndpoint { link, addresses } => self.detach_endpoint(link, addresses),
@@ -316,7 +320,7 @@ impl Maps {
             frontends: take(ebpf, name::FRONTENDS)?,
             services: service_table(ebpf)?,
             backends: take(ebpf, name::BACKENDS)?,
-            generations: take(ebpf, name::GENERATIONS)?,
+            backend_states: take(ebpf, name::BACKEND_STATES)?,
             endpoints: take(ebpf, name::ENDPOINTS)?,
             links: take(ebpf, name::LINKS)?,
             namespaces: take(ebpf, name::NAMESPACES)?,

@@ -48,8 +48,8 @@ impl ServiceTable {
     pub fn read(&self, index: u32) -> Option<Service> {
         let words = self.row(index)?;
         let [cluster, local, rest] = [0, 1, 2].map(|word| words[word].load(Ordering::Acquire));
-        let (affinity, live) = halves(rest);
-        Some(Service { cluster: segment(cluster), local: segment(local), affinity, live })
+        let (affinity, flags) = halves(rest);
+        Some(Service { cluster: segment(cluster), local: segment(local), affinity, flags })
     }
 
     /// Writes a service, each segment in one store. Its backends are in place.
@@ -57,7 +57,7 @@ impl ServiceTable {
         let words = self.row(index)?;
         words[0].store(joined(service.cluster.base, service.cluster.count), Ordering::Release);
         words[1].store(joined(service.local.base, service.local.count), Ordering::Release);
-        words[2].store(joined(service.affinity, service.live), Ordering::Release);
+        words[2].store(joined(service.affinity, service.flags), Ordering::Release);
         Some(())
     }
 

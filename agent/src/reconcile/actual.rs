@@ -134,7 +134,7 @@ impl Actual {
     }
 
     fn store(&mut self, index: u32, service: Service) {
-        let old = if service.live == 0 {
+        let old = if service.flags == 0 {
             self.services.remove(&index)
         } else {
             self.services.insert(index, service)
@@ -143,7 +143,7 @@ impl Actual {
             return;
         };
         for segment in [old.cluster, old.local] {
-            let kept = service.live != 0 && (service.cluster == segment || service.local == segment);
+            let kept = service.flags != 0 && (service.cluster == segment || service.local == segment);
             if segment.count > 0
                 && !kept
                 && let Some(backends) = self.segments.remove(&segment.base)

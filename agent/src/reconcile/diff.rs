@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use abi::service::{Backend, Frontend, Segment, Service};
+use abi::service::{Backend, Frontend, Segment, Service, service as bits};
 
 use super::actual::{Actual, Op};
 use super::place::{Full, Places};
@@ -149,7 +149,7 @@ fn service(
         let current = if current.local == current.cluster { Segment::default() } else { current.local };
         segment(actual, current, &row.local, places, &mut ops)?
     };
-    let wanted = Service { cluster, local, affinity: row.affinity, live: 1 };
+    let wanted = Service { cluster, local, affinity: row.affinity, flags: bits::LIVE | bits::SOMEBODY };
     if known.is_none() || wanted != current {
         ops.push(Op::WriteService { index, service: wanted });
     }

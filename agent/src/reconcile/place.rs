@@ -17,7 +17,7 @@ pub enum Full {
     #[error("no room for another service port; the service map holds {max}", max = abi::name::SERVICES_SIZE)]
     Services,
     /// All numbers are taken.
-    #[error("no room for another backend address; the generation map holds {max}", max = abi::name::GENERATIONS_SIZE)]
+    #[error("no room for another backend address; the map of backend states holds {max}", max = abi::name::BACKEND_STATES_SIZE)]
     Numbers,
 }
 
@@ -84,7 +84,7 @@ impl Places {
         while self.taken.contains(&self.next_number) {
             self.next_number += 1;
         }
-        if self.next_number as usize >= abi::name::GENERATIONS_SIZE {
+        if self.next_number as usize >= abi::name::BACKEND_STATES_SIZE {
             return Err(Full::Numbers);
         }
         self.taken.insert(self.next_number);

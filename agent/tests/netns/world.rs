@@ -290,7 +290,7 @@ impl NodeWorld {
         let arrays = [
             rows::<abi::service::Service>(&folder.join("hw_services")),
             rows::<abi::service::Backend>(&folder.join("hw_backends")),
-            rows::<u32>(&folder.join("hw_generations")),
+            rows::<abi::service::BackendState>(&folder.join("hw_bk_states")),
         ];
         hashes.into_iter().chain(arrays).collect()
     }

@@ -20,6 +20,16 @@ layout! {
     }
 }
 
+/// What `flow_expire` found in its walk: index into the gauges.
+pub mod gauge {
+    /// Entries of the established flows: two for each.
+    pub const FLOWS: u32 = 0;
+    /// Entries of flows that were not answered.
+    pub const EMBRYOS: u32 = 1;
+    /// Flows that hold a source port of the node.
+    pub const MASQUERADED: u32 = 2;
+}
+
 macro_rules! paths {
     ($($number:literal $name:ident $sentence:literal),+ $(,)?) => {
         /// What the programs do with packets that are not dropped; the number is the index of its counter.
@@ -42,4 +52,11 @@ paths! {
     6 Promoted "flows that were answered",
     7 Expired "flows forgotten after silence",
     8 Refused "connects and sends refused because the service has no backend",
+    9 Echo "pings of service addresses answered",
+    10 Encapsulated "sent to a backend's node in a tunnel",
+    11 Decapsulated "arrived in a tunnel",
+    12 Healed "moved on from a backend that is gone",
+    13 Unanswered "refusals that were not sent, because too many were",
+    14 Xdp "forwarded before the stack saw them",
+    15 PortCollision "source ports that were tried and taken",
 }

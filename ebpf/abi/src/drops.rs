@@ -27,6 +27,12 @@ drops! {
     12 ExtensionHeaders "more IPv6 extension headers than are followed",
     13 UnknownProtocol "a packet of a protocol without ports needed translation",
     14 NoLocalBackend "the service has backends, but none on this node, where its policy wants one",
+    15 SourceRange "the client is in none of the service's source ranges",
+    16 Unallocated "no service has this address of the service range",
+    17 UnknownPort "the service does not have this port",
+    18 FragmentOrder "a fragment came before the first of its datagram",
+    19 TooBig "the packet does not fit the tunnel to its backend",
+    20 Converting "a packet of an unknown connection, while flows are converted",
 }
 
 /// Size of the counter map: room for reasons to come.

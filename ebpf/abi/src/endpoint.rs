@@ -14,11 +14,22 @@ layout! {
         10 => host_mac: [u8; 6],
     }
 
-    /// What may come out of a pod's link; keyed by the index of the host's end.
-    pub struct Link(32) {
+    /// Whose packets and sockets these are; keyed by the index of the host's end of a link, and by the cookie of a network
+    /// namespace.
+    pub struct Link(36) {
         /// The pod's IPv4 address, or none.
         0 => v4: Addr16,
         /// The pod's IPv6 address, or none.
         16 => v6: Addr16,
+        /// `link::*` bits.
+        32 => flags: u32,
     }
+}
+
+/// Bits of [`Link::flags`].
+pub mod link {
+    /// The host itself.
+    pub const HOST: u32 = 1;
+    /// The socket hooks leave its clients to the packet path.
+    pub const NO_SOCKETS: u32 = 2;
 }

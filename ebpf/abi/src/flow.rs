@@ -3,7 +3,7 @@
 //! An entry says what its packets become, so that either direction costs one lookup. The entry of the other direction is
 //! found by reversing [`Flow::to`].
 
-use crate::address::Tuple;
+use crate::address::{Addr16, Be16, Tuple};
 use crate::layout::layout;
 
 layout! {
@@ -17,8 +17,22 @@ layout! {
         37 => zero: [u8; 3],
     }
 
+    /// The next hop of a flow, as the routing table and the neighbours said not long ago.
+    pub struct Hop(24) {
+        /// Device to leave by; zero when it is not known.
+        0 => ifindex: u32,
+        /// Hardware address of the next hop.
+        4 => dmac: [u8; 6],
+        /// Hardware address of the device.
+        10 => smac: [u8; 6],
+        /// Second it was looked up; older than [`HOP_SECONDS`] it is looked up again.
+        16 => seen: u32,
+        /// Largest packet of the route.
+        20 => mtu: u32,
+    }
+
     /// One direction of a flow.
-    pub struct Flow(56) {
+    pub struct Flow(80) {
         /// What the packets become.
         0 => to: Tuple,
         /// Stable number of the backend, zero when there is none.
@@ -31,8 +45,37 @@ layout! {
         48 => flags: u32,
         /// Index of the service, for counting.
         52 => service: u32,
+        /// Where its packets leave.
+        56 => hop: Hop,
+    }
+
+    /// Names the fragments of one datagram.
+    pub struct FragmentKey(40) {
+        /// Source address, before translation.
+        0 => src: Addr16,
+        /// Destination address, before translation.
+        16 => dst: Addr16,
+        /// Identification, as it lies in the header.
+        32 => id: u32,
+        /// IP protocol number.
+        36 => proto: u8,
+        /// Zero.
+        37 => zero: [u8; 3],
+    }
+
+    /// The ports that only the first fragment carries.
+    pub struct Fragment(8) {
+        /// Source port.
+        0 => sport: Be16,
+        /// Destination port.
+        2 => dport: Be16,
+        /// Second the first fragment passed.
+        4 => seen: u32,
     }
 }
+
+/// Seconds a looked-up next hop is used: a changed route or neighbour is noticed after that.
+pub const HOP_SECONDS: u32 = 1;
 
 /// Bits of [`Flow::flags`].
 pub mod bits {
@@ -48,6 +91,10 @@ pub mod bits {
     pub const RST: u32 = 16;
     /// Nothing is translated: somebody outside talks to a pod by its own address, and the answers must not be hidden.
     pub const PLAIN: u32 = 32;
+    /// Packets travel to the backend's node in an IP tunnel, and are answered from there.
+    pub const DSR: u32 = 64;
+    /// The backend counts this flow as one of its connections.
+    pub const COUNTED: u32 = 128;
 }
 
 /// Seconds without a packet after which a flow is forgotten.

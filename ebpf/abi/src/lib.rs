@@ -12,6 +12,7 @@ pub mod address;
 pub mod count;
 pub mod drops;
 pub mod endpoint;
+pub mod event;
 pub mod flow;
 pub mod name;
 pub mod node;
@@ -31,6 +32,10 @@ pub const LAYOUTS: &[&Layout] = &[
     &service::Segment::LAYOUT,
     &service::Service::LAYOUT,
     &service::Backend::LAYOUT,
+    &service::BackendState::LAYOUT,
+    &service::BackendKey::LAYOUT,
+    &service::Tombstone::LAYOUT,
+    &service::SourceRange::LAYOUT,
     &service::AffinityKey::LAYOUT,
     &service::Affinity::LAYOUT,
     &service::SockVip::LAYOUT,
@@ -38,7 +43,12 @@ pub const LAYOUTS: &[&Layout] = &[
     &endpoint::Endpoint::LAYOUT,
     &endpoint::Link::LAYOUT,
     &flow::FlowKey::LAYOUT,
+    &flow::Hop::LAYOUT,
     &flow::Flow::LAYOUT,
+    &flow::FragmentKey::LAYOUT,
+    &flow::Fragment::LAYOUT,
+    &event::Event::LAYOUT,
+    &event::Control::LAYOUT,
     &count::Count::LAYOUT,
     &count::ServiceCount::LAYOUT,
     &node::Node::LAYOUT,

@@ -5,49 +5,83 @@
 pub struct Map {
     /// At most fifteen bytes.
     pub name: &'static str,
-    /// Capacity.
+    /// Capacity at scale one.
     pub entries: usize,
+    /// Whether the capacity grows with the scale the agent is given.
+    pub scaled: bool,
+}
+
+impl Map {
+    /// Capacity at a scale, which is a power of two.
+    pub const fn capacity(&self, scale: u32) -> usize {
+        if self.scaled { self.entries * scale as usize } else { self.entries }
+    }
 }
 
 macro_rules! maps {
-    ($( $(#[$meta:meta])* $constant:ident = $name:literal, $size:ident = $entries:literal; )+) => {
+    ($( $(#[$meta:meta])* $constant:ident = $name:literal, $size:ident = $entries:literal, $growth:ident; )+) => {
         $( $(#[$meta])* pub const $constant: &str = $name;
-           /// Capacity of the map of the same name.
+           /// Capacity of the map of the same name, at scale one.
            pub const $size: usize = $entries; )+
         /// Every pinned map.
-        pub const MAPS: &[Map] = &[$( Map { name: $name, entries: $entries } ),+];
+        pub const MAPS: &[Map] = &[$( Map { name: $name, entries: $entries, scaled: growth!($growth) } ),+];
+    };
+}
+
+macro_rules! growth {
+    (scaled) => {
+        true
+    };
+    (fixed) => {
+        false
     };
 }
 
 maps! {
-    /// Frontends by address, port and protocol.
-    FRONTENDS = "hw_frontends", FRONTENDS_SIZE = 65536;
+    /// Frontends by address, port and protocol; rows cost memory only while they exist.
+    FRONTENDS = "hw_frontends", FRONTENDS_SIZE = 65536, scaled;
     /// Services by index.
-    SERVICES = "hw_services", SERVICES_SIZE = 32768;
+    SERVICES = "hw_services", SERVICES_SIZE = 16384, scaled;
     /// Backends in segments.
-    BACKENDS = "hw_backends", BACKENDS_SIZE = 131072;
-    /// Generation of each backend by its stable number: it changes when the backend goes.
-    GENERATIONS = "hw_generations", GENERATIONS_SIZE = 65536;
+    BACKENDS = "hw_backends", BACKENDS_SIZE = 131072, scaled;
+    /// Indices of backends in segments of slots.
+    SLOTS = "hw_slots", SLOTS_SIZE = 262144, scaled;
+    /// Generation and connections of each backend by its stable number.
+    BACKEND_STATES = "hw_bk_states", BACKEND_STATES_SIZE = 65536, scaled;
+    /// Which addresses may be a frontend: one bit each, see [`crate::service::filter_place`].
+    VIP_FILTER = "hw_vip_filter", VIP_FILTER_SIZE = 1024, fixed;
+    /// Clients that services admit.
+    SOURCE_RANGES = "hw_src_ranges", SOURCE_RANGES_SIZE = 65536, scaled;
+    /// Backends that went not long ago.
+    TOMBSTONES = "hw_tombstones", TOMBSTONES_SIZE = 16384, fixed;
     /// Local pods by address.
-    ENDPOINTS = "hw_endpoints", ENDPOINTS_SIZE = 4096;
+    ENDPOINTS = "hw_endpoints", ENDPOINTS_SIZE = 4096, fixed;
     /// Local pods by link.
-    LINKS = "hw_links", LINKS_SIZE = 2048;
+    LINKS = "hw_links", LINKS_SIZE = 2048, fixed;
     /// Addresses of the pod, or of the host, by the cookie of its network namespace.
-    NAMESPACES = "hw_netns", NAMESPACES_SIZE = 4096;
+    NAMESPACES = "hw_netns", NAMESPACES_SIZE = 4096, fixed;
     /// The backend each client keeps, for services with affinity: the oldest give way.
-    AFFINITY = "hw_affinity", AFFINITY_SIZE = 65536;
+    AFFINITY = "hw_affinity", AFFINITY_SIZE = 65536, scaled;
     /// Flows that were answered: never evicted.
-    FLOWS = "hw_flows", FLOWS_SIZE = 131072;
+    FLOWS = "hw_flows", FLOWS_SIZE = 131072, scaled;
     /// Flows that were not answered yet: the oldest give way.
-    EMBRYOS = "hw_embryos", EMBRYOS_SIZE = 65536;
+    EMBRYOS = "hw_embryos", EMBRYOS_SIZE = 65536, scaled;
+    /// Ports of datagrams in fragments.
+    FRAGMENTS = "hw_fragments", FRAGMENTS_SIZE = 8192, fixed;
     /// Translations of each socket.
-    SOCK_VIPS = "hw_sock_vips", SOCK_VIPS_SIZE = 0;
+    SOCK_VIPS = "hw_sock_vips", SOCK_VIPS_SIZE = 0, fixed;
+    /// What the agent tells running programs.
+    CONTROL = "hw_control", CONTROL_SIZE = 1, fixed;
+    /// Events; the size is in bytes.
+    EVENTS = "hw_events", EVENTS_SIZE = 262144, fixed;
     /// Drops by reason.
-    DROPS = "hw_drops", DROPS_SIZE = 64;
+    DROPS = "hw_drops", DROPS_SIZE = 64, fixed;
     /// Packets by path.
-    PATHS = "hw_paths", PATHS_SIZE = 64;
+    PATHS = "hw_paths", PATHS_SIZE = 64, fixed;
+    /// What the last walk over the flows found.
+    GAUGES = "hw_gauges", GAUGES_SIZE = 16, fixed;
     /// New flows by service.
-    SERVICE_COUNTS = "hw_svc_counts", SERVICE_COUNTS_SIZE = 32768;
+    SERVICE_COUNTS = "hw_svc_counts", SERVICE_COUNTS_SIZE = 16384, scaled;
 }
 
 /// Name of the global that holds [`crate::node::Node`].
@@ -61,6 +95,10 @@ pub const TC_POD_IN: &str = "tc_pod_in";
 pub const TC_UPLINK_IN: &str = "tc_uplink_in";
 /// To the outside: TC, egress of an uplink.
 pub const TC_UPLINK_OUT: &str = "tc_uplink_out";
+/// From the outside: XDP, before the stack; forwards packets of flows whose next hop is known.
+pub const XDP_UPLINK: &str = "xdp_uplink";
+/// Counts the end of a socket's connection: cgroup, release of a socket.
+pub const SOCK_RELEASE: &str = "sock_release";
 /// Forgets silent flows; run by the agent, attached nowhere.
 pub const FLOW_EXPIRE: &str = "flow_expire";
 

@@ -2,12 +2,16 @@
 //!
 //! `frontend -> service index`, `services[index] -> segment`, `backends[segment.base + pick]`. A change writes a fresh
 //! segment and then stores its eight bytes into the service: every frontend moves at once.
+//!
+//! Where backends weigh differently, or where every node must choose alike (Maglev), the segment is a run of *slots*, each of
+//! which is the index of a backend. The bit that says so is part of the same eight bytes.
 
 use crate::address::{Addr16, Be16};
 use crate::layout::layout;
 
 layout! {
-    /// An address and port a service answers on.
+    /// An address and port a service answers on. Port and protocol zero stand for the address itself: such a row says that
+    /// services own it, so that other ports are refused and pings are answered.
     pub struct FrontendKey(20) {
         /// The virtual address, or a node's address for a NodePort.
         0 => addr: Addr16,
@@ -15,8 +19,8 @@ layout! {
         16 => port: Be16,
         /// IP protocol number.
         18 => proto: u8,
-        /// Zero; other scopes are not in use yet.
-        19 => scope: u8,
+        /// Zero.
+        19 => zero: u8,
     }
 
     /// What a frontend leads to.
@@ -27,11 +31,11 @@ layout! {
         4 => flags: u32,
     }
 
-    /// A run of backends. Aligned to eight bytes inside [`Service`], so that it changes in one store.
+    /// A run of backends, or of slots. Aligned to eight bytes inside [`Service`], so that it changes in one store.
     pub struct Segment(8) {
-        /// Index of the first backend.
+        /// Index of the first backend, or of the first slot.
         0 => base: u32,
-        /// How many follow.
+        /// How many follow; with [`SLOTS`] set they are slots.
         4 => count: u32,
     }
 
@@ -43,8 +47,8 @@ layout! {
         8 => local: Segment,
         /// Seconds a client keeps its backend; zero is no affinity.
         16 => affinity: u32,
-        /// Nonzero while the service exists.
-        20 => live: u32,
+        /// `service::*` bits; zero when the service does not exist.
+        20 => flags: u32,
     }
 
     /// Where a service's packets go.
@@ -55,8 +59,44 @@ layout! {
         16 => port: Be16,
         /// Zero; no flags are in use yet.
         18 => flags: u16,
-        /// Stable number of this address, port and protocol: index into the generations.
+        /// Stable number of this address, port and protocol: index into the backend states.
         20 => id: u32,
+    }
+
+    /// What changes about a backend while it exists.
+    pub struct BackendState(8) {
+        /// Changes when the backend goes.
+        0 => generation: u32,
+        /// Connections of this node that have not ended, counted for services that pick the less busy of two.
+        4 => connections: u32,
+    }
+
+    /// Address, port and protocol of a backend that is gone.
+    pub struct BackendKey(20) {
+        /// Its address.
+        0 => addr: Addr16,
+        /// Its port.
+        16 => port: Be16,
+        /// IP protocol number.
+        18 => proto: u8,
+        /// Zero.
+        19 => zero: u8,
+    }
+
+    /// Who to ask instead of a backend that is gone.
+    pub struct Tombstone(8) {
+        /// Index of the service it served.
+        0 => service: u32,
+        /// Second it was buried.
+        4 => buried: u32,
+    }
+
+    /// A prefix of clients a service admits; matched by the longest prefix.
+    pub struct SourceRange(20) {
+        /// Index of the service, in network order: 32 bits of every prefix.
+        0 => service: u32,
+        /// The clients' network, after that.
+        4 => client: Addr16,
     }
 
     /// Who asked which service, for session affinity.
@@ -107,12 +147,70 @@ impl Backend {
     pub const NONE: Self = Self { addr: Addr16::NONE, port: Be16::new(0), flags: 0, id: 0 };
 }
 
+/// Bit of [`Segment::count`]: the run is one of slots.
+pub const SLOTS: u32 = 1 << 31;
+
+impl Segment {
+    /// How many backends or slots there are.
+    #[inline(always)]
+    pub const fn len(&self) -> u32 {
+        self.count & !SLOTS
+    }
+
+    /// Whether nobody is there.
+    #[inline(always)]
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether the run is one of slots.
+    #[inline(always)]
+    pub const fn has_slots(&self) -> bool {
+        self.count & SLOTS != 0
+    }
+}
+
 /// Bits of [`Frontend::flags`].
 pub mod frontend {
     /// Clients inside the cluster reach only backends on their node.
     pub const INTERNAL_LOCAL: u32 = 1;
     /// Clients outside reach only backends on this node, and keep their address.
     pub const EXTERNAL_LOCAL: u32 = 2;
-    /// Meant for clients outside: a NodePort, an external address.
+    /// Meant for clients outside: a NodePort, a load balancer's or an external address.
     pub const EXTERNAL: u32 = 4;
+    /// Only clients inside the service's source ranges are admitted.
+    pub const SOURCE_RANGES: u32 = 8;
+    /// Only for sockets of the host: a NodePort on a loopback address.
+    pub const HOST_ONLY: u32 = 16;
+    /// The row of an address, not of a port of it; see [`FrontendKey`](super::FrontendKey).
+    pub const ADDRESS: u32 = 32;
+}
+
+/// Bits of [`Service::flags`].
+pub mod service {
+    /// The service exists.
+    pub const LIVE: u32 = 1;
+    /// Somewhere in the cluster there is a usable backend: where policy finds none, packets are dropped, not refused.
+    pub const SOMEBODY: u32 = 2;
+    /// Pick by the hash of the flow, so that every node picks alike (segments are Maglev tables).
+    pub const HASH: u32 = 4;
+    /// Pick the less busy of two.
+    pub const LEAST: u32 = 8;
+    /// Clients outside are answered by the backend's node directly: packets travel there in an IP tunnel.
+    pub const DSR: u32 = 16;
+    /// Socket hooks leave this service to the packet path.
+    pub const NO_SOCKETS: u32 = 32;
+}
+
+/// Words of the filter of virtual addresses.
+pub const FILTER_WORDS: u32 = 1024;
+
+/// Where an address is in the filter: index of the word and the bit in it. A clear bit proves that no frontend has the address.
+#[inline(always)]
+pub const fn filter_place(addr: &Addr16) -> (u32, u64) {
+    let words = addr.words();
+    let mixed =
+        (words[0] ^ words[1].rotate_left(11) ^ words[2].rotate_left(19) ^ words[3]).wrapping_mul(0x9e37_79b1);
+    let at = mixed >> 16;
+    (at >> 6, 1 << (at & 63))
 }

@@ -2,14 +2,18 @@
 
 use abi::count::{Count, ServiceCount};
 use abi::endpoint::{Endpoint, Link};
-use abi::flow::{Flow, FlowKey};
+use abi::event::{Control, Event};
+use abi::flow::{Flow, FlowKey, Fragment, FragmentKey};
 use abi::name;
 use abi::node::Node;
-use abi::service::{Affinity, AffinityKey, Backend, Frontend, FrontendKey, Service, SockVips};
+use abi::service::{
+    Affinity, AffinityKey, Backend, BackendKey, BackendState, Frontend, FrontendKey, Service, SockVips,
+    SourceRange, Tombstone,
+};
 use abi::{Addr16, Be16, Prefix, Tuple};
 use aya_ebpf::Global;
-use aya_ebpf::bindings::BPF_F_MMAPABLE;
-use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, SkStorage};
+use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
+use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SkStorage};
 use aya_ebpf::macros::btf_map;
 
 use crate::packet::Packet;
@@ -28,14 +32,28 @@ static NODE: Global<Node> = Global::new(Node {
 });
 
 #[btf_map(name = "hw_frontends")]
-pub static FRONTENDS: HashMap<FrontendKey, Frontend, { name::FRONTENDS_SIZE }> = HashMap::new();
-/// Mapped into the agent's memory, which stores a segment in one word.
+pub static FRONTENDS: HashMap<
+    FrontendKey,
+    Frontend,
+    { name::FRONTENDS_SIZE },
+    { BPF_F_NO_PREALLOC as usize },
+> = HashMap::new();
+// Maps with this flag are mapped into the agent's memory: it stores whole words, without a system call.
 #[btf_map(name = "hw_services")]
 pub static SERVICES: Array<Service, { name::SERVICES_SIZE }, { BPF_F_MMAPABLE as usize }> = Array::new();
 #[btf_map(name = "hw_backends")]
-pub static BACKENDS: Array<Backend, { name::BACKENDS_SIZE }> = Array::new();
-#[btf_map(name = "hw_generations")]
-pub static GENERATIONS: Array<u32, { name::GENERATIONS_SIZE }> = Array::new();
+pub static BACKENDS: Array<Backend, { name::BACKENDS_SIZE }, { BPF_F_MMAPABLE as usize }> = Array::new();
+#[btf_map(name = "hw_slots")]
+pub static SLOTS: Array<u32, { name::SLOTS_SIZE }, { BPF_F_MMAPABLE as usize }> = Array::new();
+#[btf_map(name = "hw_bk_states")]
+pub static BACKEND_STATES: Array<BackendState, { name::BACKEND_STATES_SIZE }, { BPF_F_MMAPABLE as usize }> =
+    Array::new();
+#[btf_map(name = "hw_vip_filter")]
+pub static VIP_FILTER: Array<u64, { name::VIP_FILTER_SIZE }, { BPF_F_MMAPABLE as usize }> = Array::new();
+#[btf_map(name = "hw_src_ranges")]
+pub static SOURCE_RANGES: LpmTrie<SourceRange, u32, { name::SOURCE_RANGES_SIZE }> = LpmTrie::new();
+#[btf_map(name = "hw_tombstones")]
+pub static TOMBSTONES: LruHashMap<BackendKey, Tombstone, { name::TOMBSTONES_SIZE }> = LruHashMap::new();
 #[btf_map(name = "hw_endpoints")]
 pub static ENDPOINTS: HashMap<Addr16, Endpoint, { name::ENDPOINTS_SIZE }> = HashMap::new();
 #[btf_map(name = "hw_links")]
@@ -48,6 +66,14 @@ pub static AFFINITY: LruHashMap<AffinityKey, Affinity, { name::AFFINITY_SIZE }> 
 pub static FLOWS: HashMap<FlowKey, Flow, { name::FLOWS_SIZE }> = HashMap::new();
 #[btf_map(name = "hw_embryos")]
 pub static EMBRYOS: LruHashMap<FlowKey, Flow, { name::EMBRYOS_SIZE }> = LruHashMap::new();
+#[btf_map(name = "hw_fragments")]
+pub static FRAGMENTS: LruHashMap<FragmentKey, Fragment, { name::FRAGMENTS_SIZE }> = LruHashMap::new();
+#[btf_map(name = "hw_control")]
+pub static CONTROL: Array<Control, { name::CONTROL_SIZE }, { BPF_F_MMAPABLE as usize }> = Array::new();
+#[btf_map(name = "hw_events")]
+pub static EVENTS: RingBuf<Event, { name::EVENTS_SIZE }> = RingBuf::new();
+#[btf_map(name = "hw_gauges")]
+pub static GAUGES: Array<u64, { name::GAUGES_SIZE }> = Array::new();
 #[btf_map(name = "hw_sock_vips")]
 pub static SOCK_VIPS: SkStorage<SockVips> = SkStorage::new();
 #[btf_map(name = "hw_drops")]

@@ -5,7 +5,7 @@ use abi::{Addr16, Be16};
 use aya_ebpf::helpers::bpf_get_prandom_u32;
 
 use crate::affinity;
-use crate::maps::{BACKENDS, FRONTENDS, GENERATIONS, SERVICE_COUNTS, SERVICES, node};
+use crate::maps::{BACKEND_STATES, BACKENDS, FRONTENDS, SERVICE_COUNTS, SERVICES, node};
 
 /// Where the client is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -55,7 +55,7 @@ pub fn same(a: &Addr16, b: &Addr16) -> bool {
 /// when it is needed.
 #[inline(always)]
 pub fn lookup(addr: &Addr16, port: Be16, proto: u8, client: Client, who: impl FnOnce() -> Addr16) -> Lookup {
-    let key = FrontendKey { addr: *addr, port, proto, scope: 0 };
+    let key = FrontendKey { addr: *addr, port, proto, zero: 0 };
     let Some(front) = FRONTENDS.get_ptr(&key) else {
         return Lookup::NotAService;
     };
@@ -109,9 +109,9 @@ pub fn pick(segment: *const Segment) -> Option<(Backend, u32)> {
 /// The generation of a backend: it changes when the backend goes.
 #[inline(always)]
 pub fn generation(id: u32) -> u32 {
-    GENERATIONS.get_ptr(id).map_or(0, |cell| {
+    BACKEND_STATES.get_ptr(id).map_or(0, |cell| {
         // SAFETY: array elements live as long as the map.
-        unsafe { core::ptr::read_volatile(cell) }
+        unsafe { core::ptr::read_volatile(&raw const (*cell).generation) }
     })
 }
 

@@ -8,7 +8,9 @@ use abi::drops::Drop;
 use abi::endpoint::{Endpoint, Link};
 use abi::flow::{Flow, FlowKey};
 use abi::node::{Node, feature};
-use abi::service::{Affinity, AffinityKey, Backend, Frontend, FrontendKey, Segment, Service};
+use abi::service::{
+    Affinity, AffinityKey, Backend, BackendState, Frontend, FrontendKey, Segment, Service, service,
+};
 use abi::{Addr16, Be16, Prefix, name};
 use anyhow::{Context, Result, ensure};
 
@@ -172,7 +174,7 @@ impl World {
         }
         let [v4, v6] = families();
         for (at, (a, b)) in [(v4.pod_a, v6.pod_a), (v4.pod_b, v6.pod_b)].into_iter().enumerate() {
-            let row = Link { v4: Addr16::from(a), v6: Addr16::from(b) };
+            let row = Link { v4: Addr16::from(a), v6: Addr16::from(b), flags: 0 };
             self.runner.hash(name::LINKS)?.insert(self.devices[at], row, 0)?;
         }
         Ok(())
@@ -200,11 +202,12 @@ impl World {
             self.backends += 1;
         }
         let cluster = Segment { base, count: backends.len() as u32 };
-        let row = Service { cluster, local: Segment::default(), affinity: self.affinity, live: 1 };
+        let row =
+            Service { cluster, local: Segment::default(), affinity: self.affinity, flags: service::LIVE };
         self.runner.array(name::SERVICES)?.set(index, row, 0)?;
         for (addr, port) in frontends {
             let key =
-                FrontendKey { addr: Addr16::from(*addr), port: Be16::new(*port), proto: protocol, scope: 0 };
+                FrontendKey { addr: Addr16::from(*addr), port: Be16::new(*port), proto: protocol, zero: 0 };
             self.runner.hash(name::FRONTENDS)?.insert(key, Frontend { service: index, flags }, 0)?;
         }
         Ok(())
@@ -212,9 +215,9 @@ impl World {
 
     /// Says that the backend with this number is gone.
     pub fn retire(&mut self, backend: u32) -> Result<()> {
-        let mut generations = self.runner.array::<u32>(name::GENERATIONS)?;
-        let generation = generations.get(&backend, 0)?;
-        Ok(generations.set(backend, generation + 1, 0)?)
+        let mut states = self.runner.array::<BackendState>(name::BACKEND_STATES)?;
+        let state = states.get(&backend, 0)?;
+        Ok(states.set(backend, BackendState { generation: state.generation + 1, ..state }, 0)?)
     }
 
     /// Runs a frame through a hook.
