@@ -115,12 +115,15 @@ pub struct ObjectName {
 }
 
 /// Transport protocols a service can have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub enum Protocol {
     /// Protocol number 6.
+    #[default]
     Tcp,
     /// Protocol number 17.
     Udp,
+    /// Protocol number 132.
+    Sctp,
 }
 
 impl Protocol {
@@ -129,6 +132,7 @@ impl Protocol {
         match self {
             Self::Tcp => 6,
             Self::Udp => 17,
+            Self::Sctp => 132,
         }
     }
 }
@@ -138,6 +142,14 @@ impl Protocol {
 pub struct Service {
     /// Virtual addresses; empty for headless services.
     pub cluster_ips: Vec<IpAddr>,
+    /// `externalIPs`.
+    pub external_ips: Vec<IpAddr>,
+    /// Addresses in `status.loadBalancer.ingress` whose `ipMode` is not `Proxy`.
+    pub load_balancer_ips: Vec<IpAddr>,
+    /// `loadBalancerSourceRanges`, as they are written; a family with none, or with all of its addresses, is open.
+    pub source_ranges: Vec<IpNetwork>,
+    /// `healthCheckNodePort`, where the service wants one.
+    pub health_check_node_port: Option<u16>,
     /// The ports.
     pub ports: Vec<ServicePort>,
     /// `internalTrafficPolicy: Local`.
@@ -146,10 +158,31 @@ pub struct Service {
     pub external_local: bool,
     /// Seconds a client keeps its backend; zero is no affinity.
     pub affinity: u32,
+    /// How a backend is picked (`hawser.dev/load-balancing`).
+    pub balancing: Balancing,
+    /// Weights of backends by the name of their pod, the name of their node, or their address, the first that is there
+    /// (`hawser.dev/weights`); others weigh one, and zero takes no new connections.
+    pub weights: BTreeMap<String, u16>,
+    /// Clients outside are answered by the backend's node (`hawser.dev/forwarding: dsr`).
+    pub dsr: bool,
+    /// Sockets are left alone, every packet is translated (`hawser.dev/socket-lb: disabled`).
+    pub no_sockets: bool,
+}
+
+/// How a backend is picked for a new flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Balancing {
+    /// At random.
+    #[default]
+    Random,
+    /// By the flow's hash, on every node alike.
+    Maglev,
+    /// The less busy of two drawn at random.
+    LeastConnections,
 }
 
 /// One port of a Service.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ServicePort {
     /// Name that EndpointSlices use; empty when there is one port.
     pub name: String,
@@ -185,6 +218,28 @@ pub struct SliceEndpoint {
     pub terminating: bool,
     /// Node it runs on.
     pub node: Option<String>,
+    /// Zones whose clients should use it (`hints.forZones`).
+    pub for_zones: Vec<String>,
+    /// Nodes whose clients should use it (`hints.forNodes`).
+    pub for_nodes: Vec<String>,
+    /// Name of its pod, if its target is one.
+    pub target: Option<String>,
+}
+
+impl SliceEndpoint {
+    /// An address that is ready, and nothing else known of it.
+    pub fn new(address: IpAddr) -> Self {
+        Self {
+            address,
+            ready: true,
+            serving: true,
+            terminating: false,
+            node: None,
+            for_zones: Vec::new(),
+            for_nodes: Vec::new(),
+            target: None,
+        }
+    }
 }
 
 /// The fields of a Node that reach the kernel.
@@ -194,6 +249,10 @@ pub struct Node {
     pub addresses: Vec<IpAddr>,
     /// Prefixes of its pods.
     pub pod_cidrs: Vec<IpNetwork>,
+    /// Its zone (`topology.kubernetes.io/zone`).
+    pub zone: Option<String>,
+    /// Whether it is about to go: deleted, or tainted by the cluster autoscaler.
+    pub leaving: bool,
 }
 
 /// Everything the sources know at one moment.
@@ -207,6 +266,8 @@ pub struct Snapshot {
     pub nodes: BTreeMap<String, Arc<Node>>,
     /// Uplinks that exist, by name.
     pub uplinks: BTreeSet<String>,
+    /// Every address of the host, which NodePorts may answer on; follows the machine.
+    pub host_addresses: BTreeSet<IpAddr>,
     /// Local pods.
     pub endpoints: BTreeMap<EndpointId, Endpoint>,
     /// Sources that have delivered everything once.

@@ -13,11 +13,8 @@ const SERVICES: u32 = 5_000;
 fn slice(number: u32, endpoints: u8) -> Slice {
     let [_, _, high, low] = number.to_be_bytes();
     let endpoint = |last: u8| SliceEndpoint {
-        address: std::net::Ipv4Addr::new(10, 128 + high, low, last).into(),
-        ready: true,
-        serving: true,
-        terminating: false,
         node: Some("n1".into()),
+        ..SliceEndpoint::new(std::net::Ipv4Addr::new(10, 128 + high, low, last).into())
     };
     Slice {
         service: format!("s{number}"),
@@ -50,7 +47,13 @@ fn one_change_among_five_thousand_services_is_a_handful_of_operations() {
     for source in [Source::Services, Source::Slices, Source::Nodes, Source::Endpoints] {
         tables.synced(source);
     }
-    let facts = NodeFacts { name: "n1".into(), addresses: Vec::new(), on_link: Vec::new(), mtu: 1500 };
+    let facts = NodeFacts {
+        name: "n1".into(),
+        addresses: Vec::new(),
+        on_link: Vec::new(),
+        mtu: 1500,
+        ..NodeFacts::default()
+    };
     let kernel = FakeKernel::default();
     let mut reconciler = Reconciler::new(kernel.clone(), Arc::clone(&tables), facts).unwrap();
     let start = Instant::now();

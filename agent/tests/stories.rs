@@ -56,6 +56,7 @@ fn facts() -> NodeFacts {
         addresses: vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()],
         on_link: vec!["192.0.2.0/24".parse().unwrap(), "2001:db8::/64".parse().unwrap()],
         mtu: 1500,
+        ..NodeFacts::default()
     }
 }
 

@@ -15,7 +15,7 @@ pub mod peers;
 pub mod services;
 
 /// Facts of this node that do not come from tables.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct NodeFacts {
     /// Name of the Node object.
     pub name: String,
@@ -25,6 +25,18 @@ pub struct NodeFacts {
     pub on_link: Vec<IpNetwork>,
     /// Largest packet of the uplinks, which pods inherit.
     pub mtu: u32,
+    /// Which of the host's addresses NodePorts answer on.
+    pub nodeport: NodePortAddresses,
+}
+
+/// Which of the host's addresses NodePorts answer on (`--nodeport-addresses`).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum NodePortAddresses {
+    /// The node's own, and for the host's sockets the loopback's.
+    #[default]
+    Primary,
+    /// Those inside one of these prefixes.
+    Within(Vec<IpNetwork>),
 }
 
 /// Names a service's port in one family: what has one segment of backends.

@@ -57,6 +57,7 @@ mod tests {
             Arc::new(Node {
                 addresses: vec![address.parse().unwrap()],
                 pod_cidrs: vec![cidr.parse().unwrap()],
+                ..Node::default()
             })
         };
         let nodes = BTreeMap::from([
@@ -69,6 +70,7 @@ mod tests {
             addresses: vec!["192.0.2.1".parse().unwrap()],
             on_link: vec!["192.0.2.0/24".parse().unwrap()],
             mtu: 1500,
+            ..NodeFacts::default()
         };
         let (routes, unreachable) = routes(&nodes, &facts);
         assert_eq!(

@@ -114,11 +114,11 @@ mod tests {
 
     fn endpoint(address: &str, ready: bool, terminating: bool, node: &str) -> SliceEndpoint {
         SliceEndpoint {
-            address: address.parse().unwrap(),
             ready,
             serving: ready || terminating,
             terminating,
             node: Some(node.to_owned()),
+            ..SliceEndpoint::new(address.parse().unwrap())
         }
     }
 
@@ -148,6 +148,7 @@ mod tests {
             addresses: vec!["192.0.2.1".parse().unwrap()],
             on_link: Vec::new(),
             mtu: 1500,
+            ..NodeFacts::default()
         }
     }
 

@@ -190,6 +190,7 @@ impl Row for Service {
             internal_local: spec.internal_traffic_policy.as_deref() == Some("Local"),
             external_local: spec.external_traffic_policy.as_deref() == Some("Local"),
             affinity,
+            ..Self::default()
         })
     }
 
@@ -218,11 +219,11 @@ impl Row for Slice {
             // Absent means ready; absent serving means as ready says.
             let ready = conditions.ready.unwrap_or(true);
             Some(SliceEndpoint {
-                address: endpoint.addresses.first()?.parse().ok()?,
                 ready,
                 serving: conditions.serving.unwrap_or(ready),
                 terminating: conditions.terminating.unwrap_or(false),
                 node: endpoint.node_name,
+                ..SliceEndpoint::new(endpoint.addresses.first()?.parse().ok()?)
             })
         });
         Some(Self { ports: ports.collect(), endpoints: endpoints.collect(), service })
@@ -253,6 +254,7 @@ impl Row for Node {
                 .filter_map(|address| address.address.parse().ok())
                 .collect(),
             pod_cidrs: cidrs.unwrap_or_default().iter().filter_map(|cidr| cidr.parse().ok()).collect(),
+            ..Self::default()
         })
     }
 

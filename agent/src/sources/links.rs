@@ -51,6 +51,7 @@ pub fn discover(node: &str, addresses: &[IpAddr], named: &[String]) -> Result<Up
         addresses: addresses.to_vec(),
         on_link: uplinks.iter().flat_map(|device| of(device.index).iter().copied()).collect(),
         mtu: uplinks.iter().map(|device| device.mtu).min().unwrap_or(1500).min(65_535),
+        ..NodeFacts::default()
     };
     // The loopback needs no programs: what the host says to itself does not leave it.
     let devices =

@@ -241,6 +241,7 @@ impl NodeWorld {
         let node = Node {
             addresses: self.addresses.clone(),
             pod_cidrs: cidrs.iter().map(|cidr| cidr.parse().unwrap()).collect(),
+            ..Node::default()
         };
         (self.name.clone(), node)
     }
@@ -261,11 +262,8 @@ impl NodeWorld {
             ..Service::default()
         };
         let endpoint = |(address, node): &(IpAddr, String)| SliceEndpoint {
-            address: *address,
-            ready: true,
-            serving: true,
-            terminating: false,
             node: Some(node.clone()),
+            ..SliceEndpoint::new(*address)
         };
         let slice = Slice {
             service: "web".to_owned(),
