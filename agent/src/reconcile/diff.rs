@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use abi::service::{Backend, Frontend, Segment, Service, service as bits};
+use abi::service::{Backend, Frontend, Segment, Service, bits};
 
 use super::actual::{Actual, Op};
 use super::place::{Full, Places};

@@ -47,7 +47,7 @@ layout! {
         8 => local: Segment,
         /// Seconds a client keeps its backend; zero is no affinity.
         16 => affinity: u32,
-        /// `service::*` bits; zero when the service does not exist.
+        /// `bits::*` bits; zero when the service does not exist.
         20 => flags: u32,
     }
 
@@ -187,7 +187,7 @@ pub mod frontend {
 }
 
 /// Bits of [`Service::flags`].
-pub mod service {
+pub mod bits {
     /// The service exists.
     pub const LIVE: u32 = 1;
     /// Somewhere in the cluster there is a usable backend: where policy finds none, packets are dropped, not refused.

@@ -9,7 +9,7 @@ use abi::endpoint::{Endpoint, Link};
 use abi::flow::{Flow, FlowKey};
 use abi::node::{Node, feature};
 use abi::service::{
-    Affinity, AffinityKey, Backend, BackendState, Frontend, FrontendKey, Segment, Service, service,
+    Affinity, AffinityKey, Backend, BackendState, Frontend, FrontendKey, Segment, Service, bits,
 };
 use abi::{Addr16, Be16, Prefix, name};
 use anyhow::{Context, Result, ensure};
@@ -202,8 +202,7 @@ impl World {
             self.backends += 1;
         }
         let cluster = Segment { base, count: backends.len() as u32 };
-        let row =
-            Service { cluster, local: Segment::default(), affinity: self.affinity, flags: service::LIVE };
+        let row = Service { cluster, local: Segment::default(), affinity: self.affinity, flags: bits::LIVE };
         self.runner.array(name::SERVICES)?.set(index, row, 0)?;
         for (addr, port) in frontends {
             let key =
