@@ -10,6 +10,7 @@ pub mod ipam;
 pub mod kernel;
 pub mod kubelet_api;
 pub mod node;
+pub mod oracle;
 pub mod pods;
 pub mod reconcile;
 pub mod sources;
