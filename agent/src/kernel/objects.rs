@@ -13,7 +13,7 @@ use aya::programs::links::{CgroupAttachMode, FdLink, LinkOrder};
 use aya::programs::tc::{
     NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact, qdisc_detach_program,
 };
-use aya::programs::{CgroupSockAddr, ProgramError, SchedClassifier, TcAttachType};
+use aya::programs::{CgroupSock, CgroupSockAddr, ProgramError, SchedClassifier, TcAttachType};
 use aya::{Ebpf, EbpfLoader};
 
 use super::KernelError;
@@ -78,7 +78,22 @@ impl Objects {
                 .map_err(|source| KernelError::Link { program: (*hook).to_owned(), source })?;
             pin_link(link, &pin)?;
         }
-        Ok(())
+        self.attach_release(&group)
+    }
+
+    /// Attaches the program that sees sockets go.
+    fn attach_release(&mut self, group: &File) -> Result<(), KernelError> {
+        let hook = name::SOCK_RELEASE;
+        let pin = self.folder.join(format!("link_{hook}"));
+        let program: &mut CgroupSock = typed(&mut self.ebpf, hook)?;
+        if takes_over(&pin, program.fd().map_err(refused("attach", hook))?.as_fd())? {
+            return Ok(());
+        }
+        let id = program.attach(group, CgroupAttachMode::Single).map_err(refused("attach", hook))?;
+        let link = program.take_link(id).map_err(refused("attach", hook))?;
+        let link = FdLink::try_from(link)
+            .map_err(|source| KernelError::Link { program: hook.to_owned(), source })?;
+        pin_link(link, &pin)
     }
 
     /// Attaches a TC program to a device; one that is attached is replaced.
@@ -151,7 +166,11 @@ impl Objects {
 fn load_program(ebpf: &mut Ebpf, program: &'static str, folder: &Path) -> Result<(), KernelError> {
     let pin = folder.join(format!("prog_{program}"));
     remove_pin(&pin)?;
-    let pinned = if name::SOCKET_PROGRAMS.contains(&program) {
+    let pinned = if program == name::SOCK_RELEASE {
+        let hook: &mut CgroupSock = typed(ebpf, program)?;
+        hook.load().map_err(refused("load", program))?;
+        hook.pin(&pin)
+    } else if name::SOCKET_PROGRAMS.contains(&program) {
         let hook: &mut CgroupSockAddr = typed(ebpf, program)?;
         hook.load().map_err(refused("load", program))?;
         hook.pin(&pin)

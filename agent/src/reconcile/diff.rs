@@ -149,7 +149,8 @@ fn service(
         let current = if current.local == current.cluster { Segment::default() } else { current.local };
         segment(actual, current, &row.local, places, &mut ops)?
     };
-    let wanted = Service { cluster, local, affinity: row.affinity, flags: bits::LIVE | bits::SOMEBODY };
+    let somebody = if row.cluster.is_empty() { 0 } else { bits::SOMEBODY };
+    let wanted = Service { cluster, local, affinity: row.affinity, flags: bits::LIVE | somebody };
     if known.is_none() || wanted != current {
         ops.push(Op::WriteService { index, service: wanted });
     }

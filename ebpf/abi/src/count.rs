@@ -59,4 +59,5 @@ paths! {
     13 Unanswered "refusals that were not sent, because too many were",
     14 Xdp "forwarded before the stack saw them",
     15 PortCollision "source ports that were tried and taken",
+    16 EventsLost "events that found no room, because nobody read fast enough",
 }

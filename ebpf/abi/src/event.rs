@@ -56,7 +56,7 @@ pub mod kind {
     pub const SOCKET: u32 = 16;
 }
 
-/// Where it happened.
+/// Where it happened; zero where it does not matter.
 pub mod hook {
     /// A socket of this node.
     pub const SOCKET: u32 = 1;

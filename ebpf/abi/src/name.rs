@@ -113,6 +113,7 @@ pub const PROGRAMS: &[&str] = &[
     TC_UPLINK_IN,
     TC_UPLINK_OUT,
     FLOW_EXPIRE,
+    SOCK_RELEASE,
     "connect4",
     "connect6",
     "sendmsg4",

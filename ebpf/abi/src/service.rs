@@ -64,11 +64,13 @@ layout! {
     }
 
     /// What changes about a backend while it exists.
-    pub struct BackendState(8) {
+    pub struct BackendState(16) {
         /// Changes when the backend goes.
         0 => generation: u32,
+        /// Zero.
+        4 => zero: u32,
         /// Connections of this node that have not ended, counted for services that pick the less busy of two.
-        4 => connections: u32,
+        8 => connections: u64,
     }
 
     /// Address, port and protocol of a backend that is gone.
@@ -134,11 +136,13 @@ layout! {
     }
 
     /// The translations of one socket: one for a connected socket, the last four of an unconnected one.
-    pub struct SockVips(180) {
+    pub struct SockVips(184) {
         /// The entries; unused ones are zero.
         0 => entries: [SockVip; 4],
         /// Entry to overwrite next.
         176 => next: u32,
+        /// One while the first entry is counted as a connection of its backend.
+        180 => counted: u32,
     }
 }
 

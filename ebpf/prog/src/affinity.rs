@@ -6,34 +6,44 @@ use aya_ebpf::bindings::BPF_ANY;
 
 use crate::flow::now;
 use crate::maps::AFFINITY;
-use crate::service::{self, Picked};
+use crate::service;
 
-/// The backend of `client` in the service with this index, picked now if it has none that lives.
+/// What [`pick_kept`] is asked, in one place: a BPF function takes five arguments.
+struct Asked {
+    key: AffinityKey,
+    bits: u32,
+    spread: u32,
+    patience: u32,
+}
+
+/// The backend of `client` in the service with this index and its generation, picked now if it has none that lives.
 #[inline(always)]
-pub fn pick(segment: *const Segment, service: u32, client: &Addr16, patience: u32) -> Option<Picked> {
+pub fn pick(
+    segment: *const Segment,
+    bits: u32,
+    spread: u32,
+    service: u32,
+    client: &Addr16,
+    patience: u32,
+) -> Option<(Backend, u32)> {
     let mut kept = Affinity { backend: Backend::NONE, generation: 0, seen: 0 };
-    let key = AffinityKey { client: *client, service };
+    let asked = Asked { key: AffinityKey { client: *client, service }, bits, spread, patience };
     // A function of its own keeps its buffers off the caller's stack.
-    if pick_kept(segment, &raw const key, patience, &raw mut kept) == 0 {
+    if pick_kept(segment, &raw const asked, &raw mut kept) == 0 {
         return None;
     }
-    Some(Picked { backend: kept.backend, generation: kept.generation, service })
+    Some((kept.backend, kept.generation))
 }
 
 #[inline(never)]
-extern "C" fn pick_kept(
-    segment: *const Segment,
-    key: *const AffinityKey,
-    patience: u32,
-    out: *mut Affinity,
-) -> i32 {
+extern "C" fn pick_kept(segment: *const Segment, asked: *const Asked, out: *mut Affinity) -> i32 {
     let now = now();
     // SAFETY: the caller's own, for the length of the call.
-    let (key, out) = unsafe { (&*key, &mut *out) };
-    if let Some(entry) = AFFINITY.get_ptr_mut(key) {
+    let (asked, out) = unsafe { (&*asked, &mut *out) };
+    if let Some(entry) = AFFINITY.get_ptr_mut(&asked.key) {
         // SAFETY: the program runs under RCU: the element's memory stays valid.
         unsafe {
-            if now - (*entry).seen <= patience
+            if now - (*entry).seen <= asked.patience
                 && service::generation((*entry).backend.id) == (*entry).generation
             {
                 (*entry).seen = now;
@@ -42,11 +52,11 @@ extern "C" fn pick_kept(
             }
         }
     }
-    let Some((backend, generation)) = service::pick(segment) else {
+    let Some((backend, generation)) = service::pick(segment, asked.bits, asked.spread) else {
         return 0;
     };
     *out = Affinity { backend, generation, seen: now };
     // A client that cannot be remembered gets another backend next time.
-    _ = AFFINITY.insert(key, &*out, u64::from(BPF_ANY));
+    _ = AFFINITY.insert(&asked.key, &*out, u64::from(BPF_ANY));
     1
 }

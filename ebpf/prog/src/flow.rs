@@ -9,10 +9,12 @@
 
 use abi::count::Path;
 use abi::drops::Drop;
+use abi::event::kind;
 use abi::flow::{Flow, FlowKey, bits};
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 
+use crate::event;
 use crate::maps::{EMBRYOS, FLOWS, Work};
 use crate::packet::{FIN, Packet, RST, SYN};
 use crate::verdict::count;
@@ -72,7 +74,9 @@ pub fn claim_answer(work: &Work) -> bool {
 /// Remembers the forward half.
 #[inline(always)]
 pub fn complete(work: &Work) -> Result<(), Drop> {
-    EMBRYOS.insert(&work.packet.key, &work.forward, u64::from(BPF_ANY)).map_err(|_| Drop::FlowTable)
+    EMBRYOS.insert(&work.packet.key, &work.forward, u64::from(BPF_ANY)).map_err(|_| Drop::FlowTable)?;
+    event::flow(kind::BEGUN, &work.packet.key, &work.forward);
+    Ok(())
 }
 
 /// Forgets both halves of a flow.
@@ -108,6 +112,7 @@ fn promote(work: &mut Work, reverse: *const Flow) {
     _ = EMBRYOS.remove(&work.packet.key);
     _ = EMBRYOS.remove(&work.answer);
     count(Path::Promoted, 0);
+    event::flow(kind::ANSWERED, &work.answer, forward);
 }
 
 #[inline(always)]

@@ -4,10 +4,13 @@
 //! backend, [`flow`] remembers, [`nat`] rewrites, [`deliver`] sends, [`verdict`] is the one door out.
 
 #![no_std]
+#![expect(internal_features, reason = "atomic addition has no other name on this target")]
+#![feature(core_intrinsics)]
 #![no_main]
 
 mod affinity;
 mod deliver;
+mod event;
 mod expire;
 mod flow;
 mod icmp_error;
@@ -19,6 +22,7 @@ mod pod;
 mod refuse;
 mod service;
 mod sock;
+mod source_range;
 mod translate;
 mod uplink;
 mod verdict;

@@ -1,6 +1,7 @@
 //! The two hooks on the host's end of a pod's link.
 
 use abi::drops::Drop;
+use abi::event::hook;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 
@@ -14,13 +15,13 @@ use crate::verdict::{Verdict, leave, leave_answering};
 /// From a pod.
 #[classifier]
 pub fn tc_pod_out(ctx: TcContext) -> i32 {
-    leave_answering(&ctx, out(&ctx))
+    leave_answering(&ctx, hook::POD_OUT, out(&ctx))
 }
 
 /// Towards a pod, from the host's stack. Other programs deliver to pods without passing here.
 #[classifier]
 pub fn tc_pod_in(ctx: TcContext) -> i32 {
-    leave(&ctx, inward(&ctx))
+    leave(&ctx, hook::POD_IN, inward(&ctx))
 }
 
 #[inline(always)]

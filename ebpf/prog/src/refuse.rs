@@ -1,18 +1,35 @@
 //! Refusals on the wire: a TCP RST, or an ICMP port unreachable, in the place of the packet that cannot be served.
 
+use abi::count::Path;
 use abi::drops::Drop;
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::bpf_adj_room_mode::BPF_ADJ_ROOM_MAC;
 use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT};
+use aya_ebpf::btf_maps::PerCpuArray;
 use aya_ebpf::helpers::generated::{bpf_csum_diff, bpf_redirect, bpf_skb_adjust_room, bpf_skb_change_tail};
+use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::TcContext;
 
+use crate::flow::now;
 use crate::maps::{Work, work};
 use crate::nat::{load_into, store, store_bytes};
 use crate::packet::{ACK, ETHERNET, ICMP, ICMPV6, RST, SYN, TCP, UDP};
+use crate::verdict::count;
 
 /// Hops of a packet that begins here.
 const HOPS: u8 = 64;
+/// Refusals a CPU sends in one second; those beyond are dropped in silence, so that a flood is not answered by another.
+const PER_SECOND: u32 = 1000;
+
+/// What a CPU has refused of late.
+#[repr(C)]
+struct Refusals {
+    second: u32,
+    sent: u32,
+}
+
+#[btf_map(name = "hw_refusals")]
+static REFUSALS: PerCpuArray<Refusals, 1> = PerCpuArray::new();
 
 /// Turns the packet into its refusal and sends it back where it came from, or drops it when it cannot be answered.
 #[inline(always)]
@@ -23,7 +40,26 @@ pub fn answer(ctx: &TcContext) -> i32 {
 
 #[inline(never)]
 extern "C" fn answer_skb(skb: *mut __sk_buff) -> i32 {
+    if !may_answer() {
+        count(Path::Unanswered, 0);
+        return TC_ACT_SHOT as i32;
+    }
     try_answer(&TcContext::new(skb)).unwrap_or(TC_ACT_SHOT as i32)
+}
+
+#[inline(always)]
+fn may_answer() -> bool {
+    let Some(cell) = REFUSALS.get_ptr_mut(0) else {
+        return false;
+    };
+    let now = now();
+    // SAFETY: the cell belongs to this CPU.
+    let cell = unsafe { &mut *cell };
+    if cell.second != now {
+        *cell = Refusals { second: now, sent: 0 };
+    }
+    cell.sent += 1;
+    cell.sent <= PER_SECOND
 }
 
 #[inline(always)]

@@ -1,47 +1,84 @@
 //! Services: from the address a client asked for to a backend.
 
-use abi::service::{Backend, FrontendKey, Segment, frontend};
+use core::intrinsics::AtomicOrdering;
+
+use abi::endpoint::Link;
+use abi::service::{Backend, BackendState, FrontendKey, Segment, Service, bits, filter_place, frontend};
 use abi::{Addr16, Be16};
 use aya_ebpf::helpers::bpf_get_prandom_u32;
 
-use crate::affinity;
-use crate::maps::{BACKEND_STATES, BACKENDS, FRONTENDS, SERVICE_COUNTS, SERVICES, node};
+use crate::maps::{BACKEND_STATES, BACKENDS, FRONTENDS, SERVICE_COUNTS, SERVICES, SLOTS, VIP_FILTER, node};
+use crate::{affinity, source_range};
 
 /// Where the client is.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Client {
     /// A pod or process of the cluster.
     Inside,
+    /// A process of this host, by its socket: the loopback's NodePorts are its own.
+    Host,
     /// Behind an uplink.
     Outside,
 }
 
+/// Who asks for what.
+pub struct Ask<'a> {
+    /// The address asked for.
+    pub addr: &'a Addr16,
+    /// The port asked for.
+    pub port: Be16,
+    /// IP protocol number.
+    pub proto: u8,
+    /// Where the client is.
+    pub client: Client,
+    /// What services that pick by hash go by: equal for equal flows on every node.
+    pub spread: u32,
+}
+
 /// The answer to "who serves this address and port?".
 pub enum Lookup {
-    /// No service does.
+    /// No service does: the packet is none of ours.
     NotAService,
-    /// A service does, and has nobody to send to.
+    /// A service does, and there is nobody anywhere: the client is told.
     Nobody,
-    /// A service does, and has somebody, but not on this node, where its policy wants one.
+    /// A service does, and has somebody, but not on this node, where its policy wants one: silence.
     NobodyHere,
-    /// This backend of service `index`.
+    /// The service does not admit this client: silence.
+    NotAdmitted,
+    /// A service has this address, but not this port: the client is told.
+    UnknownPort,
+    /// The address is one for services, and none has it: silence.
+    Unallocated,
+    /// This backend.
     Picked(Picked),
 }
 
 pub struct Picked {
     pub backend: Backend,
     pub generation: u32,
+    /// Index of the service.
     pub service: u32,
+    /// `abi::service::bits` of the service.
+    pub bits: u32,
 }
 
-/// Whether `addr` can be a frontend for clients inside: one compare per prefix instead of a hash.
+/// Whether `addr` may have frontends: one load and one compare instead of a hash lookup.
 #[inline(always)]
 pub fn is_candidate(addr: &Addr16) -> bool {
+    let (word, bit) = filter_place(addr);
+    let Some(word) = VIP_FILTER.get_ptr(word) else {
+        return false;
+    };
+    // SAFETY: array elements live as long as the map; the agent stores whole words.
+    let known = unsafe { core::ptr::read_volatile(word) & bit != 0 };
+    known || is_service_address(addr) || same(addr, &node().v4) || same(addr, &node().v6)
+}
+
+/// Whether `addr` is one of those that services are given.
+#[inline(always)]
+pub fn is_service_address(addr: &Addr16) -> bool {
     let node = node();
-    node.services[0].contains(addr)
-        || node.services[1].contains(addr)
-        || same(addr, &node.v4)
-        || same(addr, &node.v6)
+    node.services[0].contains(addr) || node.services[1].contains(addr)
 }
 
 /// Word-wise equality: the compiler would call `memcmp` for the derived one.
@@ -51,68 +88,159 @@ pub fn same(a: &Addr16, b: &Addr16) -> bool {
     (a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) | (a[3] ^ b[3]) == 0
 }
 
-/// Looks a frontend up and picks one of its backends: at random, or the one the client keeps. `who` tells the client's address
-/// when it is needed.
+/// The address of a pod or host in a family.
 #[inline(always)]
-pub fn lookup(addr: &Addr16, port: Be16, proto: u8, client: Client, who: impl FnOnce() -> Addr16) -> Lookup {
-    let key = FrontendKey { addr: *addr, port, proto, zero: 0 };
+pub fn address_of(link: &Link, v4: bool) -> &Addr16 {
+    if v4 { &link.v4 } else { &link.v6 }
+}
+
+/// Looks a frontend up and picks one of its backends. `who` tells the client's address when it is needed.
+#[inline(always)]
+pub fn lookup(ask: &Ask<'_>, who: impl Fn() -> Addr16) -> Lookup {
+    let key = FrontendKey { addr: *ask.addr, port: ask.port, proto: ask.proto, zero: 0 };
     let Some(front) = FRONTENDS.get_ptr(&key) else {
-        return Lookup::NotAService;
+        return absent(key);
     };
     // SAFETY: both fields are read once; an update replaces the whole element.
     let (index, flags) = unsafe { ((*front).service, (*front).flags) };
+    if flags & frontend::HOST_ONLY != 0 && !matches!(ask.client, Client::Host) {
+        return Lookup::NotAService;
+    }
+    if flags & frontend::SOURCE_RANGES != 0 && !source_range::admits(index, &who()) {
+        return Lookup::NotAdmitted;
+    }
     let Some(service) = SERVICES.get_ptr(index) else {
         return Lookup::Nobody;
     };
-    let local = match client {
-        Client::Inside => flags & frontend::INTERNAL_LOCAL != 0,
-        Client::Outside => flags & frontend::EXTERNAL_LOCAL != 0,
-    };
     // SAFETY: array elements live as long as the map.
-    let (segment, others) = unsafe {
-        if local {
-            (&raw const (*service).local, (*service).cluster.count)
-        } else {
-            (&raw const (*service).cluster, 0)
-        }
+    let (bits, patience) = unsafe {
+        (
+            core::ptr::read_volatile(&raw const (*service).flags),
+            core::ptr::read_volatile(&raw const (*service).affinity),
+        )
     };
-    // SAFETY: as above.
-    let patience = unsafe { core::ptr::read_volatile(&raw const (*service).affinity) };
+    let segment = segment(service, flags, ask.client);
     let picked = if patience == 0 {
-        pick(segment).map(|(backend, generation)| Picked { backend, generation, service: index })
+        pick(segment, bits, ask.spread)
     } else {
-        affinity::pick(segment, index, &who(), patience)
+        affinity::pick(segment, bits, ask.spread, index, &who(), patience)
     };
     count(index, picked.is_some());
     match picked {
-        Some(picked) => Lookup::Picked(picked),
-        None if others > 0 => Lookup::NobodyHere,
+        Some((backend, generation)) => Lookup::Picked(Picked { backend, generation, service: index, bits }),
+        None if bits & bits::SOMEBODY != 0 => Lookup::NobodyHere,
         None => Lookup::Nobody,
     }
 }
 
+/// The backends a client may get: those of this node where the policy that applies to the client wants it. Policies for clients
+/// outside do not bind those inside, who could go to the pods themselves.
 #[inline(always)]
-pub fn pick(segment: *const Segment) -> Option<(Backend, u32)> {
+fn segment(service: *const Service, flags: u32, client: Client) -> *const Segment {
+    let local = match client {
+        Client::Inside | Client::Host => flags & frontend::INTERNAL_LOCAL != 0,
+        Client::Outside => flags & (frontend::EXTERNAL_LOCAL | frontend::INTERNAL_LOCAL) != 0,
+    };
+    // SAFETY: array elements live as long as the map.
+    unsafe { if local { &raw const (*service).local } else { &raw const (*service).cluster } }
+}
+
+/// What it means that a port has no frontend.
+#[inline(always)]
+fn absent(mut key: FrontendKey) -> Lookup {
+    key.port = Be16::new(0);
+    key.proto = 0;
+    match FRONTENDS.get_ptr(&key) {
+        // SAFETY: the field is read once; an update replaces the whole element.
+        Some(front) if unsafe { (*front).flags } & frontend::EXTERNAL == 0 => Lookup::UnknownPort,
+        Some(_) => Lookup::NotAService,
+        None if is_service_address(&key.addr) => Lookup::Unallocated,
+        None => Lookup::NotAService,
+    }
+}
+
+/// Picks from a segment: by hash, the less busy of two, or at random. Slots lead to backends by one more step.
+#[inline(always)]
+pub fn pick(segment: *const Segment, bits: u32, spread: u32) -> Option<(Backend, u32)> {
     // SAFETY: the segment is eight bytes at a multiple of eight; one load sees base and count of one update.
     let both = unsafe { core::ptr::read_volatile(segment.cast::<u64>()) };
-    let (base, count) = (both as u32, (both >> 32) as u32);
-    if count == 0 {
+    let segment = Segment { base: both as u32, count: (both >> 32) as u32 };
+    if segment.is_empty() {
         return None;
     }
+    if bits & bits::LEAST != 0 {
+        return less_busy(member(&segment, random())?, member(&segment, random())?);
+    }
+    let number = if bits & bits::HASH != 0 { spread } else { random() };
+    let backend = *member(&segment, number)?;
+    Some((backend, generation(backend.id)))
+}
+
+#[inline(always)]
+fn member(segment: &Segment, number: u32) -> Option<&'static Backend> {
+    let at = segment.base + number % segment.len();
+    let at = if segment.has_slots() { *SLOTS.get(at)? } else { at };
+    BACKENDS.get(at)
+}
+
+#[inline(always)]
+fn less_busy(one: &Backend, other: &Backend) -> Option<(Backend, u32)> {
+    let chosen = if connections(one.id) <= connections(other.id) { one } else { other };
+    Some((*chosen, generation(chosen.id)))
+}
+
+#[inline(always)]
+fn random() -> u32 {
     // SAFETY: the helper has no preconditions.
-    let random = unsafe { bpf_get_prandom_u32() };
-    let backend = *BACKENDS.get(base + random % count)?;
-    let generation = generation(backend.id);
-    Some((backend, generation))
+    unsafe { bpf_get_prandom_u32() }
 }
 
 /// The generation of a backend: it changes when the backend goes.
 #[inline(always)]
 pub fn generation(id: u32) -> u32 {
-    BACKEND_STATES.get_ptr(id).map_or(0, |cell| {
+    BACKEND_STATES.get_ptr(id).map_or(0, |state| {
         // SAFETY: array elements live as long as the map.
-        unsafe { core::ptr::read_volatile(&raw const (*cell).generation) }
+        unsafe { core::ptr::read_volatile(&raw const (*state).generation) }
     })
+}
+
+#[inline(always)]
+fn connections(id: u32) -> u64 {
+    BACKEND_STATES.get_ptr(id).map_or(0, |state| {
+        // SAFETY: array elements live as long as the map.
+        unsafe { core::ptr::read_volatile(&raw const (*state).connections) }
+    })
+}
+
+/// Counts a connection of a backend, for services that pick the less busy.
+#[inline(always)]
+pub fn connected(id: u32) {
+    if let Some(state) = BACKEND_STATES.get_ptr_mut(id) {
+        add(state, 1);
+    }
+}
+
+/// Counts the end of a connection, unless the backend has gone since and its number may be another's.
+#[inline(always)]
+pub fn disconnected(id: u32, since: u32) {
+    if generation(id) != since {
+        return;
+    }
+    if let Some(state) = BACKEND_STATES.get_ptr_mut(id) {
+        add(state, u64::MAX);
+    }
+}
+
+#[inline(always)]
+fn add(state: *mut BackendState, what: u64) {
+    // `core` offers no atomic arithmetic on this target, though the machine has it.
+    // SAFETY: array elements live as long as the map; every writer of this word is atomic.
+    unsafe {
+        core::intrinsics::atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(
+            &raw mut (*state).connections,
+            what,
+        );
+    }
 }
 
 #[inline(always)]
@@ -127,4 +255,17 @@ fn count(service: u32, served: bool) {
             }
         }
     }
+}
+
+/// Mixes a flow into the number that services pick by hash with. Every node computes the same.
+#[inline(always)]
+pub fn spread(client: &Addr16, ports: u32, proto: u8) -> u32 {
+    let words = client.words();
+    let mut hash = 0x811c_9dc5 ^ u32::from(proto);
+    for word in [words[0], words[1], words[2], words[3], ports] {
+        hash = (hash ^ word).wrapping_mul(0x85eb_ca6b);
+        hash ^= hash >> 15;
+    }
+    hash = hash.wrapping_mul(0xc2b2_ae35);
+    hash ^ (hash >> 16)
 }

@@ -3,17 +3,21 @@
 //! The address the client asked for is kept with the socket, so that `getpeername` and `recvmsg` show it.
 
 use abi::count::Path;
+use abi::endpoint::{Link, link};
 use abi::node::feature;
-use abi::service::{SockVip, SockVips};
+use abi::service::{SockVip, SockVips, bits};
 use abi::{Addr16, Be16};
 use aya_ebpf::bindings::bpf_sock_addr;
-use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_set_retval};
-use aya_ebpf::macros::cgroup_sock_addr;
-use aya_ebpf::programs::SockAddrContext;
+use aya_ebpf::helpers::generated::{
+    bpf_get_netns_cookie, bpf_get_prandom_u32, bpf_set_retval, bpf_sk_storage_get,
+};
+use aya_ebpf::macros::{cgroup_sock, cgroup_sock_addr};
+use aya_ebpf::programs::{SockAddrContext, SockContext};
 
+use crate::event;
 use crate::maps::{NAMESPACES, SOCK_VIPS, node};
 use crate::packet::{TCP, UDP};
-use crate::service::{self, Client, Lookup, Picked, same};
+use crate::service::{self, Ask, Client, Lookup, Picked, address_of, is_candidate, same};
 use crate::verdict::count;
 
 const ALLOW: i32 = 1;
@@ -24,7 +28,9 @@ type Address = (Addr16, Be16);
 macro_rules! hooks {
     ($($hook:ident $attach:ident $family:ident $action:ident),+ $(,)?) => {$(
         #[cgroup_sock_addr($attach)]
-        pub fn $hook(ctx: SockAddrContext) -> i32 { $action::<$family>(&ctx) }
+        pub fn $hook(ctx: SockAddrContext) -> i32 {
+            $action::<$family>(&ctx)
+        }
     )+};
 }
 
@@ -116,51 +122,152 @@ fn protocol(ctx: &SockAddrContext) -> Option<u8> {
     }
 }
 
-/// The address of the pod or host that the socket belongs to: as it would be on the wire. A namespace that nobody announced
-/// is told from others by its cookie.
-#[inline(always)]
-fn client(ctx: &SockAddrContext, v4: bool) -> Addr16 {
-    // SAFETY: the context is the program's own.
-    let cookie = unsafe { bpf_get_netns_cookie(ctx.sock_addr.cast()) };
-    match NAMESPACES.get_ptr(cookie) {
+/// Whose socket it is: the pod or host, and which of them. A namespace that nobody announced is told from others by its
+/// cookie.
+struct Owner {
+    link: Option<&'static Link>,
+    cookie: u64,
+}
+
+impl Owner {
+    #[inline(always)]
+    fn of(ctx: &SockAddrContext) -> Self {
+        // SAFETY: the context is the program's own.
+        let cookie = unsafe { bpf_get_netns_cookie(ctx.sock_addr.cast()) };
         // SAFETY: the program runs under RCU: the element's memory stays valid.
-        Some(link) => unsafe { if v4 { (*link).v4 } else { (*link).v6 } },
-        None => Addr16::from_words([0, 0, (cookie >> 32) as u32, cookie as u32]),
+        let link = NAMESPACES.get_ptr(cookie).map(|link| unsafe { &*link });
+        Self { link, cookie }
+    }
+
+    #[inline(always)]
+    fn has(&self, flag: u32) -> bool {
+        self.link.is_some_and(|link| link.flags & flag != 0)
+    }
+
+    /// Its address as it would be on the wire.
+    #[inline(always)]
+    fn address(&self, v4: bool) -> Addr16 {
+        match self.link {
+            Some(link) => *address_of(link, v4),
+            None => Addr16::from_words([0, 0, (self.cookie >> 32) as u32, self.cookie as u32]),
+        }
     }
 }
 
-/// connect(2): one backend for the life of the connection.
+/// What a socket that asks for an address gets.
+enum Answer {
+    /// The address itself: no service has it, or the packet path decides.
+    Itself,
+    /// ECONNREFUSED.
+    Refused,
+    /// This backend.
+    Backend(Picked),
+}
+
+/// Looks up what `owner` gets for an address. What a service drops is left alone here: the packet path drops it, and connect
+/// ends as it would at any silent address.
+#[inline(always)]
+fn ask(owner: &Owner, vip: &Addr16, port: Be16, proto: u8) -> Answer {
+    if owner.has(link::NO_SOCKETS) {
+        return Answer::Itself;
+    }
+    let client = if owner.has(link::HOST) { Client::Host } else { Client::Inside };
+    // The source port is not known yet; inside the cluster nobody else has to pick alike.
+    // SAFETY: the helper has no preconditions.
+    let spread = unsafe { bpf_get_prandom_u32() };
+    let ask = Ask { addr: vip, port, proto, client, spread };
+    match service::lookup(&ask, || owner.address(vip.is_v4())) {
+        Lookup::Picked(picked) if picked.bits & bits::NO_SOCKETS != 0 => Answer::Itself,
+        Lookup::Picked(picked) => Answer::Backend(picked),
+        Lookup::Nobody | Lookup::UnknownPort => Answer::Refused,
+        Lookup::NotAService | Lookup::NobodyHere | Lookup::NotAdmitted | Lookup::Unallocated => {
+            Answer::Itself
+        }
+    }
+}
+
+/// A code that the verifier knows the range of: it loses sight of that when the compiler spills the value.
+#[inline(always)]
+fn bounded(code: i32) -> i32 {
+    core::hint::black_box(code) & ALLOW
+}
+
+/// connect(2).
 #[inline(always)]
 fn connect<F: Family>(ctx: &SockAddrContext) -> i32 {
+    bounded(connect_to::<F>(ctx))
+}
+
+/// sendmsg(2) of an unconnected socket.
+#[inline(always)]
+fn send<F: Family>(ctx: &SockAddrContext) -> i32 {
+    bounded(send_to::<F>(ctx))
+}
+
+/// One backend for the life of the connection. A socket that cannot be told later what it was translated to is
+/// left to the packet path.
+#[inline(always)]
+fn connect_to<F: Family>(ctx: &SockAddrContext) -> i32 {
     let (vip, port) = read::<F>(ctx);
-    if !service::is_candidate(&vip) {
+    if !is_candidate(&vip) {
         return ALLOW;
     }
     let Some(proto) = protocol(ctx) else {
         return ALLOW;
     };
-    match service::lookup(&vip, port, proto, Client::Inside, || client(ctx, vip.is_v4())) {
-        Lookup::NotAService => ALLOW,
-        Lookup::Nobody | Lookup::NobodyHere => refuse(),
-        Lookup::Picked(picked) => {
-            let entry = translation(vip, port, &picked);
+    let owner = Owner::of(ctx);
+    match ask(&owner, &vip, port, proto) {
+        Answer::Itself => ALLOW,
+        Answer::Refused => refuse(),
+        Answer::Backend(picked) => {
             // SAFETY: the context's socket is valid for the length of the program.
             let kept = unsafe { SOCK_VIPS.get_or_insert_ptr_mut(ctx, None) };
-            if !kept.is_null() {
-                // SAFETY: not null; the socket is locked by its caller.
-                unsafe { (*kept).entries[0] = entry };
+            if kept.is_null() {
+                return ALLOW;
             }
-            write::<F>(ctx, &entry.backend, entry.backend_port);
+            // SAFETY: not null; the socket is locked by its caller.
+            let kept = unsafe { &mut *kept };
+            hang_up(kept);
+            translation(&mut kept.entries[0], &vip, port, &picked);
+            if picked.bits & bits::LEAST != 0 {
+                kept.counted = 1;
+                service::connected(picked.backend.id);
+            }
+            write::<F>(ctx, &picked.backend.addr, picked.backend.port);
+            event::socket(owner.link, &kept.entries[0], proto, picked.service);
             ALLOW
         }
     }
 }
 
-/// sendmsg(2) of an unconnected socket: the socket stays with its backend as long as that lives.
+/// Takes back the count of a connection.
 #[inline(always)]
-fn send<F: Family>(ctx: &SockAddrContext) -> i32 {
+fn hang_up(kept: &mut SockVips) {
+    if kept.counted != 0 {
+        kept.counted = 0;
+        service::disconnected(kept.entries[0].id, kept.entries[0].generation);
+    }
+}
+
+/// The last close of a socket.
+#[cgroup_sock(sock_release)]
+pub fn sock_release(ctx: SockContext) -> i32 {
+    let map = (&raw const SOCK_VIPS).cast_mut().cast();
+    // SAFETY: the context is the socket, valid for the length of the program.
+    let kept =
+        unsafe { bpf_sk_storage_get(map, ctx.sock.cast(), core::ptr::null_mut(), 0) }.cast::<SockVips>();
+    if !kept.is_null() {
+        // SAFETY: not null; nobody else has the socket any more.
+        hang_up(unsafe { &mut *kept });
+    }
+    ALLOW
+}
+
+/// The socket stays with its backend as long as that lives.
+#[inline(always)]
+fn send_to<F: Family>(ctx: &SockAddrContext) -> i32 {
     let (vip, port) = read::<F>(ctx);
-    if !service::is_candidate(&vip) {
+    if !is_candidate(&vip) {
         return ALLOW;
     }
     // SAFETY: the context's socket is valid for the length of the program.
@@ -174,32 +281,32 @@ fn send<F: Family>(ctx: &SockAddrContext) -> i32 {
         write::<F>(ctx, &entry.backend, entry.backend_port);
         return ALLOW;
     }
-    match service::lookup(&vip, port, UDP, Client::Inside, || client(ctx, vip.is_v4())) {
-        Lookup::NotAService => ALLOW,
-        Lookup::Nobody | Lookup::NobodyHere => refuse(),
-        Lookup::Picked(picked) => {
-            let entry = translation(vip, port, &picked);
+    let owner = Owner::of(ctx);
+    match ask(&owner, &vip, port, UDP) {
+        Answer::Itself => ALLOW,
+        Answer::Refused => refuse(),
+        Answer::Backend(picked) => {
             let at = kept.next & 3;
             kept.next = at + 1;
             if let Some(slot) = kept.entries.get_mut(at as usize) {
-                *slot = entry;
+                translation(slot, &vip, port, &picked);
+                event::socket(owner.link, slot, UDP, picked.service);
             }
-            write::<F>(ctx, &entry.backend, entry.backend_port);
+            write::<F>(ctx, &picked.backend.addr, picked.backend.port);
             ALLOW
         }
     }
 }
 
+/// Written field by field into the socket's storage: a copy would not fit the stack.
 #[inline(always)]
-fn translation(vip: Addr16, vip_port: Be16, picked: &Picked) -> SockVip {
-    SockVip {
-        vip,
-        backend: picked.backend.addr,
-        vip_port,
-        backend_port: picked.backend.port,
-        id: picked.backend.id,
-        generation: picked.generation,
-    }
+fn translation(slot: &mut SockVip, vip: &Addr16, vip_port: Be16, picked: &Picked) {
+    slot.vip = *vip;
+    slot.backend = picked.backend.addr;
+    slot.vip_port = vip_port;
+    slot.backend_port = picked.backend.port;
+    slot.id = picked.backend.id;
+    slot.generation = picked.generation;
 }
 
 #[inline(always)]

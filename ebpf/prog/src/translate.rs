@@ -3,12 +3,13 @@
 use abi::count::Path;
 use abi::drops::Drop;
 use abi::flow::bits;
+use abi::service::bits as service_bits;
 use abi::{Addr16, Be16};
 use aya_ebpf::programs::TcContext;
 
 use crate::maps::{ENDPOINTS, Work};
-use crate::packet::{ACK, Ports, SYN, TCP};
-use crate::service::{self, Client, Lookup, Picked, same};
+use crate::packet::{ACK, Packet, Ports, SYN, TCP};
+use crate::service::{self, Ask, Client, Lookup, Picked, same};
 use crate::verdict::count;
 use crate::{flow, icmp_error, masquerade, nat};
 
@@ -28,24 +29,41 @@ pub fn translate(ctx: &TcContext, work: &mut Work, client: Client) -> Result<u32
     if flags != 0 || !work.packet.has_ports() {
         return Ok(flags);
     }
-    let asked = work.packet.tuple();
-    if inside && !service::is_candidate(&asked.dst) {
+    if inside && !service::is_candidate(&work.packet.tuple().dst) {
         return Ok(0);
     }
-    match service::lookup(&asked.dst, asked.dport, work.packet.proto(), client, || asked.src) {
-        Lookup::NotAService => Ok(0),
+    let Some(picked) = ask(&work.packet, client)? else {
+        return Ok(0);
+    };
+    if work.packet.proto() == TCP && work.packet.tcp_flags & (SYN | ACK) != SYN {
+        return Err(Drop::NoFlow);
+    }
+    begin(work, &picked, inside)?;
+    work.to = work.forward.to;
+    nat::rewrite(ctx, work)?;
+    count(Path::Service, u64::from(ctx.len()));
+    Ok(work.forward.flags)
+}
+
+/// The backend for a packet that begins a flow to a service; none if it asks for no service.
+#[inline(always)]
+fn ask(packet: &Packet, client: Client) -> Result<Option<Picked>, Drop> {
+    let asked = packet.tuple();
+    let ask = Ask {
+        addr: &asked.dst,
+        port: asked.dport,
+        proto: packet.proto(),
+        client,
+        spread: service::spread(&asked.src, nat::pair(asked), packet.proto()),
+    };
+    match service::lookup(&ask, || asked.src) {
+        Lookup::Picked(picked) => Ok(Some(picked)),
+        Lookup::NotAService => Ok(None),
         Lookup::Nobody => Err(Drop::NoBackend),
         Lookup::NobodyHere => Err(Drop::NoLocalBackend),
-        Lookup::Picked(picked) => {
-            if work.packet.proto() == TCP && work.packet.tcp_flags & (SYN | ACK) != SYN {
-                return Err(Drop::NoFlow);
-            }
-            begin(work, &picked, inside)?;
-            work.to = work.forward.to;
-            nat::rewrite(ctx, work)?;
-            count(Path::Service, u64::from(ctx.len()));
-            Ok(work.forward.flags)
-        }
+        Lookup::NotAdmitted => Err(Drop::SourceRange),
+        Lookup::UnknownPort => Err(Drop::UnknownPort),
+        Lookup::Unallocated => Err(Drop::Unallocated),
     }
 }
 
@@ -104,6 +122,10 @@ fn begin(work: &mut Work, picked: &Picked, inside: bool) -> Result<(), Drop> {
     work.forward.generation = picked.generation;
     work.forward.service = picked.service;
     work.forward.flags = bits::FORWARD | bits::SERVICE;
+    if picked.bits & service_bits::LEAST != 0 {
+        work.forward.flags |= bits::COUNTED;
+        service::connected(backend.id);
+    }
     if hide {
         work.forward.flags |= bits::MASQUERADE;
         return masquerade::create(work);

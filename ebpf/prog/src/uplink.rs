@@ -2,6 +2,7 @@
 
 use abi::Addr16;
 use abi::drops::Drop;
+use abi::event::hook;
 use abi::flow::bits;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
@@ -17,13 +18,13 @@ use crate::verdict::{Verdict, leave, leave_answering};
 /// From outside: NodePorts, answers to what left under the node's address, packets for pods.
 #[classifier]
 pub fn tc_uplink_in(ctx: TcContext) -> i32 {
-    leave_answering(&ctx, inward(&ctx))
+    leave_answering(&ctx, hook::UPLINK_IN, inward(&ctx))
 }
 
 /// To the outside: pods take the node's address, the host's answers the service's.
 #[classifier]
 pub fn tc_uplink_out(ctx: TcContext) -> i32 {
-    leave(&ctx, out(&ctx))
+    leave(&ctx, hook::UPLINK_OUT, out(&ctx))
 }
 
 #[inline(always)]

@@ -6,7 +6,8 @@ use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::btf_maps::PerCpuArray;
 use aya_ebpf::programs::TcContext;
 
-use crate::maps::{DROPS, PATHS};
+use crate::event::{self, Place};
+use crate::maps::{DROPS, PATHS, work};
 use crate::refuse;
 
 /// What becomes of a packet.
@@ -18,9 +19,9 @@ pub enum Verdict {
     Sent(Path, i32),
 }
 
-/// Turns a program's result into the kernel's return code, counting it.
+/// Turns a program's result into the kernel's return code, counting it. `hook` is one of `abi::event::hook`.
 #[inline(always)]
-pub fn leave(ctx: &TcContext, result: Result<Verdict, Drop>) -> i32 {
+pub fn leave(ctx: &TcContext, hook: u32, result: Result<Verdict, Drop>) -> i32 {
     let bytes = u64::from(ctx.len());
     match result {
         Ok(Verdict::Stack) => {
@@ -32,7 +33,7 @@ pub fn leave(ctx: &TcContext, result: Result<Verdict, Drop>) -> i32 {
             code
         }
         Err(reason) => {
-            add(&DROPS, reason as u32, bytes);
+            dropped(ctx, hook, reason);
             TC_ACT_SHOT as i32
         }
     }
@@ -40,14 +41,14 @@ pub fn leave(ctx: &TcContext, result: Result<Verdict, Drop>) -> i32 {
 
 /// Like [`leave`], for hooks where the sender can be told: what is refused for a reason is answered.
 #[inline(always)]
-pub fn leave_answering(ctx: &TcContext, result: Result<Verdict, Drop>) -> i32 {
+pub fn leave_answering(ctx: &TcContext, hook: u32, result: Result<Verdict, Drop>) -> i32 {
     match result {
-        Err(reason @ (Drop::NoBackend | Drop::NoFlow | Drop::BackendGone)) => {
+        Err(reason @ (Drop::NoBackend | Drop::NoFlow | Drop::BackendGone | Drop::UnknownPort)) => {
             // The answer takes the place of the packet, which still counts as dropped.
-            add(&DROPS, reason as u32, u64::from(ctx.len()));
+            dropped(ctx, hook, reason);
             refuse::answer(ctx)
         }
-        result => leave(ctx, result),
+        result => leave(ctx, hook, result),
     }
 }
 
@@ -55,6 +56,19 @@ pub fn leave_answering(ctx: &TcContext, result: Result<Verdict, Drop>) -> i32 {
 #[inline(always)]
 pub fn count(path: Path, bytes: u64) {
     add(&PATHS, path as u32, bytes);
+}
+
+#[inline(always)]
+fn dropped(ctx: &TcContext, hook: u32, reason: Drop) {
+    add(&DROPS, reason as u32, u64::from(ctx.len()));
+    // SAFETY: a plain field of the context.
+    let ifindex = unsafe { (*ctx.skb.skb).ifindex };
+    let key = match reason {
+        // The headers were not read to their end.
+        Drop::Truncated | Drop::NotIp | Drop::ExtensionHeaders => None,
+        _ => work().map(|work| &work.packet.key),
+    };
+    event::dropped(Place { hook, ifindex, length: ctx.len() }, reason as u32, key);
 }
 
 #[inline(always)]

@@ -109,6 +109,23 @@ impl Packet {
         Self { src: self.dst, dst: self.src, hops: 64, body, fragment: (0, false) }
     }
 
+    /// What its sender is told when it is refused: a RST for TCP, port unreachable for the rest.
+    ///
+    /// # Panics
+    /// For packets that are neither TCP nor UDP.
+    pub fn refusal(&self) -> Self {
+        let to = packet(self.dst, self.src);
+        match self.body {
+            Body::Tcp(sport, dport, flags, _) => {
+                let flags = if flags & ACK == 0 { RST | ACK } else { RST };
+                Self { body: Body::Tcp(dport, sport, flags, Vec::new()), ..to }
+            }
+            Body::Udp(..) if self.src.is_ipv4() => to.error(3, 3, self, 28),
+            Body::Udp(..) => to.error(1, 4, self, 48),
+            _ => panic!("nobody refuses {self:?}"),
+        }
+    }
+
     fn protocol(&self) -> u8 {
         match (&self.body, self.src.is_ipv4()) {
             (Body::Tcp(..), _) => 6,

@@ -7,7 +7,7 @@ use abi::name;
 use abi::node::Node;
 use anyhow::{Context, Result, bail};
 use aya::maps::{Array, HashMap, MapData, PerCpuArray};
-use aya::programs::{CgroupSockAddr, SchedClassifier, TestRun};
+use aya::programs::{CgroupSock, CgroupSockAddr, SchedClassifier, TestRun};
 use aya::{Ebpf, EbpfLoader, Pod, TestRunOptions};
 
 /// What a run gave.
@@ -72,7 +72,9 @@ impl Runner {
         let mut ebpf = EbpfLoader::new().override_global(name::NODE, node, true).load(&bytes)?;
         for program in name::PROGRAMS {
             let loaded = ebpf.program_mut(program).with_context(|| format!("no program {program}"))?;
-            if name::SOCKET_PROGRAMS.contains(program) {
+            if *program == name::SOCK_RELEASE {
+                <&mut CgroupSock>::try_from(loaded)?.load()
+            } else if name::SOCKET_PROGRAMS.contains(program) {
                 <&mut CgroupSockAddr>::try_from(loaded)?.load()
             } else {
                 <&mut SchedClassifier>::try_from(loaded)?.load()
@@ -109,6 +111,11 @@ impl Runner {
         })?;
         out.truncate(result.data_size_out as usize);
         Ok(Outcome { code: result.return_value.cast_signed(), frame: out, duration: result.duration })
+    }
+
+    /// Any map of the object.
+    pub fn map(&mut self, name: &str) -> Result<&mut aya::maps::Map> {
+        self.ebpf.map_mut(name).context("no such map")
     }
 
     /// A hash map of the object.

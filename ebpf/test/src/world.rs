@@ -9,7 +9,7 @@ use abi::endpoint::{Endpoint, Link};
 use abi::flow::{Flow, FlowKey};
 use abi::node::{Node, feature};
 use abi::service::{
-    Affinity, AffinityKey, Backend, BackendState, Frontend, FrontendKey, Segment, Service, bits,
+    Affinity, AffinityKey, Backend, BackendState, Frontend, FrontendKey, Segment, Service, bits, filter_place,
 };
 use abi::{Addr16, Be16, Prefix, name};
 use anyhow::{Context, Result, ensure};
@@ -202,14 +202,39 @@ impl World {
             self.backends += 1;
         }
         let cluster = Segment { base, count: backends.len() as u32 };
-        let row = Service { cluster, local: Segment::default(), affinity: self.affinity, flags: bits::LIVE };
+        let somebody = if backends.is_empty() { 0 } else { bits::SOMEBODY };
+        let row = Service {
+            cluster,
+            local: Segment::default(),
+            affinity: self.affinity,
+            flags: bits::LIVE | somebody,
+        };
         self.runner.array(name::SERVICES)?.set(index, row, 0)?;
         for (addr, port) in frontends {
-            let key =
-                FrontendKey { addr: Addr16::from(*addr), port: Be16::new(*port), proto: protocol, zero: 0 };
-            self.runner.hash(name::FRONTENDS)?.insert(key, Frontend { service: index, flags }, 0)?;
+            self.frontend(*addr, *port, protocol, Frontend { service: index, flags })?;
         }
         Ok(())
+    }
+
+    /// A frontend, and the mark of its address in the filter. Port and protocol zero stand for the address.
+    pub fn frontend(&mut self, addr: IpAddr, port: u16, proto: u8, row: Frontend) -> Result<()> {
+        let addr = Addr16::from(addr);
+        let (word, bit) = filter_place(&addr);
+        let mut filter = self.runner.array::<u64>(name::VIP_FILTER)?;
+        let known = filter.get(&word, 0)?;
+        filter.set(word, known | bit, 0)?;
+        let key = FrontendKey { addr, port: Be16::new(port), proto, zero: 0 };
+        Ok(self.runner.hash(name::FRONTENDS)?.insert(key, row, 0)?)
+    }
+
+    /// Changes the last service, whose index is returned.
+    pub fn change_service(&mut self, change: impl FnOnce(&mut Service)) -> Result<u32> {
+        let index = self.services - 1;
+        let mut services = self.runner.array::<Service>(name::SERVICES)?;
+        let mut row = services.get(&index, 0)?;
+        change(&mut row);
+        services.set(index, row, 0)?;
+        Ok(index)
     }
 
     /// Says that the backend with this number is gone.

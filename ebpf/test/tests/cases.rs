@@ -30,7 +30,7 @@ const CASES: &[Case] = &[
     ("a service without backends answers with RST or port unreachable", no_backend),
     ("a segment in the middle of an unknown connection is not given a backend", middle_of_connection),
     ("a datagram moves on when its backend is gone, a connection ends", backend_gone),
-    ("an address in the service prefix without a service goes to the stack", unallocated),
+    ("an address in the service prefix without a service is dropped", unallocated),
     ("a fragment to a service is dropped with its reason", fragment_to_service),
     ("fragments between pods pass", fragments_between_pods),
     ("a NodePort with a backend here keeps the client's address", node_port_local),
@@ -169,9 +169,9 @@ fn no_backend(w: &mut World) -> Result<()> {
         [(Hook::FromPodA, n.pod_a, n.vip, 80), (Hook::UplinkIn, n.client, n.node, 30080)]
     {
         let asked = packet(from, to).tcp(40000, port, SYN);
-        w.expect(hook, &asked, &Want::Refused(Drop::NoBackend, reset(&asked)))?;
+        w.expect(hook, &asked, &Want::Refused(Drop::NoBackend, asked.refusal()))?;
         let asked = packet(from, to).udp(40000, port);
-        w.expect(hook, &asked, &Want::Refused(Drop::NoBackend, unreachable(&asked)))?;
+        w.expect(hook, &asked, &Want::Refused(Drop::NoBackend, asked.refusal()))?;
     }
     Ok(())
 }
@@ -202,26 +202,12 @@ fn affinity(w: &mut World) -> Result<()> {
     Ok(())
 }
 
-/// The RST that ends what `packet` began.
-fn reset(asked: &Packet) -> Packet {
-    let (sport, dport) = asked.ports();
-    let Body::Tcp(_, _, flags, _) = asked.body else { panic!("{asked:?} is not TCP") };
-    let flags = if flags & ACK == 0 { RST | ACK } else { RST };
-    Packet { body: Body::Tcp(dport, sport, flags, Vec::new()), ..packet(asked.dst, asked.src) }
-}
-
-/// The port unreachable about `packet`.
-fn unreachable(asked: &Packet) -> Packet {
-    let error = packet(asked.dst, asked.src);
-    if asked.src.is_ipv4() { error.error(3, 3, asked, 28) } else { error.error(1, 4, asked, 48) }
-}
-
 fn middle_of_connection(w: &mut World) -> Result<()> {
     let n = w.names;
     w.service(&[(n.vip, 80)], 0, TCP, &[(n.pod_b, 8080)])?;
     for flags in [ACK, SYN | ACK, FIN | ACK] {
         let packet = packet(n.pod_a, n.vip).tcp(40000, 80, flags);
-        w.expect(Hook::FromPodA, &packet, &Want::Refused(Drop::NoFlow, reset(&packet)))?;
+        w.expect(Hook::FromPodA, &packet, &Want::Refused(Drop::NoFlow, packet.refusal()))?;
     }
     let reset = packet(n.pod_a, n.vip).tcp(40000, 80, RST);
     w.expect(Hook::FromPodA, &reset, &Want::Dropped(Drop::NoFlow))?;
@@ -262,7 +248,7 @@ fn error_from_backend(w: &mut World) -> Result<()> {
     let asked = packet(n.client, n.node).udp(40000, 30053);
     let got =
         w.expect(Hook::UplinkIn, &asked, &sent(Path::Pod, packet(n.client, n.pod_b).udp(40000, 5353)))?;
-    let outcome = w.run(Hook::FromPodB, &unreachable(&got).bytes())?;
+    let outcome = w.run(Hook::FromPodB, &got.refusal().bytes())?;
     ensure!(outcome.code == ebpf_test::runner::REDIRECT, "code {}: {}", outcome.code, w.drops()?);
     let told = Packet::read(&outcome.frame)?;
     ensure!((told.src, told.dst) == (n.node, n.client), "{told:?}");
@@ -318,14 +304,14 @@ fn backend_gone(w: &mut World) -> Result<()> {
         &sent(Path::Remote, packet(n.pod_a, n.far_pod).udp(40000, 5353).hops(63)),
     )?;
     let late = packet(n.pod_a, n.vip).tcp(40000, 80, ACK);
-    w.expect(Hook::FromPodA, &late, &Want::Refused(Drop::BackendGone, reset(&late)))?;
+    w.expect(Hook::FromPodA, &late, &Want::Refused(Drop::BackendGone, late.refusal()))?;
     Ok(())
 }
 
 fn unallocated(w: &mut World) -> Result<()> {
     let n = w.names;
     let packet = packet(n.pod_a, n.vip).tcp(40000, 99, SYN);
-    w.expect(Hook::FromPodA, &packet, &Want::Stack(packet.clone()))?;
+    w.expect(Hook::FromPodA, &packet, &Want::Dropped(Drop::Unallocated))?;
     Ok(())
 }
 

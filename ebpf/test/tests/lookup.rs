@@ -1,0 +1,238 @@
+//! Who gets which backend, who is refused and who is dropped: the answers of the service lookup, in both families.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::thread;
+
+use abi::Addr16;
+use abi::count::Path;
+use abi::drops::Drop;
+use abi::name;
+use abi::service::{BackendState, Frontend, SLOTS, Segment, SourceRange, bits, frontend};
+use anyhow::{Result, ensure};
+use aya::maps::lpm_trie::{Key, LpmTrie};
+use ebpf_test::packet::{Packet, SYN, packet};
+use ebpf_test::runner::{SHOT, allowed, isolate};
+use ebpf_test::world::{Hook, Want, World, families};
+
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+
+type Case = (&'static str, fn(&mut World) -> Result<()>);
+
+const CASES: &[Case] = &[
+    ("a client outside every source range is dropped, wherever it is", source_ranges),
+    ("an unknown port of a service's address is refused", unknown_port),
+    ("an unknown port of a load balancer's address is nobody's business", unknown_port_outside),
+    ("pods reach backends anywhere by an external address with a local policy", short_circuit),
+    ("an internal policy binds clients outside as well", internal_local),
+    (
+        "where policy finds nobody here, the packet is dropped; where there is nobody at all, it is refused",
+        nobody,
+    ),
+    ("slots weigh backends", weights),
+    ("a service that picks by hash picks the same backend again, and not for everybody", hashed),
+    ("the less busy of two is picked, and counted until its flow ends", least_connections),
+    ("a NodePort of the loopback is not for packets", host_only),
+    ("refusals beyond a thousand a second are dropped in silence", rate_limit),
+];
+
+#[test]
+fn every_answer_in_both_families() {
+    if !allowed() {
+        return;
+    }
+    let failures = thread::spawn(|| -> Result<Vec<String>> {
+        isolate()?;
+        let mut world = World::new()?;
+        let mut failures = Vec::new();
+        for names in families() {
+            for (name, case) in CASES {
+                world.reset(names)?;
+                if let Err(error) = case(&mut world) {
+                    failures.push(format!("{name} ({}): {error:#}", names.vip));
+                }
+            }
+        }
+        Ok(failures)
+    });
+    let failures = failures.join().unwrap().unwrap();
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+/// Admits the clients of a prefix, whose length counts from the start of the sixteen bytes.
+fn admit(w: &mut World, service: u32, client: IpAddr, length: u32) -> Result<()> {
+    let row = SourceRange { service: service.to_be(), client: Addr16::from(client) };
+    let mut ranges: LpmTrie<_, SourceRange, u32> = w.runner.map(name::SOURCE_RANGES)?.try_into()?;
+    Ok(ranges.insert(&Key::new(32 + length, row), 1, 0)?)
+}
+
+fn source_ranges(w: &mut World) -> Result<()> {
+    let n = w.names;
+    let flags = frontend::EXTERNAL | frontend::SOURCE_RANGES;
+    w.service(&[(n.vip, 80)], flags, TCP, &[(n.pod_b, 8080)])?;
+    let service = w.change_service(|_| {})?;
+    let from = |source| packet(source, n.vip).tcp(40000, 80, SYN);
+    w.expect(Hook::UplinkIn, &from(n.client), &Want::Dropped(Drop::SourceRange))?;
+    w.expect(Hook::FromPodA, &from(n.pod_a), &Want::Dropped(Drop::SourceRange))?;
+    // The client's network: all but the last byte.
+    admit(w, service, n.client, 120)?;
+    let reached = |source| Want::Sent(Path::Pod, packet(source, n.pod_b).tcp(40000, 8080, SYN));
+    w.expect(Hook::UplinkIn, &from(n.client), &reached(n.client))?;
+    w.expect(Hook::FromPodA, &from(n.pod_a), &Want::Dropped(Drop::SourceRange))?;
+    admit(w, service + 1, n.pod_a, 128)?;
+    w.expect(Hook::FromPodA, &from(n.pod_a), &Want::Dropped(Drop::SourceRange))?;
+    admit(w, service, n.pod_a, 128)?;
+    w.expect(Hook::FromPodA, &from(n.pod_a), &reached(n.pod_a))?;
+    Ok(())
+}
+
+fn address(w: &mut World, flags: u32) -> Result<()> {
+    w.frontend(w.names.vip, 0, 0, Frontend { service: 0, flags: frontend::ADDRESS | flags })
+}
+
+fn unknown_port(w: &mut World) -> Result<()> {
+    let n = w.names;
+    w.service(&[(n.vip, 80)], 0, TCP, &[(n.pod_b, 8080)])?;
+    address(w, 0)?;
+    for (hook, source) in [(Hook::FromPodA, n.pod_a), (Hook::UplinkIn, n.client)] {
+        let syn = packet(source, n.vip).tcp(40000, 81, SYN);
+        w.expect(hook, &syn, &Want::Refused(Drop::UnknownPort, syn.refusal()))?;
+        let datagram = packet(source, n.vip).udp(40000, 80);
+        w.expect(hook, &datagram, &Want::Refused(Drop::UnknownPort, datagram.refusal()))?;
+    }
+    Ok(())
+}
+
+fn unknown_port_outside(w: &mut World) -> Result<()> {
+    let n = w.names;
+    w.service(&[(n.client, 80)], frontend::EXTERNAL, TCP, &[(n.pod_b, 8080)])?;
+    w.frontend(n.client, 0, 0, Frontend { service: 0, flags: frontend::ADDRESS | frontend::EXTERNAL })?;
+    let syn = packet(n.pod_a, n.client).tcp(40000, 81, SYN);
+    w.expect(Hook::FromPodA, &syn, &Want::Sent(Path::Remote, syn.clone().hops(63)))?;
+    Ok(())
+}
+
+fn short_circuit(w: &mut World) -> Result<()> {
+    let n = w.names;
+    w.service(&[(n.node, 30080)], frontend::EXTERNAL | frontend::EXTERNAL_LOCAL, TCP, &[(n.pod_b, 8080)])?;
+    let from = |source| packet(source, n.node).tcp(40000, 30080, SYN);
+    w.expect(Hook::UplinkIn, &from(n.client), &Want::Dropped(Drop::NoLocalBackend))?;
+    let reached = packet(n.pod_a, n.pod_b).tcp(40000, 8080, SYN);
+    w.expect(Hook::FromPodA, &from(n.pod_a), &Want::Sent(Path::Pod, reached))?;
+    Ok(())
+}
+
+fn internal_local(w: &mut World) -> Result<()> {
+    let n = w.names;
+    w.service(&[(n.vip, 80)], frontend::INTERNAL_LOCAL, TCP, &[(n.far_pod, 8080)])?;
+    for (hook, source) in [(Hook::FromPodA, n.pod_a), (Hook::UplinkIn, n.client)] {
+        let syn = packet(source, n.vip).tcp(40000, 80, SYN);
+        w.expect(hook, &syn, &Want::Dropped(Drop::NoLocalBackend))?;
+    }
+    Ok(())
+}
+
+fn nobody(w: &mut World) -> Result<()> {
+    let n = w.names;
+    w.service(&[(n.vip, 80)], frontend::INTERNAL_LOCAL, TCP, &[])?;
+    let syn = packet(n.pod_a, n.vip).tcp(40000, 80, SYN);
+    w.expect(Hook::FromPodA, &syn, &Want::Refused(Drop::NoBackend, syn.refusal()))?;
+    w.change_service(|service| service.flags |= bits::SOMEBODY)?;
+    w.expect(Hook::FromPodA, &syn, &Want::Dropped(Drop::NoLocalBackend))?;
+    Ok(())
+}
+
+/// Sends the first packets of many flows and counts where they went.
+fn spread(w: &mut World, ports: std::ops::Range<u16>) -> Result<BTreeMap<IpAddr, u32>> {
+    let n = w.names;
+    let mut counts = BTreeMap::new();
+    for port in ports {
+        let syn = packet(n.pod_a, n.vip).tcp(port, 80, SYN);
+        let outcome = w.run(Hook::FromPodA, &syn.bytes())?;
+        ensure!(outcome.code != SHOT, "port {port} was dropped");
+        *counts.entry(Packet::read(&outcome.frame)?.dst).or_default() += 1;
+    }
+    Ok(counts)
+}
+
+/// A service over both local pods through a table of slots, which is one of `abi::service::SLOTS`.
+fn with_slots(w: &mut World, slots: &[u32], flags: u32) -> Result<()> {
+    let n = w.names;
+    w.service(&[(n.vip, 80)], 0, TCP, &[(n.pod_b, 8080), (n.far_pod, 8080)])?;
+    let mut base = 0;
+    w.change_service(|service| {
+        base = service.cluster.base;
+        service.cluster = Segment { base: 100, count: slots.len() as u32 | SLOTS };
+        service.flags |= flags;
+    })?;
+    for (at, slot) in (100..).zip(slots) {
+        w.runner.array::<u32>(name::SLOTS)?.set(at, base + slot, 0)?;
+    }
+    Ok(())
+}
+
+fn weights(w: &mut World) -> Result<()> {
+    let n = w.names;
+    with_slots(w, &[0, 0, 0, 1], 0)?;
+    let counts = spread(w, 20_000..20_800)?;
+    let (heavy, light) = (counts[&n.pod_b], counts[&n.far_pod]);
+    ensure!((540..660).contains(&heavy) && light == 800 - heavy, "600 to 200, but {counts:?}");
+    Ok(())
+}
+
+fn hashed(w: &mut World) -> Result<()> {
+    with_slots(w, &[0, 1, 0, 1, 0, 1, 0], bits::HASH)?;
+    let first = spread(w, 20_000..20_200)?;
+    ensure!(first.len() == 2 && first.values().all(|count| *count > 60), "lopsided: {first:?}");
+    for port in 20_000..20_020 {
+        let one = spread(w, port..port + 1)?;
+        w.forget_flows()?;
+        ensure!(one == spread(w, port..port + 1)?, "port {port} changed its mind");
+    }
+    Ok(())
+}
+
+fn least_connections(w: &mut World) -> Result<()> {
+    let n = w.names;
+    w.service(&[(n.vip, 80)], 0, TCP, &[(n.pod_b, 8080), (n.far_pod, 8080)])?;
+    w.change_service(|service| service.flags |= bits::LEAST)?;
+    let mut states = w.runner.array::<BackendState>(name::BACKEND_STATES)?;
+    for id in 1..3 {
+        let state = states.get(&id, 0)?;
+        states.set(id, BackendState { connections: 0, ..state }, 0)?;
+    }
+    let counts = spread(w, 20_000..20_400)?;
+    let (one, other) = (counts[&n.pod_b], counts[&n.far_pod]);
+    ensure!(one.abs_diff(other) <= 20, "two drawn with replacement stay close: {counts:?}");
+    let states = w.runner.array::<BackendState>(name::BACKEND_STATES)?;
+    let counted = states.get(&1, 0)?.connections + states.get(&2, 0)?.connections;
+    ensure!(counted == 400, "{counted} connections counted");
+    Ok(())
+}
+
+fn host_only(w: &mut World) -> Result<()> {
+    let n = w.names;
+    w.service(&[(n.vip, 80)], frontend::EXTERNAL | frontend::HOST_ONLY, TCP, &[(n.pod_b, 8080)])?;
+    let syn = packet(n.client, n.vip).tcp(40000, 80, SYN);
+    w.expect(Hook::UplinkIn, &syn, &Want::Stack(syn.clone()))?;
+    Ok(())
+}
+
+fn rate_limit(w: &mut World) -> Result<()> {
+    let n = w.names;
+    w.service(&[(n.vip, 53)], 0, UDP, &[])?;
+    let unanswered = w.counted(name::PATHS, Path::Unanswered as u32)?;
+    let datagram = packet(n.pod_a, n.vip).udp(40000, 53).bytes();
+    let mut silent = 0;
+    for _ in 0..6_000 {
+        silent += u64::from(w.run(Hook::FromPodA, &datagram)?.code == SHOT);
+    }
+    ensure!(silent > 0, "six thousand refusals in a moment, and all were sent");
+    ensure!(w.counted(name::PATHS, Path::Unanswered as u32)? - unanswered == silent, "not counted");
+    // The next second has refusals of its own.
+    thread::sleep(std::time::Duration::from_millis(1100));
+    let datagram = packet(n.pod_a, n.vip).udp(40000, 53);
+    w.expect(Hook::FromPodA, &datagram, &Want::Refused(Drop::NoBackend, datagram.refusal()))?;
+    Ok(())
+}
