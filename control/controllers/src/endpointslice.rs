@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerPort, ObjectReference, ServicePort};
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort};
+use k8s_openapi::api::discovery::v1::{
+    Endpoint, EndpointConditions, EndpointHints, EndpointPort, ForNode, ForZone,
+};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::json;
 
@@ -27,6 +29,8 @@ const SERVICE_LABEL: &str = "kubernetes.io/service-name";
 const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 const MANAGER: &str = "endpointslice-controller.k8s.io";
 const ZONE: &str = "topology.kubernetes.io/zone";
+/// When the change that a slice carries began, for those who measure how long it takes to arrive.
+const TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 
 pub(crate) struct EndpointSliceController;
 
@@ -54,7 +58,7 @@ impl Controller for EndpointSliceController {
         selecting.map(|(key, _)| key.clone()).collect()
     }
 
-    fn reconcile(&self, key: &Key, view: &View, _: Timestamp) -> Outcome {
+    fn reconcile(&self, key: &Key, view: &View, now: Timestamp) -> Outcome {
         let Some(service) = view.services.row(key) else { return Outcome::nothing() };
         let is_foreign = service.spec.selector.is_empty() || service.spec.type_ == "ExternalName";
         if deleting(&service.metadata).is_some() || is_foreign {
@@ -65,7 +69,7 @@ impl Controller for EndpointSliceController {
         for (shape, endpoints) in desired(key, service, view) {
             let (mine, others) = current.into_iter().partition(|slice| Shape::of(slice) == shape);
             current = others;
-            writes.extend(settle(key, service, &shape, endpoints, mine));
+            writes.extend(settle(key, service, &shape, endpoints, mine, now));
         }
         writes.extend(current.into_iter().map(|slice| delete(key, slice)));
         Outcome::writes(writes)
@@ -181,6 +185,7 @@ fn endpoint(service: &Service, pod: &Pod, address: &str, view: &View) -> Endpoin
     let ready = service.spec.publish_not_ready_addresses || (serving && !terminating);
     let node = pod.spec.node_name.as_ref().and_then(|name| view.nodes.row(&Key::cluster(name)));
     let zone = node.and_then(|node| node.metadata.labels.as_ref()?.get(ZONE).cloned());
+    let hints = hints(service, ready, zone.as_deref(), pod.spec.node_name.as_deref());
     let in_subdomain = pod.spec.subdomain.is_some() && pod.spec.subdomain == service.metadata.name;
     Endpoint {
         addresses: vec![address.to_owned()],
@@ -192,6 +197,7 @@ fn endpoint(service: &Service, pod: &Pod, address: &str, view: &View) -> Endpoin
         hostname: pod.spec.hostname.clone().filter(|_| in_subdomain),
         node_name: pod.spec.node_name.clone(),
         zone,
+        hints,
         target_ref: Some(ObjectReference {
             kind: Some("Pod".to_owned()),
             namespace: pod.metadata.namespace.clone(),
@@ -201,6 +207,20 @@ fn endpoint(service: &Service, pod: &Pod, address: &str, view: &View) -> Endpoin
         }),
         ..Endpoint::default()
     }
+}
+
+/// Who should use an endpoint, by the Service's `trafficDistribution`: clients of its zone, or first of all those of its node.
+fn hints(service: &Service, ready: bool, zone: Option<&str>, node: Option<&str>) -> Option<EndpointHints> {
+    let wanted = service.spec.traffic_distribution.as_deref()?;
+    let for_zones = zone.map(|name| vec![ForZone { name: name.to_owned() }]);
+    let for_nodes = node.map(|name| vec![ForNode { name: name.to_owned() }]);
+    let hints = match wanted {
+        "PreferClose" | "PreferSameZone" => EndpointHints { for_zones, for_nodes: None },
+        "PreferSameNode" => EndpointHints { for_zones, for_nodes },
+        _ => return None,
+    };
+    let says_something = hints.for_zones.is_some() || hints.for_nodes.is_some();
+    (ready && says_something).then_some(hints)
 }
 
 /// The Service's slices that this controller made.
@@ -222,6 +242,7 @@ fn settle(
     shape: &Shape,
     mut wanted: Endpoints,
     current: Vec<&Arc<EndpointSlice>>,
+    now: Timestamp,
 ) -> Vec<Write> {
     let is_empty_shape = wanted.is_empty();
     let mut kept: Vec<(&Arc<EndpointSlice>, Vec<Endpoint>)> = Vec::new();
@@ -241,21 +262,24 @@ fn settle(
         if endpoints.is_empty() && !std::mem::take(&mut spare_empty) {
             writes.push(delete(key, slice));
         } else if endpoints != slice.endpoints {
-            let metadata = json!({"resourceVersion": slice.metadata.resource_version});
+            let metadata = json!({
+                "resourceVersion": slice.metadata.resource_version,
+                "annotations": {TRIGGER_TIME: now.to_string()},
+            });
             let body = json!({"metadata": metadata, "endpoints": endpoints});
             let name = slice.metadata.name.clone().unwrap_or_default();
             let target = Target::new("discovery.k8s.io/v1", "endpointslices", Key::new(&key.namespace, name));
             writes.push(Write::Patch { target, subresource: None, body });
         }
     }
-    writes.extend(rest.chunks(MAX_ENDPOINTS).map(|endpoints| create(key, service, shape, endpoints)));
+    writes.extend(rest.chunks(MAX_ENDPOINTS).map(|endpoints| create(key, service, shape, endpoints, now)));
     if spare_empty {
-        writes.push(create(key, service, shape, &[]));
+        writes.push(create(key, service, shape, &[], now));
     }
     writes
 }
 
-fn create(key: &Key, service: &Service, shape: &Shape, endpoints: &[Endpoint]) -> Write {
+fn create(key: &Key, service: &Service, shape: &Shape, endpoints: &[Endpoint], now: Timestamp) -> Write {
     let mut labels: BTreeMap<String, String> = service.metadata.labels.clone().unwrap_or_default();
     let reserved: BTreeSet<&str> = [SERVICE_LABEL, MANAGED_BY].into();
     labels.retain(|name, _| !reserved.contains(name.as_str()));
@@ -265,6 +289,7 @@ fn create(key: &Key, service: &Service, shape: &Shape, endpoints: &[Endpoint]) -
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
         "metadata": {
             "generateName": format!("{}-", key.name), "namespace": key.namespace, "labels": labels,
+            "annotations": {TRIGGER_TIME: now.to_string()},
             "ownerReferences": [ownership::reference("v1", "Service", &service.metadata)],
         },
         "addressType": shape.family,
@@ -361,6 +386,31 @@ mod tests {
         let endpoints = body["endpoints"].as_array().unwrap();
         assert_eq!(endpoints.len(), 1);
         assert_eq!(endpoints[0]["conditions"], json!({"ready": false, "serving": true, "terminating": true}));
+    }
+
+    #[test]
+    fn traffic_distribution_becomes_hints_of_ready_endpoints() {
+        let node =
+            json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n", "labels": {ZONE: "z1"}}});
+        let of = |distribution: Value| {
+            let mut service = service(&["IPv4"]);
+            service["spec"]["trafficDistribution"] = distribution;
+            let slice = stored(&look(&[service, pod("a", true), pod("bb", false), node.clone()])[0]);
+            assert_eq!(
+                slice["endpoints"][1]["hints"],
+                Value::Null,
+                "nobody is sent to a pod that is not ready"
+            );
+            slice["endpoints"][0]["hints"].clone()
+        };
+        let zone = json!({"forZones": [{"name": "z1"}]});
+        assert_eq!(of(json!("PreferClose")), zone);
+        assert_eq!(of(json!("PreferSameZone")), zone);
+        assert_eq!(
+            of(json!("PreferSameNode")),
+            json!({"forZones": [{"name": "z1"}], "forNodes": [{"name": "n"}]})
+        );
+        assert_eq!(of(Value::Null), Value::Null);
     }
 
     #[test]

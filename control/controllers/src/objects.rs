@@ -142,6 +142,7 @@ pub(crate) struct ServiceSpec {
     #[serde(rename = "type")]
     pub(crate) type_: String,
     pub(crate) publish_not_ready_addresses: bool,
+    pub(crate) traffic_distribution: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
