@@ -1,7 +1,8 @@
 //! The command line of the agent, parsed into types.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{AddrParseError, IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnetwork::IpNetwork;
@@ -59,6 +60,37 @@ pub enum Pods {
     On,
     /// A kubelet runs them; the agent only provides the network.
     Off,
+}
+
+/// Where a server listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listen {
+    /// Where its documentation says.
+    Default,
+    /// On these addresses; on none, it does not run.
+    On(Vec<SocketAddr>),
+}
+
+impl FromStr for Listen {
+    type Err = AddrParseError;
+
+    fn from_str(text: &str) -> Result<Self, AddrParseError> {
+        match text {
+            "default" => Ok(Self::Default),
+            "off" | "" => Ok(Self::On(Vec::new())),
+            list => list.split(',').map(str::parse).collect::<Result<_, _>>().map(Self::On),
+        }
+    }
+}
+
+impl Listen {
+    /// The addresses, if the default is this port of these.
+    pub fn addresses(&self, default: &[IpAddr], port: u16) -> Vec<SocketAddr> {
+        match self {
+            Self::Default => default.iter().map(|address| SocketAddr::new(*address, port)).collect(),
+            Self::On(addresses) => addresses.clone(),
+        }
+    }
 }
 
 /// Flags of `hawser-agent run`.
@@ -121,6 +153,10 @@ pub struct Run {
     /// Prefixes of the cluster's service addresses, at most one per family.
     #[arg(long, value_delimiter = ',', default_value = "10.96.0.0/16,fd00:96::/112")]
     pub service_cidr: Vec<IpNetwork>,
+    /// Where `/healthz` and `/livez` answer, as kube-proxy's do; default: port 10256 of the node's addresses, where cloud load
+    /// balancers ask. `off`: nowhere.
+    #[arg(long, default_value = "default")]
+    pub healthz_bind_address: Listen,
     /// Do without these features of the kernel, as an older one would.
     #[arg(long, value_enum, value_delimiter = ',')]
     pub disable_feature: Vec<Optional>,

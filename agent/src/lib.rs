@@ -6,11 +6,14 @@
 pub mod admin;
 pub mod config;
 pub mod desired;
+pub mod health;
+
 pub mod ipam;
 pub mod kernel;
 pub mod kubelet_api;
 pub mod node;
 pub mod oracle;
+pub mod plain_http;
 pub mod pods;
 pub mod reconcile;
 pub mod sources;

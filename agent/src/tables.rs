@@ -300,6 +300,11 @@ impl Tables {
         self.rows.lock().clone()
     }
 
+    /// Looks at the rows while nobody changes them: for questions that need no copy.
+    pub fn look<T>(&self, question: impl FnOnce(&Snapshot) -> T) -> T {
+        question(&self.rows.lock())
+    }
+
     /// Changes whenever a row changes.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.version.subscribe()

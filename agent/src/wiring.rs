@@ -1,5 +1,6 @@
 //! Composition: which parts run, and how they are stopped.
 
+mod health;
 mod pods;
 
 use std::collections::BTreeSet;
@@ -14,6 +15,8 @@ use tokio_util::task::TaskTracker;
 use crate::admin::report::Report;
 use crate::admin::{client, server};
 use crate::config::{Ask, Cleanup, Run};
+use crate::health::proxy::Proxy;
+use crate::health::pulse::Pulse;
 use crate::kernel::linux::{LinuxKernel, Settings};
 use crate::reconcile::run::Reconciling;
 use crate::sources;
@@ -85,10 +88,14 @@ async fn serve(config: Arc<Run>, uplinks: sources::links::Uplinks) -> Result<()>
         disabled: config.disable_feature.clone(),
     };
     tables.update(|rows| rows.uplinks.clone_from(&uplinks.devices));
+    let pulse = Arc::<Pulse>::default();
+    let proxy = Arc::new(Proxy::new(Arc::clone(&pulse), Arc::clone(&tables), config.node_name.clone()));
+    let facts = uplinks.facts.clone();
     let (reconciling, thread) =
-        Reconciling::start(move || LinuxKernel::start(settings), Arc::clone(&tables), uplinks.facts)
+        Reconciling::start(move || LinuxKernel::start(settings), Arc::clone(&tables), uplinks.facts, pulse)
             .await
             .context("take over the dataplane")?;
+    health::start(&config, &proxy, facts, &tables, &tasks, &stop);
     tasks.spawn(sources::kube::run(
         client.clone(),
         Arc::clone(&tables),

@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use super::apply::Reconciler;
 use crate::admin::report::{Report, report};
 use crate::desired::NodeFacts;
+use crate::health::pulse::Pulse;
 use crate::kernel::{Kernel, KernelError};
 use crate::tables::Tables;
 
@@ -29,6 +30,7 @@ pub struct Reconciling {
     wake: Sender<Wake>,
     /// Whether a wake for changes is on its way already: a thousand changes are one round.
     pending: Arc<AtomicBool>,
+    pulse: Arc<Pulse>,
 }
 
 impl Reconciling {
@@ -37,25 +39,27 @@ impl Reconciling {
         start: impl FnOnce() -> Result<K, KernelError> + Send + 'static,
         tables: Arc<Tables>,
         facts: NodeFacts,
+        pulse: Arc<Pulse>,
     ) -> anyhow::Result<(Self, JoinHandle<()>)> {
         let (wake, wakes) = channel();
         let pending = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&pending);
         let (ready, started) = oneshot::channel();
         let rows = Arc::clone(&tables);
+        let beats = Arc::clone(&pulse);
         let thread = std::thread::Builder::new().name("reconcile".to_owned()).spawn(move || {
             match start().and_then(|kernel| Reconciler::new(kernel, rows, facts)) {
                 Ok(mut reconciler) => {
                     // Nobody waiting means that the agent is stopping already.
                     if ready.send(Ok(())).is_ok() {
-                        serve(&mut reconciler, &wakes, &seen);
+                        serve(&mut reconciler, &wakes, &seen, &beats);
                     }
                 }
                 Err(error) => drop(ready.send(Err(error))),
             }
         })?;
         started.await??;
-        let handle = Self { wake, pending };
+        let handle = Self { wake, pending, pulse };
         tokio::spawn(forward(tables, handle.clone()));
         Ok((handle, thread))
     }
@@ -79,15 +83,29 @@ async fn forward(tables: Arc<Tables>, handle: Reconciling) {
     let mut changes = tables.changes();
     loop {
         let on_its_way = handle.pending.swap(true, Ordering::AcqRel);
+        if !on_its_way {
+            handle.pulse.queued(Instant::now());
+        }
         if (!on_its_way && handle.wake.send(Wake::Changed).is_err()) || changes.changed().await.is_err() {
             return;
         }
     }
 }
 
-fn serve<K: Kernel>(reconciler: &mut Reconciler<K>, wakes: &Receiver<Wake>, pending: &AtomicBool) {
+fn serve<K: Kernel>(
+    reconciler: &mut Reconciler<K>,
+    wakes: &Receiver<Wake>,
+    pending: &AtomicBool,
+    pulse: &Pulse,
+) {
     let mut expiry = Instant::now() + EXPIRY;
-    let mut retry = reconciler.round(Instant::now());
+    let round = |reconciler: &mut Reconciler<K>| {
+        pulse.taken(Instant::now());
+        let retry = reconciler.round(Instant::now());
+        pulse.done();
+        retry
+    };
+    let mut retry = round(reconciler);
     loop {
         let now = Instant::now();
         let until = retry.map_or(expiry, |retry| retry.min(expiry)).saturating_duration_since(now);
@@ -95,7 +113,7 @@ fn serve<K: Kernel>(reconciler: &mut Reconciler<K>, wakes: &Receiver<Wake>, pend
             Ok(Wake::Changed) => {
                 // Before the tables are read: what changes from here on wakes again.
                 pending.store(false, Ordering::Release);
-                retry = reconciler.round(Instant::now());
+                retry = round(reconciler);
             }
             // Nobody waits for the answer any more: its connection is gone.
             Ok(Wake::Report(answer)) => drop(answer.send(report(reconciler))),
@@ -104,7 +122,7 @@ fn serve<K: Kernel>(reconciler: &mut Reconciler<K>, wakes: &Receiver<Wake>, pend
         }
         let now = Instant::now();
         if retry.is_some_and(|retry| retry <= now) {
-            retry = reconciler.round(now);
+            retry = round(reconciler);
         }
         if now >= expiry {
             if let Err(error) = reconciler.kernel.expire_flows() {
