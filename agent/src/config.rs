@@ -157,6 +157,9 @@ pub struct Run {
     /// balancers ask. `off`: nowhere.
     #[arg(long, default_value = "default")]
     pub healthz_bind_address: Listen,
+    /// Where `/metrics` answers, for Prometheus. `off`: nowhere.
+    #[arg(long, default_value = "127.0.0.1:10249")]
+    pub metrics_bind_address: Listen,
     /// Do without these features of the kernel, as an older one would.
     #[arg(long, value_enum, value_delimiter = ',')]
     pub disable_feature: Vec<Optional>,

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnetwork::IpNetwork;
+use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -281,7 +282,18 @@ pub struct Tables {
     version: watch::Sender<u64>,
     states: watch::Sender<BTreeMap<EndpointId, EndpointState>>,
     pod_cidrs: watch::Sender<Vec<IpNetwork>>,
+    arrivals: Mutex<Arrivals>,
 }
+
+/// What has arrived, for whoever measures how fast it reaches the kernel.
+#[derive(Debug, Default)]
+struct Arrivals {
+    changes: BTreeMap<Source, u64>,
+    triggers: Vec<Timestamp>,
+}
+
+/// Triggers kept for one round; what arrives beyond is not measured.
+const TRIGGERS: usize = 10_000;
 
 impl Default for Tables {
     fn default() -> Self {
@@ -290,6 +302,7 @@ impl Default for Tables {
             version: watch::Sender::new(0),
             states: watch::Sender::new(BTreeMap::new()),
             pod_cidrs: watch::Sender::new(Vec::new()),
+            arrivals: Mutex::default(),
         }
     }
 }
@@ -308,6 +321,25 @@ impl Tables {
     /// Changes whenever a row changes.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.version.subscribe()
+    }
+
+    /// Counts a change that arrived after the first list, and remembers what triggered it in the cluster, and when.
+    pub fn changed(&self, source: Source, trigger: Option<Timestamp>) {
+        let mut arrivals = self.arrivals.lock();
+        *arrivals.changes.entry(source).or_default() += 1;
+        if arrivals.triggers.len() < TRIGGERS {
+            arrivals.triggers.extend(trigger);
+        }
+    }
+
+    /// How many changes of a kind have arrived.
+    pub fn changes_of(&self, source: Source) -> u64 {
+        self.arrivals.lock().changes.get(&source).copied().unwrap_or_default()
+    }
+
+    /// What triggered the changes since the last call.
+    pub fn take_triggers(&self) -> Vec<Timestamp> {
+        std::mem::take(&mut self.arrivals.lock().triggers)
     }
 
     /// Says that `source` has delivered everything it knows.

@@ -12,6 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::admin::metrics::Metrics;
 use crate::admin::report::Report;
 use crate::admin::{client, server};
 use crate::config::{Ask, Cleanup, Run};
@@ -91,11 +92,23 @@ async fn serve(config: Arc<Run>, uplinks: sources::links::Uplinks) -> Result<()>
     let pulse = Arc::<Pulse>::default();
     let proxy = Arc::new(Proxy::new(Arc::clone(&pulse), Arc::clone(&tables), config.node_name.clone()));
     let facts = uplinks.facts.clone();
-    let (reconciling, thread) =
-        Reconciling::start(move || LinuxKernel::start(settings), Arc::clone(&tables), uplinks.facts, pulse)
-            .await
-            .context("take over the dataplane")?;
-    health::start(&config, &proxy, facts, &tables, &tasks, &stop);
+    let (reconciling, thread) = Reconciling::start(
+        move || LinuxKernel::start(settings),
+        Arc::clone(&tables),
+        uplinks.facts,
+        Arc::clone(&pulse),
+    )
+    .await
+    .context("take over the dataplane")?;
+    let metrics = Metrics {
+        pulse,
+        proxy,
+        tables: Arc::clone(&tables),
+        facts,
+        pins: reconciling.pins.clone(),
+        scale: 1,
+    };
+    health::start(&config, metrics, &tasks, &stop);
     tasks.spawn(sources::kube::run(
         client.clone(),
         Arc::clone(&tables),

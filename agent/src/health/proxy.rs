@@ -116,8 +116,8 @@ mod tests {
             assert_eq!(reply.status, StatusCode::SERVICE_UNAVAILABLE, "{path}");
             assert!(json(&reply)["lastUpdated"].as_str().unwrap().starts_with("1970"), "never");
         }
-        proxy.pulse.taken(Instant::now());
-        proxy.pulse.done();
+        proxy.pulse.taken(&proxy.tables, Instant::now());
+        proxy.pulse.done(Instant::now(), crate::health::pulse::Summary::default());
         let reply = proxy.answer("/livez");
         assert_eq!(reply.status, StatusCode::OK);
         let fields: Vec<String> = json(&reply).as_object().unwrap().keys().cloned().collect();

@@ -56,6 +56,10 @@ impl Kernel for FakeKernel {
         Ok(())
     }
 
+    fn pins(&self) -> Option<std::path::PathBuf> {
+        None
+    }
+
     fn features(&self) -> Vec<Feature> {
         Vec::new()
     }

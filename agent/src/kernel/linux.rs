@@ -309,6 +309,10 @@ impl Kernel for LinuxKernel {
         })
     }
 
+    fn pins(&self) -> Option<PathBuf> {
+        Some(self.objects.folder.clone())
+    }
+
     fn features(&self) -> Vec<Feature> {
         self.features.list()
     }

@@ -16,6 +16,7 @@ pub mod cleanup;
 pub mod fake;
 pub mod features;
 pub mod linux;
+pub mod meters;
 pub mod netlink;
 pub mod objects;
 pub mod pod_link;
@@ -34,6 +35,9 @@ pub trait Kernel: Send {
 
     /// Forgets flows that have been silent for too long.
     fn expire_flows(&mut self) -> Result<(), KernelError>;
+
+    /// Folder where maps and programs are pinned, if they are.
+    fn pins(&self) -> Option<PathBuf>;
 
     /// What this kernel can do, and what is done instead where it cannot.
     fn features(&self) -> Vec<Feature>;

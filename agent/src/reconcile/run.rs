@@ -1,5 +1,6 @@
 //! The reconciler's thread: wakes on changes, retries, and answers questions about the node.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -11,7 +12,7 @@ use tokio::sync::oneshot;
 use super::apply::Reconciler;
 use crate::admin::report::{Report, report};
 use crate::desired::NodeFacts;
-use crate::health::pulse::Pulse;
+use crate::health::pulse::{Pulse, Summary};
 use crate::kernel::{Kernel, KernelError};
 use crate::tables::Tables;
 
@@ -31,6 +32,8 @@ pub struct Reconciling {
     /// Whether a wake for changes is on its way already: a thousand changes are one round.
     pending: Arc<AtomicBool>,
     pulse: Arc<Pulse>,
+    /// Folder where maps and programs are pinned, if the kernel is a real one.
+    pub pins: Option<PathBuf>,
 }
 
 impl Reconciling {
@@ -48,18 +51,18 @@ impl Reconciling {
         let rows = Arc::clone(&tables);
         let beats = Arc::clone(&pulse);
         let thread = std::thread::Builder::new().name("reconcile".to_owned()).spawn(move || {
-            match start().and_then(|kernel| Reconciler::new(kernel, rows, facts)) {
+            match start().and_then(|kernel| Reconciler::new(kernel, Arc::clone(&rows), facts)) {
                 Ok(mut reconciler) => {
                     // Nobody waiting means that the agent is stopping already.
-                    if ready.send(Ok(())).is_ok() {
-                        serve(&mut reconciler, &wakes, &seen, &beats);
+                    if ready.send(Ok(reconciler.kernel.pins())).is_ok() {
+                        serve(&mut reconciler, &wakes, &seen, &beats, &rows);
                     }
                 }
                 Err(error) => drop(ready.send(Err(error))),
             }
         })?;
-        started.await??;
-        let handle = Self { wake, pending, pulse };
+        let pins = started.await??;
+        let handle = Self { wake, pending, pulse, pins };
         tokio::spawn(forward(tables, handle.clone()));
         Ok((handle, thread))
     }
@@ -97,12 +100,13 @@ fn serve<K: Kernel>(
     wakes: &Receiver<Wake>,
     pending: &AtomicBool,
     pulse: &Pulse,
+    tables: &Tables,
 ) {
     let mut expiry = Instant::now() + EXPIRY;
     let round = |reconciler: &mut Reconciler<K>| {
-        pulse.taken(Instant::now());
+        pulse.taken(tables, Instant::now());
         let retry = reconciler.round(Instant::now());
-        pulse.done();
+        pulse.done(Instant::now(), summary(reconciler));
         retry
     };
     let mut retry = round(reconciler);
@@ -130,5 +134,19 @@ fn serve<K: Kernel>(
             }
             expiry = now + EXPIRY;
         }
+    }
+}
+
+fn summary<K>(reconciler: &Reconciler<K>) -> Summary {
+    let actual = &reconciler.actual;
+    Summary {
+        operations: reconciler.operations,
+        errors: reconciler.errors,
+        failing: reconciler.failures.len() as u64,
+        frontends: actual.frontends.len() as u64,
+        services: actual.services.len() as u64,
+        segments: actual.segments.len() as u64,
+        endpoints: actual.endpoints.len() as u64,
+        routes: actual.routes.len() as u64,
     }
 }

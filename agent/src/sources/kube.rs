@@ -32,6 +32,11 @@ trait Row: Sized + PartialEq + Send + Sync + 'static {
     /// `None` for objects that are not ours to serve.
     fn decode(object: Self::Object) -> Option<Self>;
     fn table(rows: &mut Snapshot) -> &mut BTreeMap<Self::Key, Arc<Self>>;
+
+    /// When what made somebody write the object happened.
+    fn trigger(_: &Self::Object) -> Option<jiff::Timestamp> {
+        None
+    }
 }
 
 /// Puts one object into the tables, as its watch would: for stories, which have no API server. Answers whether its kind is
@@ -97,6 +102,7 @@ fn handle<R: Row>(event: Event<R::Object>, tables: &Tables, listed: &mut BTreeMa
             tables.synced(R::SOURCE);
         }
         Event::Apply(object) => {
+            tables.changed(R::SOURCE, R::trigger(&object));
             let key = R::key(&object);
             let row = R::decode(object);
             tables.update_if(|rows| match row {
@@ -109,6 +115,7 @@ fn handle<R: Row>(event: Event<R::Object>, tables: &Tables, listed: &mut BTreeMa
             });
         }
         Event::Delete(object) => {
+            tables.changed(R::SOURCE, R::trigger(&object));
             tables.update(|rows| {
                 R::table(rows).remove(&R::key(&object));
             });
@@ -231,6 +238,10 @@ impl Row for Slice {
 
     fn table(rows: &mut Snapshot) -> &mut BTreeMap<ObjectName, Arc<Self>> {
         &mut rows.slices
+    }
+
+    fn trigger(object: &discovery::EndpointSlice) -> Option<jiff::Timestamp> {
+        object.annotations().get("endpoints.kubernetes.io/last-change-trigger-time")?.parse().ok()
     }
 }
 
