@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use abi::name;
 use abi::node::feature;
 use aya::programs::{SchedClassifier, TcAttachType};
 use aya::util::KernelVersion;
@@ -32,6 +33,10 @@ pub struct Features {
     pub csum_ipv6: bool,
     /// `bpf_for_each_map_elem` (5.13).
     pub for_each: bool,
+    /// `bpf_ktime_get_coarse_ns` (5.11).
+    pub coarse_clock: bool,
+    /// XDP on frames in several pieces (5.18).
+    pub xdp_frags: bool,
 }
 
 impl Features {
@@ -44,6 +49,8 @@ impl Features {
             set_retval: version >= KernelVersion::new(5, 18, 0),
             csum_ipv6: version >= KernelVersion::new(6, 15, 0),
             for_each: version >= KernelVersion::new(5, 13, 0),
+            coarse_clock: version >= KernelVersion::new(5, 11, 0),
+            xdp_frags: version >= KernelVersion::new(5, 18, 0),
         }
     }
 
@@ -59,10 +66,22 @@ impl Features {
         self
     }
 
+    /// Whether this kernel takes a program, and has a use for it.
+    pub fn wants(self, program: &str) -> bool {
+        match program {
+            name::FLOW_EXPIRE => self.for_each,
+            name::XDP_UPLINK => !self.xdp_frags,
+            name::XDP_UPLINK_FRAG => self.xdp_frags,
+            _ => true,
+        }
+    }
+
     /// The bits the programs read.
     pub fn bits(self) -> u32 {
         let bit = |present, bit| if present { bit } else { 0 };
-        bit(self.set_retval, feature::SET_RETVAL) | bit(self.csum_ipv6, feature::CSUM_IPV6)
+        bit(self.set_retval, feature::SET_RETVAL)
+            | bit(self.csum_ipv6, feature::CSUM_IPV6)
+            | bit(self.coarse_clock, feature::COARSE_CLOCK)
     }
 
     /// For people.

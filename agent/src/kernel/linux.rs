@@ -399,5 +399,6 @@ fn facts(settings: &Settings, features: Features) -> Node {
         port_min: Be16::new(61_000),
         port_max: Be16::new(65_535),
         features: features.bits(),
+        router: 0,
     }
 }

@@ -13,7 +13,7 @@ use aya::programs::links::{CgroupAttachMode, FdLink, LinkOrder};
 use aya::programs::tc::{
     NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact, qdisc_detach_program,
 };
-use aya::programs::{CgroupSock, CgroupSockAddr, ProgramError, SchedClassifier, TcAttachType};
+use aya::programs::{CgroupSock, CgroupSockAddr, ProgramError, SchedClassifier, TcAttachType, Xdp};
 use aya::{Ebpf, EbpfLoader};
 
 use super::KernelError;
@@ -55,8 +55,7 @@ impl Objects {
             loader.map_pin_path(map.name, folder.join(map.name));
         }
         let mut ebpf = loader.load(OBJECT)?;
-        let wanted = |program: &&&str| **program != name::FLOW_EXPIRE || features.for_each;
-        for program in name::PROGRAMS.iter().filter(wanted) {
+        for program in name::PROGRAMS.iter().filter(|program| features.wants(program)) {
             load_program(&mut ebpf, program, &folder)?;
         }
         Ok(Self { ebpf, folder, features })
@@ -174,6 +173,10 @@ fn load_program(ebpf: &mut Ebpf, program: &'static str, folder: &Path) -> Result
         let hook: &mut CgroupSockAddr = typed(ebpf, program)?;
         hook.load().map_err(refused("load", program))?;
         hook.pin(&pin)
+    } else if [name::XDP_UPLINK, name::XDP_UPLINK_FRAG].contains(&program) {
+        let frames: &mut Xdp = typed(ebpf, program)?;
+        frames.load().map_err(refused("load", program))?;
+        frames.pin(&pin)
     } else {
         let classifier: &mut SchedClassifier = typed(ebpf, program)?;
         classifier.load().map_err(refused("load", program))?;

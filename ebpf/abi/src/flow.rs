@@ -19,15 +19,15 @@ layout! {
 
     /// The next hop of a flow, as the routing table and the neighbours said not long ago.
     pub struct Hop(24) {
-        /// Device to leave by; zero when it is not known.
+        /// Device to leave by; zero for the host's own stack.
         0 => ifindex: u32,
         /// Hardware address of the next hop.
         4 => dmac: [u8; 6],
         /// Hardware address of the device.
         10 => smac: [u8; 6],
-        /// Second it was looked up; older than [`HOP_SECONDS`] it is looked up again.
+        /// Second it was looked up; zero for never. Older than [`HOP_SECONDS`] it is looked up again.
         16 => seen: u32,
-        /// Largest packet of the route.
+        /// Largest packet of the route; zero when packets end in a pod of this node.
         20 => mtu: u32,
     }
 

@@ -74,6 +74,8 @@ maps! {
     CONTROL = "hw_control", CONTROL_SIZE = 1, fixed;
     /// Events; the size is in bytes.
     EVENTS = "hw_events", EVENTS_SIZE = 262144, fixed;
+    /// Devices that XDP may send by: those whose driver has our program.
+    XDP_DEVICES = "hw_xdp_devices", XDP_DEVICES_SIZE = 64, fixed;
     /// Drops by reason.
     DROPS = "hw_drops", DROPS_SIZE = 64, fixed;
     /// Packets by path.
@@ -97,6 +99,8 @@ pub const TC_UPLINK_IN: &str = "tc_uplink_in";
 pub const TC_UPLINK_OUT: &str = "tc_uplink_out";
 /// From the outside: XDP, before the stack; forwards packets of flows whose next hop is known.
 pub const XDP_UPLINK: &str = "xdp_uplink";
+/// The same for frames in several pieces.
+pub const XDP_UPLINK_FRAG: &str = "xdp_uplink_frag";
 /// Counts the end of a socket's connection: cgroup, release of a socket.
 pub const SOCK_RELEASE: &str = "sock_release";
 /// Forgets silent flows; run by the agent, attached nowhere.
@@ -112,6 +116,8 @@ pub const PROGRAMS: &[&str] = &[
     TC_POD_IN,
     TC_UPLINK_IN,
     TC_UPLINK_OUT,
+    XDP_UPLINK,
+    XDP_UPLINK_FRAG,
     FLOW_EXPIRE,
     SOCK_RELEASE,
     "connect4",

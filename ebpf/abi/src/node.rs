@@ -5,7 +5,7 @@ use crate::layout::layout;
 
 layout! {
     /// Read-only data of every program.
-    pub struct Node(172) {
+    pub struct Node(176) {
         /// The node's IPv4 address, or none.
         0 => v4: Addr16,
         /// The node's IPv6 address, or none.
@@ -22,6 +22,9 @@ layout! {
         166 => port_max: Be16,
         /// `feature::*` bits.
         168 => features: u32,
+        /// Index of a device of ours that forwards: routes are looked up as if packets came by it, where the device they
+        /// did come by is not allowed to forward. Zero for none.
+        172 => router: u32,
     }
 }
 
@@ -31,4 +34,6 @@ pub mod feature {
     pub const SET_RETVAL: u32 = 1;
     /// `BPF_F_IPV6` of `bpf_l4_csum_replace` (6.15): CHECKSUM_COMPLETE stays right for IPv6.
     pub const CSUM_IPV6: u32 = 2;
+    /// `bpf_ktime_get_coarse_ns` (5.11): the second costs a load instead of a clock.
+    pub const COARSE_CLOCK: u32 = 4;
 }

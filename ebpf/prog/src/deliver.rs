@@ -3,14 +3,18 @@
 use abi::Addr16;
 use abi::count::Path;
 use abi::drops::Drop;
+use abi::flow::Hop;
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::{bpf_fib_lookup as FibLookup, bpf_redir_neigh};
 use aya_ebpf::helpers::generated::{
-    bpf_fib_lookup, bpf_l3_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer,
+    bpf_fib_lookup, bpf_l3_csum_replace, bpf_redirect_neigh, bpf_redirect_peer,
 };
 use aya_ebpf::programs::TcContext;
 
-use crate::maps::ENDPOINTS;
+use crate::bytes::Bytes;
+use crate::flow::{Entry, settle};
+use crate::forward::ONE_HOP_V6;
+use crate::maps::{ENDPOINTS, node};
 use crate::nat::{node_address, store};
 use crate::packet::{ETHERNET, Packet};
 use crate::service::same;
@@ -22,23 +26,35 @@ const FIB_SUCCESS: i64 = 0;
 const FIB_FORWARDING_OFF: i64 = 5;
 const FIB_NO_NEIGH: i64 = 7;
 
-/// Sends the packet where its destination is.
+/// Sends the packet where its destination is; `entry` remembers it.
 #[inline(always)]
-pub fn deliver(ctx: &TcContext, packet: &Packet) -> Result<Verdict, Drop> {
-    if let Some(verdict) = to_pod(ctx, packet)? {
+pub fn deliver(ctx: &TcContext, packet: &Packet, entry: Option<Entry>) -> Result<Verdict, Drop> {
+    if let Some(verdict) = to_pod(ctx, packet, entry)? {
         return Ok(verdict);
     }
-    if is_host(packet) { Ok(Verdict::Stack) } else { along_routes(ctx, packet) }
+    if is_host(packet) {
+        remember(entry, &Hop { ifindex: 0, dmac: [0; 6], smac: [0; 6], seen: 0, mtu: 0 });
+        return Ok(Verdict::Stack);
+    }
+    along_routes(ctx, packet, entry)
+}
+
+#[inline(always)]
+fn remember(entry: Option<Entry>, hop: &Hop) {
+    if let Some(entry) = entry {
+        settle(entry, hop);
+    }
 }
 
 /// Delivers to a pod of this node, if the destination is one.
 #[inline(always)]
-pub fn to_pod(ctx: &TcContext, packet: &Packet) -> Result<Option<Verdict>, Drop> {
+pub fn to_pod(ctx: &TcContext, packet: &Packet, entry: Option<Entry>) -> Result<Option<Verdict>, Drop> {
     let Some(endpoint) = ENDPOINTS.get_ptr(&packet.tuple().dst) else {
         return Ok(None);
     };
     // SAFETY: the program runs under RCU: the element's memory stays valid.
     let (ifindex, mac, host_mac) = unsafe { ((*endpoint).ifindex, (*endpoint).mac, (*endpoint).host_mac) };
+    remember(entry, &Hop { ifindex, dmac: mac, smac: host_mac, seen: 0, mtu: 0 });
     store(ctx, 0, &[mac, host_mac])?;
     // SAFETY: the helper checks the device.
     let code = unsafe { bpf_redirect_peer(ifindex, 0) };
@@ -53,52 +69,73 @@ fn is_host(packet: &Packet) -> bool {
 /// Sends the packet as the routing table says. Everything unusual (no route, too big, time exceeded) is the stack's, which
 /// answers with the right ICMP error.
 #[inline(always)]
-pub fn along_routes(ctx: &TcContext, packet: &Packet) -> Result<Verdict, Drop> {
+pub fn along_routes(ctx: &TcContext, packet: &Packet, entry: Option<Entry>) -> Result<Verdict, Drop> {
     if is_unroutable(&packet.tuple().dst) {
         return Ok(Verdict::Stack);
     }
     let Some(hops) = hops_left(ctx, packet) else {
         return Ok(Verdict::Stack);
     };
+    // SAFETY: a plain field of the context.
+    let device = unsafe { (*ctx.skb.skb).ifindex };
+    let mut request = request(ctx, packet, device);
+    let mut found = look_up(ctx, &mut request);
+    if found == FIB_FORWARDING_OFF && node().router != 0 {
+        // Uplinks keep the machine's own forwarding setting; what came in there leaves as if it came by a device of ours.
+        request = self::request(ctx, packet, node().router);
+        found = look_up(ctx, &mut request);
+    }
+    match found {
+        FIB_SUCCESS => {
+            let mtu = mtu(&request);
+            remember(
+                entry,
+                &Hop { ifindex: request.ifindex, dmac: request.dmac, smac: request.smac, seen: 0, mtu },
+            );
+        }
+        FIB_NO_NEIGH => {}
+        FIB_FORWARDING_OFF => {
+            spend_hop(ctx, packet, hops)?;
+            // SAFETY: the helper looks the next hop up itself.
+            let code = unsafe { bpf_redirect_neigh(device, core::ptr::null_mut(), 0, 0) };
+            return Ok(Verdict::Sent(Path::Remote, code as i32));
+        }
+        _ => return Ok(Verdict::Stack),
+    }
+    spend_hop(ctx, packet, hops)?;
+    // Also where the hardware address is known: only the kernel's own way checks now and then that it still holds.
+    Ok(Verdict::Sent(Path::Remote, to_neighbour(&request)))
+}
+
+#[inline(always)]
+fn request(ctx: &TcContext, packet: &Packet, device: u32) -> FibLookup {
     // SAFETY: all-zero bytes are a valid request.
     let mut request: FibLookup = unsafe { core::mem::zeroed() };
     request.family = if packet.v4() { AF_INET } else { AF_INET6 };
     request.l4_protocol = packet.proto();
-    // SAFETY: plain fields of the context and of the unions.
-    unsafe {
-        request.ifindex = (*ctx.skb.skb).ifindex;
-        if packet.v4() {
-            request.__bindgen_anon_3.ipv4_src = packet.tuple().src.words()[3];
-            request.__bindgen_anon_4.ipv4_dst = packet.tuple().dst.words()[3];
-        } else {
-            request.__bindgen_anon_3.ipv6_src = packet.tuple().src.words();
-            request.__bindgen_anon_4.ipv6_dst = packet.tuple().dst.words();
-        }
+    request.ifindex = device;
+    request.__bindgen_anon_1.tot_len = ctx.largest(packet) as u16;
+    if packet.v4() {
+        request.__bindgen_anon_3.ipv4_src = packet.tuple().src.words()[3];
+        request.__bindgen_anon_4.ipv4_dst = packet.tuple().dst.words()[3];
+    } else {
+        request.__bindgen_anon_3.ipv6_src = packet.tuple().src.words();
+        request.__bindgen_anon_4.ipv6_dst = packet.tuple().dst.words();
     }
+    request
+}
+
+#[inline(always)]
+fn look_up(ctx: &TcContext, request: &mut FibLookup) -> i64 {
     // SAFETY: the request is initialized and as long as stated.
-    let found =
-        unsafe { bpf_fib_lookup(ctx.as_ptr().cast(), &raw mut request, size_of::<FibLookup>() as i32, 0) };
-    match found {
-        FIB_SUCCESS => {
-            spend_hop(ctx, packet, hops)?;
-            store(ctx, 0, &[request.dmac, request.smac])?;
-            // SAFETY: the helper checks the device.
-            let code = unsafe { bpf_redirect(request.ifindex, 0) };
-            Ok(Verdict::Sent(Path::Remote, code as i32))
-        }
-        FIB_NO_NEIGH => {
-            spend_hop(ctx, packet, hops)?;
-            Ok(Verdict::Sent(Path::Remote, to_neighbour(&request)))
-        }
-        // Uplinks keep the machine's own forwarding setting; what came in there leaves there.
-        FIB_FORWARDING_OFF => {
-            spend_hop(ctx, packet, hops)?;
-            // SAFETY: a plain field of the context; the helper looks the next hop up itself.
-            let code = unsafe { bpf_redirect_neigh((*ctx.skb.skb).ifindex, core::ptr::null_mut(), 0, 0) };
-            Ok(Verdict::Sent(Path::Remote, code as i32))
-        }
-        _ => Ok(Verdict::Stack),
-    }
+    unsafe { bpf_fib_lookup(ctx.as_ptr().cast(), &raw mut *request, size_of::<FibLookup>() as i32, 0) }
+}
+
+/// Largest packet of the route; on kernels that do not say (before 5.12), the length of the packet that was asked for.
+#[inline(always)]
+fn mtu(request: &FibLookup) -> u32 {
+    // SAFETY: both members of the union are sixteen bits.
+    u32::from(unsafe { request.__bindgen_anon_1.mtu_result })
 }
 
 /// Lets the kernel resolve the next hop's hardware address.
@@ -138,6 +175,7 @@ fn hops_left(ctx: &TcContext, packet: &Packet) -> Option<u8> {
 #[inline(always)]
 fn spend_hop(ctx: &TcContext, packet: &Packet, hops: u8) -> Result<(), Drop> {
     if !packet.v4() {
+        ctx.uncovered(ONE_HOP_V6);
         return store(ctx, ETHERNET + 7, &(hops - 1));
     }
     let (old, new) =

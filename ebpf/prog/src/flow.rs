@@ -7,39 +7,62 @@
 //!                     flow pair (hash: never evicted; `expire` forgets the silent ones)
 //! ```
 
+use core::ptr::NonNull;
+
 use abi::count::Path;
 use abi::drops::Drop;
 use abi::event::kind;
-use abi::flow::{Flow, FlowKey, bits};
+use abi::flow::{Flow, FlowKey, Hop, bits};
+use abi::node::feature;
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::helpers::bpf_ktime_get_ns;
+use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 
 use crate::event;
-use crate::maps::{EMBRYOS, FLOWS, Work};
+use crate::maps::{EMBRYOS, FLOWS, Work, node};
 use crate::packet::{FIN, Packet, RST, SYN};
 use crate::verdict::count;
+
+/// An entry of either table. The programs run under RCU: its memory stays valid, other CPUs change single words of it.
+pub type Entry = NonNull<Flow>;
 
 /// Seconds of the kernel's monotonic clock.
 #[inline(always)]
 pub fn now() -> u32 {
-    // SAFETY: the helper has no preconditions.
-    (unsafe { bpf_ktime_get_ns() } / 1_000_000_000) as u32
+    // SAFETY: the first helper exists on this kernel, or the verifier removes its branch; neither has preconditions.
+    let nanoseconds = unsafe {
+        if node().features & feature::COARSE_CLOCK != 0 {
+            bpf_ktime_get_coarse_ns()
+        } else {
+            bpf_ktime_get_ns()
+        }
+    };
+    (nanoseconds / 1_000_000_000) as u32
 }
 
-/// The entry of the packet, if it belongs to a flow.
+/// The entry of the packet, if it belongs to a flow. An answer makes its flow an established one.
 #[inline(always)]
-pub fn find(work: &mut Work) -> Option<*mut Flow> {
+pub fn find(work: &mut Work) -> Option<Entry> {
     if let Some(entry) = FLOWS.get_ptr_mut(&work.packet.key) {
-        touch(&work.packet, entry);
-        return Some(entry);
+        return NonNull::new(entry);
     }
-    let entry = EMBRYOS.get_ptr_mut(&work.packet.key)?;
-    touch(&work.packet, entry);
-    // SAFETY: the program runs under RCU: the element's memory stays valid.
-    if unsafe { (*entry).flags } & bits::FORWARD == 0 {
-        promote(work, entry);
+    let entry = NonNull::new(EMBRYOS.get_ptr_mut(&work.packet.key)?)?;
+    // SAFETY: see `Entry`.
+    if unsafe { (*entry.as_ptr()).flags } & bits::FORWARD == 0 {
+        return promote(work, entry);
     }
     Some(entry)
+}
+
+/// The entry of the packet, if it belongs to a flow and does not change that flow's place.
+#[inline(always)]
+pub fn find_settled(key: &FlowKey) -> Option<Entry> {
+    if let Some(entry) = FLOWS.get_ptr_mut(key) {
+        return NonNull::new(entry);
+    }
+    let entry = NonNull::new(EMBRYOS.get_ptr_mut(key)?)?;
+    // SAFETY: see `Entry`.
+    if unsafe { (*entry.as_ptr()).flags } & bits::FORWARD != 0 { Some(entry) } else { None }
 }
 
 /// Remembers the flow in `work`: `packet.key` becomes `forward.to`, and its answers `packet.key` reversed.
@@ -62,6 +85,7 @@ pub fn prepare_answer(work: &mut Work) {
     work.reverse.last_seen = work.forward.last_seen;
     work.reverse.flags = work.forward.flags & !bits::FORWARD;
     work.reverse.service = work.forward.service;
+    work.reverse.hop.seen = 0;
 }
 
 /// Remembers the half of the answers, unless another flow has the same.
@@ -91,33 +115,36 @@ pub fn forget(key: &FlowKey, twin: &FlowKey) {
 
 /// Moves both halves from the embryos to the flows. A full table leaves them where they are: they still work.
 #[inline(always)]
-fn promote(work: &mut Work, reverse: *const Flow) {
-    // SAFETY: the program runs under RCU: the element's memory stays valid.
-    let reverse = unsafe { &*reverse };
+fn promote(work: &mut Work, entry: Entry) -> Option<Entry> {
+    // SAFETY: see `Entry`.
+    let reverse = unsafe { entry.as_ref() };
     work.answer.tuple = reverse.to.reversed();
     work.answer.proto = work.packet.key.proto;
     work.answer.zero = [0; 3];
     let Some(forward) = EMBRYOS.get_ptr(&work.answer) else {
-        return;
+        return Some(entry);
     };
     // SAFETY: as above.
     let forward = unsafe { &*forward };
     if FLOWS.insert(&work.packet.key, reverse, u64::from(BPF_ANY)).is_err() {
-        return;
+        return Some(entry);
     }
     if FLOWS.insert(&work.answer, forward, u64::from(BPF_ANY)).is_err() {
         _ = FLOWS.remove(&work.packet.key);
-        return;
+        return Some(entry);
     }
     _ = EMBRYOS.remove(&work.packet.key);
     _ = EMBRYOS.remove(&work.answer);
     count(Path::Promoted, 0);
     event::flow(kind::ANSWERED, &work.answer, forward);
+    // What is written from here on has to reach the copy.
+    NonNull::new(FLOWS.get_ptr_mut(&work.packet.key)?)
 }
 
+/// Notes that a packet of the flow passed.
 #[inline(always)]
-fn touch(packet: &Packet, entry: *mut Flow) {
-    let now = now();
+pub fn touch(packet: &Packet, entry: Entry, now: u32) {
+    let entry = entry.as_ptr();
     let closing = match packet.tcp_flags & (FIN | RST) {
         0 => 0,
         FIN => bits::FIN,
@@ -134,5 +161,19 @@ fn touch(packet: &Packet, entry: *mut Flow) {
             // The same ports begin again: the flow is not closing any more.
             (*entry).flags &= !(bits::FIN | bits::RST);
         }
+    }
+}
+
+/// Remembers where the packets of this direction go.
+#[inline(always)]
+pub fn settle(entry: Entry, hop: &Hop) {
+    // SAFETY: the program runs under RCU. Readers on other CPUs that see half of it send one packet of a moved route astray.
+    unsafe {
+        let at = &raw mut (*entry.as_ptr()).hop;
+        (*at).ifindex = hop.ifindex;
+        (*at).dmac = hop.dmac;
+        (*at).smac = hop.smac;
+        (*at).mtu = hop.mtu;
+        core::ptr::write_volatile(&raw mut (*at).seen, now());
     }
 }

@@ -10,9 +10,10 @@ use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::programs::TcContext;
 
 use crate::maps::{EMBRYOS, FLOWS, Work, work};
-use crate::nat::{addresses_diff, diff, l3_checksum, l4_checksum, load_into, rewrite_outer, store};
+use crate::nat::{l3_checksum, l4_checksum, load_into, rewrite_outer, store};
 use crate::packet::{ICMP, ICMPV6, TCP, UDP};
 use crate::service::same;
+use crate::sum;
 use crate::verdict::count;
 
 /// Where things are in the packet inside.
@@ -33,6 +34,7 @@ pub fn follow(ctx: &TcContext) -> Result<u32, Drop> {
     }
 }
 
+#[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn follow_skb(skb: *mut __sk_buff) -> i64 {
     let Some(work) = work() else {
@@ -124,23 +126,22 @@ fn rewrite_inside(ctx: &TcContext, work: &Work, inside: &Inside) -> Result<(), D
     let icmp = work.packet.l4 as usize + 2;
     if work.packet.v4() {
         let words = [to.dst.words()[3], to.src.words()[3]];
-        let difference = diff(&[answer.dst.words()[3], answer.src.words()[3]], &words);
         // The header inside keeps its sum, so the ICMP checksum around it does not change.
-        l3_checksum(ctx, inside.at + 10, difference)?;
+        l3_checksum(ctx, inside.at + 10, sum::addresses_v4(answer, to))?;
         store(ctx, inside.at + 12, &words)?;
     } else {
-        l4_checksum(ctx, icmp, addresses_diff(answer, to), 0)?;
+        l4_checksum(ctx, icmp, sum::addresses(answer, to), 0)?;
         store(ctx, inside.at + 8, &to.dst)?;
         store(ctx, inside.at + 24, &to.src)?;
     }
     if inside.numbers == inside.l4 {
         let ports = u32::from(to.dport.be) | (u32::from(to.sport.be) << 16);
         let old = u32::from(answer.dport.be) | (u32::from(answer.sport.be) << 16);
-        l4_checksum(ctx, icmp, diff(&old, &ports), 0)?;
+        l4_checksum(ctx, icmp, sum::difference(old, ports), 0)?;
         store(ctx, inside.numbers, &ports)
     } else {
         let (old, new) = (u32::from(answer.dport.be), u32::from(to.dport.be));
-        l4_checksum(ctx, icmp, diff(&old, &new), 0)?;
+        l4_checksum(ctx, icmp, sum::difference(old, new), 0)?;
         store(ctx, inside.numbers, &to.dport.be)
     }
 }

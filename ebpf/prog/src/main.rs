@@ -9,10 +9,12 @@
 #![no_main]
 
 mod affinity;
+mod bytes;
 mod deliver;
 mod event;
 mod expire;
 mod flow;
+mod forward;
 mod icmp_error;
 mod maps;
 mod masquerade;
@@ -23,9 +25,11 @@ mod refuse;
 mod service;
 mod sock;
 mod source_range;
+mod sum;
 mod translate;
 mod uplink;
 mod verdict;
+mod xdp;
 
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {

@@ -13,7 +13,7 @@ use abi::service::{
 use abi::{Addr16, Be16, Prefix, Tuple};
 use aya_ebpf::Global;
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
-use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SkStorage};
+use aya_ebpf::btf_maps::{Array, DevMapHash, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SkStorage};
 use aya_ebpf::macros::btf_map;
 
 use crate::packet::Packet;
@@ -29,6 +29,7 @@ static NODE: Global<Node> = Global::new(Node {
     port_min: Be16::new(61000),
     port_max: Be16::new(65535),
     features: 0,
+    router: 0,
 });
 
 #[btf_map(name = "hw_frontends")]
@@ -76,6 +77,8 @@ pub static EVENTS: RingBuf<Event, { name::EVENTS_SIZE }> = RingBuf::new();
 pub static GAUGES: Array<u64, { name::GAUGES_SIZE }> = Array::new();
 #[btf_map(name = "hw_sock_vips")]
 pub static SOCK_VIPS: SkStorage<SockVips> = SkStorage::new();
+#[btf_map(name = "hw_xdp_devices")]
+pub static XDP_DEVICES: DevMapHash<{ name::XDP_DEVICES_SIZE }> = DevMapHash::new();
 #[btf_map(name = "hw_drops")]
 pub static DROPS: PerCpuArray<Count, { name::DROPS_SIZE }> = PerCpuArray::new();
 #[btf_map(name = "hw_paths")]

@@ -5,11 +5,14 @@ use abi::flow::FlowKey;
 use abi::{Addr16, Be16, Tuple};
 use aya_ebpf::programs::TcContext;
 
+use crate::bytes::{Bytes, get};
+
 pub const ETHERNET: usize = 14;
 pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
 pub const ICMP: u8 = 1;
 pub const ICMPV6: u8 = 58;
+pub const SCTP: u8 = 132;
 
 const ETH_P_IP: u16 = 0x0800;
 const ETH_P_ARP: u16 = 0x0806;
@@ -53,6 +56,19 @@ pub struct Packet {
     /// One for IPv4, zero for IPv6.
     pub family: u32,
     pub tcp_flags: u32,
+    pub plain: Plain,
+    /// TTL or hop limit; only of plain packets.
+    pub hops: u32,
+    /// Length of the transport header; only of plain packets.
+    pub header: u32,
+}
+
+/// Whether all headers are as most packets have them: TCP or UDP right behind an IP header without options, not a fragment.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Plain {
+    No,
+    Yes,
 }
 
 /// Where the numbers that tell flows apart are.
@@ -97,13 +113,100 @@ impl Packet {
     }
 }
 
+/// Reads the headers of a plain packet, in place; answers whether it is one.
+#[inline(always)]
+pub fn parse_plain<B: Bytes>(bytes: &B, packet: &mut Packet) -> bool {
+    packet.key.zero = [0; 3];
+    packet.part = Part::Whole;
+    let read = match bytes.ethertype() {
+        ETH_P_IP => plain_v4(bytes, packet),
+        ETH_P_IPV6 => plain_v6(bytes, packet),
+        _ => None,
+    };
+    packet.plain = if read.is_some() { Plain::Yes } else { Plain::No };
+    read.is_some()
+}
+
+/// Start of the packet, if its first `length` bytes are there to be read.
+#[inline(always)]
+fn reach<B: Bytes>(bytes: &B, length: usize) -> Option<usize> {
+    let (start, end) = bytes.range();
+    if start + length <= end {
+        return Some(start);
+    }
+    if !bytes.pull(length as u32) {
+        return None;
+    }
+    let (start, end) = bytes.range();
+    if start + length <= end { Some(start) } else { None }
+}
+
+#[inline(always)]
+fn plain_v4<B: Bytes>(bytes: &B, packet: &mut Packet) -> Option<()> {
+    const L4: usize = ETHERNET + 20;
+    let start = reach(bytes, L4 + 8)?;
+    // SAFETY: `reach` has compared with the end.
+    unsafe {
+        let version: u8 = get(start + ETHERNET);
+        let fragment: u16 = get(start + ETHERNET + 6);
+        if version != 0x45 || fragment & 0x3fff_u16.to_be() != 0 {
+            return None;
+        }
+        packet.family = 1;
+        packet.hops = u32::from(get::<u8>(start + ETHERNET + 8));
+        packet.key.proto = get(start + ETHERNET + 9);
+        packet.key.tuple.src = Addr16::from_v4_word(get(start + ETHERNET + 12));
+        packet.key.tuple.dst = Addr16::from_v4_word(get(start + ETHERNET + 16));
+    }
+    plain_ports::<B, L4>(bytes, start, packet)
+}
+
+#[inline(always)]
+fn plain_v6<B: Bytes>(bytes: &B, packet: &mut Packet) -> Option<()> {
+    const L4: usize = ETHERNET + 40;
+    let start = reach(bytes, L4 + 8)?;
+    // SAFETY: `reach` has compared with the end.
+    unsafe {
+        packet.family = 0;
+        packet.key.proto = get(start + ETHERNET + 6);
+        packet.hops = u32::from(get::<u8>(start + ETHERNET + 7));
+        packet.key.tuple.src = Addr16::from_words(get(start + ETHERNET + 8));
+        packet.key.tuple.dst = Addr16::from_words(get(start + ETHERNET + 24));
+    }
+    plain_ports::<B, L4>(bytes, start, packet)
+}
+
+#[inline(always)]
+fn plain_ports<B: Bytes, const L4: usize>(bytes: &B, start: usize, packet: &mut Packet) -> Option<()> {
+    if packet.key.proto != TCP && packet.key.proto != UDP {
+        return None;
+    }
+    // SAFETY: the caller has compared eight bytes behind `L4` with the end.
+    let ports: u32 = unsafe { get(start + L4) };
+    packet.key.tuple.sport = Be16 { be: ports as u16 };
+    packet.key.tuple.dport = Be16 { be: (ports >> 16) as u16 };
+    packet.ports = Ports::Pair;
+    packet.l4 = L4 as u32;
+    packet.tcp_flags = 0;
+    packet.header = 8;
+    if packet.key.proto == TCP {
+        let start = reach(bytes, L4 + 20)?;
+        // SAFETY: `reach` has compared with the end.
+        let (offset, flags): (u8, u8) = unsafe { (get(start + L4 + 12), get(start + L4 + 13)) };
+        packet.header = u32::from(offset >> 4) * 4;
+        packet.tcp_flags = u32::from(flags);
+    }
+    Some(())
+}
+
 /// Reads the headers of the packet behind `ctx`.
 #[inline(always)]
 pub fn parse(ctx: &TcContext, packet: &mut Packet) -> Result<Frame, Drop> {
+    if parse_plain(ctx, packet) {
+        return Ok(Frame::Ip);
+    }
     packet.tcp_flags = 0;
-    packet.part = Part::Whole;
     packet.ports = Ports::None;
-    packet.key.zero = [0; 3];
     match u16::from_be(ctx.skb.protocol() as u16) {
         ETH_P_IP => parse_v4(ctx, packet)?,
         ETH_P_IPV6 => parse_v6(ctx, packet)?,

@@ -6,10 +6,11 @@ use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 
 use crate::deliver::deliver;
+use crate::forward::{Onward, forward};
 use crate::maps::{LINKS, work};
 use crate::packet::{Frame, ICMPV6, Packet, parse};
 use crate::service::{Client, same};
-use crate::translate::{follow, translate};
+use crate::translate::{entry, follow, translate};
 use crate::verdict::{Verdict, leave, leave_answering};
 
 /// From a pod.
@@ -38,16 +39,25 @@ fn out(ctx: &TcContext) -> Result<Verdict, Drop> {
     if !is_own_source(ctx, &work.packet)? {
         return Err(Drop::Spoofed);
     }
-    translate(ctx, work, Client::Inside)?;
-    deliver(ctx, &work.packet)
+    let entry = entry(work);
+    if let Some(result) = entry.and_then(|entry| forward(ctx, &work.packet, entry, Onward::Hop)) {
+        return result;
+    }
+    let translated = translate(ctx, work, Client::Inside, entry)?;
+    deliver(ctx, &work.packet, translated.entry)
 }
 
 #[inline(always)]
 fn inward(ctx: &TcContext) -> Result<Verdict, Drop> {
     let work = work().ok_or(Drop::FlowTable)?;
-    if matches!(parse(ctx, &mut work.packet)?, Frame::Ip) && !work.packet.is_fragment() {
-        follow(ctx, work)?;
+    if !matches!(parse(ctx, &mut work.packet)?, Frame::Ip) || work.packet.is_fragment() {
+        return Ok(Verdict::Stack);
     }
+    let entry = entry(work);
+    if let Some(result) = entry.and_then(|entry| forward(ctx, &work.packet, entry, Onward::Stack)) {
+        return result;
+    }
+    follow(ctx, work, entry)?;
     Ok(Verdict::Stack)
 }
 

@@ -7,33 +7,62 @@ use abi::service::bits as service_bits;
 use abi::{Addr16, Be16};
 use aya_ebpf::programs::TcContext;
 
+use crate::flow::Entry;
+use crate::forward::path;
 use crate::maps::{ENDPOINTS, Work};
 use crate::packet::{ACK, Packet, Ports, SYN, TCP};
 use crate::service::{self, Ask, Client, Lookup, Picked, same};
 use crate::verdict::count;
 use crate::{flow, icmp_error, masquerade, nat};
 
-/// Gives the packet the tuple its flow says, beginning a flow if it asks for a service. Answers with the flow's flags, or
-/// zero when the packet stays as it is.
+/// What became of a packet: its flow's flags, and its entry if it can keep the next hop.
+#[derive(Clone, Copy)]
+pub struct Translated {
+    pub flags: u32,
+    pub entry: Option<Entry>,
+}
+
+impl Translated {
+    const NOT: Self = Self { flags: 0, entry: None };
+}
+
+/// The entry of a packet that can have one by itself.
 #[inline(always)]
-pub fn translate(ctx: &TcContext, work: &mut Work, client: Client) -> Result<u32, Drop> {
+pub fn entry(work: &mut Work) -> Option<Entry> {
+    if work.packet.is_fragment()
+        || !matches!(work.packet.ports, Ports::Pair | Ports::EchoRequest | Ports::EchoReply)
+    {
+        return None;
+    }
+    flow::find(work)
+}
+
+/// Gives the packet the tuple its flow says, beginning a flow if it asks for a service. Flags are zero when the packet stays
+/// as it is.
+#[inline(always)]
+pub fn translate(
+    ctx: &TcContext,
+    work: &mut Work,
+    client: Client,
+    entry: Option<Entry>,
+) -> Result<Translated, Drop> {
     let inside = matches!(client, Client::Inside);
     if work.packet.is_fragment() {
         return if inside && service::is_candidate(&work.packet.tuple().dst) {
             Err(Drop::Fragment)
         } else {
-            Ok(0)
+            Ok(Translated::NOT)
         };
     }
-    let flags = follow(ctx, work)?;
-    if flags != 0 || !work.packet.has_ports() {
-        return Ok(flags);
+    let followed = follow(ctx, work, entry)?;
+    if followed.flags != 0 || !work.packet.has_ports() {
+        return Ok(followed);
     }
     if inside && !service::is_candidate(&work.packet.tuple().dst) {
-        return Ok(0);
+        return Ok(Translated::NOT);
     }
     let Some(picked) = ask(&work.packet, client)? else {
-        return Ok(0);
+        return Ok(Translated::NOT);
     };
     if work.packet.proto() == TCP && work.packet.tcp_flags & (SYN | ACK) != SYN {
         return Err(Drop::NoFlow);
@@ -42,7 +71,7 @@ pub fn translate(ctx: &TcContext, work: &mut Work, client: Client) -> Result<u32
     work.to = work.forward.to;
     nat::rewrite(ctx, work)?;
     count(Path::Service, u64::from(ctx.len()));
-    Ok(work.forward.flags)
+    Ok(Translated { flags: work.forward.flags, entry: None })
 }
 
 /// The backend for a packet that begins a flow to a service; none if it asks for no service.
@@ -67,22 +96,25 @@ fn ask(packet: &Packet, client: Client) -> Result<Option<Picked>, Drop> {
     }
 }
 
-/// Gives the packet the tuple of the flow it belongs to, if it belongs to one; answers with the flow's flags.
+/// Gives the packet the tuple of the flow it belongs to, if it belongs to one.
 #[inline(always)]
-pub fn follow(ctx: &TcContext, work: &mut Work) -> Result<u32, Drop> {
+pub fn follow(ctx: &TcContext, work: &mut Work, entry: Option<Entry>) -> Result<Translated, Drop> {
     if matches!(work.packet.ports, Ports::Error) {
-        return icmp_error::follow(ctx);
+        return Ok(Translated { flags: icmp_error::follow(ctx)?, entry: None });
     }
-    let Some(entry) = flow::find(work) else {
-        return Ok(0);
+    let Some(entry) = entry else {
+        return Ok(Translated::NOT);
     };
-    // SAFETY: the program runs under RCU: the element's memory stays valid.
+    flow::touch(&work.packet, entry, flow::now());
+    // SAFETY: see `Entry`.
     let (flags, generation, backend) = unsafe {
-        work.to = (*entry).to;
-        ((*entry).flags, (*entry).generation, (*entry).backend)
+        let flow = entry.as_ref();
+        work.to = flow.to;
+        (flow.flags, flow.generation, flow.backend)
     };
+    let followed = Translated { flags, entry: Some(entry) };
     if flags & bits::PLAIN != 0 {
-        return Ok(flags);
+        return Ok(followed);
     }
     let of_service = flags & (bits::FORWARD | bits::SERVICE) == bits::FORWARD | bits::SERVICE;
     if of_service && service::generation(backend) != generation {
@@ -91,18 +123,11 @@ pub fn follow(ctx: &TcContext, work: &mut Work) -> Result<u32, Drop> {
         work.answer.zero = [0; 3];
         flow::forget(&work.packet.key, &work.answer);
         // A datagram moves on to another backend at once; a connection cannot.
-        return if work.packet.proto() == TCP { Err(Drop::BackendGone) } else { Ok(0) };
+        return if work.packet.proto() == TCP { Err(Drop::BackendGone) } else { Ok(Translated::NOT) };
     }
     nat::rewrite(ctx, work)?;
-    let path = if flags & bits::FORWARD == 0 {
-        Path::Reply
-    } else if flags & bits::SERVICE != 0 {
-        Path::Service
-    } else {
-        Path::Masquerade
-    };
-    count(path, u64::from(ctx.len()));
-    Ok(flags)
+    count(path(flags), u64::from(ctx.len()));
+    Ok(followed)
 }
 
 /// Remembers a new flow to `picked`.
@@ -137,11 +162,11 @@ fn begin(work: &mut Work, picked: &Picked, inside: bool) -> Result<(), Drop> {
 ///
 /// TCP says itself who began; for the rest [`remember_stranger`] has.
 #[inline(always)]
-pub fn hide(ctx: &TcContext, work: &mut Work) -> Result<(), Drop> {
+pub fn hide(ctx: &TcContext, work: &mut Work, entry: Option<Entry>) -> Result<(), Drop> {
     if work.packet.is_fragment() {
         return Err(Drop::Fragment);
     }
-    if follow(ctx, work)? != 0 {
+    if follow(ctx, work, entry)?.flags != 0 {
         return Ok(());
     }
     let begins = match work.packet.proto() {
@@ -190,6 +215,7 @@ fn prepare(work: &mut Work, dst: &Addr16, dport: Be16) {
     work.forward.generation = 0;
     work.forward.service = 0;
     work.forward.last_seen = flow::now();
+    work.forward.hop.seen = 0;
 }
 
 /// Whether packets for `addr` end on this node.

@@ -8,11 +8,12 @@ use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 
 use crate::deliver::{deliver, to_pod};
+use crate::forward::{Onward, forward};
 use crate::maps::{node, work};
 use crate::nat::node_address;
 use crate::packet::{Frame, Packet, parse};
 use crate::service::{Client, same};
-use crate::translate::{follow, hide, remember_stranger, translate};
+use crate::translate::{entry, follow, hide, remember_stranger, translate};
 use crate::verdict::{Verdict, leave, leave_answering};
 
 /// From outside: NodePorts, answers to what left under the node's address, packets for pods.
@@ -33,9 +34,14 @@ fn inward(ctx: &TcContext) -> Result<Verdict, Drop> {
     if !matches!(parse(ctx, &mut work.packet)?, Frame::Ip) {
         return Ok(Verdict::Stack);
     }
-    let flags = translate(ctx, work, Client::Outside)?;
+    let entry = entry(work);
+    if let Some(result) = entry.and_then(|entry| forward(ctx, &work.packet, entry, Onward::Hop)) {
+        return result;
+    }
+    let mut translated = translate(ctx, work, Client::Outside, entry)?;
+    let flags = translated.flags;
     if flags == 0 {
-        let Some(verdict) = to_pod(ctx, &work.packet)? else {
+        let Some(verdict) = to_pod(ctx, &work.packet, None)? else {
             return Ok(Verdict::Stack);
         };
         if !is_pod(&work.packet.tuple().src) {
@@ -44,10 +50,14 @@ fn inward(ctx: &TcContext) -> Result<Verdict, Drop> {
         return Ok(verdict);
     }
     if flags & (bits::FORWARD | bits::MASQUERADE | bits::SERVICE) == bits::MASQUERADE {
-        // The pod's own end of the conversation may have been translated as well.
-        follow(ctx, work)?;
+        // The pod's own end of the conversation may have been translated as well; such a packet needs both flows every time.
+        let own = self::entry(work);
+        if own.is_some() {
+            follow(ctx, work, own)?;
+            translated.entry = None;
+        }
     }
-    deliver(ctx, &work.packet)
+    deliver(ctx, &work.packet, translated.entry)
 }
 
 #[inline(always)]
@@ -56,10 +66,18 @@ fn out(ctx: &TcContext) -> Result<Verdict, Drop> {
     if !matches!(parse(ctx, &mut work.packet)?, Frame::Ip) {
         return Ok(Verdict::Stack);
     }
-    if leaves_the_cluster(&work.packet) {
-        hide(ctx, work)?;
-    } else if !work.packet.is_fragment() && is_from_host(&work.packet) {
-        follow(ctx, work)?;
+    let leaves = leaves_the_cluster(&work.packet);
+    if !leaves && (work.packet.is_fragment() || !is_from_host(&work.packet)) {
+        return Ok(Verdict::Stack);
+    }
+    let entry = entry(work);
+    if let Some(result) = entry.and_then(|entry| forward(ctx, &work.packet, entry, Onward::Stack)) {
+        return result;
+    }
+    if leaves {
+        hide(ctx, work, entry)?;
+    } else {
+        follow(ctx, work, entry)?;
     }
     Ok(Verdict::Stack)
 }

@@ -2,6 +2,7 @@
 
 use abi::count::{Count, Path};
 use abi::drops::Drop;
+use aya_ebpf::bindings::xdp_action::XDP_DROP;
 use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::btf_maps::PerCpuArray;
 use aya_ebpf::programs::TcContext;
@@ -50,6 +51,13 @@ pub fn leave_answering(ctx: &TcContext, hook: u32, result: Result<Verdict, Drop>
         }
         result => leave(ctx, hook, result),
     }
+}
+
+/// The way out of XDP for a packet that is dropped.
+#[inline(always)]
+pub fn lose(reason: Drop, bytes: u64) -> u32 {
+    add(&DROPS, reason as u32, bytes);
+    XDP_DROP
 }
 
 /// Counts a step on the way of a packet.

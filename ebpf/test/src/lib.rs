@@ -1,8 +1,10 @@
 //! Packets in, verdict and packet out: the programs run by the kernel itself through BPF_PROG_TEST_RUN.
 //!
 //! [`packet`] has the words packets are written in, [`world`] the named addresses and devices, [`runner`] the loaded
-//! object. A case is a function over a [`World`](world::World) and runs for both families.
+//! object, [`run`] one run, [`figures`] what runs cost. A case is a function over a [`World`](world::World) and runs for both families.
 
+pub mod figures;
 pub mod packet;
+pub mod run;
 pub mod runner;
 pub mod world;

@@ -1,14 +1,18 @@
 //! The object, loaded in a network namespace of its own, and one run of one program.
 
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use abi::name;
 use abi::node::Node;
 use anyhow::{Context, Result, bail};
+use aya::maps::xdp::DevMapHash;
 use aya::maps::{Array, HashMap, MapData, PerCpuArray};
-use aya::programs::{CgroupSock, CgroupSockAddr, SchedClassifier, TestRun};
-use aya::{Ebpf, EbpfLoader, Pod, TestRunOptions};
+use aya::programs::{CgroupSock, CgroupSockAddr, SchedClassifier, Xdp, XdpMode};
+use aya::{Ebpf, EbpfLoader, Pod};
+
+use crate::run::{Run, Sums};
 
 /// What a run gave.
 #[derive(Debug)]
@@ -28,10 +32,15 @@ pub const SHOT: i32 = 2;
 /// `TC_ACT_REDIRECT`.
 pub const REDIRECT: i32 = 7;
 
-/// The first fields of `struct __sk_buff`, up to the one we set.
-const SKB_CONTEXT: usize = 192;
-/// Offset of `ifindex` in it.
-const SKB_IFINDEX: usize = 40;
+/// `XDP_PASS`: the stack, and TC before it, has it.
+pub const PASS: i32 = 2;
+/// `XDP_TX`.
+pub const TX: i32 = 3;
+/// `XDP_REDIRECT`.
+pub const XDP_REDIRECT: i32 = 4;
+
+/// Programs of the XDP hook.
+const XDP_PROGRAMS: [&str; 2] = [name::XDP_UPLINK, name::XDP_UPLINK_FRAG];
 
 /// Whether the machine lets us; without privilege the test is skipped with a line, unless this is CI.
 pub fn allowed() -> bool {
@@ -66,16 +75,28 @@ pub struct Runner {
 impl Runner {
     /// Loads every program into the kernel: the verifier has accepted them when this returns.
     pub fn load(node: &Node) -> Result<Self> {
+        Self::load_scaled(node, 1)
+    }
+
+    /// The same with larger maps.
+    pub fn load_scaled(node: &Node, scale: u32) -> Result<Self> {
         let path = object();
         let bytes = std::fs::read(&path)
             .with_context(|| format!("read {}; `cargo xtask bpf` makes it", path.display()))?;
-        let mut ebpf = EbpfLoader::new().override_global(name::NODE, node, true).load(&bytes)?;
+        let mut loader = EbpfLoader::new();
+        loader.override_global(name::NODE, node, true);
+        for map in name::MAPS.iter().filter(|map| map.scaled) {
+            loader.map_max_entries(map.name, map.capacity(scale) as u32);
+        }
+        let mut ebpf = loader.load(&bytes)?;
         for program in name::PROGRAMS {
             let loaded = ebpf.program_mut(program).with_context(|| format!("no program {program}"))?;
             if *program == name::SOCK_RELEASE {
                 <&mut CgroupSock>::try_from(loaded)?.load()
             } else if name::SOCKET_PROGRAMS.contains(program) {
                 <&mut CgroupSockAddr>::try_from(loaded)?.load()
+            } else if XDP_PROGRAMS.contains(program) {
+                <&mut Xdp>::try_from(loaded)?.load()
             } else {
                 <&mut SchedClassifier>::try_from(loaded)?.load()
             }
@@ -90,27 +111,33 @@ impl Runner {
         program.info()?.verified_instruction_count().context("this kernel does not say")
     }
 
-    /// Runs a TC program on a frame that arrived on the device `ifindex`.
+    /// Attaches an XDP program to a device, as the kernel wants it of devices that frames arrive on, and lets others send by it.
+    pub fn attach_xdp(&mut self, device: &str, ifindex: u32) -> Result<()> {
+        let program: &mut Xdp =
+            self.ebpf.program_mut(name::XDP_UPLINK).context("no such program")?.try_into()?;
+        program.attach(device, XdpMode::Driver)?;
+        let mut devices: DevMapHash<_> =
+            self.ebpf.map_mut(name::XDP_DEVICES).context("no such map")?.try_into()?;
+        Ok(devices.insert(ifindex, ifindex, None, 0)?)
+    }
+
+    /// Runs a program on a frame that arrived on the device `ifindex`.
     pub fn run(&mut self, program: &str, ifindex: u32, frame: &[u8]) -> Result<Outcome> {
-        self.repeat(program, ifindex, frame, 1)
+        self.repeat(program, ifindex, frame, 1, Sums::Unchecked)
     }
 
     /// Runs it `times` times on the same memory: a packet that was changed stays changed.
-    pub fn repeat(&mut self, program: &str, ifindex: u32, frame: &[u8], times: u32) -> Result<Outcome> {
-        let program: &mut SchedClassifier =
-            self.ebpf.program_mut(program).context("no such program")?.try_into()?;
-        let mut context = [0u8; SKB_CONTEXT];
-        context[SKB_IFINDEX..SKB_IFINDEX + 4].copy_from_slice(&ifindex.to_ne_bytes());
-        let mut out = vec![0; frame.len() + 64];
-        let result = program.test_run(TestRunOptions {
-            data_in: Some(frame),
-            data_out: Some(&mut out),
-            ctx_in: Some(&context),
-            repeat: times,
-            ..TestRunOptions::default()
-        })?;
-        out.truncate(result.data_size_out as usize);
-        Ok(Outcome { code: result.return_value.cast_signed(), frame: out, duration: result.duration })
+    pub fn repeat(
+        &mut self,
+        program: &str,
+        ifindex: u32,
+        frame: &[u8],
+        times: u32,
+        sums: Sums,
+    ) -> Result<Outcome> {
+        let loaded = self.ebpf.program(program).context("no such program")?;
+        let xdp = XDP_PROGRAMS.contains(&program);
+        Run { program: loaded.fd()?.as_fd(), xdp, ifindex, frame, times, sums }.go()
     }
 
     /// Any map of the object.

@@ -15,7 +15,8 @@ use abi::{Addr16, Be16, Prefix, name};
 use anyhow::{Context, Result, ensure};
 
 use crate::packet::{Body, Packet};
-use crate::runner::{Outcome, REDIRECT, Runner, SHOT, STACK};
+use crate::run::Sums;
+use crate::runner::{Outcome, REDIRECT, Runner, SHOT, STACK, TX};
 
 /// Named addresses of one family.
 #[derive(Debug, Clone, Copy)]
@@ -79,6 +80,10 @@ pub enum Hook {
     UplinkIn,
     /// To the outside.
     UplinkOut,
+    /// From outside, before the stack.
+    Xdp,
+    /// The same for frames in several pieces.
+    XdpFrag,
 }
 
 /// What should become of a packet.
@@ -113,6 +118,11 @@ pub struct World {
 impl World {
     /// Makes devices and routes in the namespace of the calling thread, and loads the programs.
     pub fn new() -> Result<Self> {
+        Self::with(&node(), 1)
+    }
+
+    /// The same with other facts and larger maps.
+    pub fn with(facts: &Node, scale: u32) -> Result<Self> {
         for device in ["pod_a", "pod_b", "uplink"] {
             ip(&format!("link add {device} type veth peer name {device}_x"))?;
             ip(&format!("link set {device} up"))?;
@@ -126,15 +136,21 @@ impl World {
         let [v4, v6] = families();
         ip(&format!("addr add {}/24 dev uplink", v4.node))?;
         ip(&format!("addr add {}/64 dev uplink nodad", v6.node))?;
-        for (names, pods) in [(v4, "10.244.2.0/24"), (v6, "fd00:244:0:2::/64")] {
+        for (names, networks) in
+            [(v4, ["10.244.2.0/24", "198.18.0.0/16"]), (v6, ["fd00:244:0:2::/64", "2001:db8:18::/48"])]
+        {
             for neighbour in [names.peer, names.client] {
                 ip(&format!("neigh replace {neighbour} lladdr 02:00:00:00:00:99 dev uplink nud permanent"))?;
             }
-            ip(&format!("route add {pods} via {} dev uplink", names.peer))?;
+            for network in networks {
+                ip(&format!("route add {network} via {} dev uplink", names.peer))?;
+            }
         }
-        let runner = Runner::load(&node())?;
         let devices = [index("pod_a")?, index("pod_b")?, index("uplink")?];
+        // Pods' links forward, the uplink does not.
+        let runner = Runner::load_scaled(&Node { router: devices[0], ..*facts }, scale)?;
         let mut world = Self { runner, names: v4, affinity: 0, devices, services: 0, backends: 0 };
+        world.runner.attach_xdp("uplink", devices[2])?;
         world.add_pods()?;
         Ok(world)
     }
@@ -249,16 +265,29 @@ impl World {
         self.repeat(hook, frame, 1)
     }
 
+    /// Runs a frame whose checksum a device has computed: the kernel checks that the program keeps that right.
+    fn run_summed(&mut self, hook: Hook, frame: &[u8]) -> Result<Outcome> {
+        let (program, device) = self.place(hook);
+        self.runner.repeat(program, device, frame, 1, Sums::Complete)
+    }
+
     /// Runs a frame through a hook `times` times.
     pub fn repeat(&mut self, hook: Hook, frame: &[u8], times: u32) -> Result<Outcome> {
+        let (program, device) = self.place(hook);
+        self.runner.repeat(program, device, frame, times, Sums::Unchecked)
+    }
+
+    fn place(&self, hook: Hook) -> (&'static str, u32) {
         let (program, device) = match hook {
             Hook::FromPodA => (name::TC_POD_OUT, 0),
             Hook::FromPodB => (name::TC_POD_OUT, 1),
             Hook::ToPodA => (name::TC_POD_IN, 0),
             Hook::UplinkIn => (name::TC_UPLINK_IN, 2),
             Hook::UplinkOut => (name::TC_UPLINK_OUT, 2),
+            Hook::Xdp => (name::XDP_UPLINK, 2),
+            Hook::XdpFrag => (name::XDP_UPLINK_FRAG, 2),
         };
-        self.runner.repeat(program, self.devices[device], frame, times)
+        (program, self.devices[device])
     }
 
     /// Runs a packet through a hook and holds the result against what is wanted; returns the packet afterwards.
@@ -273,11 +302,15 @@ impl World {
             }
         };
         let before = dropped(self)?;
-        let outcome = self.run(hook, &packet.bytes())?;
+        let outcome = match want {
+            Want::Stack(_) | Want::Sent(..) => self.run_summed(hook, &packet.bytes())?,
+            Want::Dropped(_) | Want::Refused(..) => self.run(hook, &packet.bytes())?,
+        };
         let after = dropped(self)?;
         let shown = format!("{hook:?} of {packet:?}");
         let code = match want {
             Want::Stack(_) => STACK,
+            Want::Sent(Path::Xdp, _) => TX,
             Want::Sent(..) | Want::Refused(..) => REDIRECT,
             Want::Dropped(_) => SHOT,
         };
@@ -347,7 +380,8 @@ pub fn node() -> Node {
         cpus: 2,
         port_min: Be16::new(MASQUERADED),
         port_max: Be16::new(65_535),
-        features: feature::SET_RETVAL,
+        features: feature::SET_RETVAL | feature::CSUM_IPV6 | feature::COARSE_CLOCK,
+        router: 0,
     }
 }
 
