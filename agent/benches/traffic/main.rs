@@ -1,0 +1,133 @@
+//! Traffic through services: ours beside the pod's own address and beside rulesets in the shape kube-proxy writes.
+//!
+//! `cargo bench --bench traffic [-- SIZE...]`; sizes are numbers of services of ten endpoints. Needs root, nft and
+//! iptables-legacy-restore. Everything happens in namespaces made here.
+
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    dead_code,
+    reason = "a benchmark prints figures or stops; it shares the world of the namespace tests and uses half of it"
+)]
+
+mod cluster;
+mod load;
+#[path = "../../tests/netns/namespace.rs"]
+mod namespace;
+mod shapes;
+#[path = "../../tests/netns/world.rs"]
+mod world;
+
+use std::net::SocketAddr;
+
+use cluster::{ENDPOINTS, MEASURED, Ours, PORT, address_of, vip_of};
+use load::{MEASURES, connect_alone, measure, serve};
+use namespace::Namespace;
+use shapes::{Baseline, Shape};
+use world::Clients;
+
+const RUNS: usize = 5;
+const SIZES: [u32; 4] = [1, 1_000, 10_000, 50_000];
+
+fn main() {
+    if !world::allowed() {
+        return;
+    }
+    let named: Vec<u32> = std::env::args().filter_map(|argument| argument.parse().ok()).collect();
+    let sizes = if named.is_empty() { SIZES.to_vec() } else { named };
+    println!(
+        "one client, one server, medians of {RUNS} interleaved runs of half a second (lowest to highest)"
+    );
+    let mut ours = Ours::new(Clients::Sockets);
+    let baseline = Baseline::new();
+    serve(&baseline.server, PORT);
+    for size in sizes {
+        ours.load(size);
+        table(size, &ours, &baseline);
+    }
+    drop(ours);
+    non_service();
+}
+
+/// One row of figures for each measure.
+fn table(size: u32, ours: &Ours, baseline: &Baseline) {
+    println!("\n{size} services of {ENDPOINTS} endpoints");
+    println!(
+        "  {:<28}{:<26}{:<26}{:<26}{:<26}{:<26}",
+        "", "pod address", "our VIP", "router, no rules", "nftables VIP", "iptables VIP"
+    );
+    let vip = SocketAddr::new(vip_of(MEASURED).into(), 80);
+    let theirs = SocketAddr::new(shapes::vip_of(MEASURED).into(), 80);
+    let plain = SocketAddr::new(address_of(MEASURED, 0).into(), PORT);
+    let mut figures = vec![vec![Vec::new(); 5]; MEASURES.len()];
+    for run in 0..RUNS {
+        // Loading the rules takes long: each shape is loaded once in a run, and all its figures taken.
+        for turn in 0..4 {
+            let side = (run + turn) % 4;
+            let (column, from, to): (usize, &Namespace, SocketAddr) = match side {
+                0 => (0, ours.client(), ours.direct()),
+                1 => (2, &baseline.client, plain),
+                2 => (3, &baseline.client, theirs),
+                _ => (4, &baseline.client, theirs),
+            };
+            match side {
+                0 => {}
+                1 => baseline.load(Shape::Direct, size),
+                2 => baseline.load(Shape::Nftables, size),
+                _ => baseline.load(Shape::Iptables, size),
+            }
+            for (row, (what, ..)) in figures.iter_mut().zip(MEASURES) {
+                row[column].push(measure(what, from, to));
+                if side == 0 {
+                    row[1].push(measure(what, from, vip));
+                }
+            }
+        }
+    }
+    let failed = load::FAILED.swap(0, std::sync::atomic::Ordering::Relaxed);
+    println!("  connects that failed, all columns together: {failed}");
+    for (row, (_, words, more)) in figures.into_iter().zip(MEASURES) {
+        print_row(words, more, row);
+    }
+}
+
+fn print_row(words: &str, more: bool, row: Vec<Vec<f64>>) {
+    let spreads: Vec<(f64, f64, f64)> = row.into_iter().map(spread).collect();
+    print!("  {words:<28}");
+    for (middle, low, high) in &spreads {
+        let digits = if *middle < 100.0 { 1 } else { 0 };
+        print!("{:<26}", format!("{middle:.digits$} ({low:.digits$} to {high:.digits$})"));
+    }
+    let better = |at: usize| if more { spreads[1].0 / spreads[at].0 } else { spreads[at].0 / spreads[1].0 };
+    println!("ours is {:.3} of direct, {:.2} x nftables, {:.2} x iptables", better(0), better(3), better(4));
+}
+
+fn spread(mut figures: Vec<f64>) -> (f64, f64, f64) {
+    figures.sort_unstable_by(f64::total_cmp);
+    (figures[figures.len() / 2], figures[0], figures[figures.len() - 1])
+}
+
+/// What the hooks add to a connect(2) that is none of their business: a pod of a node with hooks, and one of a node without.
+fn non_service() {
+    let elsewhere = SocketAddr::new(std::net::Ipv4Addr::new(198, 51, 100, 7).into(), 80);
+    let mut times = vec![Vec::new(), Vec::new()];
+    for run in 0..2 * RUNS {
+        let side = run % 2;
+        let ours = Ours::new(if side == 0 { Clients::Wire } else { Clients::Sockets });
+        times[side].push(connect_alone(ours.client(), elsewhere));
+    }
+    let [without, with] = [0, 1].map(|side| spread(std::mem::take(&mut times[side])));
+    println!(
+        "\nconnect(2) of a datagram socket to no service, ns: {:.0} ({:.0} to {:.0}) without hooks, {:.0} ({:.0} to {:.0}) with, {:.0} added",
+        without.0,
+        without.1,
+        without.2,
+        with.0,
+        with.1,
+        with.2,
+        with.0 - without.0
+    );
+}
