@@ -5,20 +5,20 @@ use abi::count::Path;
 use abi::drops::Drop;
 use abi::flow::Hop;
 use aya_ebpf::EbpfContext;
-use aya_ebpf::bindings::{bpf_fib_lookup as FibLookup, bpf_redir_neigh};
+use aya_ebpf::bindings::{__sk_buff, bpf_fib_lookup as FibLookup, bpf_redir_neigh};
 use aya_ebpf::helpers::generated::{
     bpf_fib_lookup, bpf_l3_csum_replace, bpf_redirect_neigh, bpf_redirect_peer,
 };
 use aya_ebpf::programs::TcContext;
 
 use crate::bytes::Bytes;
-use crate::flow::{Entry, settle};
+use crate::flow;
 use crate::forward::ONE_HOP_V6;
-use crate::maps::{ENDPOINTS, node};
+use crate::maps::{ENDPOINTS, Work, node, work};
 use crate::nat::{node_address, store};
 use crate::packet::{ETHERNET, Packet};
 use crate::service::same;
-use crate::verdict::Verdict;
+use crate::verdict::{Verdict, leave};
 
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
@@ -26,38 +26,53 @@ const FIB_SUCCESS: i64 = 0;
 const FIB_FORWARDING_OFF: i64 = 5;
 const FIB_NO_NEIGH: i64 = 7;
 
-/// Sends the packet where its destination is; `entry` remembers it.
+/// What a program answers with that leaves the rest to [`deliver`]; no code of the kernel's.
+pub const DELIVER: i32 = -100;
+
+/// Sends the packet where its destination is, and leaves the program. The packet's flow remembers where that was.
 #[inline(always)]
-pub fn deliver(ctx: &TcContext, packet: &Packet, entry: Option<Entry>) -> Result<Verdict, Drop> {
-    if let Some(verdict) = to_pod(ctx, packet, entry)? {
-        return Ok(verdict);
-    }
-    if is_host(packet) {
-        remember(entry, &Hop { ifindex: 0, dmac: [0; 6], smac: [0; 6], seen: 0, mtu: 0 });
-        return Ok(Verdict::Stack);
-    }
-    along_routes(ctx, packet, entry)
+pub fn deliver(ctx: &TcContext, hook: u32) -> i32 {
+    deliver_skb(ctx.skb.skb, hook)
+}
+
+/// Verified by itself, and with its buffers off the callers' stacks.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn deliver_skb(skb: *mut __sk_buff, hook: u32) -> i32 {
+    let ctx = TcContext::new(skb);
+    leave(&ctx, hook, work().ok_or(Drop::FlowTable).and_then(|work| send(&ctx, work)))
 }
 
 #[inline(always)]
-fn remember(entry: Option<Entry>, hop: &Hop) {
-    if let Some(entry) = entry {
-        settle(entry, hop);
+fn send(ctx: &TcContext, work: &mut Work) -> Result<Verdict, Drop> {
+    if let Some(verdict) = to_pod(ctx, work)? {
+        return Ok(verdict);
     }
+    if is_host(&work.packet) {
+        work.hop = Hop { ifindex: 0, dmac: [0; 6], smac: [0; 6], seen: 0, mtu: 0 };
+        flow::settle(work);
+        return Ok(Verdict::Stack);
+    }
+    along_routes(ctx, work)
 }
 
 /// Delivers to a pod of this node, if the destination is one.
 #[inline(always)]
-pub fn to_pod(ctx: &TcContext, packet: &Packet, entry: Option<Entry>) -> Result<Option<Verdict>, Drop> {
-    let Some(endpoint) = ENDPOINTS.get_ptr(&packet.tuple().dst) else {
+pub fn to_pod(ctx: &TcContext, work: &mut Work) -> Result<Option<Verdict>, Drop> {
+    let Some(endpoint) = ENDPOINTS.get_ptr(&work.packet.key.tuple.dst) else {
         return Ok(None);
     };
     // SAFETY: the program runs under RCU: the element's memory stays valid.
-    let (ifindex, mac, host_mac) = unsafe { ((*endpoint).ifindex, (*endpoint).mac, (*endpoint).host_mac) };
-    remember(entry, &Hop { ifindex, dmac: mac, smac: host_mac, seen: 0, mtu: 0 });
-    store(ctx, 0, &[mac, host_mac])?;
+    unsafe {
+        work.hop.ifindex = (*endpoint).ifindex;
+        work.hop.dmac = (*endpoint).mac;
+        work.hop.smac = (*endpoint).host_mac;
+    }
+    work.hop.mtu = 0;
+    flow::settle(work);
+    store(ctx, 0, &[work.hop.dmac, work.hop.smac])?;
     // SAFETY: the helper checks the device.
-    let code = unsafe { bpf_redirect_peer(ifindex, 0) };
+    let code = unsafe { bpf_redirect_peer(work.hop.ifindex, 0) };
     Ok(Some(Verdict::Sent(Path::Pod, code as i32)))
 }
 
@@ -69,7 +84,8 @@ fn is_host(packet: &Packet) -> bool {
 /// Sends the packet as the routing table says. Everything unusual (no route, too big, time exceeded) is the stack's, which
 /// answers with the right ICMP error.
 #[inline(always)]
-pub fn along_routes(ctx: &TcContext, packet: &Packet, entry: Option<Entry>) -> Result<Verdict, Drop> {
+fn along_routes(ctx: &TcContext, work: &mut Work) -> Result<Verdict, Drop> {
+    let packet = &work.packet;
     if is_unroutable(&packet.tuple().dst) {
         return Ok(Verdict::Stack);
     }
@@ -87,11 +103,11 @@ pub fn along_routes(ctx: &TcContext, packet: &Packet, entry: Option<Entry>) -> R
     }
     match found {
         FIB_SUCCESS => {
-            let mtu = mtu(&request);
-            remember(
-                entry,
-                &Hop { ifindex: request.ifindex, dmac: request.dmac, smac: request.smac, seen: 0, mtu },
-            );
+            work.hop.ifindex = request.ifindex;
+            work.hop.dmac = request.dmac;
+            work.hop.smac = request.smac;
+            work.hop.mtu = mtu(&request);
+            flow::settle(work);
         }
         FIB_NO_NEIGH => {}
         FIB_FORWARDING_OFF => {
@@ -102,7 +118,7 @@ pub fn along_routes(ctx: &TcContext, packet: &Packet, entry: Option<Entry>) -> R
         }
         _ => return Ok(Verdict::Stack),
     }
-    spend_hop(ctx, packet, hops)?;
+    spend_hop(ctx, &work.packet, hops)?;
     // Also where the hardware address is known: only the kernel's own way checks now and then that it still holds.
     Ok(Verdict::Sent(Path::Remote, to_neighbour(&request)))
 }

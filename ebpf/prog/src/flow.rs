@@ -12,14 +12,14 @@ use core::ptr::NonNull;
 use abi::count::Path;
 use abi::drops::Drop;
 use abi::event::kind;
-use abi::flow::{Flow, FlowKey, Hop, bits};
+use abi::flow::{Flow, FlowKey, bits};
 use abi::node::feature;
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 
 use crate::event;
-use crate::maps::{EMBRYOS, FLOWS, Work, node};
+use crate::maps::{EMBRYOS, FLOWS, Known, Work, node};
 use crate::packet::{FIN, Packet, RST, SYN};
 use crate::verdict::count;
 
@@ -56,11 +56,15 @@ pub fn find(work: &mut Work) -> Option<Entry> {
 
 /// The entry of the packet, if it belongs to a flow and does not change that flow's place.
 #[inline(always)]
-pub fn find_settled(key: &FlowKey) -> Option<Entry> {
-    if let Some(entry) = FLOWS.get_ptr_mut(key) {
+pub fn find_settled(work: &mut Work) -> Option<Entry> {
+    work.known = Known::Yes;
+    if let Some(entry) = FLOWS.get_ptr_mut(&work.packet.key) {
         return NonNull::new(entry);
     }
-    let entry = NonNull::new(EMBRYOS.get_ptr_mut(key)?)?;
+    let Some(entry) = EMBRYOS.get_ptr_mut(&work.packet.key).and_then(NonNull::new) else {
+        work.known = Known::No;
+        return None;
+    };
     // SAFETY: see `Entry`.
     if unsafe { (*entry.as_ptr()).flags } & bits::FORWARD != 0 { Some(entry) } else { None }
 }
@@ -164,16 +168,22 @@ pub fn touch(packet: &Packet, entry: Entry, now: u32) {
     }
 }
 
-/// Remembers where the packets of this direction go.
+/// Remembers where the packets of this direction go, if they go there every time.
 #[inline(always)]
-pub fn settle(entry: Entry, hop: &Hop) {
-    // SAFETY: the program runs under RCU. Readers on other CPUs that see half of it send one packet of a moved route astray.
+pub fn settle(work: &Work) {
+    if work.settles == 0 {
+        return;
+    }
+    let Some(entry) = FLOWS.get_ptr_mut(&work.origin).or_else(|| EMBRYOS.get_ptr_mut(&work.origin)) else {
+        return;
+    };
+    // SAFETY: see `Entry`. Readers on other CPUs that see half of it send one packet of a moved route astray.
     unsafe {
-        let at = &raw mut (*entry.as_ptr()).hop;
-        (*at).ifindex = hop.ifindex;
-        (*at).dmac = hop.dmac;
-        (*at).smac = hop.smac;
-        (*at).mtu = hop.mtu;
+        let at = &raw mut (*entry).hop;
+        (*at).ifindex = work.hop.ifindex;
+        (*at).dmac = work.hop.dmac;
+        (*at).smac = work.hop.smac;
+        (*at).mtu = work.hop.mtu;
         core::ptr::write_volatile(&raw mut (*at).seen, now());
     }
 }

@@ -7,9 +7,9 @@ use abi::drops::Drop;
 use abi::flow::{Flow, HOP_SECONDS, Hop, bits};
 
 use crate::bytes::{Bytes, get, put};
-use crate::flow::Entry;
+use crate::maps::{Known, Work, work};
 use crate::nat::pair;
-use crate::packet::{ETHERNET, Packet, Plain, TCP};
+use crate::packet::{ETHERNET, Packet, TCP, parse_plain};
 use crate::verdict::{Verdict, count};
 use crate::{flow, service, sum};
 
@@ -95,17 +95,19 @@ impl Header for V6 {
     }
 }
 
-/// Forwards a packet that belongs to the flow `entry`, if all about it is plain and the hop is fresh.
+/// Reads the packet and forwards it if it is plain, belongs to a flow, and that flow's next hop is fresh.
 #[inline(always)]
-pub fn forward<B: Bytes>(
-    bytes: &B,
-    packet: &Packet,
-    entry: Entry,
-    onward: Onward,
-) -> Option<Result<Verdict, Drop>> {
-    if matches!(packet.plain, Plain::No) {
-        return None;
-    }
+pub fn forward_plain<B: Bytes>(bytes: &B, onward: Onward) -> Option<Result<Verdict, Drop>> {
+    let work = work()?;
+    work.known = Known::Unseen;
+    if parse_plain(bytes, &mut work.packet) { forward_known(bytes, work, onward) } else { None }
+}
+
+/// Forwards a plain packet if it belongs to a flow and that flow's next hop is fresh.
+#[inline(always)]
+pub fn forward_known<B: Bytes>(bytes: &B, work: &mut Work, onward: Onward) -> Option<Result<Verdict, Drop>> {
+    let entry = flow::find_settled(work)?;
+    let packet = &work.packet;
     // SAFETY: see `Entry`.
     let flow = unsafe { entry.as_ref() };
     let flags = flow.flags;

@@ -3,7 +3,7 @@
 use abi::count::{Count, ServiceCount};
 use abi::endpoint::{Endpoint, Link};
 use abi::event::{Control, Event};
-use abi::flow::{Flow, FlowKey, Fragment, FragmentKey};
+use abi::flow::{Flow, FlowKey, Fragment, FragmentKey, Hop};
 use abi::name;
 use abi::node::Node;
 use abi::service::{
@@ -86,16 +86,36 @@ pub static PATHS: PerCpuArray<Count, { name::PATHS_SIZE }> = PerCpuArray::new();
 #[btf_map(name = "hw_svc_counts")]
 pub static SERVICE_COUNTS: PerCpuArray<ServiceCount, { name::SERVICE_COUNTS_SIZE }> = PerCpuArray::new();
 
+/// What a look at the tables has shown.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Known {
+    /// Nobody has looked.
+    Unseen,
+    /// The packet belongs to a flow.
+    Yes,
+    /// It does not.
+    No,
+}
+
 /// What a program holds while it handles one packet: too much for its stack of 512 bytes.
 #[repr(C)]
 pub struct Work {
     pub packet: Packet,
+    /// Whether a flow's table has the packet: what was looked up once is not looked up again.
+    pub known: Known,
+    /// The packet as it came, for the flow that keeps its next hop.
+    pub origin: FlowKey,
+    /// One if that flow may keep it.
+    pub settles: u32,
     /// The key of the flow's answers.
     pub answer: FlowKey,
     pub forward: Flow,
     pub reverse: Flow,
     /// What the packet becomes.
     pub to: Tuple,
+    /// The next hop that was looked up.
+    pub hop: Hop,
     /// Headers on their way from or to the packet.
     pub buffer: [u32; 16],
 }

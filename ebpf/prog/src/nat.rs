@@ -3,19 +3,39 @@
 use abi::drops::Drop;
 use abi::{Addr16, Tuple};
 use aya_ebpf::EbpfContext;
+use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::{
     bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_skb_load_bytes, bpf_skb_store_bytes,
 };
 use aya_ebpf::programs::TcContext;
 
 use crate::bytes::{pseudo, zero_is_none};
-use crate::maps::{Work, node};
+use crate::maps::{Work, node, work};
 use crate::packet::{ETHERNET, ICMP, ICMPV6, Packet, Ports, TCP, UDP};
 use crate::sum;
 
 /// Gives the packet the tuple `work.to`.
 #[inline(always)]
-pub fn rewrite(ctx: &TcContext, work: &mut Work) -> Result<(), Drop> {
+pub fn rewrite(ctx: &TcContext) -> Result<(), Drop> {
+    // The number of the reason, because a function that is verified by itself answers with a number.
+    match rewrite_skb(ctx.skb.skb) {
+        0 => Ok(()),
+        reason if reason == Drop::UnknownProtocol as i32 => Err(Drop::UnknownProtocol),
+        _ => Err(Drop::Rewrite),
+    }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn rewrite_skb(skb: *mut __sk_buff) -> i32 {
+    let Some(work) = work() else {
+        return Drop::Rewrite as i32;
+    };
+    try_rewrite(&TcContext::new(skb), work).map_or_else(|reason| reason as i32, |()| 0)
+}
+
+#[inline(always)]
+fn try_rewrite(ctx: &TcContext, work: &mut Work) -> Result<(), Drop> {
     let (packet, to) = (&mut work.packet, &work.to);
     let l4 = packet.l4 as usize;
     let checksum = match packet.proto() {

@@ -199,10 +199,10 @@ fn plain_ports<B: Bytes, const L4: usize>(bytes: &B, start: usize, packet: &mut 
     Some(())
 }
 
-/// Reads the headers of the packet behind `ctx`.
+/// Reads the headers of a packet that [`parse_plain`] has given up.
 #[inline(always)]
 pub fn parse(ctx: &TcContext, packet: &mut Packet) -> Result<Frame, Drop> {
-    if parse_plain(ctx, packet) {
+    if matches!(packet.plain, Plain::Yes) {
         return Ok(Frame::Ip);
     }
     packet.tcp_flags = 0;

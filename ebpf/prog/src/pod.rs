@@ -2,13 +2,14 @@
 
 use abi::drops::Drop;
 use abi::event::hook;
+use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 
-use crate::deliver::deliver;
-use crate::forward::{Onward, forward};
-use crate::maps::{LINKS, work};
-use crate::packet::{Frame, ICMPV6, Packet, parse};
+use crate::deliver::{DELIVER, deliver};
+use crate::forward::{Onward, forward_known, forward_plain};
+use crate::maps::{Known, LINKS, work};
+use crate::packet::{Frame, ICMPV6, Packet, parse, parse_plain};
 use crate::service::{Client, same};
 use crate::translate::{entry, follow, translate};
 use crate::verdict::{Verdict, leave, leave_answering};
@@ -16,35 +17,72 @@ use crate::verdict::{Verdict, leave, leave_answering};
 /// From a pod.
 #[classifier]
 pub fn tc_pod_out(ctx: TcContext) -> i32 {
-    leave_answering(&ctx, hook::POD_OUT, out(&ctx))
+    match out_known(&ctx) {
+        Some(result) => leave(&ctx, hook::POD_OUT, result),
+        None => match pod_out_rest(ctx.skb.skb) {
+            DELIVER => deliver(&ctx, hook::POD_OUT),
+            code => code,
+        },
+    }
 }
 
 /// Towards a pod, from the host's stack. Other programs deliver to pods without passing here.
 #[classifier]
 pub fn tc_pod_in(ctx: TcContext) -> i32 {
+    match forward_plain(&ctx, Onward::Stack) {
+        Some(result) => leave(&ctx, hook::POD_IN, result),
+        None => pod_in_rest(ctx.skb.skb),
+    }
+}
+
+/// What is not a plain packet of a known flow. Verified once, by itself: so are all functions that keep their names.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn pod_out_rest(skb: *mut __sk_buff) -> i32 {
+    let ctx = TcContext::new(skb);
+    match out(&ctx) {
+        Ok(None) => DELIVER,
+        Ok(Some(verdict)) => leave(&ctx, hook::POD_OUT, Ok(verdict)),
+        Err(reason) => leave_answering(&ctx, hook::POD_OUT, Err(reason)),
+    }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn pod_in_rest(skb: *mut __sk_buff) -> i32 {
+    let ctx = TcContext::new(skb);
     leave(&ctx, hook::POD_IN, inward(&ctx))
 }
 
 #[inline(always)]
-fn out(ctx: &TcContext) -> Result<Verdict, Drop> {
+fn out_known(ctx: &TcContext) -> Option<Result<Verdict, Drop>> {
+    let work = work()?;
+    work.known = Known::Unseen;
+    if !parse_plain(ctx, &mut work.packet) || !matches!(is_own_source(ctx, &work.packet), Ok(true)) {
+        return None;
+    }
+    forward_known(ctx, work, Onward::Hop)
+}
+
+/// The verdict on a packet that is not to be delivered.
+#[inline(always)]
+fn out(ctx: &TcContext) -> Result<Option<Verdict>, Drop> {
     let work = work().ok_or(Drop::FlowTable)?;
     match parse(ctx, &mut work.packet)? {
         Frame::Ip => {}
-        Frame::Arp => return Ok(Verdict::Stack),
+        Frame::Arp => return Ok(Some(Verdict::Stack)),
         Frame::Other => return Err(Drop::NotIp),
     }
     if is_neighbour_discovery(&work.packet) {
-        return Ok(Verdict::Stack);
+        return Ok(Some(Verdict::Stack));
     }
-    if !is_own_source(ctx, &work.packet)? {
+    // Who has looked for its flow has checked its source.
+    if matches!(work.known, Known::Unseen) && !is_own_source(ctx, &work.packet)? {
         return Err(Drop::Spoofed);
     }
     let entry = entry(work);
-    if let Some(result) = entry.and_then(|entry| forward(ctx, &work.packet, entry, Onward::Hop)) {
-        return result;
-    }
-    let translated = translate(ctx, work, Client::Inside, entry)?;
-    deliver(ctx, &work.packet, translated.entry)
+    translate(ctx, work, Client::Inside, entry)?;
+    Ok(None)
 }
 
 #[inline(always)]
@@ -54,9 +92,6 @@ fn inward(ctx: &TcContext) -> Result<Verdict, Drop> {
         return Ok(Verdict::Stack);
     }
     let entry = entry(work);
-    if let Some(result) = entry.and_then(|entry| forward(ctx, &work.packet, entry, Onward::Stack)) {
-        return result;
-    }
     follow(ctx, work, entry)?;
     Ok(Verdict::Stack)
 }

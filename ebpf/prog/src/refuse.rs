@@ -38,6 +38,7 @@ pub fn answer(ctx: &TcContext) -> i32 {
     answer_skb(ctx.skb.skb)
 }
 
+#[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn answer_skb(skb: *mut __sk_buff) -> i32 {
     if !may_answer() {

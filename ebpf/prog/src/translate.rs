@@ -9,29 +9,22 @@ use aya_ebpf::programs::TcContext;
 
 use crate::flow::Entry;
 use crate::forward::path;
-use crate::maps::{ENDPOINTS, Work};
+use crate::maps::{ENDPOINTS, Known, Work};
 use crate::packet::{ACK, Packet, Ports, SYN, TCP};
 use crate::service::{self, Ask, Client, Lookup, Picked, same};
 use crate::verdict::count;
 use crate::{flow, icmp_error, masquerade, nat};
 
-/// What became of a packet: its flow's flags, and its entry if it can keep the next hop.
-#[derive(Clone, Copy)]
-pub struct Translated {
-    pub flags: u32,
-    pub entry: Option<Entry>,
-}
-
-impl Translated {
-    const NOT: Self = Self { flags: 0, entry: None };
-}
-
 /// The entry of a packet that can have one by itself.
 #[inline(always)]
 pub fn entry(work: &mut Work) -> Option<Entry> {
+    work.settles = 0;
     if work.packet.is_fragment()
         || !matches!(work.packet.ports, Ports::Pair | Ports::EchoRequest | Ports::EchoReply)
     {
+        return None;
+    }
+    if matches!(work.known, Known::No) {
         return None;
     }
     flow::find(work)
@@ -45,33 +38,33 @@ pub fn translate(
     work: &mut Work,
     client: Client,
     entry: Option<Entry>,
-) -> Result<Translated, Drop> {
+) -> Result<u32, Drop> {
     let inside = matches!(client, Client::Inside);
     if work.packet.is_fragment() {
         return if inside && service::is_candidate(&work.packet.tuple().dst) {
             Err(Drop::Fragment)
         } else {
-            Ok(Translated::NOT)
+            Ok(0)
         };
     }
-    let followed = follow(ctx, work, entry)?;
-    if followed.flags != 0 || !work.packet.has_ports() {
-        return Ok(followed);
+    let flags = follow(ctx, work, entry)?;
+    if flags != 0 || !work.packet.has_ports() {
+        return Ok(flags);
     }
     if inside && !service::is_candidate(&work.packet.tuple().dst) {
-        return Ok(Translated::NOT);
+        return Ok(0);
     }
     let Some(picked) = ask(&work.packet, client)? else {
-        return Ok(Translated::NOT);
+        return Ok(0);
     };
     if work.packet.proto() == TCP && work.packet.tcp_flags & (SYN | ACK) != SYN {
         return Err(Drop::NoFlow);
     }
     begin(work, &picked, inside)?;
     work.to = work.forward.to;
-    nat::rewrite(ctx, work)?;
+    nat::rewrite(ctx)?;
     count(Path::Service, u64::from(ctx.len()));
-    Ok(Translated { flags: work.forward.flags, entry: None })
+    Ok(work.forward.flags)
 }
 
 /// The backend for a packet that begins a flow to a service; none if it asks for no service.
@@ -98,12 +91,12 @@ fn ask(packet: &Packet, client: Client) -> Result<Option<Picked>, Drop> {
 
 /// Gives the packet the tuple of the flow it belongs to, if it belongs to one.
 #[inline(always)]
-pub fn follow(ctx: &TcContext, work: &mut Work, entry: Option<Entry>) -> Result<Translated, Drop> {
+pub fn follow(ctx: &TcContext, work: &mut Work, entry: Option<Entry>) -> Result<u32, Drop> {
     if matches!(work.packet.ports, Ports::Error) {
-        return Ok(Translated { flags: icmp_error::follow(ctx)?, entry: None });
+        return icmp_error::follow(ctx);
     }
     let Some(entry) = entry else {
-        return Ok(Translated::NOT);
+        return Ok(0);
     };
     flow::touch(&work.packet, entry, flow::now());
     // SAFETY: see `Entry`.
@@ -112,9 +105,10 @@ pub fn follow(ctx: &TcContext, work: &mut Work, entry: Option<Entry>) -> Result<
         work.to = flow.to;
         (flow.flags, flow.generation, flow.backend)
     };
-    let followed = Translated { flags, entry: Some(entry) };
+    work.origin = work.packet.key;
+    work.settles = 1;
     if flags & bits::PLAIN != 0 {
-        return Ok(followed);
+        return Ok(flags);
     }
     let of_service = flags & (bits::FORWARD | bits::SERVICE) == bits::FORWARD | bits::SERVICE;
     if of_service && service::generation(backend) != generation {
@@ -122,12 +116,13 @@ pub fn follow(ctx: &TcContext, work: &mut Work, entry: Option<Entry>) -> Result<
         work.answer.proto = work.packet.key.proto;
         work.answer.zero = [0; 3];
         flow::forget(&work.packet.key, &work.answer);
+        work.settles = 0;
         // A datagram moves on to another backend at once; a connection cannot.
-        return if work.packet.proto() == TCP { Err(Drop::BackendGone) } else { Ok(Translated::NOT) };
+        return if work.packet.proto() == TCP { Err(Drop::BackendGone) } else { Ok(0) };
     }
-    nat::rewrite(ctx, work)?;
+    nat::rewrite(ctx)?;
     count(path(flags), u64::from(ctx.len()));
-    Ok(followed)
+    Ok(flags)
 }
 
 /// Remembers a new flow to `picked`.
@@ -166,7 +161,7 @@ pub fn hide(ctx: &TcContext, work: &mut Work, entry: Option<Entry>) -> Result<()
     if work.packet.is_fragment() {
         return Err(Drop::Fragment);
     }
-    if follow(ctx, work, entry)?.flags != 0 {
+    if follow(ctx, work, entry)? != 0 {
         return Ok(());
     }
     let begins = match work.packet.proto() {
@@ -181,7 +176,7 @@ pub fn hide(ctx: &TcContext, work: &mut Work, entry: Option<Entry>) -> Result<()
     work.forward.flags = bits::FORWARD | bits::MASQUERADE;
     masquerade::create(work)?;
     work.to = work.forward.to;
-    nat::rewrite(ctx, work)?;
+    nat::rewrite(ctx)?;
     count(Path::Masquerade, u64::from(ctx.len()));
     Ok(())
 }

@@ -4,14 +4,15 @@ use abi::Addr16;
 use abi::drops::Drop;
 use abi::event::hook;
 use abi::flow::bits;
+use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 
-use crate::deliver::{deliver, to_pod};
-use crate::forward::{Onward, forward};
-use crate::maps::{node, work};
+use crate::deliver::{DELIVER, deliver, to_pod};
+use crate::forward::{Onward, forward_known, forward_plain};
+use crate::maps::{Known, node, work};
 use crate::nat::node_address;
-use crate::packet::{Frame, Packet, parse};
+use crate::packet::{Frame, Packet, parse, parse_plain};
 use crate::service::{Client, same};
 use crate::translate::{entry, follow, hide, remember_stranger, translate};
 use crate::verdict::{Verdict, leave, leave_answering};
@@ -19,45 +20,85 @@ use crate::verdict::{Verdict, leave, leave_answering};
 /// From outside: NodePorts, answers to what left under the node's address, packets for pods.
 #[classifier]
 pub fn tc_uplink_in(ctx: TcContext) -> i32 {
-    leave_answering(&ctx, hook::UPLINK_IN, inward(&ctx))
+    match forward_plain(&ctx, Onward::Hop) {
+        Some(result) => leave(&ctx, hook::UPLINK_IN, result),
+        None => match uplink_in_rest(ctx.skb.skb) {
+            DELIVER => deliver(&ctx, hook::UPLINK_IN),
+            code => code,
+        },
+    }
 }
 
 /// To the outside: pods take the node's address, the host's answers the service's.
 #[classifier]
 pub fn tc_uplink_out(ctx: TcContext) -> i32 {
+    match out_known(&ctx) {
+        Some(result) => leave(&ctx, hook::UPLINK_OUT, result),
+        None => uplink_out_rest(ctx.skb.skb),
+    }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn uplink_in_rest(skb: *mut __sk_buff) -> i32 {
+    let ctx = TcContext::new(skb);
+    match inward(&ctx) {
+        Ok(None) => DELIVER,
+        Ok(Some(verdict)) => leave(&ctx, hook::UPLINK_IN, Ok(verdict)),
+        Err(reason) => leave_answering(&ctx, hook::UPLINK_IN, Err(reason)),
+    }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn uplink_out_rest(skb: *mut __sk_buff) -> i32 {
+    let ctx = TcContext::new(skb);
     leave(&ctx, hook::UPLINK_OUT, out(&ctx))
 }
 
+/// The verdict on a packet that is not to be delivered.
 #[inline(always)]
-fn inward(ctx: &TcContext) -> Result<Verdict, Drop> {
+fn inward(ctx: &TcContext) -> Result<Option<Verdict>, Drop> {
     let work = work().ok_or(Drop::FlowTable)?;
     if !matches!(parse(ctx, &mut work.packet)?, Frame::Ip) {
-        return Ok(Verdict::Stack);
+        return Ok(Some(Verdict::Stack));
     }
     let entry = entry(work);
-    if let Some(result) = entry.and_then(|entry| forward(ctx, &work.packet, entry, Onward::Hop)) {
-        return result;
-    }
-    let mut translated = translate(ctx, work, Client::Outside, entry)?;
-    let flags = translated.flags;
+    let flags = translate(ctx, work, Client::Outside, entry)?;
     if flags == 0 {
-        let Some(verdict) = to_pod(ctx, &work.packet, None)? else {
-            return Ok(Verdict::Stack);
+        let Some(verdict) = to_pod(ctx, work)? else {
+            return Ok(Some(Verdict::Stack));
         };
         if !is_pod(&work.packet.tuple().src) {
             remember_stranger(work)?;
         }
-        return Ok(verdict);
+        return Ok(Some(verdict));
     }
     if flags & (bits::FORWARD | bits::MASQUERADE | bits::SERVICE) == bits::MASQUERADE {
         // The pod's own end of the conversation may have been translated as well; such a packet needs both flows every time.
+        work.known = Known::Unseen;
+        let settles = work.settles;
         let own = self::entry(work);
-        if own.is_some() {
-            follow(ctx, work, own)?;
-            translated.entry = None;
-        }
+        follow(ctx, work, own)?;
+        work.settles = if own.is_some() { 0 } else { settles };
     }
-    deliver(ctx, &work.packet, translated.entry)
+    Ok(None)
+}
+
+#[inline(always)]
+fn out_known(ctx: &TcContext) -> Option<Result<Verdict, Drop>> {
+    let work = work()?;
+    work.known = Known::Unseen;
+    if !parse_plain(ctx, &mut work.packet) || !is_ours(&work.packet) {
+        return None;
+    }
+    forward_known(ctx, work, Onward::Stack)
+}
+
+/// Whether the packet may be translated on its way out.
+#[inline(always)]
+fn is_ours(packet: &Packet) -> bool {
+    leaves_the_cluster(packet) || is_from_host(packet)
 }
 
 #[inline(always)]
@@ -71,9 +112,6 @@ fn out(ctx: &TcContext) -> Result<Verdict, Drop> {
         return Ok(Verdict::Stack);
     }
     let entry = entry(work);
-    if let Some(result) = entry.and_then(|entry| forward(ctx, &work.packet, entry, Onward::Stack)) {
-        return result;
-    }
     if leaves {
         hide(ctx, work, entry)?;
     } else {

@@ -6,10 +6,7 @@ use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 
 use crate::bytes::{Bytes, Frame};
-use crate::flow::find_settled;
-use crate::forward::{Onward, forward};
-use crate::maps::work;
-use crate::packet::parse_plain;
+use crate::forward::{Onward, forward_plain};
 use crate::verdict::{self, Verdict};
 
 /// For devices whose frames lie in one piece, and for kernels that know no others.
@@ -26,16 +23,7 @@ pub fn xdp_uplink_frag(ctx: XdpContext) -> u32 {
 
 #[inline(always)]
 fn follow<B: Bytes>(bytes: &B) -> u32 {
-    let Some(work) = work() else {
-        return XDP_PASS;
-    };
-    if !parse_plain(bytes, &mut work.packet) {
-        return XDP_PASS;
-    }
-    let Some(entry) = find_settled(&work.packet.key) else {
-        return XDP_PASS;
-    };
-    match forward(bytes, &work.packet, entry, Onward::Hop) {
+    match forward_plain(bytes, Onward::Hop) {
         None | Some(Ok(Verdict::Stack)) => XDP_PASS,
         Some(Ok(Verdict::Sent(path, code))) => {
             verdict::count(path, u64::from(bytes.length()));

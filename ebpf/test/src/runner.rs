@@ -32,6 +32,8 @@ pub const SHOT: i32 = 2;
 /// `TC_ACT_REDIRECT`.
 pub const REDIRECT: i32 = 7;
 
+/// `XDP_DROP`.
+pub const XDP_DROP: i32 = 1;
 /// `XDP_PASS`: the stack, and TC before it, has it.
 pub const PASS: i32 = 2;
 /// `XDP_TX`.

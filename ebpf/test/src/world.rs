@@ -16,7 +16,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::packet::{Body, Packet};
 use crate::run::Sums;
-use crate::runner::{Outcome, REDIRECT, Runner, SHOT, STACK, TX};
+use crate::runner::{Outcome, PASS, REDIRECT, Runner, SHOT, STACK, TX};
 
 /// Named addresses of one family.
 #[derive(Debug, Clone, Copy)]
@@ -93,6 +93,8 @@ pub enum Want {
     Stack(Packet),
     /// It is sent on, like this.
     Sent(Path, Packet),
+    /// XDP leaves it as it is to TC, and counts nothing.
+    Passed,
     /// It is dropped for this reason, which is counted once.
     Dropped(Drop),
     /// The same, and its sender is told like this.
@@ -101,6 +103,9 @@ pub enum Want {
 
 /// First of the source ports that masqueraded flows get; in an expected packet it stands for any of them.
 pub const MASQUERADED: u16 = 61_000;
+
+/// Hardware address of every next hop outside.
+pub const NEIGHBOUR: [u8; 6] = [2, 0, 0, 0, 0, 0x99];
 
 /// The loaded programs, the devices, and the names of one family.
 pub struct World {
@@ -297,6 +302,7 @@ impl World {
                 Want::Dropped(reason) | Want::Refused(reason, _) => {
                     world.counted(name::DROPS, *reason as u32)
                 }
+                Want::Passed => Ok(0),
                 Want::Stack(_) => world.counted(name::PATHS, Path::Stack as u32),
                 Want::Sent(path, _) => world.counted(name::PATHS, *path as u32),
             }
@@ -304,7 +310,7 @@ impl World {
         let before = dropped(self)?;
         let outcome = match want {
             Want::Stack(_) | Want::Sent(..) => self.run_summed(hook, &packet.bytes())?,
-            Want::Dropped(_) | Want::Refused(..) => self.run(hook, &packet.bytes())?,
+            Want::Dropped(_) | Want::Refused(..) | Want::Passed => self.run(hook, &packet.bytes())?,
         };
         let after = dropped(self)?;
         let shown = format!("{hook:?} of {packet:?}");
@@ -313,8 +319,13 @@ impl World {
             Want::Sent(Path::Xdp, _) => TX,
             Want::Sent(..) | Want::Refused(..) => REDIRECT,
             Want::Dropped(_) => SHOT,
+            Want::Passed => PASS,
         };
         ensure!(outcome.code == code, "{shown}: code {} instead of {code}; {}", outcome.code, self.drops()?);
+        if matches!(want, Want::Passed) {
+            ensure!(outcome.frame == packet.bytes(), "{shown}: changed {:02x?}", outcome.frame);
+            return Ok(packet.clone());
+        }
         ensure!(after == before + 1, "{shown}: counted {} times as {want:?}", after - before);
         if matches!(want, Want::Dropped(_)) {
             return Ok(packet.clone());

@@ -2,15 +2,17 @@
 
 use std::thread;
 
+use abi::count::Path;
 use abi::drops::DROPS;
 use abi::name;
 use abi::service::frontend;
 use anyhow::{Result, ensure};
-use ebpf_test::packet::{SYN, packet};
-use ebpf_test::runner::{REDIRECT, SHOT, STACK, allowed, isolate};
+use ebpf_test::packet::{Packet, SYN, packet};
+use ebpf_test::runner::{PASS, REDIRECT, SHOT, STACK, TX, XDP_DROP, allowed, isolate};
 use ebpf_test::world::{Hook, Names, World, families};
 
-const HOOKS: [Hook; 5] = [Hook::FromPodA, Hook::FromPodB, Hook::ToPodA, Hook::UplinkIn, Hook::UplinkOut];
+const HOOKS: [Hook; 7] =
+    [Hook::FromPodA, Hook::FromPodB, Hook::ToPodA, Hook::UplinkIn, Hook::UplinkOut, Hook::Xdp, Hook::XdpFrag];
 /// Shorter frames the kernel does not run programs on.
 const ETHERNET: usize = 14;
 
@@ -32,6 +34,7 @@ fn in_a_world(test: fn(&mut World) -> Result<()>) {
                     &[(names.pod_b, 8080), (names.far_pod, 8080)],
                 )?;
             }
+            establish(&mut world)?;
             test(&mut world)?;
         }
         anyhow::Ok(())
@@ -39,6 +42,23 @@ fn in_a_world(test: fn(&mut World) -> Result<()>) {
     .join()
     .unwrap()
     .unwrap();
+}
+
+/// Makes the samples' packets to services belong to flows whose next hops are known.
+fn establish(world: &mut World) -> Result<()> {
+    let n = world.names;
+    for (hook, asked) in
+        [(Hook::FromPodA, packet(n.pod_a, n.vip)), (Hook::UplinkIn, packet(n.client, n.node))]
+    {
+        for asked in [asked.clone().tcp(40000, 80, SYN), asked.udp(40000, 80)] {
+            let got = Packet::read(&world.run(hook, &asked.bytes())?.frame)?;
+            for _ in 0..2 {
+                world.run(Hook::UplinkIn, &got.answer().bytes())?;
+                world.run(hook, &asked.bytes())?;
+            }
+        }
+    }
+    Ok(())
 }
 
 fn samples(n: Names) -> Vec<Vec<u8>> {
@@ -70,15 +90,19 @@ fn run(world: &mut World, hook: Hook, frame: &[u8]) -> Result<()> {
         for (reason, ..) in DROPS {
             sum += world.counted(name::DROPS, *reason)?;
         }
-        for path in 0..3 {
-            sum += world.counted(name::PATHS, path)?;
+        for path in [Path::Stack, Path::Pod, Path::Remote, Path::Xdp] {
+            sum += world.counted(name::PATHS, path as u32)?;
         }
         Ok(sum)
     };
     let before = door(world)?;
     let outcome = world.run(hook, frame)?;
-    ensure!([STACK, SHOT, REDIRECT].contains(&outcome.code), "{hook:?} {frame:02x?}: code {}", outcome.code);
-    ensure!(door(world)? == before + 1, "{hook:?} {frame:02x?}: not counted once");
+    let (codes, counted) = match hook {
+        Hook::Xdp | Hook::XdpFrag => ([PASS, TX, XDP_DROP], u64::from(outcome.code != PASS)),
+        _ => ([STACK, SHOT, REDIRECT], 1),
+    };
+    ensure!(codes.contains(&outcome.code), "{hook:?} {frame:02x?}: code {}", outcome.code);
+    ensure!(door(world)? == before + counted, "{hook:?} {frame:02x?}: not counted once");
     Ok(())
 }
 
