@@ -7,7 +7,9 @@ use std::str::FromStr;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnetwork::IpNetwork;
 
+use crate::admin::monitor::line::Filter;
 use crate::kernel::features::Optional;
+use crate::tables::Protocol;
 
 /// The node of a Hawser cluster: dataplane, pod network and pods.
 #[derive(Debug, Parser)]
@@ -27,6 +29,10 @@ pub enum Command {
     Status(Ask),
     /// Show services with their frontends, backends and counters.
     Services(Ask),
+    /// Say what happens to a packet, by the rules and in the live programs.
+    Explain(Explain),
+    /// Show flows and drops as they happen.
+    Monitor(Monitor),
     /// Remove every device, route, program and map of Hawser on this node, and say what was removed.
     Cleanup(Cleanup),
 }
@@ -40,6 +46,32 @@ pub struct Ask {
     /// Print the JSON behind the table.
     #[arg(long)]
     pub json: bool,
+}
+
+/// Flags of `hawser-agent explain`.
+#[derive(Debug, Clone, Args)]
+pub struct Explain {
+    /// Who asks: an address, `host`, or a pod of this node as namespace/name.
+    pub src: String,
+    /// What is asked: address:port, an address for a ping, or a Service's port as namespace/name:port.
+    pub dst: String,
+    /// Protocol of the packet.
+    #[arg(long, value_enum, default_value = "tcp")]
+    pub proto: Protocol,
+    /// How to reach the agent.
+    #[command(flatten)]
+    pub ask: Ask,
+}
+
+/// Flags of `hawser-agent monitor`.
+#[derive(Debug, Clone, Args)]
+pub struct Monitor {
+    /// What to show.
+    #[command(flatten)]
+    pub filter: Filter,
+    /// How to reach the agent.
+    #[command(flatten)]
+    pub ask: Ask,
 }
 
 /// Flags of `hawser-agent cleanup`.

@@ -12,6 +12,8 @@ fn main() -> ExitCode {
         Command::Run(run) => wiring::run(*run),
         Command::Status(ask) => wiring::ask(&ask, admin::show::status),
         Command::Services(ask) => wiring::ask(&ask, admin::show::services),
+        Command::Explain(explain) => wiring::explain(explain),
+        Command::Monitor(monitor) => wiring::monitor(monitor),
         Command::Cleanup(cleanup) => wiring::cleanup(&cleanup),
     };
     match outcome {

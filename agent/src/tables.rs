@@ -116,7 +116,9 @@ pub struct ObjectName {
 }
 
 /// Transport protocols a service can have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, clap::ValueEnum,
+)]
 pub enum Protocol {
     /// Protocol number 6.
     #[default]

@@ -4,6 +4,7 @@ mod health;
 mod pods;
 
 use std::collections::BTreeSet;
+use std::io::Write;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
@@ -12,10 +13,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::admin::explain::{self, Explainer, Question};
 use crate::admin::metrics::Metrics;
+use crate::admin::monitor::hub::Hub;
 use crate::admin::report::Report;
+use crate::admin::server::Admin;
 use crate::admin::{client, server};
-use crate::config::{Ask, Cleanup, Run};
+use crate::config::{Ask, Cleanup, Explain, Monitor, Run};
 use crate::health::proxy::Proxy;
 use crate::health::pulse::Pulse;
 use crate::kernel::linux::{LinuxKernel, Settings};
@@ -49,7 +53,7 @@ pub fn run(config: Run) -> Result<()> {
 
 /// Asks the running agent and prints the answer.
 pub fn ask(ask: &Ask, show: fn(&Report) -> String) -> Result<()> {
-    let report = client::ask(&ask.run_dir)?;
+    let report = client::report(&ask.run_dir)?;
     if ask.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {
@@ -58,9 +62,38 @@ pub fn ask(ask: &Ask, show: fn(&Report) -> String) -> Result<()> {
     Ok(())
 }
 
+/// Prints what happens to a packet; fails when rules and programs disagree.
+pub fn explain(explain: Explain) -> Result<()> {
+    let Explain { src, dst, proto: protocol, ask } = explain;
+    let explanation = client::explain(&ask.run_dir, Question { src, dst, protocol })?;
+    if ask.json {
+        println!("{}", serde_json::to_string_pretty(&explanation)?);
+    } else {
+        print!("{}", explain::show::text(&explanation));
+    }
+    if !explanation.disagreements.is_empty() {
+        bail!("rules and programs disagree");
+    }
+    Ok(())
+}
+
+/// Prints events until the agent ends or nobody reads.
+pub fn monitor(monitor: Monitor) -> Result<()> {
+    let Monitor { filter, ask } = monitor;
+    client::monitor(&ask.run_dir, filter, |line| {
+        let mut out = std::io::stdout().lock();
+        if ask.json {
+            writeln!(out, "{}", serde_json::to_string(line)?)?;
+        } else {
+            writeln!(out, "{line}")?;
+        }
+        Ok(out.flush()?)
+    })
+}
+
 /// Removes everything of ours from this node.
 pub fn cleanup(cleanup: &Cleanup) -> Result<()> {
-    if client::ask(&cleanup.run_dir).is_ok() {
+    if client::report(&cleanup.run_dir).is_ok() {
         bail!("an agent runs with run directory {}; stop it first", cleanup.run_dir.display());
     }
     let removed = crate::kernel::cleanup::cleanup(&cleanup.bpffs)?;
@@ -108,6 +141,7 @@ async fn serve(config: Arc<Run>, uplinks: sources::links::Uplinks) -> Result<()>
         pins: reconciling.pins.clone(),
         scale: 1,
     };
+    let admin = admin(&config, &metrics, &reconciling);
     health::start(&config, metrics, &tasks, &stop);
     tasks.spawn(sources::kube::run(
         client.clone(),
@@ -116,8 +150,7 @@ async fn serve(config: Arc<Run>, uplinks: sources::links::Uplinks) -> Result<()>
         stop.clone(),
     ));
     tasks.spawn(watch_uplinks(uplinks.devices, Arc::clone(&tables), stop.clone()));
-    let mut admin =
-        tasks.spawn(server::run(server::socket(&config.run_dir), reconciling.clone(), stop.clone()));
+    let mut admin = tasks.spawn(server::run(server::socket(&config.run_dir), admin, stop.clone()));
     pods::start(&config, client, cni, Arc::clone(&tables), &tasks, &stop).await?;
     tracing::info!(node = config.node_name, "agent runs");
 
@@ -136,6 +169,15 @@ async fn serve(config: Arc<Run>, uplinks: sources::links::Uplinks) -> Result<()>
         bail!("the reconciler panicked");
     }
     outcome
+}
+
+/// Who answers on the admin socket.
+fn admin(config: &Run, metrics: &Metrics, reconciling: &Reconciling) -> Admin {
+    let (tables, facts) = (Arc::clone(&metrics.tables), metrics.facts.clone());
+    let (services, pins) = (config.service_cidr.clone(), metrics.pins.clone());
+    let hub = Hub::new(pins.clone(), Arc::clone(&tables), facts.clone(), services.clone());
+    let explainer = Explainer { tables, facts, services, pods: config.cluster_cidr.clone(), pins };
+    Admin { reconciling: reconciling.clone(), explainer, hub }
 }
 
 async fn watch_uplinks(devices: BTreeSet<String>, tables: Arc<Tables>, stop: CancellationToken) {

@@ -1,8 +1,11 @@
 //! What a person asks the running agent: over `admin.sock`, JSON behind, tables in front.
 
 pub mod client;
+pub mod explain;
 pub mod metrics;
+pub mod monitor;
 mod no_local;
 pub mod report;
+pub mod request;
 pub mod server;
 pub mod show;

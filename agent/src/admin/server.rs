@@ -1,13 +1,35 @@
-//! The socket's server: a connection is answered with the report as one JSON document.
+//! The socket's server: one request per connection.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 
+use super::explain::{Explainer, Question};
+use super::monitor::hub::Hub;
+use super::monitor::line::Filter;
+use super::request::{Answer, Request};
 use crate::reconcile::run::Reconciling;
+
+/// Longest request.
+const LONGEST: u64 = 8192;
+/// How long an asker may take to ask.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Who answers.
+#[derive(Clone)]
+pub struct Admin {
+    /// Knows the state of the node.
+    pub reconciling: Reconciling,
+    /// Explains packets.
+    pub explainer: Explainer,
+    /// Hands events out.
+    pub hub: Hub,
+}
 
 /// Where the socket of the agent with this run directory is.
 pub fn socket(run_dir: &Path) -> PathBuf {
@@ -15,17 +37,20 @@ pub fn socket(run_dir: &Path) -> PathBuf {
 }
 
 /// Serves until `stop`.
-pub async fn run(path: PathBuf, reconciling: Reconciling, stop: CancellationToken) -> Result<()> {
+pub async fn run(path: PathBuf, admin: Admin, stop: CancellationToken) -> Result<()> {
     let listener = listen(&path)?;
     loop {
         let (stream, _) = tokio::select! {
             accepted = listener.accept() => accepted.context("accept on admin.sock")?,
             () = stop.cancelled() => return Ok(()),
         };
-        let reconciling = reconciling.clone();
+        let (admin, stop) = (admin.clone(), stop.clone());
         tokio::spawn(async move {
-            if let Err(error) = answer(stream, &reconciling).await {
-                tracing::warn!(%error, "status could not be sent");
+            tokio::select! {
+                answered = answer(stream, &admin) => if let Err(error) = answered {
+                    tracing::warn!(%error, "a request on admin.sock was not answered");
+                },
+                () = stop.cancelled() => {}
             }
         });
     }
@@ -48,9 +73,49 @@ fn listen(path: &Path) -> Result<UnixListener> {
     Ok(listener)
 }
 
-async fn answer(mut stream: UnixStream, reconciling: &Reconciling) -> Result<()> {
-    let report = reconciling.report().await?;
-    stream.write_all(&serde_json::to_vec(&report)?).await?;
-    stream.shutdown().await?;
+async fn answer(stream: UnixStream, admin: &Admin) -> Result<()> {
+    let (read, mut write) = stream.into_split();
+    let mut line = String::new();
+    let mut asker = BufReader::new(read.take(LONGEST));
+    tokio::time::timeout(PATIENCE, asker.read_line(&mut line)).await.context("nothing was asked")??;
+    match serde_json::from_str(&line).context("the request is none we know; are both of one version?")? {
+        Request::Report => write.write_all(&serde_json::to_vec(&admin.reconciling.report().await?)?).await?,
+        Request::Explain(question) => {
+            let answer = explain(admin.explainer.clone(), question).await?;
+            write.write_all(&answer).await?;
+        }
+        Request::Monitor(filter) => {
+            // A reader that hangs up is noticed even when nothing happens.
+            let mut nothing = String::new();
+            tokio::select! {
+                done = monitor(&admin.hub, filter, &mut write) => done?,
+                _ = asker.read_line(&mut nothing) => {}
+            }
+        }
+    }
+    // Somebody who has hung up has what he wanted.
+    _ = write.shutdown().await;
+    Ok(())
+}
+
+/// On a thread that may wait for the kernel.
+async fn explain(explainer: Explainer, question: Question) -> Result<Vec<u8>> {
+    let explained = tokio::task::spawn_blocking(move || explainer.explain(&question)).await?;
+    let answer = match explained {
+        Ok(explanation) => Answer::Ok(explanation),
+        Err(error) => Answer::Error(format!("{error:#}")),
+    };
+    Ok(serde_json::to_vec(&answer)?)
+}
+
+async fn monitor(hub: &Hub, filter: Filter, write: &mut OwnedWriteHalf) -> Result<()> {
+    let mut subscription = hub.subscribe(filter)?;
+    while let Some(line) = subscription.next().await {
+        let mut text = serde_json::to_vec(&line)?;
+        text.push(b'\n');
+        if write.write_all(&text).await.is_err() {
+            return Ok(());
+        }
+    }
     Ok(())
 }

@@ -13,6 +13,7 @@ use crate::reconcile::actual::{Actual, Op};
 
 pub mod bpf;
 pub mod cleanup;
+pub mod events;
 pub mod fake;
 pub mod features;
 pub mod linux;
@@ -21,6 +22,7 @@ pub mod netlink;
 pub mod objects;
 pub mod pod_link;
 pub mod service_table;
+pub mod trial;
 
 /// What the reconciler needs from a kernel.
 pub trait Kernel: Send {

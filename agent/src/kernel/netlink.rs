@@ -239,6 +239,40 @@ impl Netlink {
         Ok(found)
     }
 
+    /// Where packets for an address leave, in words; none without a route.
+    pub fn route_to(&self, to: IpAddr) -> Result<Option<String>, KernelError> {
+        let action = format!("look for the route to {to}");
+        let length = if to.is_ipv4() { 32 } else { 128 };
+        let request = RouteMessageBuilder::<IpAddr>::new()
+            .destination_prefix(to, length)
+            .map_err(unbuildable(&action))?
+            .build();
+        let found = self.runtime.block_on(self.handle.route().get(request).execute().try_next());
+        let message = match found {
+            Ok(Some(message)) => message,
+            Ok(None) => return Ok(None),
+            Err(error) if matches!(code(&error), Some(libc::ENETUNREACH | libc::EHOSTUNREACH)) => {
+                return Ok(None);
+            }
+            Err(error) => return Err(failed(action)(error)),
+        };
+        let (mut device, mut via) = (String::new(), String::new());
+        for attribute in &message.attributes {
+            match attribute {
+                RouteAttribute::Oif(index) => {
+                    let name =
+                        nix::net::if_::if_indextoname(*index).ok().and_then(|name| name.into_string().ok());
+                    device = format!("device {}", name.unwrap_or_else(|| index.to_string()));
+                }
+                RouteAttribute::Gateway(address) => {
+                    via = ip(address).map_or_else(String::new, |address| format!(" via {address}"));
+                }
+                _ => {}
+            }
+        }
+        Ok(Some(format!("{device}{via}")))
+    }
+
     fn our_routes(&self) -> Result<Vec<RouteMessage>, KernelError> {
         let mut all = Vec::new();
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {

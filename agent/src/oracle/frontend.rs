@@ -12,8 +12,8 @@ use crate::tables::{ObjectName, Service, ServicePort, Snapshot};
 pub enum Asked<'a> {
     /// A port of a service.
     Frontend(Found<'a>),
-    /// An address of a service, and none of its ports.
-    Address,
+    /// An address of a service of this kind, and none of its ports.
+    Address(Kind),
     /// An address that only services may have, and none has it.
     Unallocated,
     /// Nothing of ours.
@@ -30,7 +30,7 @@ pub struct Found<'a> {
 
 /// Looks for the destination of `packet` among the services.
 pub fn find<'a>(cluster: &'a Snapshot, here: Here<'_>, packet: &Packet) -> Asked<'a> {
-    let mut is_address = false;
+    let mut address = None;
     let node_port = answers_node_ports(cluster, here, packet);
     let mut found = None;
     for (owner, service) in &cluster.services {
@@ -39,8 +39,10 @@ pub fn find<'a>(cluster: &'a Snapshot, here: Here<'_>, packet: &Packet) -> Asked
             continue;
         }
         let virtual_kind = virtual_kind(service, packet.dst);
-        // Rule 11 leaves out the host's own addresses: its other ports are its own.
-        is_address |= virtual_kind.is_some() && !is_own(cluster, here, packet.dst);
+        // The host's own addresses answer for themselves.
+        if !is_own(cluster, here, packet.dst) {
+            address = [address, virtual_kind].into_iter().flatten().min_by_key(|kind| rank(*kind));
+        }
         for port in &service.ports {
             let Some(kind) = kind(service, port, packet, virtual_kind, node_port) else {
                 continue;
@@ -53,7 +55,7 @@ pub fn find<'a>(cluster: &'a Snapshot, here: Here<'_>, packet: &Packet) -> Asked
     }
     match found {
         Some(found) => Asked::Frontend(found),
-        None if is_address => Asked::Address,
+        None if let Some(kind) = address => Asked::Address(kind),
         None if here.services.iter().any(|prefix| prefix.contains(packet.dst)) => Asked::Unallocated,
         None => Asked::Nothing,
     }

@@ -14,7 +14,7 @@ use abi::drops::Drop;
 use ipnetwork::IpNetwork;
 
 use crate::desired::NodeFacts;
-use crate::tables::{Protocol, Snapshot};
+use crate::tables::{Protocol, ServicePort, Snapshot};
 use backends::Sets;
 use frontend::{Asked, Found};
 pub use outcome::{Forwarded, Kind, Outcome, Set, Way};
@@ -65,9 +65,10 @@ pub struct Here<'a> {
 pub fn decide(cluster: &Snapshot, here: Here<'_>, packet: &Packet) -> Outcome {
     let found = match frontend::find(cluster, here, packet) {
         Asked::Frontend(found) => found,
-        // Rule 11: a service has the address, but not the port.
-        Asked::Address if packet.ask == Ask::Echo => return Outcome::Echo,
-        Asked::Address => return Outcome::Refused(Drop::UnknownPort),
+        Asked::Address(_) if packet.ask == Ask::Echo => return Outcome::Echo,
+        // Rule 11: a service has the address, but not the port. External addresses may be somebody else's as well.
+        Asked::Address(Kind::ClusterIp) => return Outcome::Refused(Drop::UnknownPort),
+        Asked::Address(_) => return Outcome::NotAService,
         Asked::Unallocated => return Outcome::Dropped(Drop::Unallocated),
         Asked::Nothing => return Outcome::NotAService,
     };
@@ -98,6 +99,21 @@ pub fn decide(cluster: &Snapshot, here: Here<'_>, packet: &Packet) -> Outcome {
         affinity: found.service.affinity,
         backends: chosen.iter().map(way).collect::<BTreeMap<_, _>>(),
     })
+}
+
+/// Whose address and port a packet asks for, as `namespace/name:port`.
+pub fn owner(cluster: &Snapshot, here: Here<'_>, packet: &Packet) -> Option<String> {
+    match frontend::find(cluster, here, packet) {
+        Asked::Frontend(Found { owner, port, .. }) => {
+            Some(format!("{}/{}:{}", owner.namespace, owner.name, port_label(port)))
+        }
+        Asked::Address(_) | Asked::Unallocated | Asked::Nothing => None,
+    }
+}
+
+/// A port's name, or its number if it has none.
+fn port_label(port: &ServicePort) -> String {
+    if port.name.is_empty() { port.port.to_string() } else { port.name.clone() }
 }
 
 /// Rules 4 and 5: the internal policy counts for the cluster's own address; the external one for clients outside, everybody

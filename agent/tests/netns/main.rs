@@ -1,5 +1,7 @@
 //! Real kernels, namespaces and sockets: what packets do when the agent's rows are in place.
 
+mod agreement;
+mod asking;
 mod figures;
 mod namespace;
 mod paths;

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use agent::kernel::Kernel;
 use agent::kernel::features::Optional;
 use agent::kernel::linux::{LinuxKernel, Settings};
 use agent::reconcile::apply::Reconciler;
@@ -203,6 +204,19 @@ impl NodeWorld {
             Reconciler::new(kernel, tables, uplinks.facts).expect("the kernel is readable")
         }));
         self.round();
+    }
+
+    /// Where the programs and maps are pinned.
+    pub fn pins(&self) -> PathBuf {
+        self.reconciler.as_ref().unwrap().kernel.pins().unwrap()
+    }
+
+    /// Name of the host's end of a pod's link.
+    pub fn link(&self, pod: usize) -> String {
+        match self.tables.endpoint_state(&self.pods[pod].id) {
+            Some(EndpointState::Applied(attachment)) => attachment.host_link,
+            state => panic!("attached, not {state:?}"),
+        }
     }
 
     /// Lets the reconciler do its work once.

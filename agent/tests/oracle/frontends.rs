@@ -55,8 +55,9 @@ fn rule_10_the_loopback_answers_the_hosts_own_sockets() {
 #[test]
 fn rule_11_unknown_ports_are_refused_unknown_addresses_dropped() {
     let cluster = Cluster::new(vec![ready(FAR)]);
-    for to in ["10.96.0.10:81", "203.0.113.10:81", "198.51.100.7:81"] {
-        assert_eq!(cluster.pod_asks(to), Outcome::Refused(Drop::UnknownPort), "{to}");
+    assert_eq!(cluster.pod_asks("10.96.0.10:81"), Outcome::Refused(Drop::UnknownPort));
+    for to in ["203.0.113.10:81", "198.51.100.7:81"] {
+        assert_eq!(cluster.pod_asks(to), Outcome::NotAService, "{to} may be somebody else's as well");
     }
     assert_eq!(cluster.pod_asks("10.96.77.1:80"), Outcome::Dropped(Drop::Unallocated));
     assert_eq!(cluster.host_asks("[fd00:96::77]:80"), Outcome::Dropped(Drop::Unallocated));
