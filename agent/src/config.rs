@@ -9,6 +9,7 @@ use ipnetwork::IpNetwork;
 
 use crate::admin::monitor::line::Filter;
 use crate::kernel::features::Optional;
+use crate::kernel::xdp::Mode;
 use crate::tables::Protocol;
 
 /// The node of a Hawser cluster: dataplane, pod network and pods.
@@ -192,6 +193,10 @@ pub struct Run {
     /// Where `/metrics` answers, for Prometheus. `off`: nowhere.
     #[arg(long, default_value = "127.0.0.1:10249")]
     pub metrics_bind_address: Listen,
+    /// Where packets from outside are met: before the stack (XDP, in the driver) or in it (TC). `hawser-agent status` says for
+    /// each device which it is, and why.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub xdp: Mode,
     /// Do without these features of the kernel, as an older one would.
     #[arg(long, value_enum, value_delimiter = ',')]
     pub disable_feature: Vec<Optional>,

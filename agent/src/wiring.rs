@@ -120,6 +120,7 @@ async fn serve(config: Arc<Run>, uplinks: sources::links::Uplinks) -> Result<()>
         services: config.service_cidr.clone(),
         pods: config.cluster_cidr.clone(),
         disabled: config.disable_feature.clone(),
+        xdp: config.xdp,
     };
     tables.update(|rows| rows.uplinks.clone_from(&uplinks.devices));
     let pulse = Arc::<Pulse>::default();

@@ -76,6 +76,11 @@ impl Features {
         }
     }
 
+    /// The XDP program this kernel takes.
+    pub fn xdp_program(self) -> &'static str {
+        if self.xdp_frags { name::XDP_UPLINK_FRAG } else { name::XDP_UPLINK }
+    }
+
     /// The bits the programs read.
     pub fn bits(self) -> u32 {
         let bit = |present, bit| if present { bit } else { 0 };
@@ -109,7 +114,6 @@ impl Features {
                 self.for_each,
                 "silent flows stay until their ports are used again: no bpf_for_each_map_elem (Linux 5.13)",
             ),
-            feature("xdp", false, "NodePort traffic enters by TC: the XDP programs are not built yet"),
             feature("vxlan", false, "peers must share a link with this node: overlays are not built yet"),
         ]
     }

@@ -10,6 +10,7 @@ use abi::endpoint::{Endpoint, Link, link};
 use abi::node::Node;
 use abi::service::{Backend, BackendState, Frontend, FrontendKey, Segment};
 use abi::{Addr16, Be16, Prefix, name};
+use aya::maps::xdp::{DevMapHash, XdpMapError};
 use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray};
 use aya::programs::{SchedClassifier, TestRun};
 use aya::{Ebpf, TestRunOptions};
@@ -20,7 +21,8 @@ use super::features::{Features, Optional, cgroup2_mount};
 use super::netlink::{Device, Netlink};
 use super::objects::{Objects, typed};
 use super::service_table::ServiceTable;
-use super::{Counters, Feature, Kernel, KernelError, Tally, pod_link};
+use super::xdp::{Mode, Uplinks};
+use super::{Counters, Feature, Kernel, KernelError, Tally, pod_link, router};
 use crate::desired::endpoints::LINK_PREFIX;
 use crate::desired::{EndpointRow, Hop};
 use crate::reconcile::actual::{Actual, Op};
@@ -40,6 +42,8 @@ pub struct Settings {
     pub pods: Vec<IpNetwork>,
     /// Features to do without.
     pub disabled: Vec<Optional>,
+    /// Where packets from outside are met.
+    pub xdp: Mode,
 }
 
 /// The real kernel: aya for programs and maps, netlink for the rest.
@@ -49,6 +53,7 @@ pub struct LinuxKernel {
     objects: Objects,
     netlink: Netlink,
     maps: Maps,
+    uplinks: Uplinks,
 }
 
 struct Maps {
@@ -62,13 +67,16 @@ struct Maps {
     drops: PerCpuArray<MapData, Count>,
     paths: PerCpuArray<MapData, Count>,
     service_counts: PerCpuArray<MapData, ServiceCount>,
+    xdp_devices: DevMapHash<MapData>,
 }
 
 impl LinuxKernel {
     /// Loads the programs and attaches the socket hooks. Must not run inside an async runtime.
     pub fn start(settings: Settings) -> Result<Self, KernelError> {
         let features = Features::probe().without(&settings.disabled);
-        let mut objects = Objects::load(&settings.bpffs, &facts(&settings, features), features)?;
+        let netlink = Netlink::new()?;
+        let node = Node { router: router::ensure(&netlink)?, ..facts(&settings, features) };
+        let mut objects = Objects::load(&settings.bpffs, &node, features)?;
         let maps = Maps::take(&mut objects.ebpf)?;
         let cgroup = settings.cgroup.clone().or_else(cgroup2_mount).ok_or_else(|| KernelError::Io {
             action: "find the cgroup2 mount in /proc/mounts; mount one or give --cgroup-root".to_owned(),
@@ -80,7 +88,7 @@ impl LinuxKernel {
         }
         objects.attach_sockets(&cgroup)?;
         release_memory();
-        Ok(Self { settings, features, objects, netlink: Netlink::new()?, maps })
+        Ok(Self { settings, features, objects, netlink, maps, uplinks: Uplinks::default() })
     }
 
     /// The node's own addresses, as a client.
@@ -133,6 +141,44 @@ impl LinuxKernel {
         // The pod's namespace may have gone first and taken the link along.
         let devices = self.netlink.devices()?;
         self.sweep(&devices)
+    }
+
+    fn attach_uplink(&mut self, device: &str) -> Result<(), KernelError> {
+        self.objects.attach_tc(name::TC_UPLINK_IN, device, true)?;
+        self.objects.attach_tc(name::TC_UPLINK_OUT, device, false)?;
+        let objection = match self.settings.xdp.objection(device) {
+            Some(reason) => {
+                self.detach_xdp(device)?;
+                Some(reason)
+            }
+            None => self.attach_xdp(device).err().map(|error| {
+                let reason = error.to_string();
+                tracing::warn!(device, %error, "XDP is not possible here; packets from outside are met in TC");
+                reason
+            }),
+        };
+        self.uplinks.note(device, objection);
+        Ok(())
+    }
+
+    fn attach_xdp(&mut self, device: &str) -> Result<(), KernelError> {
+        self.objects.attach_xdp(device)?;
+        let index =
+            self.netlink.device(device)?.ok_or_else(|| KernelError::NoDevice(device.to_owned()))?.index;
+        self.maps.xdp_devices.insert(index, index, None, 0).map_err(|error| match error {
+            XdpMapError::MapError(source) => map(name::XDP_DEVICES)(source),
+            XdpMapError::ChainedProgramNotSupported => {
+                KernelError::Missing("programs behind devices, which are not asked for".to_owned())
+            }
+        })
+    }
+
+    fn detach_xdp(&mut self, device: &str) -> Result<(), KernelError> {
+        self.objects.detach_xdp(device)?;
+        match self.netlink.device(device)? {
+            Some(found) => gone(self.maps.xdp_devices.remove(found.index)).map_err(map(name::XDP_DEVICES)),
+            None => Ok(()),
+        }
     }
 
     /// Removes rows and pins of devices that are gone.
@@ -232,8 +278,7 @@ impl Kernel for LinuxKernel {
         for device in devices.into_iter().filter(|device| !device.name.starts_with(LINK_PREFIX)) {
             // Filters leave nothing to recognize them by; where there is no TCX, uplinks are attached again.
             if self.features.tcx && self.objects.has_tc(&device.name) {
-                self.objects.attach_tc(name::TC_UPLINK_IN, &device.name, true)?;
-                self.objects.attach_tc(name::TC_UPLINK_OUT, &device.name, false)?;
+                self.attach_uplink(&device.name)?;
                 actual.uplinks.insert(device.name);
             }
         }
@@ -266,11 +311,10 @@ impl Kernel for LinuxKernel {
             Op::AddRoute { to, hop: Hop::Via(node) } => self.netlink.add_route(*to, *node, None),
             Op::AddRoute { to, hop: Hop::Nowhere } => self.netlink.add_unreachable(*to),
             Op::DeleteRoute { to } => self.netlink.delete_route(*to),
-            Op::AttachUplink { device } => {
-                self.objects.attach_tc(name::TC_UPLINK_IN, device, true)?;
-                self.objects.attach_tc(name::TC_UPLINK_OUT, device, false)
-            }
+            Op::AttachUplink { device } => self.attach_uplink(device),
             Op::DetachUplink { device } => {
+                self.detach_xdp(device)?;
+                self.uplinks.forget(device);
                 self.objects.detach_tc(device, [name::TC_UPLINK_IN, name::TC_UPLINK_OUT])
             }
         }
@@ -314,7 +358,9 @@ impl Kernel for LinuxKernel {
     }
 
     fn features(&self) -> Vec<Feature> {
-        self.features.list()
+        let mut list = self.features.list();
+        list.push(self.uplinks.feature());
+        list
     }
 }
 
@@ -331,6 +377,7 @@ impl Maps {
             drops: take(ebpf, name::DROPS)?,
             paths: take(ebpf, name::PATHS)?,
             service_counts: take(ebpf, name::SERVICE_COUNTS)?,
+            xdp_devices: take(ebpf, name::XDP_DEVICES)?,
         })
     }
 }

@@ -21,8 +21,13 @@ pub mod meters;
 pub mod netlink;
 pub mod objects;
 pub mod pod_link;
+pub mod router;
 pub mod service_table;
+<<<<<<< HEAD
 pub mod trial;
+=======
+pub mod xdp;
+>>>>>>> 793ce35 (agent: packets from outside are met in XDP where the driver can)
 
 /// What the reconciler needs from a kernel.
 pub trait Kernel: Send {

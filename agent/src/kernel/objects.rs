@@ -13,7 +13,7 @@ use aya::programs::links::{CgroupAttachMode, FdLink, LinkOrder};
 use aya::programs::tc::{
     NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact, qdisc_detach_program,
 };
-use aya::programs::{CgroupSock, CgroupSockAddr, ProgramError, SchedClassifier, TcAttachType, Xdp};
+use aya::programs::{CgroupSock, CgroupSockAddr, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
 
 use super::KernelError;
@@ -134,6 +134,26 @@ impl Objects {
         Ok(())
     }
 
+    /// Attaches the XDP program to a device's driver; one that is attached is replaced in one step.
+    pub fn attach_xdp(&mut self, device: &str) -> Result<(), KernelError> {
+        let pin = self.pin(device, "xdp");
+        let name = self.features.xdp_program();
+        let program: &mut Xdp = typed(&mut self.ebpf, name)?;
+        if takes_over(&pin, program.fd().map_err(refused("attach", name))?.as_fd())? {
+            return Ok(());
+        }
+        let id = program.attach(device, XdpMode::Driver).map_err(refused("attach", name))?;
+        let link = program.take_link(id).map_err(refused("attach", name))?;
+        let link = FdLink::try_from(link)
+            .map_err(|source| KernelError::Link { program: name.to_owned(), source })?;
+        pin_link(link, &pin)
+    }
+
+    /// Detaches what [`Objects::attach_xdp`] attached.
+    pub fn detach_xdp(&self, device: &str) -> Result<(), KernelError> {
+        remove_pin(&self.pin(device, "xdp"))
+    }
+
     /// Whether a device has our programs in both directions.
     pub fn has_tc(&self, device: &str) -> bool {
         !self.features.tcx || [true, false].iter().all(|ingress| self.tc_pin(device, *ingress).exists())
@@ -156,9 +176,12 @@ impl Objects {
     }
 
     fn tc_pin(&self, device: &str, ingress: bool) -> PathBuf {
-        let direction = if ingress { "in" } else { "out" };
+        self.pin(device, if ingress { "in" } else { "out" })
+    }
+
+    fn pin(&self, device: &str, hook: &str) -> PathBuf {
         // bpffs has no dots in names, devices may.
-        self.folder.join(format!("link_{}_{direction}", device.replace('.', "_")))
+        self.folder.join(format!("link_{}_{hook}", device.replace('.', "_")))
     }
 }
 

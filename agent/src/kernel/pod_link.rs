@@ -142,7 +142,7 @@ fn default_route(gateway: IpAddr) -> IpNetwork {
 
 /// Writes `/proc/sys/net/<setting>/<device>/<name>` in the namespace of the calling thread. A kernel without IPv6 has no
 /// such file, and needs no such setting.
-fn set(setting: &str, device: &str, assignment: &str) -> Result<(), KernelError> {
+pub(super) fn set(setting: &str, device: &str, assignment: &str) -> Result<(), KernelError> {
     let (name, value) = assignment.split_once('=').expect("assignments are written in this file");
     let path = Path::new("/proc/sys/net").join(setting).join(device).join(name);
     match std::fs::read_to_string(&path) {

@@ -6,3 +6,4 @@ mod figures;
 mod namespace;
 mod paths;
 mod world;
+mod xdp;

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use agent::kernel::Kernel;
 use agent::kernel::features::Optional;
 use agent::kernel::linux::{LinuxKernel, Settings};
+use agent::kernel::xdp::Mode;
 use agent::reconcile::apply::Reconciler;
 use agent::sources::links::discover;
 use agent::tables::{
@@ -59,6 +60,7 @@ pub struct NodeWorld {
     pub pods: Vec<Pod>,
     pub bpffs: PathBuf,
     pub disabled: Vec<Optional>,
+    pub xdp: Mode,
     pub affinity: u32,
     name: String,
     cgroup: PathBuf,
@@ -178,6 +180,7 @@ impl NodeWorld {
             pods: Vec::new(),
             bpffs,
             disabled: Vec::new(),
+            xdp: Mode::Auto,
             affinity: 0,
             name: format!("n{number}"),
             cgroup,
@@ -195,6 +198,7 @@ impl NodeWorld {
             services: vec!["10.96.0.0/16".parse().unwrap(), "fd00:96::/112".parse().unwrap()],
             pods: vec!["10.244.0.0/16".parse().unwrap(), "fd00:244::/48".parse().unwrap()],
             disabled: self.disabled.clone(),
+            xdp: self.xdp,
         };
         let (tables, name, addresses) = (Arc::clone(&self.tables), self.name.clone(), self.addresses.clone());
         self.reconciler = Some(self.namespace.run(move || {
