@@ -23,11 +23,8 @@ pub mod objects;
 pub mod pod_link;
 pub mod router;
 pub mod service_table;
-<<<<<<< HEAD
 pub mod trial;
-=======
 pub mod xdp;
->>>>>>> 793ce35 (agent: packets from outside are met in XDP where the driver can)
 
 /// What the reconciler needs from a kernel.
 pub trait Kernel: Send {
