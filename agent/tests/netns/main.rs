@@ -2,7 +2,9 @@
 
 mod agreement;
 mod asking;
+mod continuity;
 mod figures;
+mod load;
 mod namespace;
 mod paths;
 mod world;

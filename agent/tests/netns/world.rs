@@ -62,8 +62,8 @@ pub struct NodeWorld {
     pub disabled: Vec<Optional>,
     pub xdp: Mode,
     pub affinity: u32,
-    name: String,
-    cgroup: PathBuf,
+    pub name: String,
+    pub cgroup: PathBuf,
 }
 
 pub struct World {
@@ -253,9 +253,14 @@ impl NodeWorld {
         self.pods.push(Pod { namespace, addresses, id });
     }
 
-    fn object(&self) -> (String, Node) {
+    /// Prefixes of its pods.
+    pub fn pod_cidrs(&self) -> [String; 2] {
         let node = &self.name[1..];
-        let cidrs = [format!("10.244.{node}.0/24"), format!("fd00:244:0:{node}::/64")];
+        [format!("10.244.{node}.0/24"), format!("fd00:244:0:{node}::/64")]
+    }
+
+    fn object(&self) -> (String, Node) {
+        let cidrs = self.pod_cidrs();
         let node = Node {
             addresses: self.addresses.clone(),
             pod_cidrs: cidrs.iter().map(|cidr| cidr.parse().unwrap()).collect(),

@@ -1,0 +1,255 @@
+//! No connection is lost by us: an agent in a process of its own is killed, fails to load, and comes back without an API server,
+//! while connections begin, last and end.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use agent::kernel::Kernel;
+use agent::kernel::linux::{LinuxKernel, Settings};
+use agent::kernel::xdp::Mode;
+use agent::reconcile::apply::Reconciler;
+use agent::sources::kube::learn;
+use agent::sources::links::discover;
+use agent::tables::{Endpoint, Source, Tables};
+use nix::sched::{CloneFlags, setns};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::load::{Load, Outcome, serve};
+use crate::world::{BACKEND_PORT, Clients, NODE_PORT, NodeWorld, PORT, VIPS, World, allowed};
+
+/// Says to a process of this test that it is the agent, and how.
+const ORDERS: &str = "HAWSER_TEST_AGENT";
+
+/// Longest life of the agent's process: longer than the test, so that nothing is left of a test that was ended.
+const LIFETIME: Duration = Duration::from_secs(60);
+
+/// New connections per second. Those from outside to the other node hold a port of a stripe of 2,267 for ten seconds after their
+/// end: no more than 200 per second and backend can begin.
+const INSIDE: u64 = 800;
+const OUTSIDE: u64 = 200;
+
+/// What the agent's process is told.
+#[derive(Serialize, Deserialize)]
+struct Orders {
+    namespace: PathBuf,
+    bpffs: PathBuf,
+    cgroup: PathBuf,
+    name: String,
+    addresses: Vec<std::net::IpAddr>,
+    endpoints: Vec<Endpoint>,
+    /// What the API server says; nothing when it is away.
+    objects: Option<Vec<Value>>,
+    /// How many files it may open: too few to load all programs, if given.
+    files: Option<u64>,
+}
+
+/// The agent's process; in the test run itself this does nothing.
+#[test]
+fn agent_process() {
+    let Ok(orders) = std::env::var(ORDERS) else { return };
+    let orders: Orders = serde_json::from_str(&orders).unwrap();
+    let namespace = std::fs::File::open(&orders.namespace).unwrap();
+    setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
+    if let Some(files) = orders.files {
+        nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, files, files).unwrap();
+    }
+    let settings = Settings {
+        bpffs: orders.bpffs,
+        cgroup: Some(orders.cgroup),
+        node: orders.addresses.clone(),
+        services: vec!["10.96.0.0/16".parse().unwrap(), "fd00:96::/112".parse().unwrap()],
+        pods: vec!["10.244.0.0/16".parse().unwrap(), "fd00:244::/48".parse().unwrap()],
+        disabled: Vec::new(),
+        xdp: Mode::Auto,
+    };
+    let uplinks = discover(&orders.name, &orders.addresses, &["uplink".to_owned()]).unwrap();
+    let tables = Arc::<Tables>::default();
+    tables.update(|rows| rows.uplinks.clone_from(&uplinks.devices));
+    orders.endpoints.into_iter().for_each(|endpoint| tables.put_endpoint(endpoint));
+    tables.synced(Source::Endpoints);
+    if let Some(objects) = orders.objects {
+        for object in objects {
+            let kind = object["kind"].as_str().unwrap().to_owned();
+            tables.update(|rows| assert!(learn(rows, &kind, object).unwrap()));
+        }
+        for source in [Source::Services, Source::Slices, Source::Nodes] {
+            tables.synced(source);
+        }
+    }
+    let kernel = LinuxKernel::start(settings).unwrap_or_else(|error| {
+        println!("\nfailed: {error}");
+        std::process::exit(3);
+    });
+    let mut reconciler = Reconciler::new(kernel, tables, uplinks.facts).unwrap();
+    reconciler.round(Instant::now());
+    assert!(reconciler.failures.is_empty(), "{:?}", reconciler.failures);
+    println!("\nready");
+    let born = Instant::now();
+    while born.elapsed() < LIFETIME {
+        std::thread::sleep(Duration::from_millis(200));
+        reconciler.round(Instant::now());
+        reconciler.kernel.expire_flows().unwrap();
+    }
+}
+
+/// A running agent; killed without a word when it is dropped.
+struct Agent(Child);
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        // SIGKILL. A process that has ended by itself cannot be killed.
+        _ = self.0.kill();
+        self.0.wait().unwrap();
+    }
+}
+
+/// Starts the agent's process and waits for its first word.
+fn start(node: &NodeWorld, objects: Option<Vec<Value>>, files: Option<u64>) -> (Agent, String) {
+    let endpoints = node.tables.look(|rows| rows.endpoints.values().cloned().collect());
+    let orders = Orders {
+        namespace: node.namespace.path(),
+        bpffs: node.bpffs.clone(),
+        cgroup: node.cgroup.clone(),
+        name: node.name.clone(),
+        addresses: node.addresses.clone(),
+        endpoints,
+        objects,
+        files,
+    };
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "continuity::agent_process", "--nocapture", "--test-threads=1"])
+        .env(ORDERS, serde_json::to_string(&orders).unwrap())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut words = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let first = words.find(|word| word.starts_with("ready") || word.starts_with("failed"));
+    (Agent(child), first.expect("a word before the end"))
+}
+
+/// The service and its backends as the API server would have them.
+fn objects(world: &World, backends: &[(usize, usize)]) -> Vec<Value> {
+    let ports = |port: &str, number: u16| {
+        ["TCP", "UDP"].map(
+            |protocol| json!({ "name": protocol, "protocol": protocol, port: number, "nodePort": NODE_PORT }),
+        )
+    };
+    let mut objects = vec![json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": { "namespace": "default", "name": "web" },
+        "spec": { "type": "NodePort", "clusterIP": VIPS[0], "clusterIPs": VIPS, "ports": ports("port", PORT) },
+    })];
+    for family in 0..2 {
+        let endpoints: Vec<Value> = backends
+            .iter()
+            .map(|(node, pod)| {
+                let node = &world.nodes[*node];
+                json!({ "addresses": [node.pods[*pod].addresses[family]], "nodeName": node.name })
+            })
+            .collect();
+        let slice_ports = ["TCP", "UDP"]
+            .map(|protocol| json!({ "name": protocol, "protocol": protocol, "port": BACKEND_PORT }));
+        objects.push(json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+            "addressType": if family == 0 { "IPv4" } else { "IPv6" },
+            "metadata": {
+                "namespace": "default", "name": format!("web-{family}"),
+                "labels": { "kubernetes.io/service-name": "web" },
+            },
+            "endpoints": endpoints, "ports": slice_ports,
+        }));
+    }
+    for node in &world.nodes {
+        objects.push(json!({
+            "apiVersion": "v1", "kind": "Node", "metadata": { "name": node.name },
+            "spec": { "podCIDRs": node.pod_cidrs() },
+            "status": {
+                "addresses": node.addresses.iter()
+                    .map(|address| json!({ "type": "InternalIP", "address": address })).collect::<Vec<_>>(),
+            },
+        }));
+    }
+    objects
+}
+
+#[test]
+fn no_connection_is_lost_by_what_happens_to_the_agent() {
+    if !allowed() {
+        return;
+    }
+    // The process's sockets are either the first node's or nobody's.
+    for clients in [Clients::Sockets, Clients::Wire] {
+        println!("{clients:?}");
+        let mut world = World::new(clients);
+        let backends = [(0, 0), (1, 0)];
+        world.serve(&backends);
+        let objects = objects(&world, &backends);
+        // From here on the first node's agent is a process of its own.
+        let pins = world.nodes[0].pins();
+        world.nodes[0].reconciler = None;
+        serve(&world.nodes[0].pods[0].namespace, BACKEND_PORT);
+        serve(&world.nodes[1].pods[0].namespace, BACKEND_PORT);
+        let node = &world.nodes[0];
+        let (agent, word) = start(node, Some(objects.clone()), None);
+        assert_eq!(word, "ready");
+        let vip = SocketAddr::new(VIPS[0].parse().unwrap(), PORT);
+        let mut loads = vec![("inside", Load::start(&node.pods[1].namespace, vip, INSIDE))];
+        if clients == Clients::Wire {
+            let node_port = SocketAddr::new(node.addresses[0], NODE_PORT);
+            loads.push(("outside", Load::start(&world.outside, node_port, OUTSIDE)));
+        }
+        std::thread::sleep(Duration::from_secs(1));
+        drop(trouble(node, agent, &objects));
+        let outcomes = loads.into_iter().map(|(whence, load)| (whence, load.stop())).collect::<Vec<_>>();
+        println!("  dropped: {:?}", drops(&pins));
+        outcomes.iter().for_each(|(whence, outcome)| judge(whence, outcome));
+    }
+}
+
+/// Everything that happens to an agent.
+fn trouble(node: &NodeWorld, agent: Agent, objects: &[Value]) -> Agent {
+    let step = |what: &str| {
+        println!("  {what}");
+        std::thread::sleep(Duration::from_millis(500));
+    };
+    let ready = |objects: Option<&[Value]>| {
+        let (agent, word) = start(node, objects.map(<[_]>::to_vec), None);
+        assert_eq!(word, "ready");
+        agent
+    };
+    drop(agent);
+    step("killed");
+    let agent = ready(Some(objects));
+    step("back");
+    let (failed, word) = start(node, Some(objects.to_vec()), Some(40));
+    assert!(word.starts_with("failed"), "{word}");
+    drop(failed);
+    step("a second one failed to load");
+    drop(agent);
+    let agent = ready(None);
+    step("back without an API server");
+    drop(agent);
+    let agent = ready(Some(objects));
+    step("back with it");
+    agent
+}
+
+fn drops(pins: &Path) -> Vec<(&'static str, u64)> {
+    let meters = agent::kernel::meters::read(pins).unwrap();
+    let counted = meters.drops.into_iter().map(|(reason, tally)| (reason, tally.packets));
+    counted.filter(|(_, packets)| *packets > 0).collect()
+}
+
+fn judge(whence: &str, outcome: &Outcome) {
+    println!("  {whence}: {outcome:?}");
+    assert_eq!(outcome.errors, Vec::<String>::new(), "{whence}");
+    // The first SYN is sent again after a second.
+    assert!(outcome.slowest < Duration::from_millis(950), "{whence}: a SYN was lost: {outcome:?}");
+    assert!(outcome.connections > 500, "{whence}: too little was tried: {outcome:?}");
+    assert!(outcome.answers > 500 && outcome.datagrams > 500, "{whence}: {outcome:?}");
+}
