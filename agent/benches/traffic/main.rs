@@ -22,6 +22,8 @@ mod shapes;
 mod world;
 
 use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use cluster::{ENDPOINTS, MEASURED, Ours, PORT, address_of, vip_of};
 use load::{MEASURES, connect_alone, measure, serve};
@@ -42,53 +44,52 @@ fn main() {
         "one client, one server, medians of {RUNS} interleaved runs of half a second (lowest to highest)"
     );
     let mut ours = Ours::new(Clients::Sockets);
-    let baseline = Baseline::new();
-    serve(&baseline.server, PORT);
+    let baselines = [Shape::Direct, Shape::Nftables, Shape::Iptables].map(|shape| (shape, Baseline::new()));
+    for (_, baseline) in &baselines {
+        serve(&baseline.server, PORT);
+    }
     for size in sizes {
+        let start = Instant::now();
         ours.load(size);
-        table(size, &ours, &baseline);
+        println!("\n{size} services of {ENDPOINTS} endpoints");
+        println!("  loaded: ours {:.2?}", start.elapsed());
+        for (shape, baseline) in &baselines {
+            let start = Instant::now();
+            baseline.load(*shape, size);
+            println!("  loaded: {shape:?} {:.2?}", start.elapsed());
+        }
+        table(&ours, &baselines);
     }
     drop(ours);
     non_service();
 }
 
 /// One row of figures for each measure.
-fn table(size: u32, ours: &Ours, baseline: &Baseline) {
-    println!("\n{size} services of {ENDPOINTS} endpoints");
-    println!(
-        "  {:<28}{:<26}{:<26}{:<26}{:<26}{:<26}",
-        "", "pod address", "our VIP", "router, no rules", "nftables VIP", "iptables VIP"
-    );
-    let vip = SocketAddr::new(vip_of(MEASURED).into(), 80);
-    let theirs = SocketAddr::new(shapes::vip_of(MEASURED).into(), 80);
+fn table(ours: &Ours, [direct, nftables, iptables]: &[(Shape, Baseline); 3]) {
+    let ours_vip = SocketAddr::new(vip_of(MEASURED).into(), 80);
+    let vip = SocketAddr::new(shapes::vip_of(MEASURED).into(), 80);
     let plain = SocketAddr::new(address_of(MEASURED, 0).into(), PORT);
-    let mut figures = vec![vec![Vec::new(); 5]; MEASURES.len()];
+    let columns: [(&str, &Namespace, SocketAddr); 5] = [
+        ("pod address", ours.client(), ours.direct()),
+        ("our VIP", ours.client(), ours_vip),
+        ("router, no rules", &direct.1.client, plain),
+        ("nftables VIP", &nftables.1.client, vip),
+        ("iptables VIP", &iptables.1.client, vip),
+    ];
+    let mut figures = vec![vec![Vec::new(); columns.len()]; MEASURES.len()];
     for run in 0..RUNS {
-        // Loading the rules takes long: each shape is loaded once in a run, and all its figures taken.
-        for turn in 0..4 {
-            let side = (run + turn) % 4;
-            let (column, from, to): (usize, &Namespace, SocketAddr) = match side {
-                0 => (0, ours.client(), ours.direct()),
-                1 => (2, &baseline.client, plain),
-                2 => (3, &baseline.client, theirs),
-                _ => (4, &baseline.client, theirs),
-            };
-            match side {
-                0 => {}
-                1 => baseline.load(Shape::Direct, size),
-                2 => baseline.load(Shape::Nftables, size),
-                _ => baseline.load(Shape::Iptables, size),
-            }
+        // Who goes first changes from run to run.
+        for turn in 0..columns.len() {
+            let column = (run + turn) % columns.len();
+            let (_, from, to) = columns[column];
             for (row, (what, ..)) in figures.iter_mut().zip(MEASURES) {
                 row[column].push(measure(what, from, to));
-                if side == 0 {
-                    row[1].push(measure(what, from, vip));
-                }
             }
         }
     }
-    let failed = load::FAILED.swap(0, std::sync::atomic::Ordering::Relaxed);
+    let failed = load::FAILED.swap(0, Ordering::Relaxed);
     println!("  connects that failed, all columns together: {failed}");
+    println!("  {:<28}{}", "", columns.map(|(name, ..)| format!("{name:<26}")).concat());
     for (row, (_, words, more)) in figures.into_iter().zip(MEASURES) {
         print_row(words, more, row);
     }
