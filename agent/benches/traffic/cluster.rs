@@ -74,7 +74,6 @@ impl Ours {
                     service: name(MEASURED, 0).name,
                     endpoints: vec![SliceEndpoint::new(server)],
                     ports: vec![(String::new(), Protocol::Tcp, PORT + endpoint as u16)],
-                    ..slice(MEASURED)
                 };
                 rows.slices.insert(name(MEASURED, endpoint + 1), Arc::new(slice));
             }

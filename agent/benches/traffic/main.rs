@@ -114,7 +114,7 @@ fn spread(mut figures: Vec<f64>) -> (f64, f64, f64) {
 /// What the hooks add to a connect(2) that is none of their business: a pod of a node with hooks, and one of a node without.
 fn non_service() {
     let elsewhere = SocketAddr::new(std::net::Ipv4Addr::new(198, 51, 100, 7).into(), 80);
-    let mut times = vec![Vec::new(), Vec::new()];
+    let mut times = [Vec::new(), Vec::new()];
     for run in 0..2 * RUNS {
         let side = run % 2;
         let ours = Ours::new(if side == 0 { Clients::Wire } else { Clients::Sockets });

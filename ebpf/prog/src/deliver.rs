@@ -3,11 +3,12 @@
 use abi::Addr16;
 use abi::count::Path;
 use abi::drops::Drop;
+use abi::event::hook::UPLINK_OUT;
 use abi::flow::Hop;
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::{__sk_buff, bpf_fib_lookup as FibLookup, bpf_redir_neigh};
 use aya_ebpf::helpers::generated::{
-    bpf_fib_lookup, bpf_l3_csum_replace, bpf_redirect_neigh, bpf_redirect_peer,
+    bpf_fib_lookup, bpf_l3_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer,
 };
 use aya_ebpf::programs::TcContext;
 
@@ -28,6 +29,8 @@ const FIB_NO_NEIGH: i64 = 7;
 
 /// What a program answers with that leaves the rest to [`deliver`]; no code of the kernel's.
 pub const DELIVER: i32 = -100;
+/// The same, before the packet's flow is begun.
+pub const BEGIN: i32 = -101;
 
 /// Sends the packet where its destination is, and leaves the program. The packet's flow remembers where that was.
 #[inline(always)]
@@ -40,12 +43,12 @@ pub fn deliver(ctx: &TcContext, hook: u32) -> i32 {
 #[inline(never)]
 extern "C" fn deliver_skb(skb: *mut __sk_buff, hook: u32) -> i32 {
     let ctx = TcContext::new(skb);
-    leave(&ctx, hook, work().ok_or(Drop::FlowTable).and_then(|work| send(&ctx, work)))
+    leave(&ctx, hook, work().ok_or(Drop::FlowTable).and_then(|work| send(&ctx, work, hook)))
 }
 
 #[inline(always)]
-fn send(ctx: &TcContext, work: &mut Work) -> Result<Verdict, Drop> {
-    if let Some(verdict) = to_pod(ctx, work)? {
+fn send(ctx: &TcContext, work: &mut Work, hook: u32) -> Result<Verdict, Drop> {
+    if let Some(verdict) = to_pod(ctx, work, hook)? {
         return Ok(verdict);
     }
     if is_host(&work.packet) {
@@ -58,7 +61,7 @@ fn send(ctx: &TcContext, work: &mut Work) -> Result<Verdict, Drop> {
 
 /// Delivers to a pod of this node, if the destination is one.
 #[inline(always)]
-pub fn to_pod(ctx: &TcContext, work: &mut Work) -> Result<Option<Verdict>, Drop> {
+pub fn to_pod(ctx: &TcContext, work: &mut Work, hook: u32) -> Result<Option<Verdict>, Drop> {
     let Some(endpoint) = ENDPOINTS.get_ptr(&work.packet.key.tuple.dst) else {
         return Ok(None);
     };
@@ -71,8 +74,15 @@ pub fn to_pod(ctx: &TcContext, work: &mut Work) -> Result<Option<Verdict>, Drop>
     work.hop.mtu = 0;
     flow::settle(work);
     store(ctx, 0, &[work.hop.dmac, work.hop.smac])?;
-    // SAFETY: the helper checks the device.
-    let code = unsafe { bpf_redirect_peer(work.hop.ifindex, 0) };
+    // Only what comes in can be put into the pod's namespace directly.
+    // SAFETY: the helpers check the device.
+    let code = unsafe {
+        if hook == UPLINK_OUT {
+            bpf_redirect(work.hop.ifindex, 0)
+        } else {
+            bpf_redirect_peer(work.hop.ifindex, 0)
+        }
+    };
     Ok(Some(Verdict::Sent(Path::Pod, code as i32)))
 }
 

@@ -115,6 +115,10 @@ pub fn forward_known<B: Bytes>(bytes: &B, work: &mut Work, onward: Onward) -> Op
     if flags & bits::DSR != 0 || (of_service && service::generation(flow.backend) != flow.generation) {
         return None;
     }
+    if of_service && matches!(onward, Onward::Stack) {
+        // The stack has routed it to the service's address, not to the backend's.
+        return None;
+    }
     let now = flow::now();
     if matches!(onward, Onward::Hop) && !is_usable(bytes, packet, &flow.hop, now) {
         return None;

@@ -17,6 +17,7 @@ use aya_ebpf::btf_maps::{Array, DevMapHash, HashMap, LpmTrie, LruHashMap, PerCpu
 use aya_ebpf::macros::btf_map;
 
 use crate::packet::Packet;
+use crate::service::Scratch;
 
 /// Set by the loader.
 #[unsafe(no_mangle)]
@@ -114,6 +115,8 @@ pub struct Work {
     pub reverse: Flow,
     /// What the packet becomes.
     pub to: Tuple,
+    /// Who serves the packet.
+    pub scratch: Scratch,
     /// The next hop that was looked up.
     pub hop: Hop,
     /// Headers on their way from or to the packet.

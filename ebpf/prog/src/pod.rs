@@ -6,13 +6,14 @@ use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 
-use crate::deliver::{DELIVER, deliver};
+use crate::deliver::{BEGIN, DELIVER, deliver};
+use crate::echo;
 use crate::forward::{Onward, forward_known, forward_plain};
 use crate::maps::{Known, LINKS, work};
 use crate::packet::{Frame, ICMPV6, Packet, parse, parse_plain};
 use crate::service::{Client, same};
-use crate::translate::{entry, follow, translate};
-use crate::verdict::{Verdict, leave, leave_answering};
+use crate::translate::{begin_and_deliver, entry, follow, translate};
+use crate::verdict::{Then, Verdict, leave, leave_answering, then};
 
 /// From a pod.
 #[classifier]
@@ -21,6 +22,7 @@ pub fn tc_pod_out(ctx: TcContext) -> i32 {
         Some(result) => leave(&ctx, hook::POD_OUT, result),
         None => match pod_out_rest(ctx.skb.skb) {
             DELIVER => deliver(&ctx, hook::POD_OUT),
+            BEGIN => begin_and_deliver(&ctx, hook::POD_OUT),
             code => code,
         },
     }
@@ -41,8 +43,9 @@ pub fn tc_pod_in(ctx: TcContext) -> i32 {
 extern "C" fn pod_out_rest(skb: *mut __sk_buff) -> i32 {
     let ctx = TcContext::new(skb);
     match out(&ctx) {
-        Ok(None) => DELIVER,
-        Ok(Some(verdict)) => leave(&ctx, hook::POD_OUT, Ok(verdict)),
+        Ok(Then::Deliver) => DELIVER,
+        Ok(Then::Begin) => BEGIN,
+        Ok(Then::Leave(verdict)) => leave(&ctx, hook::POD_OUT, Ok(verdict)),
         Err(reason) => leave_answering(&ctx, hook::POD_OUT, Err(reason)),
     }
 }
@@ -64,25 +67,26 @@ fn out_known(ctx: &TcContext) -> Option<Result<Verdict, Drop>> {
     forward_known(ctx, work, Onward::Hop)
 }
 
-/// The verdict on a packet that is not to be delivered.
 #[inline(always)]
-fn out(ctx: &TcContext) -> Result<Option<Verdict>, Drop> {
+fn out(ctx: &TcContext) -> Result<Then, Drop> {
     let work = work().ok_or(Drop::FlowTable)?;
     match parse(ctx, &mut work.packet)? {
         Frame::Ip => {}
-        Frame::Arp => return Ok(Some(Verdict::Stack)),
+        Frame::Arp => return Ok(Then::Leave(Verdict::Stack)),
         Frame::Other => return Err(Drop::NotIp),
     }
     if is_neighbour_discovery(&work.packet) {
-        return Ok(Some(Verdict::Stack));
+        return Ok(Then::Leave(Verdict::Stack));
     }
     // Who has looked for its flow has checked its source.
     if matches!(work.known, Known::Unseen) && !is_own_source(ctx, &work.packet)? {
         return Err(Drop::Spoofed);
     }
+    if let Some(verdict) = echo::answer(ctx, &work.packet, 0)? {
+        return Ok(Then::Leave(verdict));
+    }
     let entry = entry(work);
-    translate(ctx, work, Client::Inside, entry)?;
-    Ok(None)
+    Ok(then(translate(ctx, work, Client::Inside, entry)?))
 }
 
 #[inline(always)]

@@ -32,20 +32,21 @@ struct Refusals {
 static REFUSALS: PerCpuArray<Refusals, 1> = PerCpuArray::new();
 
 /// Turns the packet into its refusal and sends it back where it came from, or drops it when it cannot be answered.
+/// `direction` is BPF_F_INGRESS for the host's own.
 #[inline(always)]
-pub fn answer(ctx: &TcContext) -> i32 {
+pub fn answer(ctx: &TcContext, direction: u64) -> i32 {
     // A function of its own keeps its buffers off the caller's stack.
-    answer_skb(ctx.skb.skb)
+    answer_skb(ctx.skb.skb, direction)
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn answer_skb(skb: *mut __sk_buff) -> i32 {
+extern "C" fn answer_skb(skb: *mut __sk_buff, direction: u64) -> i32 {
     if !may_answer() {
         count(Path::Unanswered, 0);
         return TC_ACT_SHOT as i32;
     }
-    try_answer(&TcContext::new(skb)).unwrap_or(TC_ACT_SHOT as i32)
+    try_answer(&TcContext::new(skb), direction).unwrap_or(TC_ACT_SHOT as i32)
 }
 
 #[inline(always)]
@@ -64,7 +65,7 @@ fn may_answer() -> bool {
 }
 
 #[inline(always)]
-fn try_answer(ctx: &TcContext) -> Option<i32> {
+fn try_answer(ctx: &TcContext, direction: u64) -> Option<i32> {
     let work = work()?;
     // Headers between the IP header and the transport are not copied into an answer.
     if work.packet.l4 != header_end(work) || work.packet.is_fragment() {
@@ -79,7 +80,7 @@ fn try_answer(ctx: &TcContext) -> Option<i32> {
     let macs: [[u8; 6]; 2] = ctx.load(0).ok()?;
     store(ctx, 0, &[macs[1], macs[0]]).ok()?;
     // SAFETY: a plain field of the context; the helper checks the device.
-    Some(unsafe { bpf_redirect((*ctx.skb.skb).ifindex, 0) } as i32)
+    Some(unsafe { bpf_redirect((*ctx.skb.skb).ifindex, direction) } as i32)
 }
 
 #[inline(always)]

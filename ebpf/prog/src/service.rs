@@ -3,8 +3,12 @@
 use core::intrinsics::AtomicOrdering;
 
 use abi::endpoint::Link;
-use abi::service::{Backend, BackendState, FrontendKey, Segment, Service, bits, filter_place, frontend};
+use abi::service::{
+    Affinity, AffinityKey, Backend, BackendState, FrontendKey, Segment, Service, SourceRange, bits,
+    filter_place, frontend,
+};
 use abi::{Addr16, Be16};
+use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::helpers::bpf_get_prandom_u32;
 
 use crate::maps::{BACKEND_STATES, BACKENDS, FRONTENDS, SERVICE_COUNTS, SERVICES, SLOTS, VIP_FILTER, node};
@@ -49,10 +53,12 @@ pub enum Lookup {
     UnknownPort,
     /// The address is one for services, and none has it: silence.
     Unallocated,
-    /// This backend.
-    Picked(Picked),
+    /// The backend in [`Scratch::picked`].
+    Picked,
 }
 
+/// A backend, and whose it is.
+#[repr(C)]
 pub struct Picked {
     pub backend: Backend,
     pub generation: u32,
@@ -60,6 +66,26 @@ pub struct Picked {
     pub service: u32,
     /// `abi::service::bits` of the service.
     pub bits: u32,
+}
+
+/// Where a lookup keeps its keys and its answer: on the stack of a socket hook, in [`crate::maps::Work`] elsewhere.
+#[repr(C)]
+pub struct Scratch {
+    pub front: FrontendKey,
+    pub client: AffinityKey,
+    pub kept: Affinity,
+    pub range: Key<SourceRange>,
+    pub picked: Picked,
+}
+
+impl Scratch {
+    pub const EMPTY: Self = Self {
+        front: FrontendKey { addr: Addr16::NONE, port: Be16::new(0), proto: 0, zero: 0 },
+        client: AffinityKey { client: Addr16::NONE, service: 0 },
+        kept: Affinity { backend: Backend::NONE, generation: 0, seen: 0 },
+        range: Key::new(0, SourceRange { service: 0, client: Addr16::NONE }),
+        picked: Picked { backend: Backend::NONE, generation: 0, service: 0, bits: 0 },
+    };
 }
 
 /// Whether `addr` may have frontends: one load and one compare instead of a hash lookup.
@@ -94,20 +120,20 @@ pub fn address_of(link: &Link, v4: bool) -> &Addr16 {
     if v4 { &link.v4 } else { &link.v6 }
 }
 
-/// Looks a frontend up and picks one of its backends. `who` tells the client's address when it is needed.
+/// Looks a frontend up and picks one of its backends. `tell` writes the client's address when it is needed.
 #[inline(always)]
-pub fn lookup(ask: &Ask<'_>, who: impl Fn() -> Addr16) -> Lookup {
-    let key = FrontendKey { addr: *ask.addr, port: ask.port, proto: ask.proto, zero: 0 };
-    let Some(front) = FRONTENDS.get_ptr(&key) else {
-        return absent(key);
+pub fn lookup(ask: &Ask<'_>, scratch: &mut Scratch, tell: impl FnOnce(&mut Addr16)) -> Lookup {
+    scratch.front.addr = *ask.addr;
+    scratch.front.port = ask.port;
+    scratch.front.proto = ask.proto;
+    scratch.front.zero = 0;
+    let Some(front) = FRONTENDS.get_ptr(&scratch.front) else {
+        return absent(&mut scratch.front);
     };
     // SAFETY: both fields are read once; an update replaces the whole element.
     let (index, flags) = unsafe { ((*front).service, (*front).flags) };
     if flags & frontend::HOST_ONLY != 0 && !matches!(ask.client, Client::Host) {
         return Lookup::NotAService;
-    }
-    if flags & frontend::SOURCE_RANGES != 0 && !source_range::admits(index, &who()) {
-        return Lookup::NotAdmitted;
     }
     let Some(service) = SERVICES.get_ptr(index) else {
         return Lookup::Nobody;
@@ -119,17 +145,28 @@ pub fn lookup(ask: &Ask<'_>, who: impl Fn() -> Addr16) -> Lookup {
             core::ptr::read_volatile(&raw const (*service).affinity),
         )
     };
+    if patience != 0 || flags & frontend::SOURCE_RANGES != 0 {
+        tell(&mut scratch.client.client);
+    }
+    if flags & frontend::SOURCE_RANGES != 0 && !source_range::admits(index, scratch) {
+        return Lookup::NotAdmitted;
+    }
+    scratch.picked.service = index;
+    scratch.picked.bits = bits;
     let segment = segment(service, flags, ask.client);
-    let picked = if patience == 0 {
-        pick(segment, bits, ask.spread)
+    let served = if patience == 0 {
+        pick(segment, bits, ask.spread, &mut scratch.picked)
     } else {
-        affinity::pick(segment, bits, ask.spread, index, &who(), patience)
+        scratch.client.service = index;
+        affinity::pick(segment, ask.spread, patience, scratch)
     };
-    count(index, picked.is_some());
-    match picked {
-        Some((backend, generation)) => Lookup::Picked(Picked { backend, generation, service: index, bits }),
-        None if bits & bits::SOMEBODY != 0 => Lookup::NobodyHere,
-        None => Lookup::Nobody,
+    count(index, served);
+    if served {
+        Lookup::Picked
+    } else if bits & bits::SOMEBODY != 0 {
+        Lookup::NobodyHere
+    } else {
+        Lookup::Nobody
     }
 }
 
@@ -147,10 +184,10 @@ fn segment(service: *const Service, flags: u32, client: Client) -> *const Segmen
 
 /// What it means that a port has no frontend.
 #[inline(always)]
-fn absent(mut key: FrontendKey) -> Lookup {
+fn absent(key: &mut FrontendKey) -> Lookup {
     key.port = Be16::new(0);
     key.proto = 0;
-    match FRONTENDS.get_ptr(&key) {
+    match FRONTENDS.get_ptr(&*key) {
         // SAFETY: the field is read once; an update replaces the whole element.
         Some(front) if unsafe { (*front).flags } & frontend::EXTERNAL == 0 => Lookup::UnknownPort,
         Some(_) => Lookup::NotAService,
@@ -159,21 +196,29 @@ fn absent(mut key: FrontendKey) -> Lookup {
     }
 }
 
-/// Picks from a segment: by hash, the less busy of two, or at random. Slots lead to backends by one more step.
+/// Picks from a segment: by hash, the less busy of two, or at random. Slots lead to backends by one more step. Answers
+/// whether there was anybody.
 #[inline(always)]
-pub fn pick(segment: *const Segment, bits: u32, spread: u32) -> Option<(Backend, u32)> {
+pub fn pick(segment: *const Segment, bits: u32, spread: u32, picked: &mut Picked) -> bool {
     // SAFETY: the segment is eight bytes at a multiple of eight; one load sees base and count of one update.
     let both = unsafe { core::ptr::read_volatile(segment.cast::<u64>()) };
     let segment = Segment { base: both as u32, count: (both >> 32) as u32 };
     if segment.is_empty() {
-        return None;
-    }
-    if bits & bits::LEAST != 0 {
-        return less_busy(member(&segment, random())?, member(&segment, random())?);
+        return false;
     }
     let number = if bits & bits::HASH != 0 { spread } else { random() };
-    let backend = *member(&segment, number)?;
-    Some((backend, generation(backend.id)))
+    let Some(mut backend) = member(&segment, number) else {
+        return false;
+    };
+    if bits & bits::LEAST != 0
+        && let Some(other) = member(&segment, random())
+        && connections(other.id) < connections(backend.id)
+    {
+        backend = other;
+    }
+    picked.backend = *backend;
+    picked.generation = generation(backend.id);
+    true
 }
 
 #[inline(always)]
@@ -181,12 +226,6 @@ fn member(segment: &Segment, number: u32) -> Option<&'static Backend> {
     let at = segment.base + number % segment.len();
     let at = if segment.has_slots() { *SLOTS.get(at)? } else { at };
     BACKENDS.get(at)
-}
-
-#[inline(always)]
-fn less_busy(one: &Backend, other: &Backend) -> Option<(Backend, u32)> {
-    let chosen = if connections(one.id) <= connections(other.id) { one } else { other };
-    Some((*chosen, generation(chosen.id)))
 }
 
 #[inline(always)]

@@ -17,7 +17,7 @@ use aya_ebpf::programs::{SockAddrContext, SockContext};
 use crate::event;
 use crate::maps::{NAMESPACES, SOCK_VIPS, node};
 use crate::packet::{TCP, UDP};
-use crate::service::{self, Ask, Client, Lookup, Picked, address_of, is_candidate, same};
+use crate::service::{self, Ask, Client, Lookup, Picked, Scratch, address_of, is_candidate, same};
 use crate::verdict::count;
 
 const ALLOW: i32 = 1;
@@ -144,13 +144,13 @@ impl Owner {
         self.link.is_some_and(|link| link.flags & flag != 0)
     }
 
-    /// Its address as it would be on the wire.
+    /// Writes its address as it would be on the wire.
     #[inline(always)]
-    fn address(&self, v4: bool) -> Addr16 {
-        match self.link {
+    fn tell(&self, v4: bool, address: &mut Addr16) {
+        *address = match self.link {
             Some(link) => *address_of(link, v4),
             None => Addr16::from_words([0, 0, (self.cookie >> 32) as u32, self.cookie as u32]),
-        }
+        };
     }
 }
 
@@ -160,14 +160,14 @@ enum Answer {
     Itself,
     /// ECONNREFUSED.
     Refused,
-    /// This backend.
-    Backend(Picked),
+    /// The backend in the scratch.
+    Backend,
 }
 
 /// Looks up what `owner` gets for an address. What a service drops is left alone here: the packet path drops it, and connect
 /// ends as it would at any silent address.
 #[inline(always)]
-fn ask(owner: &Owner, vip: &Addr16, port: Be16, proto: u8) -> Answer {
+fn ask(owner: &Owner, vip: &Addr16, port: Be16, proto: u8, scratch: &mut Scratch) -> Answer {
     if owner.has(link::NO_SOCKETS) {
         return Answer::Itself;
     }
@@ -176,9 +176,9 @@ fn ask(owner: &Owner, vip: &Addr16, port: Be16, proto: u8) -> Answer {
     // SAFETY: the helper has no preconditions.
     let spread = unsafe { bpf_get_prandom_u32() };
     let ask = Ask { addr: vip, port, proto, client, spread };
-    match service::lookup(&ask, || owner.address(vip.is_v4())) {
-        Lookup::Picked(picked) if picked.bits & bits::NO_SOCKETS != 0 => Answer::Itself,
-        Lookup::Picked(picked) => Answer::Backend(picked),
+    match service::lookup(&ask, scratch, |client| owner.tell(vip.is_v4(), client)) {
+        Lookup::Picked if scratch.picked.bits & bits::NO_SOCKETS != 0 => Answer::Itself,
+        Lookup::Picked => Answer::Backend,
         Lookup::Nobody | Lookup::UnknownPort => Answer::Refused,
         Lookup::NotAService | Lookup::NobodyHere | Lookup::NotAdmitted | Lookup::Unallocated => {
             Answer::Itself
@@ -216,10 +216,12 @@ fn connect_to<F: Family>(ctx: &SockAddrContext) -> i32 {
         return ALLOW;
     };
     let owner = Owner::of(ctx);
-    match ask(&owner, &vip, port, proto) {
+    let mut scratch = Scratch::EMPTY;
+    match ask(&owner, &vip, port, proto, &mut scratch) {
         Answer::Itself => ALLOW,
         Answer::Refused => refuse(),
-        Answer::Backend(picked) => {
+        Answer::Backend => {
+            let picked = &scratch.picked;
             // SAFETY: the context's socket is valid for the length of the program.
             let kept = unsafe { SOCK_VIPS.get_or_insert_ptr_mut(ctx, None) };
             if kept.is_null() {
@@ -228,7 +230,7 @@ fn connect_to<F: Family>(ctx: &SockAddrContext) -> i32 {
             // SAFETY: not null; the socket is locked by its caller.
             let kept = unsafe { &mut *kept };
             hang_up(kept);
-            translation(&mut kept.entries[0], &vip, port, &picked);
+            translation(&mut kept.entries[0], &vip, port, picked);
             if picked.bits & bits::LEAST != 0 {
                 kept.counted = 1;
                 service::connected(picked.backend.id);
@@ -282,14 +284,16 @@ fn send_to<F: Family>(ctx: &SockAddrContext) -> i32 {
         return ALLOW;
     }
     let owner = Owner::of(ctx);
-    match ask(&owner, &vip, port, UDP) {
+    let mut scratch = Scratch::EMPTY;
+    match ask(&owner, &vip, port, UDP, &mut scratch) {
         Answer::Itself => ALLOW,
         Answer::Refused => refuse(),
-        Answer::Backend(picked) => {
+        Answer::Backend => {
+            let picked = &scratch.picked;
             let at = kept.next & 3;
             kept.next = at + 1;
             if let Some(slot) = kept.entries.get_mut(at as usize) {
-                translation(slot, &vip, port, &picked);
+                translation(slot, &vip, port, picked);
                 event::socket(owner.link, slot, UDP, picked.service);
             }
             write::<F>(ctx, &picked.backend.addr, picked.backend.port);

@@ -2,18 +2,24 @@
 
 use abi::count::Path;
 use abi::drops::Drop;
+use abi::event::hook::UPLINK_IN;
 use abi::flow::bits;
-use abi::service::bits as service_bits;
+use abi::service::bits as policy;
 use abi::{Addr16, Be16};
+use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::programs::TcContext;
 
+use crate::deliver::{DELIVER, deliver};
 use crate::flow::Entry;
 use crate::forward::path;
-use crate::maps::{ENDPOINTS, Known, Work};
-use crate::packet::{ACK, Packet, Ports, SYN, TCP};
-use crate::service::{self, Ask, Client, Lookup, Picked, same};
-use crate::verdict::count;
-use crate::{flow, icmp_error, masquerade, nat};
+use crate::maps::{ENDPOINTS, Known, Work, work};
+use crate::packet::{ACK, Ports, SYN, TCP};
+use crate::service::{self, Client, Picked, same};
+use crate::verdict::{count, leave};
+use crate::{flow, icmp_error, masquerade, nat, partner};
+
+/// Flags of a packet whose flow is still to be begun, see [`begin_and_deliver`].
+pub const BEGINS: u32 = 1 << 31;
 
 /// The entry of a packet that can have one by itself.
 #[inline(always)]
@@ -30,8 +36,8 @@ pub fn entry(work: &mut Work) -> Option<Entry> {
     flow::find(work)
 }
 
-/// Gives the packet the tuple its flow says, beginning a flow if it asks for a service. Flags are zero when the packet stays
-/// as it is.
+/// Gives the packet the tuple its flow says, or finds out that it begins one because it asks for a service. Flags are zero when
+/// the packet stays as it is.
 #[inline(always)]
 pub fn translate(
     ctx: &TcContext,
@@ -39,9 +45,8 @@ pub fn translate(
     client: Client,
     entry: Option<Entry>,
 ) -> Result<u32, Drop> {
-    let inside = matches!(client, Client::Inside);
     if work.packet.is_fragment() {
-        return if inside && service::is_candidate(&work.packet.tuple().dst) {
+        return if matches!(client, Client::Inside) && service::is_candidate(&work.packet.tuple().dst) {
             Err(Drop::Fragment)
         } else {
             Ok(0)
@@ -51,42 +56,13 @@ pub fn translate(
     if flags != 0 || !work.packet.has_ports() {
         return Ok(flags);
     }
-    if inside && !service::is_candidate(&work.packet.tuple().dst) {
+    if !partner::find(client)? {
         return Ok(0);
     }
-    let Some(picked) = ask(&work.packet, client)? else {
-        return Ok(0);
-    };
     if work.packet.proto() == TCP && work.packet.tcp_flags & (SYN | ACK) != SYN {
         return Err(Drop::NoFlow);
     }
-    begin(work, &picked, inside)?;
-    work.to = work.forward.to;
-    nat::rewrite(ctx)?;
-    count(Path::Service, u64::from(ctx.len()));
-    Ok(work.forward.flags)
-}
-
-/// The backend for a packet that begins a flow to a service; none if it asks for no service.
-#[inline(always)]
-fn ask(packet: &Packet, client: Client) -> Result<Option<Picked>, Drop> {
-    let asked = packet.tuple();
-    let ask = Ask {
-        addr: &asked.dst,
-        port: asked.dport,
-        proto: packet.proto(),
-        client,
-        spread: service::spread(&asked.src, nat::pair(asked), packet.proto()),
-    };
-    match service::lookup(&ask, || asked.src) {
-        Lookup::Picked(picked) => Ok(Some(picked)),
-        Lookup::NotAService => Ok(None),
-        Lookup::Nobody => Err(Drop::NoBackend),
-        Lookup::NobodyHere => Err(Drop::NoLocalBackend),
-        Lookup::NotAdmitted => Err(Drop::SourceRange),
-        Lookup::UnknownPort => Err(Drop::UnknownPort),
-        Lookup::Unallocated => Err(Drop::Unallocated),
-    }
+    Ok(BEGINS)
 }
 
 /// Gives the packet the tuple of the flow it belongs to, if it belongs to one.
@@ -125,13 +101,43 @@ pub fn follow(ctx: &TcContext, work: &mut Work, entry: Option<Entry>) -> Result<
     Ok(flags)
 }
 
-/// Remembers a new flow to `picked`.
+/// Begins the flow that [`translate`] found a partner for, and delivers its first packet.
+#[inline(always)]
+pub fn begin_and_deliver(ctx: &TcContext, hook: u32) -> i32 {
+    match begin_flow(ctx.skb.skb, hook) {
+        DELIVER => deliver(ctx, hook),
+        code => code,
+    }
+}
+
+/// Verified by itself, and with its buffers off the callers' stacks.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn begin_flow(skb: *mut __sk_buff, hook: u32) -> i32 {
+    let ctx = TcContext::new(skb);
+    let Some(work) = work() else {
+        return leave(&ctx, hook, Err(Drop::FlowTable));
+    };
+    let begun = begin(work, hook != UPLINK_IN).and_then(|()| {
+        work.to = work.forward.to;
+        nat::rewrite(&ctx)
+    });
+    match begun {
+        Ok(()) => {
+            count(Path::Service, u64::from(ctx.len()));
+            DELIVER
+        }
+        Err(reason) => leave(&ctx, hook, Err(reason)),
+    }
+}
+
+/// Remembers a new flow to the partner that was found.
 ///
 /// The client keeps its address where the answer is sure to come back this way: from pods of this node (unless the pod
 /// would talk to itself), and towards backends of this node.
 #[inline(always)]
-fn begin(work: &mut Work, picked: &Picked, inside: bool) -> Result<(), Drop> {
-    let backend = &picked.backend;
+fn begin(work: &mut Work, inside: bool) -> Result<(), Drop> {
+    let Picked { backend, generation, service, bits: service_bits } = work.scratch.picked;
     let hide = if inside {
         same(&backend.addr, &work.packet.tuple().src)
     } else {
@@ -139,10 +145,10 @@ fn begin(work: &mut Work, picked: &Picked, inside: bool) -> Result<(), Drop> {
     };
     prepare(work, &backend.addr, backend.port);
     work.forward.backend = backend.id;
-    work.forward.generation = picked.generation;
-    work.forward.service = picked.service;
+    work.forward.generation = generation;
+    work.forward.service = service;
     work.forward.flags = bits::FORWARD | bits::SERVICE;
-    if picked.bits & service_bits::LEAST != 0 {
+    if service_bits & policy::LEAST != 0 {
         work.forward.flags |= bits::COUNTED;
         service::connected(backend.id);
     }

@@ -4,18 +4,19 @@ use abi::Addr16;
 use abi::drops::Drop;
 use abi::event::hook;
 use abi::flow::bits;
-use aya_ebpf::bindings::__sk_buff;
+use aya_ebpf::bindings::{__sk_buff, BPF_F_INGRESS};
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 
-use crate::deliver::{DELIVER, deliver, to_pod};
+use crate::deliver::{BEGIN, DELIVER, deliver, to_pod};
+use crate::echo;
 use crate::forward::{Onward, forward_known, forward_plain};
-use crate::maps::{Known, node, work};
+use crate::maps::{Known, Work, node, work};
 use crate::nat::node_address;
 use crate::packet::{Frame, Packet, parse, parse_plain};
 use crate::service::{Client, same};
-use crate::translate::{entry, follow, hide, remember_stranger, translate};
-use crate::verdict::{Verdict, leave, leave_answering};
+use crate::translate::{BEGINS, begin_and_deliver, entry, follow, hide, remember_stranger, translate};
+use crate::verdict::{Then, Verdict, leave, leave_answering, then};
 
 /// From outside: NodePorts, answers to what left under the node's address, packets for pods.
 #[classifier]
@@ -24,6 +25,7 @@ pub fn tc_uplink_in(ctx: TcContext) -> i32 {
         Some(result) => leave(&ctx, hook::UPLINK_IN, result),
         None => match uplink_in_rest(ctx.skb.skb) {
             DELIVER => deliver(&ctx, hook::UPLINK_IN),
+            BEGIN => begin_and_deliver(&ctx, hook::UPLINK_IN),
             code => code,
         },
     }
@@ -34,7 +36,11 @@ pub fn tc_uplink_in(ctx: TcContext) -> i32 {
 pub fn tc_uplink_out(ctx: TcContext) -> i32 {
     match out_known(&ctx) {
         Some(result) => leave(&ctx, hook::UPLINK_OUT, result),
-        None => uplink_out_rest(ctx.skb.skb),
+        None => match uplink_out_rest(ctx.skb.skb) {
+            DELIVER => deliver(&ctx, hook::UPLINK_OUT),
+            BEGIN => begin_and_deliver(&ctx, hook::UPLINK_OUT),
+            code => code,
+        },
     }
 }
 
@@ -43,8 +49,9 @@ pub fn tc_uplink_out(ctx: TcContext) -> i32 {
 extern "C" fn uplink_in_rest(skb: *mut __sk_buff) -> i32 {
     let ctx = TcContext::new(skb);
     match inward(&ctx) {
-        Ok(None) => DELIVER,
-        Ok(Some(verdict)) => leave(&ctx, hook::UPLINK_IN, Ok(verdict)),
+        Ok(Then::Deliver) => DELIVER,
+        Ok(Then::Begin) => BEGIN,
+        Ok(Then::Leave(verdict)) => leave(&ctx, hook::UPLINK_IN, Ok(verdict)),
         Err(reason) => leave_answering(&ctx, hook::UPLINK_IN, Err(reason)),
     }
 }
@@ -53,26 +60,36 @@ extern "C" fn uplink_in_rest(skb: *mut __sk_buff) -> i32 {
 #[inline(never)]
 extern "C" fn uplink_out_rest(skb: *mut __sk_buff) -> i32 {
     let ctx = TcContext::new(skb);
-    leave(&ctx, hook::UPLINK_OUT, out(&ctx))
+    match out(&ctx) {
+        Ok(Then::Deliver) => DELIVER,
+        Ok(Then::Begin) => BEGIN,
+        Ok(Then::Leave(verdict)) => leave(&ctx, hook::UPLINK_OUT, Ok(verdict)),
+        Err(reason) => leave_answering(&ctx, hook::UPLINK_OUT, Err(reason)),
+    }
 }
 
-/// The verdict on a packet that is not to be delivered.
 #[inline(always)]
-fn inward(ctx: &TcContext) -> Result<Option<Verdict>, Drop> {
+fn inward(ctx: &TcContext) -> Result<Then, Drop> {
     let work = work().ok_or(Drop::FlowTable)?;
     if !matches!(parse(ctx, &mut work.packet)?, Frame::Ip) {
-        return Ok(Some(Verdict::Stack));
+        return Ok(Then::Leave(Verdict::Stack));
+    }
+    if let Some(verdict) = echo::answer(ctx, &work.packet, 0)? {
+        return Ok(Then::Leave(verdict));
     }
     let entry = entry(work);
     let flags = translate(ctx, work, Client::Outside, entry)?;
+    if flags == BEGINS {
+        return Ok(Then::Begin);
+    }
     if flags == 0 {
-        let Some(verdict) = to_pod(ctx, work)? else {
-            return Ok(Some(Verdict::Stack));
+        let Some(verdict) = to_pod(ctx, work, hook::UPLINK_IN)? else {
+            return Ok(Then::Leave(Verdict::Stack));
         };
         if !is_pod(&work.packet.tuple().src) {
             remember_stranger(work)?;
         }
-        return Ok(Some(verdict));
+        return Ok(Then::Leave(verdict));
     }
     if flags & (bits::FORWARD | bits::MASQUERADE | bits::SERVICE) == bits::MASQUERADE {
         // The pod's own end of the conversation may have been translated as well; such a packet needs both flows every time.
@@ -82,7 +99,7 @@ fn inward(ctx: &TcContext) -> Result<Option<Verdict>, Drop> {
         follow(ctx, work, own)?;
         work.settles = if own.is_some() { 0 } else { settles };
     }
-    Ok(None)
+    Ok(Then::Deliver)
 }
 
 #[inline(always)]
@@ -101,23 +118,35 @@ fn is_ours(packet: &Packet) -> bool {
     leaves_the_cluster(packet) || is_from_host(packet)
 }
 
+/// The stack has routed what it is left.
 #[inline(always)]
-fn out(ctx: &TcContext) -> Result<Verdict, Drop> {
+fn out(ctx: &TcContext) -> Result<Then, Drop> {
     let work = work().ok_or(Drop::FlowTable)?;
     if !matches!(parse(ctx, &mut work.packet)?, Frame::Ip) {
-        return Ok(Verdict::Stack);
+        return Ok(Then::Leave(Verdict::Stack));
     }
-    let leaves = leaves_the_cluster(&work.packet);
-    if !leaves && (work.packet.is_fragment() || !is_from_host(&work.packet)) {
-        return Ok(Verdict::Stack);
+    if leaves_the_cluster(&work.packet) {
+        let entry = entry(work);
+        hide(ctx, work, entry)?;
+        return Ok(Then::Leave(Verdict::Stack));
+    }
+    if work.packet.is_fragment() || !is_from_host(&work.packet) {
+        return Ok(Then::Leave(Verdict::Stack));
+    }
+    from_host(ctx, work)
+}
+
+/// What the socket hooks did not translate: the host's pings, raw sockets, services and pods that do without the hooks, and
+/// what they leave to be dropped here.
+#[inline(always)]
+fn from_host(ctx: &TcContext, work: &mut Work) -> Result<Then, Drop> {
+    if let Some(verdict) = echo::answer(ctx, &work.packet, u64::from(BPF_F_INGRESS))? {
+        return Ok(Then::Leave(verdict));
     }
     let entry = entry(work);
-    if leaves {
-        hide(ctx, work, entry)?;
-    } else {
-        follow(ctx, work, entry)?;
-    }
-    Ok(Verdict::Stack)
+    let flags = translate(ctx, work, Client::Inside, entry)?;
+    let asks = flags & (bits::FORWARD | bits::SERVICE) == bits::FORWARD | bits::SERVICE;
+    if asks || flags == BEGINS { Ok(then(flags)) } else { Ok(Then::Leave(Verdict::Stack)) }
 }
 
 #[inline(always)]

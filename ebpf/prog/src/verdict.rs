@@ -2,14 +2,16 @@
 
 use abi::count::{Count, Path};
 use abi::drops::Drop;
+use abi::event::hook::UPLINK_OUT;
 use aya_ebpf::bindings::xdp_action::XDP_DROP;
-use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
+use aya_ebpf::bindings::{BPF_F_INGRESS, TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::btf_maps::PerCpuArray;
 use aya_ebpf::programs::TcContext;
 
 use crate::event::{self, Place};
 use crate::maps::{DROPS, PATHS, work};
 use crate::refuse;
+use crate::translate::BEGINS;
 
 /// What becomes of a packet.
 #[must_use]
@@ -18,6 +20,23 @@ pub enum Verdict {
     Stack,
     /// Sent by a redirect helper, whose return code this is.
     Sent(Path, i32),
+}
+
+/// What comes after a packet was looked at.
+#[must_use]
+pub enum Then {
+    /// It leaves the program.
+    Leave(Verdict),
+    /// It is delivered where its destination is.
+    Deliver,
+    /// Its flow begins, and then it is delivered.
+    Begin,
+}
+
+/// What comes after a translation that answered with these flags.
+#[inline(always)]
+pub fn then(flags: u32) -> Then {
+    if flags == BEGINS { Then::Begin } else { Then::Deliver }
 }
 
 /// Turns a program's result into the kernel's return code, counting it. `hook` is one of `abi::event::hook`.
@@ -47,7 +66,8 @@ pub fn leave_answering(ctx: &TcContext, hook: u32, result: Result<Verdict, Drop>
         Err(reason @ (Drop::NoBackend | Drop::NoFlow | Drop::BackendGone | Drop::UnknownPort)) => {
             // The answer takes the place of the packet, which still counts as dropped.
             dropped(ctx, hook, reason);
-            refuse::answer(ctx)
+            let direction = if hook == UPLINK_OUT { u64::from(BPF_F_INGRESS) } else { 0 };
+            refuse::answer(ctx, direction)
         }
         result => leave(ctx, hook, result),
     }

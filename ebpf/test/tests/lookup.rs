@@ -4,14 +4,17 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::thread;
 
-use abi::Addr16;
 use abi::count::Path;
 use abi::drops::Drop;
+use abi::event::Control;
 use abi::name;
-use abi::service::{BackendState, Frontend, SLOTS, Segment, SourceRange, bits, frontend};
+use abi::service::{
+    BackendKey, BackendState, Frontend, SLOTS, Segment, SourceRange, Tombstone, bits, frontend,
+};
+use abi::{Addr16, Be16};
 use anyhow::{Result, ensure};
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use ebpf_test::packet::{Packet, SYN, packet};
+use ebpf_test::packet::{ACK, Body, Packet, SYN, packet};
 use ebpf_test::runner::{SHOT, allowed, isolate};
 use ebpf_test::world::{Hook, Want, World, families};
 
@@ -34,6 +37,17 @@ const CASES: &[Case] = &[
     ("a service that picks by hash picks the same backend again, and not for everybody", hashed),
     ("the less busy of two is picked, and counted until its flow ends", least_connections),
     ("a NodePort of the loopback is not for packets", host_only),
+    ("a ping of a service's address is answered, of another is not", echo),
+    (
+        "datagrams to a backend that is gone move on to another, and its answers come from the one that is gone",
+        healed,
+    ),
+    ("a connection to a backend that is gone is reset, until somebody new has the address", reset),
+    (
+        "the host's own packets for a service, which no socket hook saw, find a backend of this node",
+        from_host,
+    ),
+    ("the host's own packets for a service are refused and dropped as a pod's", host_refused),
     ("refusals beyond a thousand a second are dropped in silence", rate_limit),
 ];
 
@@ -216,6 +230,81 @@ fn host_only(w: &mut World) -> Result<()> {
     w.service(&[(n.vip, 80)], frontend::EXTERNAL | frontend::HOST_ONLY, TCP, &[(n.pod_b, 8080)])?;
     let syn = packet(n.client, n.vip).tcp(40000, 80, SYN);
     w.expect(Hook::UplinkIn, &syn, &Want::Stack(syn.clone()))?;
+    Ok(())
+}
+
+fn echo(w: &mut World) -> Result<()> {
+    let n = w.names;
+    w.service(&[(n.vip, 80)], 0, TCP, &[(n.pod_b, 8080)])?;
+    let ping = |source| packet(source, n.vip).echo(true, 7).hops(9);
+    let unknown = w.run(Hook::FromPodA, &ping(n.pod_a).bytes())?;
+    ensure!(Packet::read(&unknown.frame)?.dst == n.vip, "nobody has this address yet, and it answered");
+    address(w, 0)?;
+    for (hook, source) in [(Hook::FromPodA, n.pod_a), (Hook::UplinkIn, n.client), (Hook::UplinkOut, n.node)] {
+        let answer = packet(n.vip, source).echo(false, 7);
+        w.expect(hook, &ping(source), &Want::Sent(Path::Echo, answer))?;
+    }
+    Ok(())
+}
+
+/// Buries a backend whose place is taken by those of the last service.
+fn bury(w: &mut World, addr: IpAddr, port: u16, proto: u8) -> Result<()> {
+    let service = w.change_service(|_| {})?;
+    let key = BackendKey { addr: Addr16::from(addr), port: Be16::new(port), proto, zero: 0 };
+    w.runner.hash(name::TOMBSTONES)?.insert(key, Tombstone { service, buried: 0 }, 0)?;
+    let control = Control { tombstones: 1, ..Control::default() };
+    Ok(w.runner.array(name::CONTROL)?.set(0, control, 0)?)
+}
+
+fn healed(w: &mut World) -> Result<()> {
+    let n = w.names;
+    w.service(&[(n.vip, 53)], 0, UDP, &[(n.pod_b, 5353)])?;
+    bury(w, n.far_pod, 5353, UDP)?;
+    let lost = packet(n.pod_a, n.far_pod).udp(40000, 5353);
+    let moved = packet(n.pod_a, n.pod_b).udp(40000, 5353);
+    w.expect(Hook::FromPodA, &lost, &Want::Sent(Path::Pod, moved.clone()))?;
+    w.expect(Hook::FromPodB, &moved.answer(), &Want::Sent(Path::Pod, lost.answer()))?;
+    let other = packet(n.pod_a, n.far_pod).udp(40000, 5354);
+    w.expect(Hook::FromPodA, &other, &Want::Sent(Path::Remote, other.clone().hops(63)))?;
+    Ok(())
+}
+
+fn reset(w: &mut World) -> Result<()> {
+    let n = w.names;
+    w.service(&[(n.vip, 80)], 0, TCP, &[(n.pod_b, 8080)])?;
+    bury(w, n.far_pod, 8080, TCP)?;
+    let late = packet(n.pod_a, n.far_pod).tcp(40000, 8080, ACK);
+    w.expect(Hook::FromPodA, &late, &Want::Refused(Drop::BackendGone, late.refusal()))?;
+    let anew = packet(n.pod_a, n.far_pod).tcp(40001, 8080, SYN);
+    w.expect(Hook::FromPodA, &anew, &Want::Sent(Path::Remote, anew.clone().hops(63)))?;
+    w.expect(Hook::FromPodA, &late, &Want::Sent(Path::Remote, late.clone().hops(63)))?;
+    Ok(())
+}
+
+fn from_host(w: &mut World) -> Result<()> {
+    let n = w.names;
+    w.service(&[(n.vip, 80)], 0, TCP, &[(n.pod_b, 8080)])?;
+    let syn = packet(n.node, n.vip).tcp(40000, 80, SYN);
+    let translated = packet(n.node, n.pod_b).tcp(40000, 8080, SYN);
+    w.expect(Hook::UplinkOut, &syn, &Want::Sent(Path::Pod, translated.clone()))?;
+    let answer = translated.answer();
+    let Body::Tcp(sport, dport, ..) = answer.body else { unreachable!() };
+    let answer = Packet { body: Body::Tcp(sport, dport, SYN | ACK, Vec::new()), ..answer };
+    let wanted = Packet { body: Body::Tcp(80, dport, SYN | ACK, Vec::new()), src: n.vip, ..answer.clone() };
+    w.expect(Hook::FromPodB, &answer, &Want::Stack(wanted))?;
+    // Known flows as well: the stack has routed them to the service's address.
+    let ack = packet(n.node, n.vip).tcp(40000, 80, ACK);
+    w.expect(Hook::UplinkOut, &ack, &Want::Sent(Path::Pod, packet(n.node, n.pod_b).tcp(40000, 8080, ACK)))?;
+    Ok(())
+}
+
+fn host_refused(w: &mut World) -> Result<()> {
+    let n = w.names;
+    w.service(&[(n.vip, 80)], 0, TCP, &[])?;
+    let syn = packet(n.node, n.vip).tcp(40000, 80, SYN);
+    w.expect(Hook::UplinkOut, &syn, &Want::Refused(Drop::NoBackend, syn.refusal()))?;
+    w.change_service(|service| service.flags |= bits::SOMEBODY)?;
+    w.expect(Hook::UplinkOut, &syn, &Want::Dropped(Drop::NoLocalBackend))?;
     Ok(())
 }
 
