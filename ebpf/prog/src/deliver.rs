@@ -31,6 +31,8 @@ const FIB_NO_NEIGH: i64 = 7;
 pub const DELIVER: i32 = -100;
 /// The same, before the packet's flow is begun.
 pub const BEGIN: i32 = -101;
+/// The same, before anything was done: it is no plain packet of a known flow.
+pub const REST: i32 = -102;
 
 /// Sends the packet where its destination is, and leaves the program. The packet's flow remembers where that was.
 #[inline(always)]

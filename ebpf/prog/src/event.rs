@@ -95,12 +95,12 @@ fn emit(place: Place, kind: u32, reason: u32, key: Option<&FlowKey>, flow: Optio
         (*event).length = place.length;
         (*event).hook = place.hook;
         match key {
-            Some(key) => (*event).key = *key,
+            Some(key) => copy(&raw mut (*event).key, key),
             None => core::ptr::write_bytes(&raw mut (*event).key, 0, 1),
         }
         match flow {
             Some(flow) => {
-                (*event).to = flow.to;
+                copy(&raw mut (*event).to, &raw const flow.to);
                 (*event).service = flow.service;
                 (*event).backend = flow.backend;
             }
@@ -112,6 +112,21 @@ fn emit(place: Place, kind: u32, reason: u32, key: Option<&FlowKey>, flow: Optio
         }
     }
     record.submit(0);
+}
+
+/// Copies word by word: the compiler would call a loop over bytes, each of which the verifier goes through.
+///
+/// # Safety
+/// `T` is a whole number of words, `from` can be read and `to` written.
+#[inline(always)]
+unsafe fn copy<T>(to: *mut T, from: *const T) {
+    for word in 0..size_of::<T>() / 4 {
+        // SAFETY: see above.
+        unsafe {
+            let value = core::ptr::read_volatile(from.cast::<u32>().add(word));
+            core::ptr::write_volatile(to.cast::<u32>().add(word), value);
+        }
+    }
 }
 
 #[inline(always)]

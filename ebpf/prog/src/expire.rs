@@ -1,66 +1,65 @@
 //! Forgetting silent flows, in the kernel: the agent runs this program and copies nothing.
 
-use abi::count::Path;
-use abi::flow::{Flow, FlowKey, bits, timeout};
+use abi::count::{Path, gauge};
+use abi::flow::{Flow, FlowKey, bits};
 use aya_ebpf::bindings::TC_ACT_UNSPEC;
 use aya_ebpf::cty::{c_long, c_void};
 use aya_ebpf::helpers::generated::bpf_for_each_map_elem;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 
-use crate::flow;
-use crate::maps::{EMBRYOS, FLOWS};
-use crate::packet::TCP;
+use crate::ending::{forget, is_over, twin};
+use crate::maps::{EMBRYOS, FLOWS, GAUGES};
 use crate::verdict::count;
+
+/// What a walk over a table has found.
+#[repr(C)]
+struct Tally {
+    entries: u64,
+    masqueraded: u64,
+}
 
 /// Walks both tables. Attached nowhere: run through BPF_PROG_TEST_RUN.
 #[classifier]
 pub fn flow_expire(_ctx: TcContext) -> i32 {
-    let callback = visit as *const () as *mut c_void;
-    // SAFETY: the maps outlive the call and the callback has the signature the helper wants.
-    unsafe {
-        bpf_for_each_map_elem((&raw const FLOWS).cast_mut().cast(), callback, core::ptr::null_mut(), 0);
-        bpf_for_each_map_elem((&raw const EMBRYOS).cast_mut().cast(), callback, core::ptr::null_mut(), 0);
-    }
+    let mut flows = Tally { entries: 0, masqueraded: 0 };
+    let mut embryos = Tally { entries: 0, masqueraded: 0 };
+    walk((&raw const FLOWS).cast(), &mut flows);
+    walk((&raw const EMBRYOS).cast(), &mut embryos);
+    set(gauge::FLOWS, flows.entries);
+    set(gauge::EMBRYOS, embryos.entries);
+    set(gauge::MASQUERADED, flows.masqueraded + embryos.masqueraded);
     TC_ACT_UNSPEC
 }
 
-extern "C" fn visit(_map: *mut c_void, key: *const FlowKey, entry: *const Flow, _ctx: *mut c_void) -> c_long {
-    // SAFETY: the helper passes pointers into the element, valid for the call.
-    let (key, entry) = unsafe { (*key, *entry) };
-    let twin = FlowKey { tuple: entry.to.reversed(), ..key };
-    let (answered, other) = match FLOWS.get_ptr(&twin) {
-        Some(other) => (true, Some(other)),
-        None => (false, EMBRYOS.get_ptr(&twin)),
-    };
-    let mut seen = entry.last_seen;
-    let mut flags = entry.flags;
-    let mut both_closed = false;
-    if let Some(other) = other {
-        // SAFETY: the program runs under RCU: the element's memory stays valid.
-        let (last_seen, other_flags) = unsafe { ((*other).last_seen, (*other).flags) };
-        if last_seen > seen {
-            seen = last_seen;
-        }
-        both_closed = flags & other_flags & bits::FIN != 0;
-        flags |= other_flags;
+#[inline(always)]
+fn walk(table: *const c_void, tally: &mut Tally) {
+    let callback = visit as *const () as *mut c_void;
+    let tally = core::ptr::from_mut(tally).cast();
+    // SAFETY: map and tally outlive the call and the callback has the signature the helper wants.
+    unsafe { bpf_for_each_map_elem(table.cast_mut(), callback, tally, 0) };
+}
+
+#[inline(always)]
+fn set(index: u32, value: u64) {
+    if let Some(cell) = GAUGES.get_ptr_mut(index) {
+        // SAFETY: array elements live as long as the map; one walk runs at a time.
+        unsafe { core::ptr::write_volatile(cell, value) };
     }
-    let patience = if key.proto == TCP {
-        if both_closed || flags & bits::RST != 0 {
-            timeout::TCP_CLOSED
-        } else if answered {
-            timeout::TCP
-        } else {
-            timeout::EMBRYO
-        }
-    } else if answered {
-        timeout::DATAGRAM
-    } else {
-        timeout::EMBRYO
-    };
-    if flow::now().saturating_sub(seen) >= patience {
-        flow::forget(&key, &twin);
+}
+
+extern "C" fn visit(_map: *mut c_void, key: *const FlowKey, entry: *const Flow, tally: *mut Tally) -> c_long {
+    // SAFETY: the helper passes pointers into the element and to the caller's tally, valid for the call.
+    let (key, entry, tally) = unsafe { (*key, *entry, &mut *tally) };
+    let twin = twin(&key, &entry);
+    if is_over(&key, &entry, &twin) {
+        forget(&key, &twin);
         count(Path::Expired, 0);
+        return 0;
+    }
+    tally.entries += 1;
+    if entry.flags & bits::FORWARD != 0 && entry.flags & bits::MASQUERADE != 0 {
+        tally.masqueraded += 1;
     }
     0
 }

@@ -12,16 +12,17 @@ use core::ptr::NonNull;
 use abi::count::Path;
 use abi::drops::Drop;
 use abi::event::kind;
-use abi::flow::{Flow, FlowKey, bits};
+use abi::flow::{Flow, bits};
 use abi::node::feature;
+use abi::{Addr16, Be16};
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 
-use crate::event;
 use crate::maps::{EMBRYOS, FLOWS, Known, Work, node};
 use crate::packet::{FIN, Packet, RST, SYN};
 use crate::verdict::count;
+use crate::{ending, event, service};
 
 /// An entry of either table. The programs run under RCU: its memory stays valid, other CPUs change single words of it.
 pub type Entry = NonNull<Flow>;
@@ -77,6 +78,21 @@ pub fn create(work: &mut Work) -> Result<(), Drop> {
     complete(work)
 }
 
+/// Fills a new flow that goes to `dst`.
+#[inline(always)]
+pub fn prepare(work: &mut Work, dst: &Addr16, dport: Be16) {
+    let from = &work.packet.key.tuple;
+    work.forward.to.src = from.src;
+    work.forward.to.sport = from.sport;
+    work.forward.to.dst = *dst;
+    work.forward.to.dport = dport;
+    work.forward.backend = 0;
+    work.forward.generation = 0;
+    work.forward.service = 0;
+    work.forward.last_seen = now();
+    work.forward.hop.seen = 0;
+}
+
 /// Fills the half of the answers from the forward half.
 #[inline(always)]
 pub fn prepare_answer(work: &mut Work) {
@@ -92,11 +108,14 @@ pub fn prepare_answer(work: &mut Work) {
     work.reverse.hop.seen = 0;
 }
 
-/// Remembers the half of the answers, unless another flow has the same.
+/// Remembers the half of the answers, unless another flow that is not over has the same.
 #[inline(always)]
 pub fn claim_answer(work: &Work) -> bool {
-    FLOWS.get_ptr(&work.answer).is_none()
-        && EMBRYOS.insert(&work.answer, &work.reverse, u64::from(BPF_NOEXIST)).is_ok()
+    let taken = FLOWS.get_ptr(&work.answer).is_some() || EMBRYOS.get_ptr(&work.answer).is_some();
+    if taken && ending::take_over() == 0 {
+        return false;
+    }
+    EMBRYOS.insert(&work.answer, &work.reverse, u64::from(BPF_NOEXIST)).is_ok()
 }
 
 /// Remembers the forward half.
@@ -105,16 +124,6 @@ pub fn complete(work: &Work) -> Result<(), Drop> {
     EMBRYOS.insert(&work.packet.key, &work.forward, u64::from(BPF_ANY)).map_err(|_| Drop::FlowTable)?;
     event::flow(kind::BEGUN, &work.packet.key, &work.forward);
     Ok(())
-}
-
-/// Forgets both halves of a flow.
-#[inline(always)]
-pub fn forget(key: &FlowKey, twin: &FlowKey) {
-    // A key that is not in the map is what we want.
-    _ = FLOWS.remove(key);
-    _ = FLOWS.remove(twin);
-    _ = EMBRYOS.remove(key);
-    _ = EMBRYOS.remove(twin);
 }
 
 /// Moves both halves from the embryos to the flows. A full table leaves them where they are: they still work.
@@ -139,6 +148,10 @@ fn promote(work: &mut Work, entry: Entry) -> Option<Entry> {
     }
     _ = EMBRYOS.remove(&work.packet.key);
     _ = EMBRYOS.remove(&work.answer);
+    // Counted now and not when they begin: nobody hears of those that the embryos' table gives up.
+    if forward.flags & bits::COUNTED != 0 {
+        service::connected(forward.backend);
+    }
     count(Path::Promoted, 0);
     event::flow(kind::ANSWERED, &work.answer, forward);
     // What is written from here on has to reach the copy.

@@ -12,6 +12,7 @@ mod affinity;
 mod bytes;
 mod deliver;
 mod echo;
+mod ending;
 mod event;
 mod expire;
 mod flow;

@@ -13,25 +13,18 @@ use crate::bytes::{pseudo, zero_is_none};
 use crate::maps::{Work, node, work};
 use crate::packet::{ETHERNET, ICMP, ICMPV6, Packet, Ports, TCP, UDP};
 use crate::sum;
+use crate::verdict::{decode, encode};
 
 /// Gives the packet the tuple `work.to`.
 #[inline(always)]
 pub fn rewrite(ctx: &TcContext) -> Result<(), Drop> {
-    // The number of the reason, because a function that is verified by itself answers with a number.
-    match rewrite_skb(ctx.skb.skb) {
-        0 => Ok(()),
-        reason if reason == Drop::UnknownProtocol as i32 => Err(Drop::UnknownProtocol),
-        _ => Err(Drop::Rewrite),
-    }
+    decode(rewrite_skb(ctx.skb.skb)).map(|_| ())
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn rewrite_skb(skb: *mut __sk_buff) -> i32 {
-    let Some(work) = work() else {
-        return Drop::Rewrite as i32;
-    };
-    try_rewrite(&TcContext::new(skb), work).map_or_else(|reason| reason as i32, |()| 0)
+    encode(work().ok_or(Drop::Rewrite).and_then(|work| try_rewrite(&TcContext::new(skb), work)).map(|()| 0))
 }
 
 #[inline(always)]

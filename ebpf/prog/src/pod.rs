@@ -6,7 +6,7 @@ use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 
-use crate::deliver::{BEGIN, DELIVER, deliver};
+use crate::deliver::{BEGIN, DELIVER, REST, deliver};
 use crate::echo;
 use crate::forward::{Onward, forward_known, forward_plain};
 use crate::maps::{Known, LINKS, work};
@@ -18,23 +18,39 @@ use crate::verdict::{Then, Verdict, leave, leave_answering, then};
 /// From a pod.
 #[classifier]
 pub fn tc_pod_out(ctx: TcContext) -> i32 {
-    match out_known(&ctx) {
-        Some(result) => leave(&ctx, hook::POD_OUT, result),
-        None => match pod_out_rest(ctx.skb.skb) {
-            DELIVER => deliver(&ctx, hook::POD_OUT),
-            BEGIN => begin_and_deliver(&ctx, hook::POD_OUT),
-            code => code,
-        },
+    let code = match pod_out_known(ctx.skb.skb) {
+        REST => pod_out_rest(ctx.skb.skb),
+        code => code,
+    };
+    match code {
+        DELIVER => deliver(&ctx, hook::POD_OUT),
+        BEGIN => begin_and_deliver(&ctx, hook::POD_OUT),
+        code => code,
     }
 }
 
 /// Towards a pod, from the host's stack. Other programs deliver to pods without passing here.
 #[classifier]
 pub fn tc_pod_in(ctx: TcContext) -> i32 {
-    match forward_plain(&ctx, Onward::Stack) {
-        Some(result) => leave(&ctx, hook::POD_IN, result),
-        None => pod_in_rest(ctx.skb.skb),
+    match pod_in_known(ctx.skb.skb) {
+        REST => pod_in_rest(ctx.skb.skb),
+        code => code,
     }
+}
+
+/// Plain packets of known flows.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn pod_out_known(skb: *mut __sk_buff) -> i32 {
+    let ctx = TcContext::new(skb);
+    out_known(&ctx).map_or(REST, |result| leave(&ctx, hook::POD_OUT, result))
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn pod_in_known(skb: *mut __sk_buff) -> i32 {
+    let ctx = TcContext::new(skb);
+    forward_plain(&ctx, Onward::Stack).map_or(REST, |result| leave(&ctx, hook::POD_IN, result))
 }
 
 /// What is not a plain packet of a known flow. Verified once, by itself: so are all functions that keep their names.

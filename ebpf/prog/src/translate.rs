@@ -1,22 +1,22 @@
 //! Translation on the wire: what the socket hooks did not see, and what comes from outside.
 
+use abi::Addr16;
 use abi::count::Path;
 use abi::drops::Drop;
 use abi::event::hook::UPLINK_IN;
 use abi::flow::bits;
 use abi::service::bits as policy;
-use abi::{Addr16, Be16};
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::programs::TcContext;
 
 use crate::deliver::{DELIVER, deliver};
 use crate::flow::Entry;
 use crate::forward::path;
-use crate::maps::{ENDPOINTS, Known, Work, work};
+use crate::maps::{CONTROL, ENDPOINTS, Known, Work, work};
 use crate::packet::{ACK, Ports, SYN, TCP};
 use crate::service::{self, Client, Picked, same};
 use crate::verdict::{count, leave};
-use crate::{flow, icmp_error, masquerade, nat, partner};
+use crate::{ending, flow, icmp_error, masquerade, nat, partner};
 
 /// Flags of a packet whose flow is still to be begun, see [`begin_and_deliver`].
 pub const BEGINS: u32 = 1 << 31;
@@ -60,7 +60,7 @@ pub fn translate(
         return Ok(0);
     }
     if work.packet.proto() == TCP && work.packet.tcp_flags & (SYN | ACK) != SYN {
-        return Err(Drop::NoFlow);
+        return Err(unknown_connection());
     }
     Ok(BEGINS)
 }
@@ -91,7 +91,7 @@ pub fn follow(ctx: &TcContext, work: &mut Work, entry: Option<Entry>) -> Result<
         work.answer.tuple = work.to.reversed();
         work.answer.proto = work.packet.key.proto;
         work.answer.zero = [0; 3];
-        flow::forget(&work.packet.key, &work.answer);
+        ending::forget(&work.packet.key, &work.answer);
         work.settles = 0;
         // A datagram moves on to another backend at once; a connection cannot.
         return if work.packet.proto() == TCP { Err(Drop::BackendGone) } else { Ok(0) };
@@ -143,20 +143,30 @@ fn begin(work: &mut Work, inside: bool) -> Result<(), Drop> {
     } else {
         !is_here(&backend.addr, work.packet.v4())
     };
-    prepare(work, &backend.addr, backend.port);
+    flow::prepare(work, &backend.addr, backend.port);
     work.forward.backend = backend.id;
     work.forward.generation = generation;
     work.forward.service = service;
     work.forward.flags = bits::FORWARD | bits::SERVICE;
     if service_bits & policy::LEAST != 0 {
         work.forward.flags |= bits::COUNTED;
-        service::connected(backend.id);
     }
     if hide {
         work.forward.flags |= bits::MASQUERADE;
         return masquerade::create(work);
     }
     flow::create(work)
+}
+
+/// Why a packet in the middle of a connection we do not know is dropped: it is not refused while flows are still being
+/// taken over from another agent's tables.
+#[inline(always)]
+fn unknown_connection() -> Drop {
+    let converting = CONTROL.get_ptr(0).is_some_and(|control| {
+        // SAFETY: array elements live as long as the map; the agent stores whole words.
+        unsafe { core::ptr::read_volatile(&raw const (*control).grace) > flow::now() }
+    });
+    if converting { Drop::Converting } else { Drop::NoFlow }
 }
 
 /// Hides a pod behind the node's address on its way out, unless it answers somebody who began.
@@ -178,7 +188,7 @@ pub fn hide(ctx: &TcContext, work: &mut Work, entry: Option<Entry>) -> Result<()
         return Ok(());
     }
     let (dst, dport) = (work.packet.tuple().dst, work.packet.tuple().dport);
-    prepare(work, &dst, dport);
+    flow::prepare(work, &dst, dport);
     work.forward.flags = bits::FORWARD | bits::MASQUERADE;
     masquerade::create(work)?;
     work.to = work.forward.to;
@@ -199,24 +209,9 @@ pub fn remember_stranger(work: &mut Work) -> Result<(), Drop> {
         return Ok(());
     }
     let (dst, dport) = (work.packet.tuple().dst, work.packet.tuple().dport);
-    prepare(work, &dst, dport);
+    flow::prepare(work, &dst, dport);
     work.forward.flags = bits::FORWARD | bits::PLAIN;
     flow::create(work)
-}
-
-/// Fills a new flow that goes to `dst`.
-#[inline(always)]
-fn prepare(work: &mut Work, dst: &Addr16, dport: Be16) {
-    let from = &work.packet.key.tuple;
-    work.forward.to.src = from.src;
-    work.forward.to.sport = from.sport;
-    work.forward.to.dst = *dst;
-    work.forward.to.dport = dport;
-    work.forward.backend = 0;
-    work.forward.generation = 0;
-    work.forward.service = 0;
-    work.forward.last_seen = flow::now();
-    work.forward.hop.seen = 0;
 }
 
 /// Whether packets for `addr` end on this node.

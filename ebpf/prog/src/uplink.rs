@@ -8,7 +8,7 @@ use aya_ebpf::bindings::{__sk_buff, BPF_F_INGRESS};
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 
-use crate::deliver::{BEGIN, DELIVER, deliver, to_pod};
+use crate::deliver::{BEGIN, DELIVER, REST, deliver, to_pod};
 use crate::echo;
 use crate::forward::{Onward, forward_known, forward_plain};
 use crate::maps::{Known, Work, node, work};
@@ -21,27 +21,43 @@ use crate::verdict::{Then, Verdict, leave, leave_answering, then};
 /// From outside: NodePorts, answers to what left under the node's address, packets for pods.
 #[classifier]
 pub fn tc_uplink_in(ctx: TcContext) -> i32 {
-    match forward_plain(&ctx, Onward::Hop) {
-        Some(result) => leave(&ctx, hook::UPLINK_IN, result),
-        None => match uplink_in_rest(ctx.skb.skb) {
-            DELIVER => deliver(&ctx, hook::UPLINK_IN),
-            BEGIN => begin_and_deliver(&ctx, hook::UPLINK_IN),
-            code => code,
-        },
+    let code = match uplink_in_known(ctx.skb.skb) {
+        REST => uplink_in_rest(ctx.skb.skb),
+        code => code,
+    };
+    match code {
+        DELIVER => deliver(&ctx, hook::UPLINK_IN),
+        BEGIN => begin_and_deliver(&ctx, hook::UPLINK_IN),
+        code => code,
     }
 }
 
 /// To the outside: pods take the node's address, the host's answers the service's.
 #[classifier]
 pub fn tc_uplink_out(ctx: TcContext) -> i32 {
-    match out_known(&ctx) {
-        Some(result) => leave(&ctx, hook::UPLINK_OUT, result),
-        None => match uplink_out_rest(ctx.skb.skb) {
-            DELIVER => deliver(&ctx, hook::UPLINK_OUT),
-            BEGIN => begin_and_deliver(&ctx, hook::UPLINK_OUT),
-            code => code,
-        },
+    let code = match uplink_out_known(ctx.skb.skb) {
+        REST => uplink_out_rest(ctx.skb.skb),
+        code => code,
+    };
+    match code {
+        DELIVER => deliver(&ctx, hook::UPLINK_OUT),
+        BEGIN => begin_and_deliver(&ctx, hook::UPLINK_OUT),
+        code => code,
     }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn uplink_in_known(skb: *mut __sk_buff) -> i32 {
+    let ctx = TcContext::new(skb);
+    forward_plain(&ctx, Onward::Hop).map_or(REST, |result| leave(&ctx, hook::UPLINK_IN, result))
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn uplink_out_known(skb: *mut __sk_buff) -> i32 {
+    let ctx = TcContext::new(skb);
+    out_known(&ctx).map_or(REST, |result| leave(&ctx, hook::UPLINK_OUT, result))
 }
 
 #[unsafe(no_mangle)]

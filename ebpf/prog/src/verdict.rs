@@ -73,6 +73,25 @@ pub fn leave_answering(ctx: &TcContext, hook: u32, result: Result<Verdict, Drop>
     }
 }
 
+/// A result as the number that functions verified by themselves answer with.
+#[inline(always)]
+pub fn encode(result: Result<u32, Drop>) -> i32 {
+    match result {
+        Ok(value) => value as i32,
+        Err(reason) => -(reason as i32),
+    }
+}
+
+/// What [`encode`] was given.
+#[inline(always)]
+pub fn decode(code: i32) -> Result<u32, Drop> {
+    if code >= 0 {
+        return Ok(code as u32);
+    }
+    // SAFETY: negative numbers come from `encode` alone, which has negated the number of a reason.
+    Err(unsafe { core::mem::transmute::<i32, Drop>(-code) })
+}
+
 /// The way out of XDP for a packet that is dropped.
 #[inline(always)]
 pub fn lose(reason: Drop, bytes: u64) -> u32 {

@@ -165,7 +165,9 @@ fn spread(w: &mut World, ports: std::ops::Range<u16>) -> Result<BTreeMap<IpAddr,
         let syn = packet(n.pod_a, n.vip).tcp(port, 80, SYN);
         let outcome = w.run(Hook::FromPodA, &syn.bytes())?;
         ensure!(outcome.code != SHOT, "port {port} was dropped");
-        *counts.entry(Packet::read(&outcome.frame)?.dst).or_default() += 1;
+        let got = Packet::read(&outcome.frame)?;
+        *counts.entry(got.dst).or_default() += 1;
+        w.run(if got.dst == n.pod_b { Hook::FromPodB } else { Hook::UplinkIn }, &got.answer().bytes())?;
     }
     Ok(counts)
 }

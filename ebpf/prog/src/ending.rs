@@ -1,0 +1,97 @@
+//! The ends of flows: when they are over, and what is put right when they are forgotten.
+
+use abi::event::kind;
+use abi::flow::{Flow, FlowKey, bits, timeout};
+
+use crate::maps::{EMBRYOS, FLOWS, work};
+use crate::packet::{SCTP, TCP};
+use crate::{event, flow, service};
+
+/// The key of the other direction.
+#[inline(always)]
+pub fn twin(key: &FlowKey, entry: &Flow) -> FlowKey {
+    FlowKey { tuple: entry.to.reversed(), proto: key.proto, zero: [0; 3] }
+}
+
+/// Whether a flow has been silent for so long, or closed, that it is over.
+#[inline(always)]
+pub fn is_over(key: &FlowKey, entry: &Flow, twin: &FlowKey) -> bool {
+    let (answered, other) = match FLOWS.get_ptr(twin) {
+        Some(other) => (true, Some(other)),
+        None => (false, EMBRYOS.get_ptr(twin)),
+    };
+    let mut seen = entry.last_seen;
+    let mut flags = entry.flags;
+    let mut both_closed = false;
+    if let Some(other) = other {
+        // SAFETY: the program runs under RCU: the element's memory stays valid.
+        let (last_seen, other_flags) = unsafe { ((*other).last_seen, (*other).flags) };
+        if last_seen > seen {
+            seen = last_seen;
+        }
+        both_closed = flags & other_flags & bits::FIN != 0;
+        flags |= other_flags;
+    }
+    let connection = key.proto == TCP || key.proto == SCTP;
+    let patience = if !answered {
+        timeout::EMBRYO
+    } else if !connection {
+        timeout::DATAGRAM
+    } else if both_closed || flags & bits::RST != 0 {
+        timeout::TCP_CLOSED
+    } else {
+        timeout::TCP
+    };
+    flow::now().saturating_sub(seen) >= patience
+}
+
+/// Forgets the flow that holds `work.answer`, if it is over: one if so. Verified by itself.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn take_over() -> i32 {
+    let Some(work) = work() else {
+        return 0;
+    };
+    let Some(holder) = FLOWS.get_ptr(&work.answer).or_else(|| EMBRYOS.get_ptr(&work.answer)) else {
+        return 1;
+    };
+    // SAFETY: the program runs under RCU: the element's memory stays valid.
+    let holder = unsafe { &*holder };
+    let other = twin(&work.answer, holder);
+    if !is_over(&work.answer, holder, &other) {
+        return 0;
+    }
+    forget(&work.answer, &other);
+    1
+}
+
+/// Forgets both halves of a flow, whose end is counted and told once.
+#[inline(always)]
+pub fn forget(key: &FlowKey, twin: &FlowKey) {
+    end(key);
+    end(twin);
+}
+
+#[inline(always)]
+fn end(key: &FlowKey) {
+    if let Some(entry) = FLOWS.get_ptr(key) {
+        // SAFETY: the program runs under RCU: the element's memory stays valid, and is copied before another flow gets it.
+        let (flags, backend, generation) = unsafe { ((*entry).flags, (*entry).backend, (*entry).generation) };
+        if flags & bits::FORWARD != 0 {
+            // SAFETY: as above.
+            event::flow(kind::ENDED, key, unsafe { &*entry });
+        }
+        // Of several that forget a flow at once, one removes it.
+        if FLOWS.remove(key).is_ok() && flags & bits::FORWARD != 0 && flags & bits::COUNTED != 0 {
+            service::disconnected(backend, generation);
+        }
+    } else if let Some(entry) = EMBRYOS.get_ptr(key) {
+        // SAFETY: as above.
+        let embryo = unsafe { &*entry };
+        if embryo.flags & bits::FORWARD != 0 {
+            event::flow(kind::ENDED, key, embryo);
+        }
+        // A key that is not in the map is what we want.
+        _ = EMBRYOS.remove(key);
+    }
+}

@@ -1,0 +1,224 @@
+//! The lives of flows: how they are counted, how they end, and how their ports come back.
+
+use std::thread;
+
+use abi::count::{Path, gauge};
+use abi::drops::Drop;
+use abi::event::Control;
+use abi::flow::{Flow, FlowKey, bits};
+use abi::name;
+use abi::node::Node;
+use abi::service::{BackendState, bits as service_bits};
+use anyhow::{Result, ensure};
+use ebpf_test::packet::{ACK, Packet, RST, SYN, packet};
+use ebpf_test::runner::{STACK, allowed, isolate};
+use ebpf_test::world::{Hook, Want, World, families, node};
+
+const TCP: u8 = 6;
+
+type Case = (&'static str, fn(&mut World) -> Result<()>);
+
+const CASES: &[Case] = &[
+    ("while flows are converted, unknown connections are dropped, not refused", converting),
+    ("the walk counts flows, embryos and ports of the node", gauges),
+    ("a connection counts for its backend from its answer to its end", counted),
+    ("a backend that went while it was counted is not counted down", counted_gone),
+    ("a port whose flow is over is taken over", reclaimed),
+    ("with 99 of 100 ports taken, every new flow still finds one", nearly_exhausted),
+];
+
+#[test]
+fn every_case_in_both_families() {
+    if !allowed() {
+        return;
+    }
+    let failures = thread::spawn(|| -> Result<Vec<String>> {
+        isolate()?;
+        // One stripe of ports for all CPUs: the cases fill it.
+        let mut world = World::with(&Node { cpus: 1, ..node() }, 1)?;
+        let mut failures = Vec::new();
+        for names in families() {
+            for (name, case) in CASES {
+                world.reset(names)?;
+                if let Err(error) = case(&mut world) {
+                    failures.push(format!("{name} ({}): {error:#}", names.vip));
+                }
+            }
+        }
+        Ok(failures)
+    });
+    let failures = failures.join().unwrap().unwrap();
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+fn expire(w: &mut World) -> Result<()> {
+    w.runner.run(name::FLOW_EXPIRE, 1, &[0; 64]).map(|_| ())
+}
+
+fn edit(w: &mut World, table: &str, change: impl Fn(Flow) -> Flow) -> Result<()> {
+    let entries: Vec<(FlowKey, Flow)> = w.flows(table)?;
+    for (key, flow) in entries {
+        w.runner.hash(table)?.insert(key, change(flow), 0)?;
+    }
+    Ok(())
+}
+
+fn converting(w: &mut World) -> Result<()> {
+    let n = w.names;
+    w.service(&[(n.vip, 80)], 0, TCP, &[(n.pod_b, 8080)])?;
+    let control = |grace| Control { grace, ..Control::default() };
+    let late = packet(n.pod_a, n.vip).tcp(40000, 80, ACK);
+    w.runner.array(name::CONTROL)?.set(0, control(u32::MAX), 0)?;
+    w.expect(Hook::FromPodA, &late, &Want::Dropped(Drop::Converting))?;
+    w.runner.array(name::CONTROL)?.set(0, control(0), 0)?;
+    w.expect(Hook::FromPodA, &late, &Want::Refused(Drop::NoFlow, late.refusal()))?;
+    Ok(())
+}
+
+fn gauges(w: &mut World) -> Result<()> {
+    let n = w.names;
+    for port in 40000..40003 {
+        let out = packet(n.pod_a, n.client).udp(port, 53);
+        let got = Packet::read(&w.run(Hook::UplinkOut, &out.bytes())?.frame)?;
+        if port == 40000 {
+            w.run(Hook::UplinkIn, &got.answer().bytes())?;
+        }
+    }
+    w.run(Hook::UplinkIn, &packet(n.client, n.pod_a).udp(1, 2).bytes())?;
+    expire(w)?;
+    let gauges = w.runner.array::<u64>(name::GAUGES)?;
+    let found = [gauge::FLOWS, gauge::EMBRYOS, gauge::MASQUERADED].map(|index| gauges.get(&index, 0));
+    let [flows, embryos, masqueraded] = found;
+    let found = (flows?, embryos?, masqueraded?);
+    ensure!(found == (2, 6, 3), "flows, embryos and masqueraded: {found:?}");
+    Ok(())
+}
+
+fn connections(w: &mut World, id: u32) -> Result<u64> {
+    Ok(w.runner.array::<BackendState>(name::BACKEND_STATES)?.get(&id, 0)?.connections)
+}
+
+/// A service that counts, and one answered and one unanswered connection to it.
+fn connect(w: &mut World) -> Result<()> {
+    let n = w.names;
+    w.service(&[(n.vip, 80)], 0, TCP, &[(n.pod_b, 8080)])?;
+    w.change_service(|service| service.flags |= service_bits::LEAST)?;
+    for port in [40000, 40001] {
+        w.run(Hook::FromPodA, &packet(n.pod_a, n.vip).tcp(port, 80, SYN).bytes())?;
+    }
+    w.run(Hook::FromPodB, &packet(n.pod_b, n.pod_a).tcp(8080, 40000, SYN | ACK).bytes())?;
+    Ok(())
+}
+
+fn counted(w: &mut World) -> Result<()> {
+    let n = w.names;
+    let before = connections(w, 1)?;
+    connect(w)?;
+    ensure!(connections(w, 1)? == before + 1, "the answered one counts");
+    w.run(Hook::FromPodA, &packet(n.pod_a, n.vip).tcp(40000, 80, RST).bytes())?;
+    expire(w)?;
+    ensure!(connections(w, 1)? == before + 1, "closed, but not forgotten yet");
+    for table in [name::FLOWS, name::EMBRYOS] {
+        edit(w, table, |flow| Flow { last_seen: flow.last_seen.saturating_sub(100), ..flow })?;
+    }
+    let expired = w.counted(name::PATHS, Path::Expired as u32)?;
+    expire(w)?;
+    ensure!(w.counted(name::PATHS, Path::Expired as u32)? == expired + 2, "two flows are forgotten");
+    ensure!(connections(w, 1)? == before, "and counted down once: {}", connections(w, 1)?);
+    Ok(())
+}
+
+fn counted_gone(w: &mut World) -> Result<()> {
+    connect(w)?;
+    let counted = connections(w, 1)?;
+    w.retire(1)?;
+    edit(w, name::FLOWS, |flow| Flow { last_seen: 0, ..flow })?;
+    expire(w)?;
+    ensure!(w.flows(name::FLOWS)?.is_empty(), "forgotten");
+    ensure!(connections(w, 1)? == counted, "its number may be another's by now");
+    Ok(())
+}
+
+/// Takes all source ports towards one destination but those that `free` names.
+fn fill(w: &mut World, free: impl Fn(u16) -> bool) -> Result<()> {
+    let n = w.names;
+    let first = packet(n.pod_a, n.client).udp(1, 53);
+    w.run(Hook::UplinkOut, &first.bytes())?;
+    let (_, flow) = w.flows(name::EMBRYOS)?.remove(0);
+    w.forget_flows()?;
+    for port in (61_000..=65_535).filter(|port| !free(*port)) {
+        let asked = packet(n.pod_a, n.client).udp(port, 53);
+        let got = packet(n.node, n.client).udp(port, 53);
+        for (from, to, flags) in [
+            (&asked, &got, bits::FORWARD | bits::MASQUERADE),
+            (&got.answer(), &asked.answer(), bits::MASQUERADE),
+        ] {
+            let half = Flow { to: key(to).tuple, flags, ..flow };
+            w.runner.hash(name::EMBRYOS)?.insert(key(from), half, 0)?;
+        }
+    }
+    Ok(())
+}
+
+fn reclaimed(w: &mut World) -> Result<()> {
+    let n = w.names;
+    fill(w, |_| false)?;
+    let next = packet(n.pod_b, n.client).udp(9, 53);
+    w.expect(Hook::UplinkOut, &next, &Want::Dropped(Drop::NoPort))?;
+    // One flow is over; its port is free, and its other half goes with it.
+    let old = w.flows(name::EMBRYOS)?.into_iter().find(|(_, flow)| flow.flags & bits::FORWARD != 0);
+    let (key, flow) = old.expect("the ports are taken");
+    let other = FlowKey { tuple: flow.to.reversed(), ..key };
+    for key in [key, other] {
+        let half: Flow = w.runner.hash(name::EMBRYOS)?.get(&key, 0)?;
+        w.runner.hash(name::EMBRYOS)?.insert(key, Flow { last_seen: 0, ..half }, 0)?;
+    }
+    let collisions = w.counted(name::PATHS, Path::PortCollision as u32)?;
+    // A flow tries many ports, but not all: the next packet has another try.
+    let mut outcome = w.run(Hook::UplinkOut, &next.bytes())?;
+    for _ in 0..100 {
+        if outcome.code == STACK {
+            break;
+        }
+        outcome = w.run(Hook::UplinkOut, &next.bytes())?;
+    }
+    ensure!(outcome.code == STACK, "{}", w.drops()?);
+    ensure!(Packet::read(&outcome.frame)?.ports().0 == flow.to.sport.host(), "the port that was given up");
+    ensure!(w.counted(name::PATHS, Path::PortCollision as u32)? > collisions, "collisions are counted");
+    ensure!(w.runner.hash::<FlowKey, Flow>(name::EMBRYOS)?.get(&key, 0).is_err(), "no half is left");
+    Ok(())
+}
+
+fn nearly_exhausted(w: &mut World) -> Result<()> {
+    let n = w.names;
+    fill(w, |port| port % 100 == 7)?;
+    // Every hundredth port is free; each new flow gives its own back.
+    for number in 0..1000 {
+        let out = packet(n.pod_b, n.peer).udp(number + 1, 53);
+        let out = Packet { dst: n.client, ..out };
+        let outcome = w.run(Hook::UplinkOut, &out.bytes())?;
+        ensure!(outcome.code == STACK, "flow {number}: {}", w.drops()?);
+        let got = Packet::read(&outcome.frame)?;
+        for (key, flow) in
+            [(&out, &got), (&got.answer(), &out.answer())].map(|(from, to)| (key(from), key(to)))
+        {
+            ensure!(key != flow, "translated");
+            w.runner.hash::<FlowKey, Flow>(name::EMBRYOS)?.remove(&key)?;
+        }
+    }
+    Ok(())
+}
+
+fn key(packet: &Packet) -> FlowKey {
+    let (sport, dport) = packet.ports();
+    FlowKey {
+        tuple: abi::Tuple {
+            src: packet.src.into(),
+            dst: packet.dst.into(),
+            sport: abi::Be16::new(sport),
+            dport: abi::Be16::new(dport),
+        },
+        proto: 17,
+        zero: [0; 3],
+    }
+}
