@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnetwork::IpNetwork;
 
 use crate::admin::monitor::line::Filter;
+use crate::desired::NodePortAddresses;
 use crate::kernel::features::Optional;
 use crate::kernel::xdp::Mode;
 use crate::tables::Protocol;
@@ -93,6 +94,21 @@ pub enum Pods {
     On,
     /// A kubelet runs them; the agent only provides the network.
     Off,
+}
+
+fn nodeport_addresses(text: &str) -> Result<NodePortAddresses, String> {
+    if text == "primary" {
+        return Ok(NodePortAddresses::Primary);
+    }
+    let prefixes: Result<_, _> = text.split(',').map(str::parse).collect();
+    prefixes
+        .map(NodePortAddresses::Within)
+        .map_err(|error| format!("neither `primary` nor prefixes: {error}"))
+}
+
+fn map_scale(text: &str) -> Result<u32, String> {
+    let scale = text.parse::<u32>().ok().filter(|scale| scale.is_power_of_two() && *scale <= 64);
+    scale.ok_or_else(|| "it must be 1, 2, 4, 8, 16, 32 or 64".to_owned())
 }
 
 /// Where a server listens.
@@ -186,6 +202,13 @@ pub struct Run {
     /// Prefixes of the cluster's service addresses, at most one per family.
     #[arg(long, value_delimiter = ',', default_value = "10.96.0.0/16,fd00:96::/112")]
     pub service_cidr: Vec<IpNetwork>,
+    /// Addresses of the host that NodePorts answer on: `primary` (the node's own, and for the host itself the loopback's), or
+    /// prefixes, whose addresses are followed as they come and go.
+    #[arg(long, default_value = "primary", value_parser = nodeport_addresses)]
+    pub nodeport_addresses: NodePortAddresses,
+    /// Capacity of the maps for services and flows, as a power of two: 1 holds 16,384 service ports and 131,072 backends.
+    #[arg(long, default_value = "1", value_parser = map_scale)]
+    pub map_scale: u32,
     /// Where `/healthz` and `/livez` answer, as kube-proxy's do; default: port 10256 of the node's addresses, where cloud load
     /// balancers ask. `off`: nowhere.
     #[arg(long, default_value = "default")]

@@ -11,7 +11,7 @@ use ipnetwork::IpNetwork;
 
 pub use self::journal::{JournalError, Record};
 pub use self::pool::{Exhausted, Pool};
-use crate::tables::{Endpoint, EndpointId};
+use crate::tables::{Endpoint, EndpointId, HostPort};
 
 use self::journal::Journal;
 
@@ -48,6 +48,8 @@ pub struct Wanted {
     pub pod_namespace: String,
     /// Name of the pod.
     pub pod_name: String,
+    /// Ports of the host that lead to it.
+    pub host_ports: Vec<HostPort>,
 }
 
 impl Addresses {
@@ -99,6 +101,7 @@ impl Addresses {
                 pod_namespace: wanted.pod_namespace,
                 pod_name: wanted.pod_name,
                 addresses,
+                host_ports: wanted.host_ports,
             },
             Err(error) => {
                 self.pools = before;
@@ -169,6 +172,7 @@ mod tests {
             netns_path: format!("/run/netns/{number}").into(),
             pod_namespace: "default".into(),
             pod_name: format!("p{number}"),
+            host_ports: Vec::new(),
         }
     }
 

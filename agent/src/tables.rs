@@ -14,7 +14,11 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
+
+mod rows;
+
+pub use rows::{Changes, Rows};
 
 /// Names the attachment of one pod: a sandbox and the interface inside it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -25,8 +29,21 @@ pub struct EndpointId {
     pub ifname: String,
 }
 
-/// A local pod's attachment, as CNI ADD asked for it.
+/// A port of the host that leads to a pod of this node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostPort {
+    /// The host's address; `None` stands for all that NodePorts answer on.
+    pub host_ip: Option<IpAddr>,
+    /// The host's port.
+    pub host_port: u16,
+    /// The pod's port.
+    pub container_port: u16,
+    /// The protocol.
+    pub protocol: Protocol,
+}
+
+/// A local pod's attachment, as CNI ADD asked for it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Endpoint {
     /// CNI's container id: the pod's sandbox.
     pub container_id: String,
@@ -40,6 +57,9 @@ pub struct Endpoint {
     pub pod_name: String,
     /// At most one address per family.
     pub addresses: Vec<IpAddr>,
+    /// Ports of the host that lead to it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub host_ports: Vec<HostPort>,
 }
 
 impl Endpoint {
@@ -104,6 +124,8 @@ pub enum Source {
     Services,
     /// EndpointSlices of the API server.
     Slices,
+    /// Pods of this node.
+    Pods,
 }
 
 /// Namespace and name of an object.
@@ -170,6 +192,32 @@ pub struct Service {
     pub dsr: bool,
     /// Sockets are left alone, every packet is translated (`hawser.dev/socket-lb: disabled`).
     pub no_sockets: bool,
+    /// Second it was made: where two want the same address and port, the older has it.
+    pub created: i64,
+    /// Its unique number, as events about it need it.
+    pub uid: u128,
+}
+
+/// What a Pod of this node says about its own traffic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PodOptions {
+    /// Its sockets are left alone, every packet is translated.
+    pub no_sockets: bool,
+}
+
+/// Something about an object that its owner should know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Complaint {
+    /// `Service` or `Pod`.
+    pub kind: &'static str,
+    /// The object.
+    pub object: ObjectName,
+    /// Its unique number; zero when it is not known.
+    pub uid: u128,
+    /// In one word.
+    pub reason: &'static str,
+    /// In a sentence.
+    pub message: String,
 }
 
 /// How a backend is picked for a new flow.
@@ -220,13 +268,13 @@ pub struct SliceEndpoint {
     /// Whether it terminates.
     pub terminating: bool,
     /// Node it runs on.
-    pub node: Option<String>,
+    pub node: Option<Arc<str>>,
     /// Zones whose clients should use it (`hints.forZones`).
     pub for_zones: Vec<String>,
     /// Nodes whose clients should use it (`hints.forNodes`).
     pub for_nodes: Vec<String>,
     /// Name of its pod, if its target is one.
-    pub target: Option<String>,
+    pub target: Option<Box<str>>,
 }
 
 impl SliceEndpoint {
@@ -273,6 +321,8 @@ pub struct Snapshot {
     pub host_addresses: BTreeSet<IpAddr>,
     /// Local pods.
     pub endpoints: BTreeMap<EndpointId, Endpoint>,
+    /// Pods of this node that have wishes.
+    pub pods: BTreeMap<ObjectName, Arc<PodOptions>>,
     /// Sources that have delivered everything once.
     pub synced: BTreeSet<Source>,
 }
@@ -280,7 +330,8 @@ pub struct Snapshot {
 /// The tables. Cheap to share; every write wakes the reconciler.
 #[derive(Debug)]
 pub struct Tables {
-    rows: Mutex<Snapshot>,
+    rows: Mutex<Rows>,
+    complaints: (mpsc::Sender<Complaint>, Mutex<Option<mpsc::Receiver<Complaint>>>),
     version: watch::Sender<u64>,
     states: watch::Sender<BTreeMap<EndpointId, EndpointState>>,
     pod_cidrs: watch::Sender<Vec<IpNetwork>>,
@@ -294,13 +345,17 @@ struct Arrivals {
     triggers: Vec<Timestamp>,
 }
 
+/// Complaints waiting to be written; more are dropped.
+const COMPLAINTS: usize = 256;
 /// Triggers kept for one round; what arrives beyond is not measured.
 const TRIGGERS: usize = 10_000;
 
 impl Default for Tables {
     fn default() -> Self {
+        let (complaints, waiting) = mpsc::channel(COMPLAINTS);
         Self {
             rows: Mutex::default(),
+            complaints: (complaints, Mutex::new(Some(waiting))),
             version: watch::Sender::new(0),
             states: watch::Sender::new(BTreeMap::new()),
             pod_cidrs: watch::Sender::new(Vec::new()),
@@ -312,12 +367,12 @@ impl Default for Tables {
 impl Tables {
     /// A copy of all rows.
     pub fn snapshot(&self) -> Snapshot {
-        self.rows.lock().clone()
+        self.rows.lock().snapshot.clone()
     }
 
     /// Looks at the rows while nobody changes them: for questions that need no copy.
     pub fn look<T>(&self, question: impl FnOnce(&Snapshot) -> T) -> T {
-        question(&self.rows.lock())
+        question(&self.rows.lock().snapshot)
     }
 
     /// Changes whenever a row changes.
@@ -346,7 +401,65 @@ impl Tables {
 
     /// Says that `source` has delivered everything it knows.
     pub fn synced(&self, source: Source) {
-        self.write(|rows| rows.synced.insert(source));
+        self.write(|rows| {
+            rows.changes.node = true;
+            rows.snapshot.synced.insert(source)
+        });
+    }
+
+    /// Adds, replaces or takes away a Service.
+    pub fn put_service(&self, name: ObjectName, row: Option<Arc<Service>>) {
+        self.write_if(|rows| rows.put_service(name, row));
+    }
+
+    /// Adds, replaces or takes away an EndpointSlice.
+    pub fn put_slice(&self, name: ObjectName, row: Option<Arc<Slice>>) {
+        self.write_if(|rows| rows.put_slice(name, row));
+    }
+
+    /// These are all Services there are.
+    pub fn replace_services(&self, all: BTreeMap<ObjectName, Arc<Service>>) {
+        self.write(|rows| rows.replace_services(all));
+    }
+
+    /// These are all EndpointSlices there are.
+    pub fn replace_slices(&self, all: BTreeMap<ObjectName, Arc<Slice>>) {
+        self.write(|rows| rows.replace_slices(all));
+    }
+
+    /// Changes rows that are not about services, and says whether that changed anything.
+    pub fn update_node(&self, change: impl FnOnce(&mut Snapshot) -> bool) {
+        self.write_if(|rows| {
+            let changed = change(&mut rows.snapshot);
+            rows.changes.node |= changed;
+            changed
+        });
+    }
+
+    /// Hands what changed since the last call to `work`, while nobody changes anything else.
+    pub fn take_changes<T>(&self, work: impl FnOnce(&Rows, Changes) -> T) -> T {
+        let mut rows = self.rows.lock();
+        let changes = rows.take();
+        work(&rows, changes)
+    }
+
+    /// Says something to the owner of an object. Nobody waits for that.
+    pub fn complain(&self, complaint: Complaint) {
+        tracing::warn!(
+            kind = complaint.kind,
+            object = format!("{}/{}", complaint.object.namespace, complaint.object.name),
+            reason = complaint.reason,
+            "{}",
+            complaint.message
+        );
+        if let Err(error) = self.complaints.0.try_send(complaint) {
+            tracing::debug!(%error, "an event is dropped");
+        }
+    }
+
+    /// What is complained about; for one reader.
+    pub fn complaints(&self) -> Option<mpsc::Receiver<Complaint>> {
+        self.complaints.1.lock().take()
     }
 
     /// Adds or replaces an endpoint. The CNI journal restores all of them at start, then calls
@@ -357,7 +470,8 @@ impl Tables {
             states.insert(id.clone(), EndpointState::Pending);
         });
         self.write(|rows| {
-            rows.endpoints.insert(id, endpoint);
+            rows.changes.node = true;
+            rows.snapshot.endpoints.insert(id, endpoint);
         });
     }
 
@@ -366,7 +480,10 @@ impl Tables {
         self.states.send_modify(|states| {
             states.remove(id);
         });
-        self.write(|rows| rows.endpoints.remove(id))
+        self.write(|rows| {
+            rows.changes.node = true;
+            rows.snapshot.endpoints.remove(id)
+        })
     }
 
     /// Waits until the endpoint is in the kernel: packets flow when this returns.
@@ -422,26 +539,28 @@ impl Tables {
         });
     }
 
-    /// Changes rows that arrive one by one: services, slices, nodes, uplinks.
+    /// Changes any rows; everything is looked at again.
     pub fn update(&self, change: impl FnOnce(&mut Snapshot)) {
-        self.write(change);
-    }
-
-    /// Like [`Tables::update`]; `change` says whether it changed anything.
-    pub fn update_if(&self, change: impl FnOnce(&mut Snapshot) -> bool) {
-        if change(&mut self.rows.lock()) {
-            self.version.send_modify(|version| *version += 1);
-        }
+        self.write(|rows| {
+            rows.changes.everything = true;
+            change(&mut rows.snapshot);
+        });
     }
 
     /// One node.
     pub fn node(&self, name: &str) -> Option<Arc<Node>> {
-        self.rows.lock().nodes.get(name).cloned()
+        self.rows.lock().snapshot.nodes.get(name).cloned()
     }
 
-    fn write<T>(&self, change: impl FnOnce(&mut Snapshot) -> T) -> T {
+    fn write<T>(&self, change: impl FnOnce(&mut Rows) -> T) -> T {
         let result = change(&mut self.rows.lock());
         self.version.send_modify(|version| *version += 1);
         result
+    }
+
+    fn write_if(&self, change: impl FnOnce(&mut Rows) -> bool) {
+        if change(&mut self.rows.lock()) {
+            self.version.send_modify(|version| *version += 1);
+        }
     }
 }

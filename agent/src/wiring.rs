@@ -1,5 +1,6 @@
 //! Composition: which parts run, and how they are stopped.
 
+mod complaints;
 mod health;
 mod pods;
 
@@ -23,6 +24,7 @@ use crate::config::{Ask, Cleanup, Explain, Monitor, Run};
 use crate::health::proxy::Proxy;
 use crate::health::pulse::Pulse;
 use crate::kernel::linux::{LinuxKernel, Settings};
+use crate::pods::events;
 use crate::reconcile::run::Reconciling;
 use crate::sources;
 use crate::tables::Tables;
@@ -106,7 +108,7 @@ pub fn cleanup(cleanup: &Cleanup) -> Result<()> {
     Ok(())
 }
 
-async fn serve(config: Arc<Run>, uplinks: sources::links::Uplinks) -> Result<()> {
+async fn serve(config: Arc<Run>, mut uplinks: sources::links::Uplinks) -> Result<()> {
     let stop = CancellationToken::new();
     let tables = Arc::new(Tables::default());
     let tasks = TaskTracker::new();
@@ -121,8 +123,13 @@ async fn serve(config: Arc<Run>, uplinks: sources::links::Uplinks) -> Result<()>
         pods: config.cluster_cidr.clone(),
         disabled: config.disable_feature.clone(),
         xdp: config.xdp,
+        scale: config.map_scale,
     };
-    tables.update(|rows| rows.uplinks.clone_from(&uplinks.devices));
+    tables.update(|rows| {
+        rows.uplinks.clone_from(&uplinks.devices);
+        rows.host_addresses.clone_from(&uplinks.addresses);
+    });
+    uplinks.facts.nodeport = config.nodeport_addresses.clone();
     let pulse = Arc::<Pulse>::default();
     let proxy = Arc::new(Proxy::new(Arc::clone(&pulse), Arc::clone(&tables), config.node_name.clone()));
     let facts = uplinks.facts.clone();
@@ -140,7 +147,7 @@ async fn serve(config: Arc<Run>, uplinks: sources::links::Uplinks) -> Result<()>
         tables: Arc::clone(&tables),
         facts,
         pins: reconciling.pins.clone(),
-        scale: 1,
+        scale: config.map_scale,
     };
     let admin = admin(&config, &metrics, &reconciling);
     health::start(&config, metrics, &tasks, &stop);
@@ -150,6 +157,8 @@ async fn serve(config: Arc<Run>, uplinks: sources::links::Uplinks) -> Result<()>
         config.node_name.clone(),
         stop.clone(),
     ));
+    let recorder = events::start(client.clone(), config.node_name.clone(), stop.clone());
+    tasks.spawn(complaints::run(Arc::clone(&tables), recorder, stop.clone()));
     tasks.spawn(watch_uplinks(uplinks.devices, Arc::clone(&tables), stop.clone()));
     let mut admin = tasks.spawn(server::run(server::socket(&config.run_dir), admin, stop.clone()));
     pods::start(&config, client, cni, Arc::clone(&tables), &tasks, &stop).await?;

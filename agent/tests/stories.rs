@@ -4,6 +4,7 @@
 //! A story is a txtar file: `-- name.yaml --` sections are objects in order (a kind of `Endpoint` is a pod on this node,
 //! `Delete` takes an earlier one back), `-- want --` is what the kernel holds in the end. `BLESS=1` writes it anew.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -78,7 +79,8 @@ fn take_back(rows: &mut Snapshot, name: &Value) {
     let service = rows.services.remove(&name).is_some();
     let slice = rows.slices.remove(&name).is_some();
     let node = rows.nodes.remove(&name.name).is_some();
-    assert!(service || slice || node, "{name:?} was told before");
+    let pod = rows.pods.remove(&name).is_some();
+    assert!(service || slice || node || pod, "{name:?} was told before");
 }
 
 fn all_synced(tables: &Tables) {
@@ -98,6 +100,26 @@ fn settle(reconciler: &mut Reconciler<FakeKernel>, now: &mut Instant) {
     panic!("does not settle: {:?}", reconciler.failures);
 }
 
+const FRONTEND: &[(u32, &str)] = &[
+    (abi::service::frontend::INTERNAL_LOCAL, "internal-local"),
+    (abi::service::frontend::EXTERNAL_LOCAL, "external-local"),
+    (abi::service::frontend::EXTERNAL, "external"),
+    (abi::service::frontend::SOURCE_RANGES, "source-ranges"),
+    (abi::service::frontend::HOST_ONLY, "host-only"),
+];
+const SERVICE: &[(u32, &str)] = &[
+    (abi::service::bits::SOMEBODY, "somebody"),
+    (abi::service::bits::HASH, "hash"),
+    (abi::service::bits::LEAST, "least"),
+    (abi::service::bits::DSR, "dsr"),
+    (abi::service::bits::NO_SOCKETS, "no-sockets"),
+];
+const LINK: &[(u32, &str)] = &[(abi::endpoint::link::NO_SOCKETS, "no-sockets")];
+
+fn words(names: &[(u32, &str)], bits: u32) -> String {
+    names.iter().filter(|(bit, _)| bits & bit != 0).map(|(_, name)| format!(" {name}")).collect()
+}
+
 /// Rows without the numbers that differ from telling to telling: indices, bases, backend numbers.
 fn shown(actual: &Actual) -> String {
     let mut text = String::new();
@@ -110,23 +132,40 @@ fn shown(actual: &Actual) -> String {
                 .map(|backend| std::net::SocketAddr::new(backend.addr.ip(), backend.port.host()).to_string())
                 .collect();
             all.sort();
+            if segment.has_slots() {
+                all.push(format!("in {} slots", segment.len()));
+            }
             if all.is_empty() { "nobody".to_owned() } else { all.join(" ") }
         };
         let at = std::net::SocketAddr::new(key.addr.ip(), key.port.host());
-        let proto = if key.proto == 6 { "tcp" } else { "udp" };
+        if key.proto == 0 {
+            writeln!(text, "address {}{}", key.addr.ip(), words(FRONTEND, frontend.flags)).unwrap();
+            continue;
+        }
+        let proto = match key.proto {
+            6 => "tcp",
+            17 => "udp",
+            _ => "sctp",
+        };
         writeln!(
             text,
-            "frontend {at} {proto} flags {} affinity {}\n  cluster {}\n  local   {}",
-            frontend.flags,
+            "frontend {at} {proto}{} affinity {}{}\n  cluster {}\n  local   {}",
+            words(FRONTEND, frontend.flags),
             service.affinity,
+            words(SERVICE, service.flags),
             list(service.cluster),
             list(service.local)
         )
         .unwrap();
+        for range in actual.source_ranges.get(&frontend.service).into_iter().flatten() {
+            if frontend.flags & abi::service::frontend::SOURCE_RANGES != 0 {
+                writeln!(text, "  admits  {range}").unwrap();
+            }
+        }
     }
-    for (link, addresses) in &actual.endpoints {
-        let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
-        writeln!(text, "endpoint {link} {}", addresses.join(" ")).unwrap();
+    for (link, attached) in &actual.endpoints {
+        let addresses: Vec<String> = attached.addresses.iter().map(ToString::to_string).collect();
+        writeln!(text, "endpoint {link} {}{}", addresses.join(" "), words(LINK, attached.flags)).unwrap();
     }
     for (to, hop) in &actual.routes {
         writeln!(text, "route {to} {hop}").unwrap();
@@ -142,8 +181,25 @@ fn check_places(actual: &Actual) {
             assert!(!std::mem::replace(place, true), "segments overlap at {base}");
         }
     }
+    for (base, cells) in &actual.slots {
+        let run = actual.backends(Segment { base: *base, count: cells.len() as u32 | abi::service::SLOTS });
+        assert!(!run.is_empty(), "slots at {base} lead nowhere");
+    }
+    for key in actual.frontends.keys() {
+        let (word, bit) = abi::service::filter_place(&key.addr);
+        assert!(
+            actual.filter.get(&word).is_some_and(|bits| bits & bit != 0),
+            "{:?} is filtered out",
+            key.addr
+        );
+    }
+    let bits: u32 = actual.filter.values().map(|bits| bits.count_ones()).sum();
+    let addresses: BTreeSet<_> =
+        actual.frontends.keys().map(|key| abi::service::filter_place(&key.addr)).collect();
+    assert_eq!(bits as usize, addresses.len(), "bits that nobody needs");
     let mut numbers = std::collections::BTreeMap::new();
     for backend in actual.segments.values().flatten() {
+        // TCP and UDP on one port are two backends.
         let known = numbers.insert(backend.id, (backend.addr, backend.port));
         assert!(
             known.is_none_or(|known| known == (backend.addr, backend.port)),

@@ -66,6 +66,32 @@ pub struct Attachment {
     pub ifname: String,
 }
 
+/// What the runtime fills in for capabilities the configuration names.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RuntimeConfig {
+    /// The capability `portMappings`.
+    #[serde(default)]
+    pub port_mappings: Vec<PortMapping>,
+}
+
+/// A port of the host that leads to the container.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PortMapping {
+    /// The host's port; zero asks for none.
+    #[serde(default)]
+    pub host_port: u16,
+    /// The container's port.
+    pub container_port: u16,
+    /// `tcp`, `udp` or `sctp`; empty is TCP.
+    #[serde(default)]
+    pub protocol: String,
+    /// One address of the host; empty is all of them.
+    #[serde(default, rename = "hostIP")]
+    pub host_ip: String,
+}
+
 /// The network configuration on standard input; keys we do not know are the runtime's business.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -85,6 +111,9 @@ pub struct Config {
     /// What the plugins before us made (ADD), or all of them (CHECK, DEL).
     #[serde(default)]
     pub prev_result: Option<CniResult>,
+    /// What the runtime filled in.
+    #[serde(default)]
+    pub runtime_config: RuntimeConfig,
     /// GC: what the runtime still knows.
     #[serde(default, rename = "cni.dev/valid-attachments")]
     pub valid_attachments: Option<Vec<Attachment>>,

@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::answer::{self, Failure, Versions};
 use crate::client::{Agent, CallError};
 use crate::proto;
-use crate::request::{Request, SUPPORTED, Target, Verb};
+use crate::request::{PortMapping, Request, SUPPORTED, Target, Verb};
 use crate::spool::{self, Waiting};
 
 /// What goes to standard output, and whether it is a success.
@@ -34,14 +34,16 @@ pub fn serve(request: &Request, agent: &impl Agent) -> Answer {
     let failed = |error: &CallError| Answer::Failed(Failure::new(version, error.code(), error));
     match &request.verb {
         Verb::Version => versions(),
-        Verb::Add(target) => match agent.add(add_request(target)) {
-            Ok(reply) => {
-                let ours = result_of(reply);
-                let earlier = request.config.prev_result.clone().unwrap_or_default();
-                printed(&ours.after(earlier).for_version(version))
+        Verb::Add(target) => {
+            match agent.add(add_request(target, &request.config.runtime_config.port_mappings)) {
+                Ok(reply) => {
+                    let ours = result_of(reply);
+                    let earlier = request.config.prev_result.clone().unwrap_or_default();
+                    printed(&ours.after(earlier).for_version(version))
+                }
+                Err(error) => failed(&error),
             }
-            Err(error) => failed(&error),
-        },
+        }
         Verb::Del(target) => del(request, target, agent),
         Verb::Check(target) => {
             let believed = request.config.prev_result.as_ref().map(|prev| prev.addresses_of(&target.ifname));
@@ -87,7 +89,7 @@ fn del(request: &Request, target: &Target, agent: &impl Agent) -> Answer {
     }
 }
 
-fn add_request(target: &Target) -> proto::AddRequest {
+fn add_request(target: &Target, ports: &[PortMapping]) -> proto::AddRequest {
     proto::AddRequest {
         attachment: Some(attachment(target)),
         netns: target.netns.clone(),
@@ -96,6 +98,16 @@ fn add_request(target: &Target) -> proto::AddRequest {
             name: target.pod.name.clone(),
             uid: target.pod.uid.clone(),
         }),
+        port_mappings: ports.iter().map(port_mapping).collect(),
+    }
+}
+
+fn port_mapping(port: &PortMapping) -> proto::PortMapping {
+    proto::PortMapping {
+        host_port: port.host_port.into(),
+        container_port: port.container_port.into(),
+        protocol: port.protocol.clone(),
+        host_ip: port.host_ip.clone(),
     }
 }
 

@@ -105,7 +105,7 @@ fn ours() -> Place {
         mac(&node.namespace, "uplink"),
         [Ipv4Addr::new(192, 0, 2, 100), Ipv4Addr::new(192, 0, 2, 1)],
     );
-    let folder = agent::kernel::objects::folder(&node.bpffs);
+    let folder = agent::kernel::objects::folder(&node.bpffs, node.scale);
     let program = agent::kernel::bpf::open_pin(&folder.join("prog_xdp_uplink_frag")).expect("it is pinned");
     let sinks = world.outside.run(|| drop_all(index("port1"))).expect("XDP on the port");
     let generators = vec![

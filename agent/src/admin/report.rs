@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::desired::Choice;
 use crate::kernel::{Counters, Feature, Kernel, KernelError};
 use crate::reconcile::apply::Reconciler;
 
@@ -128,19 +129,26 @@ fn services<K>(reconciler: &Reconciler<K>, counters: &Counters) -> Vec<ServiceLi
         let index = row
             .frontends
             .keys()
+            .filter(|key| key.proto != 0)
             .find_map(|key| reconciler.actual.frontends.get(key))
             .map(|frontend| frontend.service);
         let (connections, refused) =
             index.and_then(|index| counters.services.get(&index)).copied().unwrap_or_default();
-        let backend = |(addr, port): &(abi::Addr16, abi::Be16)| {
-            let here = if row.local.contains(&(*addr, *port)) { "*" } else { "" };
-            format!("{}{here}", address(*addr, *port))
+        let backend = |choice: &Choice| {
+            let (addr, port) = choice.backend;
+            let here = if row.local.contains(choice) { "*" } else { "" };
+            format!("{}{here}", address(addr, port))
         };
         lines.push(ServiceLine {
             service: format!("{}/{}:{}", id.service.namespace, id.service.name, id.port),
             protocol: format!("{:?}", id.protocol).to_uppercase(),
             index,
-            frontends: row.frontends.keys().map(|key| address(key.addr, key.port)).collect(),
+            frontends: row
+                .frontends
+                .keys()
+                .filter(|key| key.proto != 0)
+                .map(|key| address(key.addr, key.port))
+                .collect(),
             affinity: row.affinity,
             backends: row.cluster.iter().map(backend).collect(),
             connections,

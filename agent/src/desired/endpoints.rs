@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use abi::endpoint::link;
 
 use super::EndpointRow;
-use crate::tables::{Attachment, Endpoint, EndpointId};
+use crate::tables::{Attachment, Endpoint, EndpointId, ObjectName, PodOptions};
 
 /// The default gateway inside every pod. It exists nowhere: a static neighbour entry leads to the host's end.
 pub const GATEWAY_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 1, 1));
@@ -14,11 +17,22 @@ pub const GATEWAY_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0
 pub const LINK_PREFIX: &str = "hw";
 
 /// The links of all local pods.
-pub fn endpoints(rows: &BTreeMap<EndpointId, Endpoint>, mtu: u32) -> BTreeMap<String, EndpointRow> {
+pub fn endpoints(
+    rows: &BTreeMap<EndpointId, Endpoint>,
+    pods: &BTreeMap<ObjectName, Arc<PodOptions>>,
+    mtu: u32,
+) -> BTreeMap<String, EndpointRow> {
+    let flags = |endpoint: &Endpoint| {
+        let pod = ObjectName { namespace: endpoint.pod_namespace.clone(), name: endpoint.pod_name.clone() };
+        if pods.get(&pod).is_some_and(|options| options.no_sockets) { link::NO_SOCKETS } else { 0 }
+    };
     rows.values()
         .map(|endpoint| {
             let attachment = attachment(endpoint, mtu);
-            (attachment.host_link.clone(), EndpointRow { endpoint: endpoint.clone(), attachment })
+            (
+                attachment.host_link.clone(),
+                EndpointRow { flags: flags(endpoint), endpoint: endpoint.clone(), attachment },
+            )
         })
         .collect()
 }
@@ -60,6 +74,7 @@ mod tests {
             pod_namespace: "default".into(),
             pod_name: "web".into(),
             addresses: vec!["10.244.0.5".parse().unwrap()],
+            ..Endpoint::default()
         };
         let one = attachment(&endpoint("a", "eth0"), 1500);
         assert!(one.host_link.len() <= 15);

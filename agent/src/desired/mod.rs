@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use abi::service::FrontendKey;
 use abi::{Addr16, Be16};
@@ -10,7 +11,10 @@ use serde::Serialize;
 
 use crate::tables::{Attachment, Endpoint, ObjectName, Protocol, Snapshot, Source};
 
+pub mod backends;
 pub mod endpoints;
+pub mod host_ports;
+pub mod node_ports;
 pub mod peers;
 pub mod services;
 
@@ -40,9 +44,9 @@ pub enum NodePortAddresses {
 }
 
 /// Names a service's port in one family: what has one segment of backends.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct PortId {
-    /// The Service.
+    /// The Service; for a port of the host the Pod.
     pub service: ObjectName,
     /// The port's name.
     pub port: String,
@@ -55,17 +59,34 @@ pub struct PortId {
 /// Address and port of a backend.
 pub type BackendKey = (Addr16, Be16);
 
+/// A backend that takes new flows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Choice {
+    /// Who.
+    pub backend: BackendKey,
+    /// How often, relative to the others; at least one.
+    pub weight: u16,
+}
+
 /// One service port of one family, as the kernel should have it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ServiceRow {
     /// Where it answers, with `abi::service::frontend` bits.
     pub frontends: BTreeMap<FrontendKey, u32>,
-    /// All usable backends.
-    pub cluster: BTreeSet<BackendKey>,
-    /// Those on this node.
-    pub local: BTreeSet<BackendKey>,
+    /// All usable backends, in order.
+    pub cluster: Vec<Choice>,
+    /// Those on this node, in order.
+    pub local: Vec<Choice>,
+    /// Backends that take no new flows, but whose flows go on.
+    pub kept: Vec<BackendKey>,
+    /// Clients its load balancers' addresses admit; empty is everybody.
+    pub ranges: BTreeSet<IpNetwork>,
     /// Seconds a client keeps its backend; zero is no affinity.
     pub affinity: u32,
+    /// `abi::service::bits` without `LIVE`.
+    pub flags: u32,
+    /// Second its Service was made.
+    pub created: i64,
 }
 
 /// A local pod's link as it should be.
@@ -73,6 +94,8 @@ pub struct ServiceRow {
 pub struct EndpointRow {
     /// What CNI asked for.
     pub endpoint: Endpoint,
+    /// `abi::endpoint::link` bits.
+    pub flags: u32,
     /// Names, addresses and sizes of both ends.
     pub attachment: Attachment,
 }
@@ -109,7 +132,7 @@ pub struct Unreachable {
 #[derive(Debug, Clone, Default)]
 pub struct Desired {
     /// Service ports.
-    pub services: BTreeMap<PortId, ServiceRow>,
+    pub services: BTreeMap<Arc<PortId>, ServiceRow>,
     /// Links of local pods by the name of the host's end.
     pub endpoints: BTreeMap<String, EndpointRow>,
     /// Pod prefixes of all nodes and where they are.
@@ -118,6 +141,10 @@ pub struct Desired {
     pub unreachable: Vec<Unreachable>,
     /// Devices that lead out of the node.
     pub uplinks: BTreeSet<String>,
+    /// Zone of this node.
+    pub zone: Option<String>,
+    /// Every address of the host.
+    pub host_addresses: BTreeSet<IpAddr>,
     /// Whether services are known as a whole; until then theirs are left as they are.
     pub services_known: bool,
     /// Whether all endpoints are known: until then none is removed.
@@ -126,18 +153,34 @@ pub struct Desired {
     pub nodes_known: bool,
 }
 
-/// Computes everything from one snapshot of the tables.
-pub fn desired(tables: &Snapshot, facts: &NodeFacts) -> Desired {
-    let has = |source| tables.synced.contains(&source);
-    let (routes, unreachable) = peers::routes(&tables.nodes, facts);
-    Desired {
-        services: services::services(tables, facts),
-        endpoints: endpoints::endpoints(&tables.endpoints, facts.mtu),
-        routes,
-        unreachable,
-        uplinks: tables.uplinks.clone(),
-        services_known: has(Source::Services) && has(Source::Slices),
-        endpoints_known: has(Source::Endpoints),
-        nodes_known: has(Source::Nodes),
+/// What the rows of a service depend on beside the service.
+#[derive(Debug, Clone, Copy)]
+pub struct View<'a> {
+    /// Facts of this node.
+    pub facts: &'a NodeFacts,
+    /// Its zone.
+    pub zone: Option<&'a str>,
+    /// Every address of the host.
+    pub host_addresses: &'a BTreeSet<IpAddr>,
+}
+
+impl<'a> View<'a> {
+    /// From the tables.
+    pub fn of(tables: &'a Snapshot, facts: &'a NodeFacts) -> Self {
+        let zone = tables.nodes.get(&facts.name).and_then(|node| node.zone.as_deref());
+        Self { facts, zone, host_addresses: &tables.host_addresses }
     }
+}
+
+/// Computes everything but services, which are computed one by one.
+pub fn node(tables: &Snapshot, facts: &NodeFacts, desired: &mut Desired) {
+    let has = |source| tables.synced.contains(&source);
+    (desired.routes, desired.unreachable) = peers::routes(&tables.nodes, facts);
+    desired.endpoints = endpoints::endpoints(&tables.endpoints, &tables.pods, facts.mtu);
+    desired.uplinks.clone_from(&tables.uplinks);
+    desired.zone = tables.nodes.get(&facts.name).and_then(|node| node.zone.clone());
+    desired.host_addresses.clone_from(&tables.host_addresses);
+    desired.services_known = has(Source::Services) && has(Source::Slices);
+    desired.endpoints_known = has(Source::Endpoints);
+    desired.nodes_known = has(Source::Nodes);
 }

@@ -1,184 +1,231 @@
 //! Services and EndpointSlices into frontends and backends, by kube-proxy's rules.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use abi::service::{FrontendKey, frontend};
+use abi::service::{FrontendKey, bits, frontend};
 use abi::{Addr16, Be16};
+use ipnetwork::IpNetwork;
 
-use super::{BackendKey, NodeFacts, PortId, ServiceRow};
-use crate::tables::{Protocol, Service, ServicePort, Slice, SliceEndpoint, Snapshot};
+use super::backends::{Backends, backends};
+use super::{PortId, ServiceRow, View, node_ports};
+use crate::tables::{Balancing, ObjectName, Service, ServicePort, Slice};
 
-/// All service ports of the cluster, as this node serves them.
-pub fn services(tables: &Snapshot, facts: &NodeFacts) -> BTreeMap<PortId, ServiceRow> {
-    let mut slices: BTreeMap<(&str, &str), Vec<&Arc<Slice>>> = BTreeMap::new();
-    for (name, slice) in &tables.slices {
-        slices.entry((&name.namespace, &slice.service)).or_default().push(slice);
-    }
+/// The rows of one Service, as this node serves it.
+pub fn service(
+    name: &ObjectName,
+    service: &Service,
+    slices: &[Arc<Slice>],
+    view: View<'_>,
+) -> BTreeMap<PortId, ServiceRow> {
     let mut rows = BTreeMap::new();
-    for (name, service) in &tables.services {
-        let own = slices.get(&(name.namespace.as_str(), name.name.as_str())).map_or(&[][..], Vec::as_slice);
+    for v4 in [true, false] {
+        // Other addresses of a family the service does not have are not its own.
+        if !service.cluster_ips.iter().any(|address| address.is_ipv4() == v4) {
+            continue;
+        }
+        let mut whole = addresses(service, view, v4);
+        let ranges = ranges(service, view, v4);
         for port in &service.ports {
-            for v4 in [true, false] {
-                let frontends = frontends(service, port, facts, v4);
-                if frontends.is_empty() {
-                    continue;
-                }
-                let id =
-                    PortId { service: name.clone(), port: port.name.clone(), protocol: port.protocol, v4 };
-                let row = ServiceRow { affinity: service.affinity, ..row(frontends, port, own, facts, v4) };
-                rows.insert(id, row);
-            }
+            let id = PortId { service: name.clone(), port: port.name.clone(), protocol: port.protocol, v4 };
+            let Entry::Vacant(place) = rows.entry(id) else { continue };
+            let mut frontends = frontends(service, port, view, v4, !ranges.is_empty());
+            // The rows of the addresses themselves go with the first port.
+            frontends.append(&mut whole);
+            let has_ranges = frontends.values().any(|bits| bits & frontend::SOURCE_RANGES != 0);
+            let Backends { cluster, local, kept, somebody } = backends(service, port, slices, view, v4);
+            place.insert(ServiceRow {
+                frontends,
+                cluster,
+                local,
+                kept,
+                ranges: if has_ranges { ranges.iter().copied().collect() } else { [].into() },
+                affinity: service.affinity,
+                flags: flags(service) | if somebody { bits::SOMEBODY } else { 0 },
+                created: service.created,
+            });
         }
     }
     rows
 }
 
-fn row(
-    frontends: BTreeMap<FrontendKey, u32>,
-    port: &ServicePort,
-    slices: &[&Arc<Slice>],
-    facts: &NodeFacts,
-    v4: bool,
-) -> ServiceRow {
-    let candidates: Vec<(&SliceEndpoint, u16)> = slices
-        .iter()
-        .flat_map(|slice| {
-            let number = port_number(slice, &port.name, port.protocol);
-            slice.endpoints.iter().filter_map(move |endpoint| Some((endpoint, number?)))
-        })
-        .filter(|(endpoint, _)| endpoint.address.is_ipv4() == v4)
-        .collect();
-    let is_local = |endpoint: &SliceEndpoint| endpoint.node.as_deref() == Some(facts.name.as_str());
-    ServiceRow {
-        frontends,
-        cluster: usable(candidates.iter().copied()),
-        local: usable(candidates.iter().copied().filter(|(endpoint, _)| is_local(endpoint))),
-        affinity: 0,
-    }
+fn flags(service: &Service) -> u32 {
+    let bit = |set, bit| if set { bit } else { 0 };
+    bit(service.balancing == Balancing::Maglev, bits::HASH)
+        | bit(service.balancing == Balancing::LeastConnections, bits::LEAST)
+        | bit(service.dsr, bits::DSR)
+        | bit(service.no_sockets, bits::NO_SOCKETS)
 }
 
-fn port_number(slice: &Slice, name: &str, protocol: Protocol) -> Option<u16> {
-    slice.ports.iter().find(|(own, proto, _)| own == name && *proto == protocol).map(|(_, _, number)| *number)
-}
-
-/// Ready endpoints; where there is none, those that still serve while they terminate.
-fn usable<'a>(candidates: impl Iterator<Item = (&'a SliceEndpoint, u16)> + Clone) -> BTreeSet<BackendKey> {
-    let key = |(endpoint, port): (&SliceEndpoint, u16)| (Addr16::from(endpoint.address), Be16::new(port));
-    let ready: BTreeSet<_> = candidates.clone().filter(|(endpoint, _)| endpoint.ready).map(key).collect();
-    if !ready.is_empty() {
-        return ready;
-    }
-    candidates.filter(|(endpoint, _)| endpoint.serving && endpoint.terminating).map(key).collect()
+/// Rows of the addresses themselves. The host's own are left out: their other ports are the host's.
+fn addresses(service: &Service, view: View<'_>, v4: bool) -> BTreeMap<FrontendKey, u32> {
+    let all = service.cluster_ips.iter().chain(&service.load_balancer_ips).chain(&service.external_ips);
+    all.filter(|address| address.is_ipv4() == v4 && !node_ports::is_own(view, address))
+        .map(|address| (key(address, 0, 0), frontend::ADDRESS))
+        .collect()
 }
 
 fn frontends(
     service: &Service,
     port: &ServicePort,
-    facts: &NodeFacts,
+    view: View<'_>,
     v4: bool,
+    has_ranges: bool,
 ) -> BTreeMap<FrontendKey, u32> {
-    let internal = if service.internal_local { frontend::INTERNAL_LOCAL } else { 0 };
-    let external = if service.external_local { frontend::EXTERNAL_LOCAL } else { 0 };
-    let key = |address: &IpAddr, number: u16| FrontendKey {
-        addr: Addr16::from(*address),
-        port: Be16::new(number),
-        proto: port.protocol.number(),
-        zero: 0,
-    };
+    let bit = |set, bit| if set { bit } else { 0 };
+    let proto = port.protocol.number();
+    let external = frontend::EXTERNAL | bit(service.external_local, frontend::EXTERNAL_LOCAL);
     let of_family = |address: &&IpAddr| address.is_ipv4() == v4;
-    let mut all: BTreeMap<FrontendKey, u32> = service
-        .cluster_ips
-        .iter()
-        .filter(of_family)
-        .map(|address| (key(address, port.port), internal))
-        .collect();
-    // A service with one family has no NodePort in the other.
-    if let (Some(number), false) = (port.node_port, all.is_empty()) {
-        all.extend(
-            facts
-                .addresses
-                .iter()
-                .filter(of_family)
-                .map(|address| (key(address, number), frontend::EXTERNAL | external)),
-        );
+    let mut all = BTreeMap::new();
+    if let Some(number) = port.node_port {
+        let own = node_ports::addresses(view, v4);
+        all.extend(own.iter().map(|(address, bits)| (key(address, number, proto), external | bits)));
     }
+    let on_port = |address: &IpAddr| key(address, port.port, proto);
+    // Where an address is of several kinds, the last counts.
+    all.extend(service.external_ips.iter().filter(of_family).map(|address| (on_port(address), external)));
+    let admitted = external | bit(has_ranges, frontend::SOURCE_RANGES);
+    all.extend(
+        service.load_balancer_ips.iter().filter(of_family).map(|address| (on_port(address), admitted)),
+    );
+    let internal = bit(service.internal_local, frontend::INTERNAL_LOCAL);
+    all.extend(service.cluster_ips.iter().filter(of_family).map(|address| (on_port(address), internal)));
     all
+}
+
+fn key(address: &IpAddr, number: u16, proto: u8) -> FrontendKey {
+    FrontendKey { addr: Addr16::from(*address), port: Be16::new(number), proto, zero: 0 }
+}
+
+/// The clients that load balancers' addresses of one family admit; empty is everybody.
+///
+/// A node that is inside may come with the address itself as source, where that is on one of its devices.
+fn ranges(service: &Service, view: View<'_>, v4: bool) -> Vec<IpNetwork> {
+    let own: Vec<IpNetwork> =
+        service.source_ranges.iter().copied().filter(|range| range.is_ipv4() == v4).collect();
+    if own.iter().any(|range| range.prefix() == 0) {
+        return Vec::new();
+    }
+    let admits_node = view.facts.addresses.iter().any(|node| own.iter().any(|range| range.contains(*node)));
+    let itself = service
+        .load_balancer_ips
+        .iter()
+        .filter(|address| admits_node && address.is_ipv4() == v4)
+        .map(|address| IpNetwork::from(*address));
+    own.iter()
+        .map(|range| IpNetwork::new(range.network(), range.prefix()).unwrap_or(*range))
+        .chain(itself)
+        .collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
-    use crate::tables::ObjectName;
+    use crate::desired::NodeFacts;
 
-    fn endpoint(address: &str, ready: bool, terminating: bool, node: &str) -> SliceEndpoint {
-        SliceEndpoint {
-            ready,
-            serving: ready || terminating,
-            terminating,
-            node: Some(node.to_owned()),
-            ..SliceEndpoint::new(address.parse().unwrap())
-        }
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
     }
 
-    fn tables(endpoints: Vec<SliceEndpoint>) -> Snapshot {
-        let name = ObjectName { namespace: "default".into(), name: "web".into() };
-        let service = Service {
-            cluster_ips: vec!["10.96.0.10".parse().unwrap(), "fd00:96::a".parse().unwrap()],
-            ports: vec![ServicePort {
-                name: String::new(),
-                port: 80,
-                protocol: Protocol::Tcp,
-                node_port: Some(30080),
-            }],
+    fn full() -> Service {
+        Service {
+            cluster_ips: vec![ip("10.96.0.10"), ip("fd00:96::a")],
+            external_ips: vec![ip("198.51.100.7")],
+            load_balancer_ips: vec![ip("203.0.113.9")],
+            ports: vec![ServicePort { port: 80, node_port: Some(30080), ..ServicePort::default() }],
             ..Service::default()
+        }
+    }
+
+    fn shown(service_row: &Service) -> (Vec<String>, Vec<String>) {
+        let facts = NodeFacts { addresses: vec![ip("192.0.2.1")], ..NodeFacts::default() };
+        let host = BTreeSet::from([ip("192.0.2.1"), ip("198.51.100.8")]);
+        let view = View { facts: &facts, zone: None, host_addresses: &host };
+        let name = ObjectName { namespace: "default".into(), name: "web".into() };
+        let (mut frontends, mut ranges) = (Vec::new(), Vec::new());
+        for row in service(&name, service_row, &[], view).into_values() {
+            frontends.extend(row.frontends.iter().map(|(key, bits)| {
+                format!("{} {} {bits}", std::net::SocketAddr::new(key.addr.ip(), key.port.host()), key.proto)
+            }));
+            ranges.extend(row.ranges.iter().map(ToString::to_string));
+        }
+        frontends.sort();
+        (frontends, ranges)
+    }
+
+    #[test]
+    fn every_kind_of_address_has_its_rows_and_bits() {
+        let (frontends, ranges) = shown(&Service { internal_local: true, external_local: true, ..full() });
+        assert_eq!(
+            frontends,
+            [
+                "10.96.0.10:0 0 32",
+                "10.96.0.10:80 6 1",
+                "127.0.0.1:30080 6 22",
+                "192.0.2.1:30080 6 6",
+                "198.51.100.7:0 0 32",
+                "198.51.100.7:80 6 6",
+                "203.0.113.9:0 0 32",
+                "203.0.113.9:80 6 6",
+                "[::1]:30080 6 22",
+                "[fd00:96::a]:0 0 32",
+                "[fd00:96::a]:80 6 1",
+            ]
+        );
+        assert!(ranges.is_empty());
+    }
+
+    #[test]
+    fn an_address_of_the_host_has_no_row_of_its_own() {
+        let (frontends, _) = shown(&Service { external_ips: vec![ip("198.51.100.8")], ..full() });
+        assert!(frontends.contains(&"198.51.100.8:80 6 4".to_owned()));
+        assert!(!frontends.contains(&"198.51.100.8:0 0 32".to_owned()));
+    }
+
+    #[test]
+    fn source_ranges_are_for_load_balancers_of_their_family() {
+        let ranged = |texts: &[&str]| {
+            shown(&Service {
+                source_ranges: texts.iter().map(|text| text.parse().unwrap()).collect(),
+                ..full()
+            })
         };
-        let slice =
-            Slice { service: "web".into(), endpoints, ports: vec![(String::new(), Protocol::Tcp, 8080)] };
-        let mut tables = Snapshot::default();
-        tables.services.insert(name.clone(), Arc::new(service));
-        tables.slices.insert(name, Arc::new(slice));
-        tables
-    }
-
-    fn facts() -> NodeFacts {
-        NodeFacts {
-            name: "n1".into(),
-            addresses: vec!["192.0.2.1".parse().unwrap()],
-            on_link: Vec::new(),
-            mtu: 1500,
-            ..NodeFacts::default()
+        let (frontends, ranges) = ranged(&["198.18.0.1/16"]);
+        let with: Vec<&String> = frontends.iter().filter(|line| line.ends_with(" 12")).collect();
+        assert_eq!(with, ["203.0.113.9:80 6 12"]);
+        assert_eq!(ranges, ["198.18.0.0/16"]);
+        // The node is inside: the address itself may ask.
+        assert_eq!(ranged(&["192.0.2.0/24"]).1, ["192.0.2.0/24", "203.0.113.9/32"]);
+        // All of a family opens it; another family's ranges say nothing.
+        for open in [&["198.18.0.0/16", "0.0.0.0/0"][..], &["2001:db8::/32"]] {
+            let (frontends, ranges) = ranged(open);
+            assert!(ranges.is_empty());
+            assert!(frontends.contains(&"203.0.113.9:80 6 4".to_owned()), "{open:?}");
         }
     }
 
     #[test]
-    fn each_family_has_its_own_backends_and_its_own_frontends() {
-        let tables = tables(vec![
-            endpoint("10.244.0.5", true, false, "n1"),
-            endpoint("fd00:244::5", true, false, "n2"),
-        ]);
-        let rows = services(&tables, &facts());
-        assert_eq!(rows.len(), 2);
-        for (id, row) in rows {
-            assert_eq!(row.cluster.len(), 1);
-            assert_eq!(row.cluster.first().unwrap().0.is_v4(), id.v4);
-            assert_eq!(row.local.len(), usize::from(id.v4), "only the IPv4 endpoint is on this node");
-            assert_eq!(row.frontends.len(), if id.v4 { 2 } else { 1 }, "the node has no IPv6 address");
-        }
+    fn addresses_of_a_family_the_service_does_not_have_are_not_served() {
+        let (frontends, _) = shown(&Service { cluster_ips: vec![ip("fd00:96::a")], ..full() });
+        assert_eq!(frontends, ["[::1]:30080 6 20", "[fd00:96::a]:0 0 32", "[fd00:96::a]:80 6 0"]);
     }
 
     #[test]
-    fn terminating_endpoints_serve_only_when_nobody_is_ready() {
-        let both = tables(vec![
-            endpoint("10.244.0.5", true, false, "n1"),
-            endpoint("10.244.0.6", false, true, "n1"),
-        ]);
-        let one = tables(vec![endpoint("10.244.0.6", false, true, "n1")]);
-        let cluster =
-            |tables: &Snapshot| services(tables, &facts()).into_values().next_back().unwrap().cluster;
-        assert_eq!(cluster(&both).first().unwrap().0.ip().to_string(), "10.244.0.5");
-        assert_eq!(cluster(&both).len(), 1);
-        assert_eq!(cluster(&one).first().unwrap().0.ip().to_string(), "10.244.0.6");
+    fn annotations_become_bits() {
+        let facts = NodeFacts::default();
+        let view = View { facts: &facts, zone: None, host_addresses: &BTreeSet::new() };
+        let name = ObjectName { namespace: "default".into(), name: "web".into() };
+        for (row, want) in [
+            (Service { balancing: Balancing::Maglev, ..full() }, bits::HASH),
+            (Service { balancing: Balancing::LeastConnections, ..full() }, bits::LEAST),
+            (Service { dsr: true, ..full() }, bits::DSR),
+            (Service { no_sockets: true, ..full() }, bits::NO_SOCKETS),
+        ] {
+            assert!(service(&name, &row, &[], view).values().all(|row| row.flags == want));
+        }
     }
 }

@@ -142,7 +142,7 @@ mod tests {
         let name = ObjectName { namespace: "shop".into(), name: "web".into() };
         let endpoint = |(address, ready, node): &(&str, bool, &str)| SliceEndpoint {
             ready: *ready,
-            node: Some((*node).to_owned()),
+            node: Some((*node).into()),
             ..SliceEndpoint::new(address.parse().unwrap())
         };
         let service = Service {

@@ -205,6 +205,7 @@ mod tests {
             pod_namespace: "a".into(),
             pod_name: "b".into(),
             addresses: vec!["10.0.0.1".parse().unwrap()],
+            host_ports: Vec::new(),
         };
         let cursors = BTreeMap::from([("10.0.0.0/24".parse().unwrap(), "10.0.0.9".parse().unwrap())]);
         let endpoints = BTreeMap::from([(endpoint.id(), endpoint)]);

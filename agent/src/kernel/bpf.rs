@@ -9,6 +9,7 @@ use std::path::Path;
 use super::KernelError;
 
 const BPF_OBJ_GET: libc::c_int = 7;
+const BPF_MAP_UPDATE_BATCH: libc::c_int = 26;
 const BPF_LINK_UPDATE: libc::c_int = 29;
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 
@@ -20,6 +21,19 @@ struct LinkUpdate {
     new_prog_fd: u32,
     flags: u32,
     old_prog_fd: u32,
+}
+
+/// `bpf_attr` of BPF_MAP_UPDATE_BATCH (Linux 5.6).
+#[repr(C)]
+struct UpdateBatch {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map_fd: u32,
+    elem_flags: u64,
+    flags: u64,
 }
 
 /// `bpf_attr` of BPF_OBJ_GET.
@@ -43,6 +57,41 @@ pub fn open_pin(path: &Path) -> io::Result<OwnedFd> {
     }
     // SAFETY: the kernel has just given us this descriptor, and nobody else has it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Writes rows in order until one is refused; answers how many are written.
+pub fn update_batch<K: aya::Pod, V: aya::Pod>(
+    map: BorrowedFd<'_>,
+    keys: &[K],
+    values: &[V],
+) -> (usize, io::Result<()>) {
+    let count = u32::try_from(keys.len().min(values.len())).unwrap_or(u32::MAX);
+    if count == 0 {
+        return (0, Ok(()));
+    }
+    let mut attributes = UpdateBatch {
+        in_batch: 0,
+        out_batch: 0,
+        keys: keys.as_ptr() as u64,
+        values: values.as_ptr() as u64,
+        count,
+        map_fd: map.as_raw_fd().cast_unsigned(),
+        elem_flags: 0,
+        flags: 0,
+    };
+    // SAFETY: the structure is as long as stated and names two arrays of `count` rows, which outlive the call; the kernel writes
+    // the number of written rows into it, and nowhere else.
+    let code = unsafe {
+        libc::syscall(libc::SYS_bpf, BPF_MAP_UPDATE_BATCH, &raw mut attributes, size_of::<UpdateBatch>())
+    };
+    let outcome = if code == 0 { Ok(()) } else { Err(io::Error::last_os_error()) };
+    (attributes.count.min(count) as usize, outcome)
+}
+
+/// Second of the clock that programs read.
+pub fn monotonic_second() -> u32 {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC);
+    now.map_or(0, |now| u32::try_from(now.tv_sec()).unwrap_or(0))
 }
 
 /// Gives an attached link another program: no packet sees neither or both.

@@ -19,6 +19,8 @@ pub struct State {
     pub fail_at: BTreeSet<usize>,
     /// Operations asked for so far.
     pub asked: usize,
+    /// By how much its maps are larger; zero is one.
+    pub scale: u32,
 }
 
 /// The fake. Clones share their state, so a "restarted" agent finds what the former one left.
@@ -28,12 +30,18 @@ pub struct FakeKernel {
     pub state: Arc<Mutex<State>>,
 }
 
+impl FakeKernel {
+    /// With larger maps.
+    pub fn of_scale(scale: u32) -> Self {
+        let kernel = Self::default();
+        kernel.state.lock().scale = scale;
+        kernel
+    }
+}
+
 impl Kernel for FakeKernel {
     fn read(&mut self) -> Result<Actual, KernelError> {
-        let mut actual = self.state.lock().actual.clone();
-        // Not in any map: a restarted agent has forgotten it.
-        actual.leaving.clear();
-        Ok(actual)
+        Ok(self.state.lock().actual.clone())
     }
 
     fn apply(&mut self, op: &Op) -> Result<(), KernelError> {
@@ -54,6 +62,10 @@ impl Kernel for FakeKernel {
 
     fn expire_flows(&mut self) -> Result<(), KernelError> {
         Ok(())
+    }
+
+    fn scale(&self) -> u32 {
+        self.state.lock().scale.max(1)
     }
 
     fn pins(&self) -> Option<std::path::PathBuf> {

@@ -8,10 +8,10 @@ use abi::count::{Count, PATHS, ServiceCount};
 use abi::drops::DROPS;
 use abi::endpoint::{Endpoint, Link, link};
 use abi::node::Node;
-use abi::service::{Backend, BackendState, Frontend, FrontendKey, Segment};
+use abi::service::{Frontend, FrontendKey};
 use abi::{Addr16, Be16, Prefix, name};
 use aya::maps::xdp::{DevMapHash, XdpMapError};
-use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray};
+use aya::maps::{HashMap, MapData, MapError, PerCpuArray};
 use aya::programs::{SchedClassifier, TestRun};
 use aya::{Ebpf, TestRunOptions};
 use ipnetwork::IpNetwork;
@@ -20,12 +20,12 @@ use super::cleanup::remove_other_layouts;
 use super::features::{Features, Optional, cgroup2_mount};
 use super::netlink::{Device, Netlink};
 use super::objects::{Objects, typed};
-use super::service_table::ServiceTable;
+use super::service_maps::ServiceMaps;
 use super::xdp::{Mode, Uplinks};
 use super::{Counters, Feature, Kernel, KernelError, Tally, pod_link, router};
 use crate::desired::endpoints::LINK_PREFIX;
 use crate::desired::{EndpointRow, Hop};
-use crate::reconcile::actual::{Actual, Op};
+use crate::reconcile::actual::{Actual, Attached, Op};
 
 /// What the real kernel has to be told.
 #[derive(Debug, Clone)]
@@ -44,6 +44,8 @@ pub struct Settings {
     pub disabled: Vec<Optional>,
     /// Where packets from outside are met.
     pub xdp: Mode,
+    /// By how much the maps are larger than at scale one: a power of two.
+    pub scale: u32,
 }
 
 /// The real kernel: aya for programs and maps, netlink for the rest.
@@ -57,10 +59,7 @@ pub struct LinuxKernel {
 }
 
 struct Maps {
-    frontends: HashMap<MapData, FrontendKey, Frontend>,
-    services: ServiceTable,
-    backends: Array<MapData, Backend>,
-    backend_states: Array<MapData, BackendState>,
+    services: ServiceMaps,
     endpoints: HashMap<MapData, Addr16, Endpoint>,
     links: HashMap<MapData, u32, Link>,
     namespaces: HashMap<MapData, u64, Link>,
@@ -76,7 +75,7 @@ impl LinuxKernel {
         let features = Features::probe().without(&settings.disabled);
         let netlink = Netlink::new()?;
         let node = Node { router: router::ensure(&netlink)?, ..facts(&settings, features) };
-        let mut objects = Objects::load(&settings.bpffs, &node, features)?;
+        let mut objects = Objects::load(&settings.bpffs, &node, features, settings.scale)?;
         let maps = Maps::take(&mut objects.ebpf)?;
         let cgroup = settings.cgroup.clone().or_else(cgroup2_mount).ok_or_else(|| KernelError::Io {
             action: "find the cgroup2 mount in /proc/mounts; mount one or give --cgroup-root".to_owned(),
@@ -103,15 +102,13 @@ impl LinuxKernel {
         for address in &row.endpoint.addresses {
             *(if address.is_ipv4() { &mut v4 } else { &mut v6 }) = Addr16::from(*address);
         }
-        self.maps.links.insert(device.index, Link { v4, v6, flags: 0 }, 0).map_err(map(name::LINKS))?;
+        let own = Link { v4, v6, flags: row.flags };
+        self.maps.links.insert(device.index, own, 0).map_err(map(name::LINKS))?;
         self.objects.attach_tc(name::TC_POD_OUT, &device.name, true)?;
         self.objects.attach_tc(name::TC_POD_IN, &device.name, false)?;
         pod_link::configure_host(&self.netlink, &device, row, &self.settings.node)?;
         if let Some(cookie) = pod_link::configure_pod(row)? {
-            self.maps
-                .namespaces
-                .insert(cookie, Link { v4, v6, flags: 0 }, 0)
-                .map_err(map(name::NAMESPACES))?;
+            self.maps.namespaces.insert(cookie, own, 0).map_err(map(name::NAMESPACES))?;
         }
         for address in &row.endpoint.addresses {
             let value = Endpoint {
@@ -217,29 +214,6 @@ impl LinuxKernel {
         self.objects.sweep_pins(|name| devices.iter().any(|device| device.name == name))
     }
 
-    fn read_services(&self, actual: &mut Actual) -> Result<(), KernelError> {
-        for row in &self.maps.frontends {
-            let (key, frontend) = row.map_err(map(name::FRONTENDS))?;
-            actual.frontends.insert(key, frontend);
-        }
-        let indices: BTreeSet<u32> = actual.frontends.values().map(|frontend| frontend.service).collect();
-        for index in indices {
-            let Some(service) = self.maps.services.read(index).filter(|service| service.flags != 0) else {
-                continue;
-            };
-            actual.services.insert(index, service);
-            for Segment { base, count } in [service.cluster, service.local] {
-                let backends = (base..base + count)
-                    .map(|at| self.maps.backends.get(&at, 0).map_err(map(name::BACKENDS)))
-                    .collect::<Result<Vec<_>, _>>()?;
-                if count > 0 {
-                    actual.segments.insert(base, backends);
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// Pods' links that are complete: the alias is written last, programs are pinned, rows point at the device.
     fn read_endpoints(&self, actual: &mut Actual, devices: &[Device]) {
         for device in devices.iter().filter(|device| device.name.starts_with(LINK_PREFIX)) {
@@ -253,7 +227,8 @@ impl LinuxKernel {
                     .is_ok_and(|row| row.ifindex == device.index)
             });
             if rows_are_right && self.objects.has_tc(&device.name) {
-                actual.endpoints.insert(device.name.clone(), addresses);
+                let flags = self.maps.links.get(&device.index, 0).map_or(0, |link| link.flags);
+                actual.endpoints.insert(device.name.clone(), Attached { addresses, flags });
             }
         }
     }
@@ -262,7 +237,7 @@ impl LinuxKernel {
 impl Kernel for LinuxKernel {
     fn read(&mut self) -> Result<Actual, KernelError> {
         let mut actual = Actual::default();
-        self.read_services(&mut actual)?;
+        self.maps.services.read(&mut actual)?;
         let devices = self.netlink.devices()?;
         self.sweep(&devices)?;
         self.read_endpoints(&mut actual, &devices);
@@ -286,26 +261,10 @@ impl Kernel for LinuxKernel {
     }
 
     fn apply(&mut self, op: &Op) -> Result<(), KernelError> {
+        if let Some(done) = self.maps.services.apply(op) {
+            return done;
+        }
         match op {
-            Op::WriteBackends { base, backends } => {
-                for (at, backend) in (*base..).zip(backends) {
-                    self.maps.backends.set(at, backend, 0).map_err(map(name::BACKENDS))?;
-                }
-                Ok(())
-            }
-            Op::WriteService { index, service } => {
-                let written = self.maps.services.write(*index, service);
-                written.ok_or_else(|| KernelError::Missing(format!("place {index} in {}", name::SERVICES)))
-            }
-            Op::WriteFrontend { key, frontend } => {
-                self.maps.frontends.insert(key, frontend, 0).map_err(map(name::FRONTENDS))
-            }
-            Op::DeleteFrontend { key } => gone(self.maps.frontends.remove(key)).map_err(map(name::FRONTENDS)),
-            Op::RetireBackend { id } => {
-                let mut state = self.maps.backend_states.get(id, 0).map_err(map(name::BACKEND_STATES))?;
-                state.generation = state.generation.wrapping_add(1);
-                self.maps.backend_states.set(*id, state, 0).map_err(map(name::BACKEND_STATES))
-            }
             Op::AttachEndpoint(row) => self.attach_endpoint(row),
             Op::DetachEndpoint { link, addresses } => self.detach_endpoint(link, addresses),
             Op::AddRoute { to, hop: Hop::Via(node) } => self.netlink.add_route(*to, *node, None),
@@ -317,6 +276,7 @@ impl Kernel for LinuxKernel {
                 self.uplinks.forget(device);
                 self.objects.detach_tc(device, [name::TC_UPLINK_IN, name::TC_UPLINK_OUT])
             }
+            _ => Err(KernelError::Missing(format!("way to {op:?}"))),
         }
     }
 
@@ -328,9 +288,7 @@ impl Kernel for LinuxKernel {
         for (index, reason, _) in DROPS {
             counters.drops.insert((*reason).to_owned(), tally(&self.maps.drops, *index, name::DROPS)?);
         }
-        let indices: BTreeSet<u32> =
-            self.maps.frontends.iter().filter_map(Result::ok).map(|(_, frontend)| frontend.service).collect();
-        for index in indices {
+        for index in self.maps.services.indices() {
             let cells = self.maps.service_counts.get(&index, 0).map_err(map(name::SERVICE_COUNTS))?;
             let sum = cells.iter().fold((0, 0), |sum, cell| (sum.0 + cell.connections, sum.1 + cell.refused));
             counters.services.insert(index, sum);
@@ -353,6 +311,14 @@ impl Kernel for LinuxKernel {
         })
     }
 
+    fn write_frontends(&mut self, rows: &[(FrontendKey, Frontend)]) -> (usize, Option<KernelError>) {
+        self.maps.services.write_frontends(rows)
+    }
+
+    fn scale(&self) -> u32 {
+        self.settings.scale
+    }
+
     fn pins(&self) -> Option<PathBuf> {
         Some(self.objects.folder.clone())
     }
@@ -367,10 +333,7 @@ impl Kernel for LinuxKernel {
 impl Maps {
     fn take(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
         Ok(Self {
-            frontends: take(ebpf, name::FRONTENDS)?,
-            services: service_table(ebpf)?,
-            backends: take(ebpf, name::BACKENDS)?,
-            backend_states: take(ebpf, name::BACKEND_STATES)?,
+            services: ServiceMaps::take(ebpf)?,
             endpoints: take(ebpf, name::ENDPOINTS)?,
             links: take(ebpf, name::LINKS)?,
             namespaces: take(ebpf, name::NAMESPACES)?,
@@ -382,14 +345,7 @@ impl Maps {
     }
 }
 
-fn service_table(ebpf: &mut Ebpf) -> Result<ServiceTable, KernelError> {
-    match ebpf.take_map(name::SERVICES) {
-        Some(aya::maps::Map::Array(data)) => ServiceTable::map(&data),
-        _ => Err(KernelError::Missing(format!("array {}", name::SERVICES))),
-    }
-}
-
-fn take<M: TryFrom<aya::maps::Map, Error = MapError>>(
+pub(super) fn take<M: TryFrom<aya::maps::Map, Error = MapError>>(
     ebpf: &mut Ebpf,
     name: &'static str,
 ) -> Result<M, KernelError> {
@@ -405,7 +361,7 @@ fn tally(cells: &PerCpuArray<MapData, Count>, index: u32, name: &'static str) ->
     }))
 }
 
-fn map(name: &'static str) -> impl FnOnce(MapError) -> KernelError {
+pub(super) fn map(name: &'static str) -> impl FnOnce(MapError) -> KernelError {
     move |source| KernelError::Map { map: name, source }
 }
 
@@ -416,7 +372,7 @@ fn release_memory() {
 }
 
 /// A key that is not there needs no removal.
-fn gone(result: Result<(), MapError>) -> Result<(), MapError> {
+pub(super) fn gone(result: Result<(), MapError>) -> Result<(), MapError> {
     match result {
         Err(MapError::KeyNotFound) => Ok(()),
         Err(MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::NotFound => Ok(()),

@@ -9,6 +9,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use abi::service::{Frontend, FrontendKey};
+
 use crate::reconcile::actual::{Actual, Op};
 
 pub mod bpf;
@@ -17,12 +19,14 @@ pub mod events;
 pub mod fake;
 pub mod features;
 pub mod linux;
+pub mod mapped;
 pub mod meters;
 pub mod netlink;
+pub mod news;
 pub mod objects;
 pub mod pod_link;
 pub mod router;
-pub mod service_table;
+pub mod service_maps;
 pub mod trial;
 pub mod xdp;
 
@@ -33,6 +37,19 @@ pub trait Kernel: Send {
 
     /// Carries out one operation; doing it twice is the same as once.
     fn apply(&mut self, op: &Op) -> Result<(), KernelError>;
+
+    /// Writes frontends until one is refused; answers how many are written.
+    fn write_frontends(&mut self, rows: &[(FrontendKey, Frontend)]) -> (usize, Option<KernelError>) {
+        for (written, (key, frontend)) in rows.iter().enumerate() {
+            if let Err(error) = self.apply(&Op::WriteFrontend { key: *key, frontend: *frontend }) {
+                return (written, Some(error));
+            }
+        }
+        (rows.len(), None)
+    }
+
+    /// By how much the maps are larger than at scale one.
+    fn scale(&self) -> u32;
 
     /// Reads the counters.
     fn counters(&mut self) -> Result<Counters, KernelError>;
@@ -149,6 +166,18 @@ pub enum KernelError {
 }
 
 impl KernelError {
+    /// Whether a map has no room for another row.
+    pub fn is_full(&self) -> bool {
+        let code = match self {
+            Self::Map { source: aya::maps::MapError::SyscallError(error), .. } => {
+                error.io_error.raw_os_error()
+            }
+            Self::Io { source, .. } => source.raw_os_error(),
+            _ => None,
+        };
+        matches!(code, Some(libc::E2BIG | libc::ENOSPC))
+    }
+
     /// Wraps an I/O error with what was being done.
     pub fn io(action: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let action = action.into();

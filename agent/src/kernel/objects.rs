@@ -36,23 +36,26 @@ pub struct Objects {
     features: Features,
 }
 
-/// The folder of this layout.
-pub fn folder(bpffs: &Path) -> PathBuf {
-    bpffs.join(format!("v{:08x}", abi::LAYOUT_HASH))
+/// The folder of this layout, with maps of this scale.
+pub fn folder(bpffs: &Path, scale: u32) -> PathBuf {
+    bpffs.join(format!("v{:08x}x{scale}", abi::LAYOUT_HASH))
 }
 
 impl Objects {
     /// Loads all programs against the pinned maps, which are made where they do not exist.
-    pub fn load(bpffs: &Path, node: &Node, features: Features) -> Result<Self, KernelError> {
+    pub fn load(bpffs: &Path, node: &Node, features: Features, scale: u32) -> Result<Self, KernelError> {
         if OBJECT.is_empty() {
             return Err(KernelError::NoPrograms);
         }
-        let folder = folder(bpffs);
+        let folder = folder(bpffs, scale);
         ensure_bpffs(&folder)?;
         let mut loader = EbpfLoader::new();
         loader.override_global(name::NODE, node, true);
         for map in name::MAPS {
             loader.map_pin_path(map.name, folder.join(map.name));
+            if map.scaled {
+                loader.map_max_entries(map.name, u32::try_from(map.capacity(scale)).unwrap_or(u32::MAX));
+            }
         }
         let mut ebpf = loader.load(OBJECT)?;
         for program in name::PROGRAMS.iter().filter(|program| features.wants(program)) {

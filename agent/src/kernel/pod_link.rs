@@ -168,9 +168,10 @@ mod tests {
             pod_namespace: "default".into(),
             pod_name: "web".into(),
             addresses: vec!["10.244.0.5".parse().unwrap(), "fd00:244::5".parse().unwrap()],
+            host_ports: Vec::new(),
         };
         let attachment = attachment(&endpoint, 1500);
-        let text = alias(&EndpointRow { endpoint: endpoint.clone(), attachment });
+        let text = alias(&EndpointRow { endpoint: endpoint.clone(), flags: 0, attachment });
         assert_eq!(addresses_of(&text), Some(endpoint.addresses.into_iter().collect()));
         assert_eq!(addresses_of("somebody else's"), None);
     }

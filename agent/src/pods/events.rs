@@ -67,6 +67,11 @@ impl Recorder {
         self.push(reference(pod, Some(container)), warning, reason, message);
     }
 
+    /// Something is wrong with an object.
+    pub fn object(&self, about: core::ObjectReference, reason: &'static str, message: String) {
+        self.push(about, true, reason, message);
+    }
+
     /// Something happened to the node.
     pub fn node(&self, node: &str, reason: &'static str, message: String) {
         let about = core::ObjectReference {

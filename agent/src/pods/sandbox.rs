@@ -44,11 +44,36 @@ pub fn config(pod: &core::Pod, attempt: u32, node: &NodeFacts) -> cri::PodSandbo
         hostname: if spec.host_network == Some(true) { String::new() } else { hostname(pod) },
         log_directory: node.folders.logs(&key).display().to_string(),
         dns_config: Some(node.dns.config(&spec, &key.namespace)),
+        port_mappings: port_mappings(&spec),
         labels,
         annotations: names::annotations(pod),
         linux: Some(linux),
         ..Default::default()
     }
+}
+
+/// Ports of the host that lead to the pod; one that shares the host's network has them anyway.
+fn port_mappings(spec: &core::PodSpec) -> Vec<cri::PortMapping> {
+    if spec.host_network == Some(true) {
+        return Vec::new();
+    }
+    // Sidecars are init containers that stay; others hold their ports for as long as they run.
+    let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    let ports = containers.flat_map(|container| container.ports.iter().flatten());
+    let mapped = ports.filter_map(|port| {
+        let protocol = match port.protocol.as_deref() {
+            Some("UDP") => cri::Protocol::Udp,
+            Some("SCTP") => cri::Protocol::Sctp,
+            _ => cri::Protocol::Tcp,
+        };
+        Some(cri::PortMapping {
+            protocol: protocol as i32,
+            container_port: port.container_port,
+            host_port: port.host_port.filter(|number| *number != 0)?,
+            host_ip: port.host_ip.clone().unwrap_or_default(),
+        })
+    });
+    mapped.collect()
 }
 
 /// The pod's own name for itself.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use abi::service::{Backend, Frontend, FrontendKey, Segment, Service};
+use abi::service::{Backend, BackendKey, Frontend, FrontendKey, Segment, Service};
 use ipnetwork::IpNetwork;
 
 use crate::desired::{EndpointRow, Hop};
@@ -17,14 +17,29 @@ pub struct Actual {
     pub services: BTreeMap<u32, Service>,
     /// Backends of the segments that live services refer to, by first index.
     pub segments: BTreeMap<u32, Vec<Backend>>,
-    /// Numbers of backends that left a segment and may have no service any more.
-    pub leaving: BTreeSet<u32>,
-    /// Links of pods: name of the host's end, and the addresses inside.
-    pub endpoints: BTreeMap<String, BTreeSet<IpAddr>>,
+    /// Slots of the segments that have some, by first index: indices of backends.
+    pub slots: BTreeMap<u32, Vec<u32>>,
+    /// Clients that load balancers' addresses admit, by index of the service.
+    pub source_ranges: BTreeMap<u32, BTreeSet<IpNetwork>>,
+    /// Backends that went not long ago, and the service that knows others.
+    pub tombstones: BTreeMap<BackendKey, u32>,
+    /// The filter of virtual addresses: words that are not zero.
+    pub filter: BTreeMap<u32, u64>,
+    /// Links of pods by the name of the host's end.
+    pub endpoints: BTreeMap<String, Attached>,
     /// Our routes to prefixes of pods.
     pub routes: BTreeMap<IpNetwork, Hop>,
     /// Uplinks with our programs.
     pub uplinks: BTreeSet<String>,
+}
+
+/// A pod's link that is in place.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Attached {
+    /// The addresses inside.
+    pub addresses: BTreeSet<IpAddr>,
+    /// `abi::endpoint::link` bits.
+    pub flags: u32,
 }
 
 /// One change of the kernel.
@@ -36,6 +51,13 @@ pub enum Op {
         base: u32,
         /// The backends.
         backends: Vec<Backend>,
+    },
+    /// Fills slots that no service refers to yet.
+    WriteSlots {
+        /// Index of the first.
+        base: u32,
+        /// Indices of backends.
+        cells: Vec<u32>,
     },
     /// Stores a service; its segments are in place.
     WriteService {
@@ -56,10 +78,48 @@ pub enum Op {
         /// The address.
         key: FrontendKey,
     },
+    /// Admits clients to a service.
+    WriteSourceRange {
+        /// Its index.
+        service: u32,
+        /// The clients.
+        range: IpNetwork,
+    },
+    /// Admits them no longer.
+    DeleteSourceRange {
+        /// Its index.
+        service: u32,
+        /// The clients.
+        range: IpNetwork,
+    },
+    /// Sets a word of the filter of virtual addresses.
+    WriteFilter {
+        /// Which.
+        word: u32,
+        /// All of its bits.
+        bits: u64,
+    },
     /// Changes a backend's generation: flows to it end or move on.
     RetireBackend {
         /// Its number.
         id: u32,
+    },
+    /// Remembers that a backend is gone.
+    Bury {
+        /// The backend.
+        key: BackendKey,
+        /// A service it served.
+        service: u32,
+    },
+    /// Forgets that.
+    Unbury {
+        /// The backend.
+        key: BackendKey,
+    },
+    /// Tells the programs how many of those are remembered.
+    CountTombstones {
+        /// How many.
+        count: u32,
     },
     /// Makes a pod's link, or makes it right.
     AttachEndpoint(Box<EndpointRow>),
@@ -98,9 +158,8 @@ impl Actual {
     /// Follows one operation that succeeded.
     pub fn follow(&mut self, op: &Op) {
         match op {
-            Op::WriteBackends { base, backends } => {
-                self.segments.insert(*base, backends.clone());
-            }
+            Op::WriteBackends { base, backends } => put(&mut self.segments, *base, backends.clone()),
+            Op::WriteSlots { base, cells } => put(&mut self.slots, *base, cells.clone()),
             Op::WriteService { index, service } => self.store(*index, *service),
             Op::WriteFrontend { key, frontend } => {
                 self.frontends.insert(*key, *frontend);
@@ -108,12 +167,34 @@ impl Actual {
             Op::DeleteFrontend { key } => {
                 self.frontends.remove(key);
             }
-            Op::RetireBackend { id } => {
-                self.leaving.remove(id);
+            Op::WriteSourceRange { service, range } => {
+                self.source_ranges.entry(*service).or_default().insert(*range);
             }
+            Op::DeleteSourceRange { service, range } => {
+                if let Some(ranges) = self.source_ranges.get_mut(service) {
+                    ranges.remove(range);
+                    if ranges.is_empty() {
+                        self.source_ranges.remove(service);
+                    }
+                }
+            }
+            Op::WriteFilter { word, bits: 0 } => {
+                self.filter.remove(word);
+            }
+            Op::WriteFilter { word, bits } => {
+                self.filter.insert(*word, *bits);
+            }
+            Op::Bury { key, service } => {
+                self.tombstones.insert(*key, *service);
+            }
+            Op::Unbury { key } => {
+                self.tombstones.remove(key);
+            }
+            Op::RetireBackend { .. } | Op::CountTombstones { .. } => {}
             Op::AttachEndpoint(row) => {
                 let addresses = row.endpoint.addresses.iter().copied().collect();
-                self.endpoints.insert(row.attachment.host_link.clone(), addresses);
+                let attached = Attached { addresses, flags: row.flags };
+                self.endpoints.insert(row.attachment.host_link.clone(), attached);
             }
             Op::DetachEndpoint { link, .. } => {
                 self.endpoints.remove(link);
@@ -139,25 +220,96 @@ impl Actual {
         } else {
             self.services.insert(index, service)
         };
-        let Some(old) = old else {
-            return;
-        };
-        for segment in [old.cluster, old.local] {
-            let kept = service.flags != 0 && (service.cluster == segment || service.local == segment);
-            if segment.count > 0
-                && !kept
-                && let Some(backends) = self.segments.remove(&segment.base)
-            {
-                self.leaving.extend(backends.iter().map(|backend| backend.id));
+        let kept = self.spans(&service);
+        for span in old.map(|old| self.spans(&old)).unwrap_or_default() {
+            if !kept.contains(&span) {
+                match span.place {
+                    Place::Backends => drop(self.segments.remove(&span.base)),
+                    Place::Slots => drop(self.slots.remove(&span.base)),
+                }
             }
         }
     }
 
+    /// What a service occupies, each once.
+    pub fn spans(&self, service: &Service) -> Vec<Span> {
+        let mut spans = Vec::new();
+        for segment in [service.cluster, service.local] {
+            let mut add = |place, base, length| {
+                let span = Span { place, base, length };
+                if length > 0 && !spans.contains(&span) {
+                    spans.push(span);
+                }
+            };
+            if segment.has_slots() {
+                add(Place::Slots, segment.base, segment.len());
+                if let Some((base, length)) = self.run_of(segment) {
+                    add(Place::Backends, base, length);
+                }
+            } else {
+                add(Place::Backends, segment.base, segment.len());
+            }
+        }
+        spans
+    }
+
+    /// The run of backends that the slots of a segment refer to.
+    fn run_of(&self, segment: Segment) -> Option<(u32, u32)> {
+        let first = self.slots.get(&segment.base)?.first()?;
+        let (base, run) = self.segments.range(..=first).next_back()?;
+        Some((*base, run.len() as u32))
+    }
+
     /// The backends of a segment.
     pub fn backends(&self, segment: Segment) -> &[Backend] {
-        if segment.count == 0 {
-            return &[];
+        let base =
+            if segment.has_slots() { self.run_of(segment).map(|run| run.0) } else { Some(segment.base) };
+        let run = base.and_then(|base| self.segments.get(&base)).map_or(&[][..], Vec::as_slice);
+        if segment.is_empty() || !segment.has_slots() && run.len() as u32 != segment.len() {
+            &[]
+        } else {
+            run
         }
-        self.segments.get(&segment.base).map_or(&[], Vec::as_slice)
     }
+
+    /// The slots of a segment, as indices of backends.
+    pub fn cells(&self, segment: Segment) -> &[u32] {
+        let cells = self.slots.get(&segment.base).filter(|_| segment.has_slots());
+        cells.map_or(&[], Vec::as_slice)
+    }
+}
+
+/// Which array a span is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// The backends.
+    Backends,
+    /// The slots.
+    Slots,
+}
+
+/// Neighbouring cells of an array.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    /// Which array.
+    pub place: Place,
+    /// The first.
+    pub base: u32,
+    /// How many.
+    pub length: u32,
+}
+
+/// What lay there before is overwritten.
+fn put<T>(runs: &mut BTreeMap<u32, Vec<T>>, base: u32, run: Vec<T>) {
+    let end = base + run.len() as u32;
+    let before = runs.range(..base).next_back().filter(|(start, run)| *start + run.len() as u32 > base);
+    let overwritten: Vec<u32> = before
+        .map(|(start, _)| *start)
+        .into_iter()
+        .chain(runs.range(base..end).map(|(start, _)| *start))
+        .collect();
+    for start in overwritten {
+        runs.remove(&start);
+    }
+    runs.insert(base, run);
 }

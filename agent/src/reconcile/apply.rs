@@ -1,17 +1,17 @@
-//! The only writer: carries out operations, retries what failed, and tells who waits.
+//! The only writer: learns what changed, carries out operations, retries what failed, and tells who waits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::actual::{Actual, Op};
-use super::diff::{Unit, diff};
-use crate::desired::{Desired, NodeFacts, PortId, desired};
+use super::diff;
+use super::services::Services;
+use crate::desired::{self, Desired, NodeFacts, View, host_ports};
 use crate::kernel::{Kernel, KernelError};
-use crate::tables::{EndpointState, Tables};
+use crate::tables::{EndpointState, Rows, Tables};
 
-/// How long a freed segment rests before it is written again: far longer than any program runs.
-const REST: Duration = Duration::from_secs(1);
 /// First and longest pause before a failed unit is tried again.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 
@@ -40,15 +40,20 @@ pub struct Reconciler<K> {
     pub errors: u64,
     /// Operations carried out since the start.
     pub operations: u64,
-    facts: NodeFacts,
-    tables: Arc<Tables>,
-    resting: BTreeMap<u32, (u32, Instant)>,
+    pub(super) tables: Arc<Tables>,
+    pub(super) services: Services,
+    facts: Arc<NodeFacts>,
+    /// Zone and addresses that the rows of all services were computed with.
+    seen: (Option<String>, BTreeSet<IpAddr>),
+    /// Subjects of links, routes and uplinks that failed.
+    broken_links: BTreeSet<String>,
 }
 
 impl<K: Kernel> Reconciler<K> {
     /// Reads what is in `kernel` and is ready for the first round.
     pub fn new(mut kernel: K, tables: Arc<Tables>, facts: NodeFacts) -> Result<Self, KernelError> {
-        let actual = kernel.read()?;
+        let mut actual = kernel.read()?;
+        let services = Services::of(&mut actual, kernel.scale(), Instant::now());
         Ok(Self {
             kernel,
             actual,
@@ -56,75 +61,124 @@ impl<K: Kernel> Reconciler<K> {
             failures: BTreeMap::new(),
             errors: 0,
             operations: 0,
-            facts,
             tables,
-            resting: BTreeMap::new(),
+            services,
+            facts: Arc::new(facts),
+            seen: (None, BTreeSet::new()),
+            broken_links: BTreeSet::new(),
         })
     }
 
     /// Does what can be done now; answers with when to come back for what failed.
     pub fn round(&mut self, now: Instant) -> Option<Instant> {
-        self.desired = desired(&self.tables.snapshot(), &self.facts);
-        self.resting.retain(|_, (_, until)| *until > now);
-        let resting = self.resting.iter().map(|(base, (length, _))| (*base, *length)).collect();
-        let (units, full) = diff(&self.actual, &self.desired, &resting);
-        let wanted: std::collections::BTreeSet<&str> =
-            units.iter().map(|unit| unit.subject.as_str()).collect();
-        self.failures.retain(|subject, _| wanted.contains(subject.as_str()));
-        for unit in &units {
-            self.attempt(unit, now);
+        self.services.places.wake(now);
+        let node_changed = self.learn();
+        if node_changed || !self.broken_links.is_empty() {
+            self.links(now);
         }
-        for (id, reason) in full {
-            self.fail(&no_room(&id), Arc::from(reason.to_string()), now);
+        if self.desired.services_known {
+            self.serve(now);
+        }
+        let failed = self.failures.values().map(|failure| failure.retry_at).min();
+        [failed, self.services.next_burial()].into_iter().flatten().min()
+    }
+
+    /// Follows the tables; answers whether more than services changed.
+    fn learn(&mut self) -> bool {
+        let (tables, facts) = (Arc::clone(&self.tables), Arc::clone(&self.facts));
+        tables.take_changes(|rows, changes| {
+            let node = changes.node || changes.everything;
+            let mut everything = changes.everything;
+            if node {
+                desired::node(rows.snapshot(), &facts, &mut self.desired);
+                everything |= self.sees_other();
+            }
+            let view = View::of(rows.snapshot(), &facts);
+            if everything {
+                self.learn_everything(rows, view);
+            } else {
+                for name in &changes.services {
+                    self.learn_service(name, rows, view);
+                }
+            }
+            if node {
+                self.learn_host_ports(host_ports::host_ports(rows.snapshot(), view));
+            }
+            node
+        })
+    }
+
+    /// Whether what every service depends on is not what it was.
+    fn sees_other(&mut self) -> bool {
+        let now = (self.desired.zone.clone(), self.desired.host_addresses.clone());
+        let differs = self.seen != now;
+        self.seen = now;
+        differs
+    }
+
+    fn learn_everything(&mut self, rows: &Rows, view: View<'_>) {
+        let known = self.desired.services.keys().map(|id| &id.service).cloned();
+        let names: BTreeSet<_> = known.chain(rows.snapshot().services.keys().cloned()).collect();
+        for name in names {
+            self.learn_service(&name, rows, view);
+        }
+        self.services.sweep = true;
+    }
+
+    fn links(&mut self, now: Instant) {
+        let units = diff::links(&self.actual, &self.desired);
+        let wanted: BTreeSet<&str> = units.iter().map(|unit| unit.subject.as_str()).collect();
+        let broken = std::mem::take(&mut self.broken_links);
+        for subject in broken.iter().filter(|subject| !wanted.contains(subject.as_str())) {
+            self.failures.remove(subject);
+        }
+        for unit in &units {
+            let done = if self.is_waiting(&unit.subject, now) {
+                false
+            } else {
+                self.attempt(&unit.subject, &unit.ops, now)
+            };
+            if !done {
+                self.broken_links.insert(unit.subject.clone());
+            }
         }
         self.report();
-        self.failures.values().map(|failure| failure.retry_at).min()
     }
 
-    fn attempt(&mut self, unit: &Unit, now: Instant) {
-        if self.failures.get(&unit.subject).is_some_and(|failure| failure.retry_at > now) {
-            return;
-        }
-        for op in &unit.ops {
-            if let Err(error) = self.kernel.apply(op) {
-                tracing::warn!(subject = unit.subject, %error, "not applied, will be retried");
-                self.fail(&unit.subject, Arc::from(error.to_string()), now);
-                return;
+    /// Whether a subject has failed and is not to be tried yet.
+    pub(super) fn is_waiting(&self, subject: &str, now: Instant) -> bool {
+        self.failures.get(subject).is_some_and(|failure| failure.retry_at > now)
+    }
+
+    /// Carries out one unit; `false` when it failed and will be retried.
+    pub(super) fn attempt(&mut self, subject: &str, ops: &[Op], now: Instant) -> bool {
+        for op in ops {
+            if let Err(error) = self.carry_out(op) {
+                self.fail(subject, &error, now);
+                return false;
             }
-            self.operations += 1;
-            self.follow(op, now);
         }
-        self.failures.remove(&unit.subject);
+        self.failures.remove(subject);
+        true
     }
 
-    /// Updates the picture of the kernel, and lets segments rest that nothing refers to any more.
-    fn follow(&mut self, op: &Op, now: Instant) {
-        let before: Vec<(u32, u32)> = match op {
-            Op::WriteService { index, .. } => self
-                .actual
-                .services
-                .get(index)
-                .map(|service| vec![service.cluster, service.local])
-                .unwrap_or_default()
-                .into_iter()
-                .filter(|segment| segment.count > 0)
-                .map(|segment| (segment.base, segment.count))
-                .collect(),
-            _ => Vec::new(),
-        };
+    /// Carries out one operation and updates the picture of the kernel.
+    pub(super) fn carry_out(&mut self, op: &Op) -> Result<(), KernelError> {
+        self.kernel.apply(op)?;
+        self.operations += 1;
         self.actual.follow(op);
-        for (base, count) in before {
-            if !self.actual.segments.contains_key(&base) {
-                self.resting.insert(base, (count, now + REST));
-            }
-        }
+        Ok(())
     }
 
-    fn fail(&mut self, subject: &str, error: Arc<str>, now: Instant) {
+    /// Remembers a failure; answers whether it is the first of its subject.
+    pub(super) fn fail(&mut self, subject: &str, error: &dyn std::error::Error, now: Instant) -> bool {
+        tracing::warn!(subject, %error, "not applied, will be retried");
         self.errors += 1;
         let attempts = self.failures.get(subject).map_or(0, |failure| failure.attempts) + 1;
         let pause = BACKOFF.0.saturating_mul(1 << attempts.min(10)).min(BACKOFF.1);
-        self.failures.insert(subject.to_owned(), Failure { error, attempts, retry_at: now + pause });
+        let failure = Failure { error: Arc::from(error.to_string()), attempts, retry_at: now + pause };
+        self.failures.insert(subject.to_owned(), failure);
+        attempts == 1
     }
 
     /// Tells the tables where each endpoint is.
@@ -148,8 +202,4 @@ impl<K> Reconciler<K> {
     pub fn facts(&self) -> &NodeFacts {
         &self.facts
     }
-}
-
-fn no_room(id: &PortId) -> String {
-    format!("service {}/{} {}", id.service.namespace, id.service.name, id.port)
 }

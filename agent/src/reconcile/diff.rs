@@ -1,12 +1,13 @@
 //! From what is and what should be to operations; pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use abi::service::{Backend, Frontend, Segment, Service, bits};
+use abi::service::{Backend, BackendKey, Frontend, FrontendKey, SLOTS, Segment, Service, bits};
 
-use super::actual::{Actual, Op};
+use super::actual::{Actual, Attached, Op, Place, Span};
 use super::place::{Full, Places};
-use crate::desired::{BackendKey, Desired, PortId, ServiceRow};
+use super::slots::slots;
+use crate::desired::{Choice, Desired, ServiceRow};
 
 /// Operations that depend on each other: when one fails, the rest of its unit waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,22 +18,9 @@ pub struct Unit {
     pub ops: Vec<Op>,
 }
 
-/// The operations that lead from `actual` to `desired`, and the services there is no room for.
-pub fn diff(
-    actual: &Actual,
-    desired: &Desired,
-    resting: &BTreeMap<u32, u32>,
-) -> (Vec<Unit>, Vec<(PortId, Full)>) {
+/// The operations for links, routes and uplinks.
+pub fn links(actual: &Actual, desired: &Desired) -> Vec<Unit> {
     let mut units = Vec::new();
-    let mut full = Vec::new();
-    links(actual, desired, &mut units);
-    if desired.services_known {
-        services(actual, desired, resting, &mut units, &mut full);
-    }
-    (units, full)
-}
-
-fn links(actual: &Actual, desired: &Desired, units: &mut Vec<Unit>) {
     let mut unit = |subject: String, op: Op| units.push(Unit { subject, ops: vec![op] });
     for device in desired.uplinks.difference(&actual.uplinks) {
         unit(format!("uplink {device}"), Op::AttachUplink { device: device.clone() });
@@ -41,17 +29,15 @@ fn links(actual: &Actual, desired: &Desired, units: &mut Vec<Unit>) {
         unit(format!("uplink {device}"), Op::DetachUplink { device: device.clone() });
     }
     for (link, row) in &desired.endpoints {
-        let addresses: BTreeSet<_> = row.endpoint.addresses.iter().copied().collect();
-        if actual.endpoints.get(link) != Some(&addresses) {
+        let addresses = row.endpoint.addresses.iter().copied().collect();
+        if actual.endpoints.get(link) != Some(&Attached { addresses, flags: row.flags }) {
             unit(format!("endpoint {link}"), Op::AttachEndpoint(Box::new(row.clone())));
         }
     }
-    for (link, addresses) in &actual.endpoints {
+    for (link, attached) in &actual.endpoints {
         if desired.endpoints_known && !desired.endpoints.contains_key(link) {
-            unit(
-                format!("endpoint {link}"),
-                Op::DetachEndpoint { link: link.clone(), addresses: addresses.clone() },
-            );
+            let addresses = attached.addresses.clone();
+            unit(format!("endpoint {link}"), Op::DetachEndpoint { link: link.clone(), addresses });
         }
     }
     for (to, hop) in &desired.routes {
@@ -64,142 +50,137 @@ fn links(actual: &Actual, desired: &Desired, units: &mut Vec<Unit>) {
             unit(format!("route {to}"), Op::DeleteRoute { to: *to });
         }
     }
+    units
 }
 
-fn services(
+/// How one service port gets to what it should be.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// Fills what nobody refers to yet, and admits clients.
+    pub fill: Vec<Op>,
+    /// The service, if it changes.
+    pub store: Option<Service>,
+    /// Frontends that lead elsewhere or nowhere.
+    pub frontends: Vec<(FrontendKey, Frontend)>,
+    /// Turns away clients, after everything else.
+    pub trim: Vec<Op>,
+    /// Numbers of all backends whose flows go on.
+    pub alive: BTreeSet<u32>,
+    /// What was taken for it.
+    pub taken: Vec<Span>,
+}
+
+/// A service port: its index, what it should be, and its protocol's number.
+#[derive(Debug, Clone, Copy)]
+pub struct Port<'a> {
+    /// Index of the service.
+    pub index: u32,
+    /// What it should be.
+    pub row: &'a ServiceRow,
+    /// IP protocol number.
+    pub proto: u8,
+}
+
+/// Plans one service port; `owns` says which of its frontends are its own. Nothing is taken when there is no room.
+pub fn port(
     actual: &Actual,
-    desired: &Desired,
-    resting: &BTreeMap<u32, u32>,
-    units: &mut Vec<Unit>,
-    full: &mut Vec<(PortId, Full)>,
-) {
-    let mut places = Places::new(actual, resting);
-    let indices = claim(actual, desired);
-    let mut served = BTreeSet::new();
-    for (id, row) in &desired.services {
-        served.extend(row.frontends.keys().copied());
-        match service(actual, row, indices.get(id).copied(), &mut places) {
-            Ok(ops) if ops.is_empty() => {}
-            Ok(ops) => units.push(Unit { subject: subject(id), ops }),
-            Err(reason) => full.push((id.clone(), reason)),
+    places: &mut Places,
+    port: Port<'_>,
+    owns: impl Fn(&FrontendKey) -> bool,
+) -> Result<Plan, Full> {
+    let mut plan = Plan::default();
+    if let Err(full) = plan.segments(actual, places, port) {
+        for span in plan.taken {
+            places.give(span);
         }
+        return Err(full);
     }
-    let mut ops: Vec<Op> = actual
-        .frontends
-        .keys()
-        .filter(|key| !served.contains(key))
-        .map(|key| Op::DeleteFrontend { key: *key })
+    let Port { index, row, .. } = port;
+    let admitted = actual.source_ranges.get(&index);
+    let fresh = row.ranges.iter().filter(|range| admitted.is_none_or(|known| !known.contains(*range)));
+    plan.fill.extend(fresh.map(|range| Op::WriteSourceRange { service: index, range: *range }));
+    let former = admitted.into_iter().flatten().filter(|range| !row.ranges.contains(*range));
+    plan.trim.extend(former.map(|range| Op::DeleteSourceRange { service: index, range: *range }));
+    let own = row.frontends.iter().filter(|(key, _)| owns(key));
+    plan.frontends = own
+        .map(|(key, flags)| (*key, Frontend { service: index, flags: *flags }))
+        .filter(|(key, frontend)| actual.frontends.get(key) != Some(frontend))
         .collect();
-    let claimed: BTreeSet<u32> = indices.values().copied().collect();
-    ops.extend(
-        actual
-            .services
-            .keys()
-            .filter(|index| !claimed.contains(index))
-            .map(|index| Op::WriteService { index: *index, service: Service::default() }),
-    );
-    ops.extend(retire(actual, desired));
-    if !ops.is_empty() {
-        units.push(Unit { subject: "services that went away".to_owned(), ops });
-    }
+    Ok(plan)
 }
 
-fn subject(id: &PortId) -> String {
-    let PortId { service, port, protocol, v4 } = id;
-    let family = if *v4 { "IPv4" } else { "IPv6" };
-    format!("service {}/{} {port} {protocol:?} {family}", service.namespace, service.name)
-}
-
-/// Which index each service has already: that of any of its frontends.
-fn claim(actual: &Actual, desired: &Desired) -> BTreeMap<PortId, u32> {
-    let mut claimed = BTreeSet::new();
-    let mut indices = BTreeMap::new();
-    for (id, row) in &desired.services {
-        let known = row
-            .frontends
-            .keys()
-            .filter_map(|key| actual.frontends.get(key))
-            .map(|frontend| frontend.service)
-            .find(|index| actual.services.contains_key(index) && !claimed.contains(index));
-        if let Some(index) = known {
-            claimed.insert(index);
-            indices.insert(id.clone(), index);
-        }
-    }
-    indices
-}
-
-/// Operations of one service: fresh segments, one store, frontends.
-fn service(
-    actual: &Actual,
-    row: &ServiceRow,
-    known: Option<u32>,
-    places: &mut Places,
-) -> Result<Vec<Op>, Full> {
-    let index = match known {
-        Some(index) => index,
-        None => places.service()?,
-    };
-    let current = actual.services.get(&index).copied().unwrap_or_default();
-    let mut ops = Vec::new();
-    let cluster = segment(actual, current.cluster, &row.cluster, places, &mut ops)?;
-    let local = if row.local == row.cluster {
-        cluster
-    } else {
-        let current = if current.local == current.cluster { Segment::default() } else { current.local };
-        segment(actual, current, &row.local, places, &mut ops)?
-    };
-    let somebody = if row.cluster.is_empty() { 0 } else { bits::SOMEBODY };
-    let wanted = Service { cluster, local, affinity: row.affinity, flags: bits::LIVE | somebody };
-    if known.is_none() || wanted != current {
-        ops.push(Op::WriteService { index, service: wanted });
-    }
-    for (key, flags) in &row.frontends {
-        let frontend = Frontend { service: index, flags: *flags };
-        if actual.frontends.get(key) != Some(&frontend) {
-            ops.push(Op::WriteFrontend { key: *key, frontend });
-        }
-    }
-    Ok(ops)
-}
-
-/// The segment that holds `wanted`: the current one if it does, or a fresh one.
-fn segment(
-    actual: &Actual,
-    current: Segment,
-    wanted: &BTreeSet<BackendKey>,
-    places: &mut Places,
-    ops: &mut Vec<Op>,
-) -> Result<Segment, Full> {
-    if wanted.is_empty() {
-        return Ok(Segment::default());
-    }
-    let holds: BTreeSet<BackendKey> =
-        actual.backends(current).iter().map(|backend| (backend.addr, backend.port)).collect();
-    if holds == *wanted {
-        return Ok(current);
-    }
-    let backends = wanted
-        .iter()
-        .map(|key| Ok(Backend { addr: key.0, port: key.1, flags: 0, id: places.number(key)? }))
-        .collect::<Result<Vec<_>, Full>>()?;
-    let base = places.segment(backends.len())?;
-    let count = backends.len() as u32;
-    ops.push(Op::WriteBackends { base, backends });
-    Ok(Segment { base, count })
-}
-
-/// Backends that are in no service any more.
-fn retire(actual: &Actual, desired: &Desired) -> Vec<Op> {
-    let wanted: BTreeSet<&BackendKey> =
-        desired.services.values().flat_map(|row| row.cluster.iter().chain(&row.local)).collect();
-    let mut gone = actual.leaving.clone();
-    for backend in actual.segments.values().flatten() {
-        if wanted.contains(&(backend.addr, backend.port)) {
-            gone.remove(&backend.id);
+impl Plan {
+    fn segments(&mut self, actual: &Actual, places: &mut Places, port: Port<'_>) -> Result<(), Full> {
+        let Port { index, row, proto } = port;
+        let current = actual.services.get(&index).copied().unwrap_or_default();
+        let cluster = self.segment(actual, places, current.cluster, (&row.cluster, row.flags, proto))?;
+        let local = if row.local == row.cluster {
+            cluster
         } else {
-            gone.insert(backend.id);
-        }
+            let current = if current.local == current.cluster { Segment::default() } else { current.local };
+            self.segment(actual, places, current, (&row.local, row.flags, proto))?
+        };
+        let kept = row.kept.iter().filter_map(|(addr, port)| {
+            places.numbers.find(&BackendKey { addr: *addr, port: *port, proto, zero: 0 })
+        });
+        self.alive.extend(kept);
+        let wanted = Service { cluster, local, affinity: row.affinity, flags: row.flags | bits::LIVE };
+        self.store = (wanted != current).then_some(wanted);
+        Ok(())
     }
-    gone.into_iter().map(|id| Op::RetireBackend { id }).collect()
+
+    /// The segment that holds `wanted`: the current one if it does, or a fresh one.
+    fn segment(
+        &mut self,
+        actual: &Actual,
+        places: &mut Places,
+        current: Segment,
+        (wanted, flags, proto): (&[Choice], u32, u8),
+    ) -> Result<Segment, Full> {
+        if wanted.is_empty() {
+            return Ok(Segment::default());
+        }
+        let mut backends = Vec::with_capacity(wanted.len());
+        for Choice { backend: (addr, port), .. } in wanted {
+            let key = BackendKey { addr: *addr, port: *port, proto, zero: 0 };
+            let id = places.numbers.of(key)?;
+            self.alive.insert(id);
+            if actual.tombstones.contains_key(&key) {
+                self.fill.push(Op::Unbury { key });
+            }
+            backends.push(Backend { addr: *addr, port: *port, flags: 0, id });
+        }
+        let table = slots(wanted, flags);
+        if holds(actual, current, &backends, table.as_deref()) {
+            return Ok(current);
+        }
+        let run = self.take(places, Place::Backends, backends.len())?;
+        let length = run.length;
+        self.fill.push(Op::WriteBackends { base: run.base, backends });
+        let Some(table) = table else {
+            return Ok(Segment { base: run.base, count: length });
+        };
+        let slots = self.take(places, Place::Slots, table.len())?;
+        let cells = table.into_iter().map(|at| run.base + at).collect();
+        self.fill.push(Op::WriteSlots { base: slots.base, cells });
+        Ok(Segment { base: slots.base, count: slots.length | SLOTS })
+    }
+
+    fn take(&mut self, places: &mut Places, place: Place, length: usize) -> Result<Span, Full> {
+        let span = places.span(place, length)?;
+        self.taken.push(span);
+        Ok(span)
+    }
+}
+
+/// Whether a segment is made of these backends and this table.
+fn holds(actual: &Actual, current: Segment, backends: &[Backend], table: Option<&[u32]>) -> bool {
+    if current.has_slots() != table.is_some() || actual.backends(current) != backends {
+        return false;
+    }
+    let Some(table) = table else { return true };
+    let cells = actual.cells(current);
+    let base = cells.first().zip(table.first()).map(|(cell, at)| cell.wrapping_sub(*at));
+    cells.len() == table.len()
+        && cells.iter().zip(table).all(|(cell, at)| Some(cell.wrapping_sub(*at)) == base)
 }

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use crate::ipam::{Addresses, AllocateError, JournalError, Wanted};
-use crate::tables::{Attachment, Endpoint, EndpointId, EndpointState, Source, Tables};
+use crate::tables::{Attachment, Endpoint, EndpointId, EndpointState, HostPort, Protocol, Source, Tables};
 
 /// How long ADD waits for the kernel; the plugin waits longer.
 const ATTACH_PATIENCE: Duration = Duration::from_secs(20);
@@ -173,6 +173,7 @@ impl Attachments for Cni {
             netns_path: PathBuf::from(&request.netns),
             pod_namespace: pod.namespace,
             pod_name: pod.name,
+            host_ports: request.port_mappings.iter().filter_map(host_port).collect::<Result<_, _>>()?,
         };
         let endpoint = self.blocking(|cni| cni.allocate(wanted)).await?.map_err(|error| refused(&error))?;
         self.tables.put_endpoint(endpoint.clone());
@@ -262,6 +263,30 @@ fn listen(socket: &Path) -> Result<UnixListener, CniError> {
     let only_root = std::os::unix::fs::PermissionsExt::from_mode(0o600);
     std::fs::set_permissions(socket, only_root).map_err(failed)?;
     Ok(listener)
+}
+
+/// `None` for a mapping that asks for no port of the host, as some runtimes send.
+fn host_port(mapping: &proto::PortMapping) -> Option<Result<HostPort, Status>> {
+    if mapping.host_port == 0 {
+        return None;
+    }
+    let refused = || Status::invalid_argument(format!("port mapping {mapping:?} cannot be understood"));
+    let port = |number| u16::try_from(number).ok().filter(|number| *number != 0).ok_or_else(refused);
+    let read = || {
+        let protocol = match mapping.protocol.to_ascii_lowercase().as_str() {
+            "" | "tcp" => Protocol::Tcp,
+            "udp" => Protocol::Udp,
+            "sctp" => Protocol::Sctp,
+            _ => return Err(refused()),
+        };
+        let host_ip = match mapping.host_ip.as_str() {
+            "" => None,
+            text => Some(text.parse::<IpAddr>().ok().ok_or_else(refused)?).filter(|ip| !ip.is_unspecified()),
+        };
+        let (host_port, container_port) = (port(mapping.host_port)?, port(mapping.container_port)?);
+        Ok(HostPort { host_ip, host_port, container_port, protocol })
+    };
+    Some(read())
 }
 
 fn id_of(attachment: Option<proto::Attachment>) -> Result<EndpointId, Status> {

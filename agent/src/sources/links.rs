@@ -1,19 +1,21 @@
-//! The devices that lead out of the node: which of the configured ones exist.
+//! The devices that lead out of the node, and the addresses of the host: followed as the kernel tells of them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnetwork::IpNetwork;
 use tokio_util::sync::CancellationToken;
 
 use crate::desired::NodeFacts;
 use crate::kernel::KernelError;
 use crate::kernel::netlink::Netlink;
+use crate::kernel::news::News;
 use crate::tables::Tables;
 
-/// How often devices are looked at. They come and go with cables and drivers, not with pods.
-const PERIOD: Duration = Duration::from_secs(5);
+/// How often is looked without being told, in case the kernel had more to tell than its queue holds.
+const PERIOD: Duration = Duration::from_secs(300);
 
 /// What was found out about the node when it started.
 #[derive(Debug, Clone)]
@@ -22,6 +24,8 @@ pub struct Uplinks {
     pub facts: NodeFacts,
     /// Names of the uplinks.
     pub devices: BTreeSet<String>,
+    /// Every address of the host.
+    pub addresses: BTreeSet<IpAddr>,
 }
 
 /// Finds the uplinks: those named, or those that hold a node address. Must not run inside an async runtime.
@@ -56,36 +60,45 @@ pub fn discover(node: &str, addresses: &[IpAddr], named: &[String]) -> Result<Up
     // The loopback needs no programs: what the host says to itself does not leave it.
     let devices =
         uplinks.iter().filter(|device| device.name != "lo").map(|device| device.name.clone()).collect();
-    Ok(Uplinks { facts, devices })
+    Ok(Uplinks { facts, devices, addresses: host_addresses(&networks) })
 }
 
-/// Keeps the table of existing uplinks current until `stop`.
+/// Keeps uplinks and the host's addresses current until `stop`.
 pub async fn run(wanted: BTreeSet<String>, tables: Arc<Tables>, stop: CancellationToken) {
+    let mut news = News::listen();
     loop {
         let names = wanted.clone();
-        let existing = tokio::task::spawn_blocking(move || existing(&names)).await;
-        match existing {
-            Ok(Ok(found)) => tables.update_if(|rows| {
-                let changed = rows.uplinks != found;
-                rows.uplinks = found;
+        match tokio::task::spawn_blocking(move || existing(&names)).await {
+            Ok(Ok((uplinks, addresses))) => tables.update_node(|rows| {
+                let changed = rows.uplinks != uplinks || rows.host_addresses != addresses;
+                (rows.uplinks, rows.host_addresses) = (uplinks, addresses);
                 changed
             }),
             Ok(Err(error)) => tracing::warn!(%error, "devices could not be listed"),
             Err(error) => tracing::warn!(%error, "devices could not be listed"),
         }
         tokio::select! {
+            () = news.told() => {}
             () = tokio::time::sleep(PERIOD) => {}
             () = stop.cancelled() => return,
         }
     }
 }
 
-fn existing(wanted: &BTreeSet<String>) -> Result<BTreeSet<String>, KernelError> {
-    let found = std::thread::scope(|scope| {
-        scope
-            .spawn(|| Netlink::new()?.devices())
-            .join()
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+/// The uplinks that exist, and all addresses of the host but those that mean nothing beyond one link.
+fn existing(wanted: &BTreeSet<String>) -> Result<(BTreeSet<String>, BTreeSet<IpAddr>), KernelError> {
+    let (devices, addresses) = std::thread::scope(|scope| {
+        let look = || {
+            let netlink = Netlink::new()?;
+            Ok::<_, KernelError>((netlink.devices()?, netlink.addresses()?))
+        };
+        scope.spawn(look).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })?;
-    Ok(found.into_iter().map(|device| device.name).filter(|name| wanted.contains(name)).collect())
+    let uplinks = devices.into_iter().map(|device| device.name).filter(|name| wanted.contains(name));
+    Ok((uplinks.collect(), host_addresses(&addresses)))
+}
+
+fn host_addresses(networks: &BTreeMap<u32, Vec<IpNetwork>>) -> BTreeSet<IpAddr> {
+    let is_link_local = |address: &IpAddr| matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
+    networks.values().flatten().map(IpNetwork::ip).filter(|address| !is_link_local(address)).collect()
 }

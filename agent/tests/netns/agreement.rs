@@ -127,7 +127,7 @@ fn endpoint() -> impl Strategy<Value = SliceEndpoint> {
             ready,
             serving,
             terminating,
-            node: Some(node.to_owned()),
+            node: Some(node.into()),
             for_zones,
             for_nodes,
             ..SliceEndpoint::new(ip(address))

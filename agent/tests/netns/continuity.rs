@@ -59,6 +59,7 @@ fn agent_process() {
         nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, files, files).unwrap();
     }
     let settings = Settings {
+        scale: 1,
         bpffs: orders.bpffs,
         cgroup: Some(orders.cgroup),
         node: orders.addresses.clone(),

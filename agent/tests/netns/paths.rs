@@ -142,7 +142,7 @@ fn a_client_with_affinity_keeps_its_backend_on_sockets_and_on_the_wire() {
                 assert_eq!(tcp(from, to).unwrap(), first, "{clients:?}");
             }
         }
-        let folder = agent::kernel::objects::folder(&world.nodes[0].bpffs);
+        let folder = agent::kernel::objects::folder(&world.nodes[0].bpffs, 1);
         let kept = crate::world::dump(&folder.join("hw_affinity"));
         let row = |address: &IpAddr| abi::Addr16::from(*address).bytes.map(|byte| byte.to_string()).join(",");
         for address in &world.nodes[0].pods[1].addresses {
@@ -338,7 +338,7 @@ fn a_pod_whose_namespace_went_first_leaves_no_row() {
             node.pods.len() * 2,
             "restart {restart}: one row per address of the pods that are left"
         );
-        let pins = std::fs::read_dir(agent::kernel::objects::folder(&node.bpffs)).unwrap();
+        let pins = std::fs::read_dir(agent::kernel::objects::folder(&node.bpffs, 1)).unwrap();
         let pins = pins
             .filter(|pin| pin.as_ref().unwrap().file_name().to_string_lossy().starts_with("link_hw"))
             .count();
@@ -393,7 +393,7 @@ fn bpftool_shows_named_fields_in_maps_and_our_names_on_programs() {
         PORT,
         &format!("local {}", world.nodes[0].pods[1].addresses[0]),
     );
-    let folder = agent::kernel::objects::folder(&world.nodes[0].bpffs);
+    let folder = agent::kernel::objects::folder(&world.nodes[0].bpffs, 1);
     for (map, fields) in [
         ("hw_frontends", &["key", "addr", "port", "proto", "value", "service", "flags"][..]),
         ("hw_services", &["cluster", "base", "count", "local", "affinity"]),

@@ -61,6 +61,8 @@ pub struct NodeWorld {
     pub bpffs: PathBuf,
     pub disabled: Vec<Optional>,
     pub xdp: Mode,
+    /// Of its maps.
+    pub scale: u32,
     pub affinity: u32,
     pub name: String,
     pub cgroup: PathBuf,
@@ -181,6 +183,7 @@ impl NodeWorld {
             bpffs,
             disabled: Vec::new(),
             xdp: Mode::Auto,
+            scale: 1,
             affinity: 0,
             name: format!("n{number}"),
             cgroup,
@@ -199,11 +202,15 @@ impl NodeWorld {
             pods: vec!["10.244.0.0/16".parse().unwrap(), "fd00:244::/48".parse().unwrap()],
             disabled: self.disabled.clone(),
             xdp: self.xdp,
+            scale: self.scale,
         };
         let (tables, name, addresses) = (Arc::clone(&self.tables), self.name.clone(), self.addresses.clone());
         self.reconciler = Some(self.namespace.run(move || {
             let uplinks = discover(&name, &addresses, &["uplink".to_owned()]).expect("the uplink exists");
-            tables.update(|rows| rows.uplinks.clone_from(&uplinks.devices));
+            tables.update(|rows| {
+                rows.uplinks.clone_from(&uplinks.devices);
+                rows.host_addresses.clone_from(&uplinks.addresses);
+            });
             let kernel = LinuxKernel::start(settings).expect("the programs load");
             Reconciler::new(kernel, tables, uplinks.facts).expect("the kernel is readable")
         }));
@@ -244,6 +251,7 @@ impl NodeWorld {
             pod_namespace: "default".to_owned(),
             pod_name: format!("pod{number}"),
             addresses: addresses.clone(),
+            ..Endpoint::default()
         };
         let id = endpoint.id();
         self.tables.put_endpoint(endpoint);
@@ -285,7 +293,7 @@ impl NodeWorld {
             ..Service::default()
         };
         let endpoint = |(address, node): &(IpAddr, String)| SliceEndpoint {
-            node: Some(node.clone()),
+            node: Some(node.as_str().into()),
             ..SliceEndpoint::new(*address)
         };
         let slice = Slice {
@@ -306,7 +314,7 @@ impl NodeWorld {
 
     /// Everything the maps hold: hashes as `bpftool` prints them, and the first rows of the arrays; without counters and flows.
     pub fn map_dump(&self) -> String {
-        let folder = agent::kernel::objects::folder(&self.bpffs);
+        let folder = agent::kernel::objects::folder(&self.bpffs, self.scale);
         let hashes = ["hw_frontends", "hw_endpoints", "hw_links"].map(|name| dump(&folder.join(name)));
         let arrays = [
             rows::<abi::service::Service>(&folder.join("hw_services")),

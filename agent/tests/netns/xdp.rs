@@ -87,7 +87,7 @@ fn node_ports_of_another_node_are_forwarded_before_the_stack() {
     world.nodes[1].reconciler = None;
     world.nodes[1].start();
     // A veth wakes its other end for frames that XDP sends back only if that has an XDP program as well; any will do.
-    let program = agent::kernel::objects::folder(&world.nodes[1].bpffs)
+    let program = agent::kernel::objects::folder(&world.nodes[1].bpffs, 1)
         .join(format!("prog_{}", agent::kernel::features::Features::probe().xdp_program()));
     world.outside.ip(&format!("link set dev port2 xdp pinned {}", program.display()));
     echo(&world.nodes[0].pods[0].namespace);

@@ -63,6 +63,7 @@ impl Cluster {
                 pod_namespace: "default".into(),
                 pod_name: address.into(),
                 addresses: vec![ip(address)],
+                ..Endpoint::default()
             };
             tables.endpoints.insert(pod.id(), pod);
         }

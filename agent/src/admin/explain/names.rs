@@ -93,6 +93,7 @@ mod tests {
             pod_namespace: "shop".into(),
             pod_name: "client".into(),
             addresses: vec!["10.244.1.2".parse().unwrap(), "fd00:244::2".parse().unwrap()],
+            ..Endpoint::default()
         };
         rows.endpoints.insert(pod.id(), pod);
         let service = Service {

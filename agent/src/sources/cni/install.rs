@@ -43,7 +43,7 @@ pub fn conflist(dir: &Path, socket: &Path, spool: &Path) -> Result<(), InstallEr
     let configuration = json!({
         "cniVersion": "1.0.0",
         "name": "hawser",
-        "plugins": [{ "type": PLUGIN, "agentSocket": socket, "spoolDir": spool }],
+        "plugins": [{ "type": PLUGIN, "agentSocket": socket, "spoolDir": spool, "capabilities": {"portMappings": true} }],
     });
     let text = serde_json::to_vec_pretty(&configuration).expect("a literal with string keys");
     let path = dir.join(CONFLIST);

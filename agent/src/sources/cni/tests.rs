@@ -58,6 +58,7 @@ impl Agent {
             attachment: attachment(id),
             netns: format!("/run/netns/{id}"),
             pod: Some(proto::Pod { namespace: "n".into(), name: id.into(), uid: "u".into() }),
+            port_mappings: Vec::new(),
         };
         self.client.add(request).await.map(Response::into_inner)
     }

@@ -1,0 +1,167 @@
+//! The rows with what changed among them since the reconciler last looked: its work is as large as the change.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use super::{ObjectName, Service, Slice, Snapshot};
+
+/// What changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Anything may have changed.
+    pub everything: bool,
+    /// Services that changed, or whose endpoints did.
+    pub services: BTreeSet<ObjectName>,
+    /// Something changed that is not a Service or EndpointSlice.
+    pub node: bool,
+}
+
+/// All rows.
+#[derive(Debug)]
+pub struct Rows {
+    pub(super) snapshot: Snapshot,
+    pub(super) changes: Changes,
+    slices_of: HashMap<ObjectName, Vec<Arc<Slice>>>,
+}
+
+impl Default for Rows {
+    fn default() -> Self {
+        let changes = Changes { everything: true, ..Changes::default() };
+        Self { snapshot: Snapshot::default(), changes, slices_of: HashMap::new() }
+    }
+}
+
+impl Rows {
+    /// The rows.
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// The EndpointSlices of a Service.
+    pub fn slices_of(&self, service: &ObjectName) -> &[Arc<Slice>] {
+        self.slices_of.get(service).map_or(&[], Vec::as_slice)
+    }
+
+    pub(super) fn take(&mut self) -> Changes {
+        if self.changes.everything {
+            self.index();
+        }
+        std::mem::take(&mut self.changes)
+    }
+
+    /// Whoever changed everything did not keep the index.
+    fn index(&mut self) {
+        self.slices_of.clear();
+        for (name, slice) in &self.snapshot.slices {
+            self.slices_of.entry(service_of(name, slice)).or_default().push(Arc::clone(slice));
+        }
+    }
+
+    pub(super) fn put_service(&mut self, name: ObjectName, row: Option<Arc<Service>>) -> bool {
+        let services = &mut self.snapshot.services;
+        let changed = match row {
+            Some(row) if services.get(&name).is_some_and(|known| *known == row) => false,
+            Some(row) => {
+                services.insert(name.clone(), row);
+                true
+            }
+            None => services.remove(&name).is_some(),
+        };
+        if changed {
+            self.touch(name);
+        }
+        changed
+    }
+
+    pub(super) fn put_slice(&mut self, name: ObjectName, row: Option<Arc<Slice>>) -> bool {
+        let known = self.snapshot.slices.get(&name);
+        if known == row.as_ref() {
+            return false;
+        }
+        if let Some(old) = self.snapshot.slices.remove(&name) {
+            let service = service_of(&name, &old);
+            if let Some(slices) = self.slices_of.get_mut(&service) {
+                slices.retain(|slice| !Arc::ptr_eq(slice, &old));
+                if slices.is_empty() {
+                    self.slices_of.remove(&service);
+                }
+            }
+            self.touch(service);
+        }
+        if let Some(row) = row {
+            let service = service_of(&name, &row);
+            self.slices_of.entry(service.clone()).or_default().push(Arc::clone(&row));
+            self.snapshot.slices.insert(name, row);
+            self.touch(service);
+        }
+        true
+    }
+
+    pub(super) fn replace_services(&mut self, all: BTreeMap<ObjectName, Arc<Service>>) {
+        for name in absent(&self.snapshot.services, &all) {
+            self.put_service(name, None);
+        }
+        for (name, row) in all {
+            self.put_service(name, Some(row));
+        }
+    }
+
+    pub(super) fn replace_slices(&mut self, all: BTreeMap<ObjectName, Arc<Slice>>) {
+        for name in absent(&self.snapshot.slices, &all) {
+            self.put_slice(name, None);
+        }
+        for (name, row) in all {
+            self.put_slice(name, Some(row));
+        }
+    }
+
+    fn touch(&mut self, service: ObjectName) {
+        if !self.changes.everything {
+            self.changes.services.insert(service);
+        }
+    }
+}
+
+fn absent<T>(known: &BTreeMap<ObjectName, Arc<T>>, all: &BTreeMap<ObjectName, Arc<T>>) -> Vec<ObjectName> {
+    known.keys().filter(|name| !all.contains_key(*name)).cloned().collect()
+}
+
+fn service_of(name: &ObjectName, slice: &Slice) -> ObjectName {
+    ObjectName { namespace: name.namespace.clone(), name: slice.service.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(name: &str) -> ObjectName {
+        ObjectName { namespace: "default".into(), name: name.into() }
+    }
+
+    fn slice(service: &str) -> Option<Arc<Slice>> {
+        Some(Arc::new(Slice { service: service.into(), endpoints: Vec::new(), ports: Vec::new() }))
+    }
+
+    #[test]
+    fn a_slice_that_moves_touches_both_services_and_one_that_stays_none() {
+        let mut rows = Rows::default();
+        rows.take();
+        assert!(rows.put_slice(name("s"), slice("a")));
+        assert_eq!(rows.take().services, BTreeSet::from([name("a")]));
+        assert!(!rows.put_slice(name("s"), slice("a")));
+        assert!(rows.put_slice(name("s"), slice("b")));
+        assert_eq!(rows.take().services, BTreeSet::from([name("a"), name("b")]));
+        assert!(rows.slices_of(&name("a")).is_empty());
+        assert_eq!(rows.slices_of(&name("b")).len(), 1);
+    }
+
+    #[test]
+    fn a_new_list_touches_what_differs() {
+        let mut rows = Rows::default();
+        let service = |port| Arc::new(Service { health_check_node_port: port, ..Service::default() });
+        rows.replace_services([(name("a"), service(None)), (name("b"), service(None))].into());
+        rows.take();
+        rows.replace_services([(name("b"), service(None)), (name("c"), service(Some(1)))].into());
+        assert_eq!(rows.take().services, BTreeSet::from([name("a"), name("c")]));
+    }
+}
