@@ -17,6 +17,7 @@ mod event;
 mod expire;
 mod flow;
 mod forward;
+mod fragment;
 mod icmp_error;
 mod maps;
 mod masquerade;

@@ -107,6 +107,8 @@ pub struct Work {
     pub known: Known,
     /// The packet as it came, for the flow that keeps its next hop.
     pub origin: FlowKey,
+    /// Names the datagram it is a fragment of.
+    pub fragment: FragmentKey,
     /// One if that flow may keep it.
     pub settles: u32,
     /// The key of the flow's answers.

@@ -9,9 +9,9 @@ use aya_ebpf::helpers::generated::{
 };
 use aya_ebpf::programs::TcContext;
 
-use crate::bytes::{pseudo, zero_is_none};
+use crate::bytes::{Bytes, pseudo, zero_is_none};
 use crate::maps::{Work, node, work};
-use crate::packet::{ETHERNET, ICMP, ICMPV6, Packet, Ports, TCP, UDP};
+use crate::packet::{ETHERNET, ICMP, ICMPV6, Packet, Part, Ports, TCP, UDP};
 use crate::sum;
 use crate::verdict::{decode, encode};
 
@@ -30,6 +30,15 @@ extern "C" fn rewrite_skb(skb: *mut __sk_buff) -> i32 {
 #[inline(always)]
 fn try_rewrite(ctx: &TcContext, work: &mut Work) -> Result<(), Drop> {
     let (packet, to) = (&mut work.packet, &work.to);
+    if matches!(packet.part, Part::Later) {
+        let difference = addresses(ctx, packet, to)?;
+        if !packet.v4() {
+            // The checksum that makes up for it is in the first fragment.
+            ctx.uncovered(difference);
+        }
+        packet.key.tuple = *to;
+        return Ok(());
+    }
     let l4 = packet.l4 as usize;
     let checksum = match packet.proto() {
         TCP => l4 + 16,
@@ -68,7 +77,7 @@ fn numbers(ctx: &TcContext, packet: &Packet, to: &Tuple, checksum: usize, flags:
         Ports::Pair => (pair(old), pair(to), l4),
         Ports::EchoRequest => (u32::from(old.sport.be), u32::from(to.sport.be), l4 + 4),
         Ports::EchoReply => (u32::from(old.dport.be), u32::from(to.dport.be), l4 + 4),
-        Ports::Error | Ports::None => return Err(Drop::UnknownProtocol),
+        Ports::Error | Ports::Unread | Ports::None => return Err(Drop::UnknownProtocol),
     };
     if old == new {
         return Ok(());

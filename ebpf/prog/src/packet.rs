@@ -18,8 +18,9 @@ const ETH_P_IP: u16 = 0x0800;
 const ETH_P_ARP: u16 = 0x0806;
 const FRAGMENT: u8 = 44;
 const ETH_P_IPV6: u16 = 0x86dd;
+const AUTHENTICATION: u8 = 51;
 /// Extension headers that are followed before the packet is given up.
-const EXTENSIONS: usize = 4;
+const EXTENSIONS: usize = 8;
 /// Bit of TCP's flags byte.
 pub const FIN: u32 = 1;
 pub const SYN: u32 = 2;
@@ -55,6 +56,8 @@ pub struct Packet {
     pub ports: Ports,
     /// One for IPv4, zero for IPv6.
     pub family: u32,
+    /// Identification, as it lies in the header; only of fragments.
+    pub id: u32,
     pub tcp_flags: u32,
     pub plain: Plain,
     /// TTL or hop limit; only of plain packets.
@@ -82,6 +85,8 @@ pub enum Ports {
     EchoReply,
     /// An ICMP error: the packet it is about follows.
     Error,
+    /// There are some behind headers that nobody has followed.
+    Unread,
     None,
 }
 
@@ -235,6 +240,7 @@ fn parse_v4(ctx: &TcContext, packet: &mut Packet) -> Result<(), Drop> {
         (0, _) => Part::First,
         _ => Part::Later,
     };
+    packet.id = header[1] & 0xffff;
     packet.key.tuple.src = Addr16::from_v4_word(header[3]);
     packet.key.tuple.dst = Addr16::from_v4_word(header[4]);
     packet.key.proto = (header[2] >> 8) as u8;
@@ -255,7 +261,7 @@ fn parse_v6(ctx: &TcContext, packet: &mut Packet) -> Result<(), Drop> {
         if !is_extension(proto) {
             break;
         }
-        let next: [u32; 1] = load(ctx, l4 as usize)?;
+        let next: [u32; 2] = load(ctx, l4 as usize)?;
         let bytes = next[0].to_ne_bytes();
         if proto == FRAGMENT {
             let fragment = u16::from_be_bytes([bytes[2], bytes[3]]);
@@ -264,7 +270,10 @@ fn parse_v6(ctx: &TcContext, packet: &mut Packet) -> Result<(), Drop> {
             } else if fragment & 1 != 0 {
                 packet.part = Part::First;
             }
+            packet.id = next[1];
             l4 += 8;
+        } else if proto == AUTHENTICATION {
+            l4 += (u32::from(bytes[1]) + 2) * 4;
         } else {
             l4 += 8 + u32::from(bytes[1]) * 8;
         }
@@ -273,18 +282,18 @@ fn parse_v6(ctx: &TcContext, packet: &mut Packet) -> Result<(), Drop> {
             break;
         }
     }
-    if is_extension(proto) && !matches!(packet.part, Part::Later) {
-        return Err(Drop::ExtensionHeaders);
+    if is_extension(proto) {
+        packet.ports = Ports::Unread;
     }
     packet.key.proto = proto;
     packet.l4 = l4;
     Ok(())
 }
 
-/// Hop-by-hop, routing, destination options, fragment.
+/// Hop-by-hop, routing, fragment, authentication, destination options, mobility, HIP, Shim6.
 #[inline(always)]
 fn is_extension(proto: u8) -> bool {
-    proto == 0 || proto == 43 || proto == 60 || proto == FRAGMENT
+    matches!(proto, 0 | 43 | FRAGMENT | AUTHENTICATION | 60 | 135 | 139 | 140)
 }
 
 /// Reads the ports, where there are any.

@@ -108,7 +108,7 @@ fn out(ctx: &TcContext) -> Result<Then, Drop> {
 #[inline(always)]
 fn inward(ctx: &TcContext) -> Result<Verdict, Drop> {
     let work = work().ok_or(Drop::FlowTable)?;
-    if !matches!(parse(ctx, &mut work.packet)?, Frame::Ip) || work.packet.is_fragment() {
+    if !matches!(parse(ctx, &mut work.packet)?, Frame::Ip) {
         return Ok(Verdict::Stack);
     }
     let entry = entry(work);

@@ -13,10 +13,10 @@ use crate::deliver::{DELIVER, deliver};
 use crate::flow::Entry;
 use crate::forward::path;
 use crate::maps::{CONTROL, ENDPOINTS, Known, Work, work};
-use crate::packet::{ACK, Ports, SYN, TCP};
+use crate::packet::{ACK, Packet, Part, Ports, SYN, TCP};
 use crate::service::{self, Client, Picked, same};
 use crate::verdict::{count, leave};
-use crate::{ending, flow, icmp_error, masquerade, nat, partner};
+use crate::{ending, flow, fragment, icmp_error, masquerade, nat, partner};
 
 /// Flags of a packet whose flow is still to be begun, see [`begin_and_deliver`].
 pub const BEGINS: u32 = 1 << 31;
@@ -25,12 +25,9 @@ pub const BEGINS: u32 = 1 << 31;
 #[inline(always)]
 pub fn entry(work: &mut Work) -> Option<Entry> {
     work.settles = 0;
-    if work.packet.is_fragment()
-        || !matches!(work.packet.ports, Ports::Pair | Ports::EchoRequest | Ports::EchoReply)
-    {
-        return None;
-    }
-    if matches!(work.known, Known::No) {
+    fragment::recall(work);
+    let has_key = matches!(work.packet.ports, Ports::Pair | Ports::EchoRequest | Ports::EchoReply);
+    if !has_key || matches!(work.known, Known::No) {
         return None;
     }
     flow::find(work)
@@ -45,16 +42,15 @@ pub fn translate(
     client: Client,
     entry: Option<Entry>,
 ) -> Result<u32, Drop> {
-    if work.packet.is_fragment() {
-        return if matches!(client, Client::Inside) && service::is_candidate(&work.packet.tuple().dst) {
-            Err(Drop::Fragment)
-        } else {
-            Ok(0)
-        };
-    }
     let flags = follow(ctx, work, entry)?;
-    if flags != 0 || !work.packet.has_ports() {
+    if flags != 0 {
         return Ok(flags);
+    }
+    if matches!(work.packet.part, Part::Later) || matches!(work.packet.ports, Ports::Unread) {
+        return unreadable(&work.packet).map_or(Ok(0), Err);
+    }
+    if !work.packet.has_ports() {
+        return Ok(0);
     }
     if !partner::find(client)? {
         return Ok(0);
@@ -62,7 +58,19 @@ pub fn translate(
     if work.packet.proto() == TCP && work.packet.tcp_flags & (SYN | ACK) != SYN {
         return Err(unknown_connection());
     }
+    fragment::record(work);
     Ok(BEGINS)
+}
+
+/// Why a packet whose ports nobody knows is dropped: only where it asks for a service. Addresses of the node have a stack
+/// behind them, which has its own opinion.
+#[inline(always)]
+fn unreadable(packet: &Packet) -> Option<Drop> {
+    let dst = &packet.tuple().dst;
+    if !service::is_candidate(dst) || nat::node_address(packet.v4()).is_some_and(|node| same(node, dst)) {
+        return None;
+    }
+    Some(if matches!(packet.part, Part::Later) { Drop::FragmentOrder } else { Drop::ExtensionHeaders })
 }
 
 /// Gives the packet the tuple of the flow it belongs to, if it belongs to one.
@@ -83,6 +91,7 @@ pub fn follow(ctx: &TcContext, work: &mut Work, entry: Option<Entry>) -> Result<
     };
     work.origin = work.packet.key;
     work.settles = 1;
+    fragment::record(work);
     if flags & bits::PLAIN != 0 {
         return Ok(flags);
     }
@@ -174,11 +183,11 @@ fn unknown_connection() -> Drop {
 /// TCP says itself who began; for the rest [`remember_stranger`] has.
 #[inline(always)]
 pub fn hide(ctx: &TcContext, work: &mut Work, entry: Option<Entry>) -> Result<(), Drop> {
-    if work.packet.is_fragment() {
-        return Err(Drop::Fragment);
-    }
     if follow(ctx, work, entry)? != 0 {
         return Ok(());
+    }
+    if matches!(work.packet.part, Part::Later) {
+        return Err(Drop::FragmentOrder);
     }
     let begins = match work.packet.proto() {
         TCP => work.packet.tcp_flags & (SYN | ACK) == SYN,
@@ -190,6 +199,7 @@ pub fn hide(ctx: &TcContext, work: &mut Work, entry: Option<Entry>) -> Result<()
     let (dst, dport) = (work.packet.tuple().dst, work.packet.tuple().dport);
     flow::prepare(work, &dst, dport);
     work.forward.flags = bits::FORWARD | bits::MASQUERADE;
+    fragment::record(work);
     masquerade::create(work)?;
     work.to = work.forward.to;
     nat::rewrite(ctx)?;
@@ -203,9 +213,9 @@ pub fn remember_stranger(work: &mut Work) -> Result<(), Drop> {
     let begins = match work.packet.ports {
         Ports::Pair => work.packet.proto() != TCP,
         Ports::EchoRequest => true,
-        Ports::EchoReply | Ports::Error | Ports::None => false,
+        Ports::EchoReply | Ports::Error | Ports::Unread | Ports::None => false,
     };
-    if !begins || work.packet.is_fragment() {
+    if !begins || matches!(work.packet.part, Part::Later) {
         return Ok(());
     }
     let (dst, dport) = (work.packet.tuple().dst, work.packet.tuple().dport);

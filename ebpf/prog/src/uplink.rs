@@ -146,7 +146,7 @@ fn out(ctx: &TcContext) -> Result<Then, Drop> {
         hide(ctx, work, entry)?;
         return Ok(Then::Leave(Verdict::Stack));
     }
-    if work.packet.is_fragment() || !is_from_host(&work.packet) {
+    if !is_from_host(&work.packet) {
         return Ok(Then::Leave(Verdict::Stack));
     }
     from_host(ctx, work)

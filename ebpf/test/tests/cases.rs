@@ -31,8 +31,6 @@ const CASES: &[Case] = &[
     ("a segment in the middle of an unknown connection is not given a backend", middle_of_connection),
     ("a datagram moves on when its backend is gone, a connection ends", backend_gone),
     ("an address in the service prefix without a service is dropped", unallocated),
-    ("a fragment to a service is dropped with its reason", fragment_to_service),
-    ("fragments between pods pass", fragments_between_pods),
     ("a NodePort with a backend here keeps the client's address", node_port_local),
     ("a NodePort with a backend elsewhere takes the node's address", node_port_far),
     ("a NodePort whose backend is the host itself answers from the NodePort", node_port_host),
@@ -312,28 +310,6 @@ fn unallocated(w: &mut World) -> Result<()> {
     let n = w.names;
     let packet = packet(n.pod_a, n.vip).tcp(40000, 99, SYN);
     w.expect(Hook::FromPodA, &packet, &Want::Dropped(Drop::Unallocated))?;
-    Ok(())
-}
-
-fn fragment_to_service(w: &mut World) -> Result<()> {
-    let n = w.names;
-    w.service(&[(n.vip, 53)], 0, UDP, &[(n.pod_b, 5353)])?;
-    for (offset, more) in [(0, true), (2, false)] {
-        let packet = packet(n.pod_a, n.vip).udp(40000, 53).fragment(offset, more);
-        w.expect(Hook::FromPodA, &packet, &Want::Dropped(Drop::Fragment))?;
-    }
-    Ok(())
-}
-
-fn fragments_between_pods(w: &mut World) -> Result<()> {
-    let n = w.names;
-    for (offset, more) in [(0, true), (2, true), (4, false)] {
-        let packet = packet(n.pod_a, n.pod_b).udp(40000, 53).fragment(offset, more);
-        w.expect(Hook::FromPodA, &packet, &sent(Path::Pod, packet.clone()))?;
-        w.expect(Hook::UplinkIn, &packet, &sent(Path::Pod, packet.clone()))?;
-    }
-    let out = packet(n.pod_a, n.client).udp(40000, 53).fragment(0, true);
-    w.expect(Hook::UplinkOut, &out, &Want::Dropped(Drop::Fragment))?;
     Ok(())
 }
 
