@@ -75,20 +75,21 @@ pub struct RuntimeConfig {
     pub port_mappings: Vec<PortMapping>,
 }
 
-/// A port of the host that leads to the container.
+/// A port of the host that leads to the container. Containerd writes the keys with capitals, against the convention.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PortMapping {
     /// The host's port; zero asks for none.
-    #[serde(default)]
+    #[serde(default, alias = "HostPort")]
     pub host_port: u16,
     /// The container's port.
+    #[serde(alias = "ContainerPort")]
     pub container_port: u16,
     /// `tcp`, `udp` or `sctp`; empty is TCP.
-    #[serde(default)]
+    #[serde(default, alias = "Protocol")]
     pub protocol: String,
     /// One address of the host; empty is all of them.
-    #[serde(default, rename = "hostIP")]
+    #[serde(default, rename = "hostIP", alias = "HostIP")]
     pub host_ip: String,
 }
 
