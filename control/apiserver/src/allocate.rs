@@ -137,7 +137,8 @@ fn held(service: &Value) -> Vec<String> {
         let number = int(port, &["nodePort"]).filter(|number| *number > 0)?;
         Some(port_key(text(port, &["protocol"]), number))
     });
-    addresses.chain(ports).collect()
+    let health = int(service, &["spec", "healthCheckNodePort"]).filter(|number| *number > 0);
+    addresses.chain(ports).chain(health.map(|number| port_key("TCP", number))).collect()
 }
 
 impl Allocator {
@@ -325,31 +326,20 @@ impl Allocator {
         for (position, port) in list_mut(service, &["spec", "ports"]).iter_mut().enumerate() {
             let protocol = text(port, &["protocol"]).to_owned();
             let number = int(port, &["nodePort"]).unwrap_or_default();
-            if number == 0 && wanted {
-                let free = free_port(objects, &protocol, &taken).ok_or_else(|| {
-                    Refusal::new(500, "InternalError", "failed to allocate a nodePort: range is full")
-                })?;
-                taken.push(free);
-                set(port, &["nodePort"], free);
-            } else if number == 0 {
+            if number == 0 && !wanted {
                 remove(port, &["nodePort"]);
-            } else if !before.contains(&port_key(&protocol, number)) {
-                let place = format!("spec.ports[{position}].nodePort");
-                if !NODE_PORTS.contains(&number) {
-                    let why =
-                        "provided port is not in the valid range. The range of valid ports is 30000-32767";
-                    return Err(invalid(&shown, &place, &json!(number), why));
-                }
-                if objects.get(&port_key(&protocol, number)).is_some() {
-                    return Err(invalid(
-                        &shown,
-                        &place,
-                        &json!(number),
-                        "provided port is already allocated",
-                    ));
-                }
-                taken.push(number);
+                continue;
             }
+            let place = format!("spec.ports[{position}].nodePort");
+            let number = node_port(objects, before, &shown, (&place, &protocol, number), &taken)?;
+            taken.push(number);
+            set(port, &["nodePort"], number);
+        }
+        if has_health_port(service) {
+            let number = int(service, &["spec", "healthCheckNodePort"]).unwrap_or_default();
+            let place = ("spec.healthCheckNodePort", "TCP", number);
+            let number = node_port(objects, before, &shown, place, &taken)?;
+            set(service, &["spec", "healthCheckNodePort"], number);
         }
         Ok(())
     }
@@ -426,6 +416,39 @@ fn free_address(range: &Range, objects: &Objects, service: &Value) -> Result<IpA
         let name = text(service, &["metadata", "name"]);
         Refusal::internal(format!("failed to allocate a serviceIP for {name}: range {range} is full"))
     })
+}
+
+/// The port a field gets: the one it names, if that is in the range and free, or one that is free.
+fn node_port(
+    objects: &Objects,
+    before: &[String],
+    service: &Value,
+    (field, protocol, number): (&str, &str, i64),
+    taken: &[i64],
+) -> Result<i64> {
+    if number == 0 {
+        return free_port(objects, protocol, taken).ok_or_else(|| {
+            Refusal::new(500, "InternalError", "failed to allocate a nodePort: range is full")
+        });
+    }
+    let key = port_key(protocol, number);
+    if before.contains(&key) {
+        return Ok(number);
+    }
+    let refuse = |why| Err(invalid(service, field, &json!(number), why));
+    if !NODE_PORTS.contains(&number) {
+        return refuse("provided port is not in the valid range. The range of valid ports is 30000-32767");
+    }
+    if objects.get(&key).is_some() {
+        return refuse("provided port is already allocated");
+    }
+    Ok(number)
+}
+
+/// Whether load balancers ask a port of their own which nodes have endpoints of this Service.
+pub(crate) fn has_health_port(service: &Value) -> bool {
+    text(service, &["spec", "type"]) == "LoadBalancer"
+        && text(service, &["spec", "externalTrafficPolicy"]) == "Local"
 }
 
 fn free_port(objects: &Objects, protocol: &str, taken: &[i64]) -> Option<i64> {

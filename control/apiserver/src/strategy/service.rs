@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use serde_json::{Value, json};
 
 use super::Change;
+use crate::allocate::has_health_port;
 use crate::tree::{at, copy, int, list, list_mut, remove, set_default, strings, text};
 use crate::validate::{self, Errors};
 
@@ -68,8 +69,16 @@ pub fn prepare_service(change: &mut Change<'_>) {
             remove(change.new, &["spec", field]);
         }
     }
+    if !has_health_port(change.new) {
+        remove(change.new, &["spec", "healthCheckNodePort"]);
+    } else if let Some(old) = change.old
+        && int(change.new, &["spec", "healthCheckNodePort"]).unwrap_or_default() == 0
+        && has_health_port(old)
+    {
+        copy(change.new, old, &["spec", "healthCheckNodePort"]);
+    }
     if !outward(&kind) {
-        for field in ["externalTrafficPolicy", "healthCheckNodePort", "allocateLoadBalancerNodePorts"] {
+        for field in ["externalTrafficPolicy", "allocateLoadBalancerNodePorts"] {
             remove(change.new, &["spec", field]);
         }
         list_mut(change.new, &["spec", "ports"]).iter_mut().for_each(|port| _ = remove(port, &["nodePort"]));

@@ -69,6 +69,28 @@ async fn what_was_asked_for_is_given_once_and_comes_back() {
 }
 
 #[tokio::test]
+async fn a_load_balancer_with_a_local_policy_has_a_health_port() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let local = json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local"});
+    let created = admin.send("POST", SERVICES, &service("a", local.clone())).await.expect(201);
+    let port = created["spec"]["healthCheckNodePort"].clone();
+    assert!((30_000..32_768).contains(&port.as_i64().unwrap()), "{port}");
+    let replaced =
+        admin.send("PUT", &format!("{SERVICES}/a"), &service("a", local.clone())).await.expect(200);
+    assert_eq!(replaced["spec"]["healthCheckNodePort"], port, "a PUT without the port keeps it");
+    let mut same = local.clone();
+    same["healthCheckNodePort"] = port.clone();
+    admin.send("POST", SERVICES, &service("b", same)).await.refused(422, "Invalid");
+    let uri = format!("{SERVICES}/a");
+    let spread = json!({"spec": {"externalTrafficPolicy": "Cluster"}});
+    let spread = admin.patch("merge", &uri, &spread).await.expect(200);
+    assert!(spread["spec"].get("healthCheckNodePort").is_none());
+    let node_port = json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": port}]});
+    admin.send("POST", SERVICES, &service("b", node_port)).await.expect(201);
+}
+
+#[tokio::test]
 async fn a_change_of_type_takes_and_gives_back() {
     let cluster = cluster().await;
     let admin = cluster.admin();
