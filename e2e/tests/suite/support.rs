@@ -220,6 +220,28 @@ impl<'a> Subject<'a> {
         }
     }
 
+    /// The replicas on a node.
+    pub async fn names_on(&self, node: usize) -> Result<BTreeSet<String>> {
+        let name = self.cluster.nodes[node].layout.name();
+        let is_there =
+            |pod: &Pod| pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) == Some(name.as_str());
+        Ok(self.pods().await?.into_iter().filter(is_there).filter_map(|pod| pod.metadata.name).collect())
+    }
+
+    /// A pod that asks an address hears these words in the end.
+    pub async fn hears(&self, address: SocketAddr, words: &str) -> Result<()> {
+        let pods = self.pods().await?;
+        let pod = pods.first().context("there is a pod")?;
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            let said = self.ask(pod, "tcp", address).await?;
+            if said.contains(words) {
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "asking {address} in a pod printed {said:?}");
+        }
+    }
+
     /// What a pod hears when it asks an address with the example's own client.
     async fn ask(&self, pod: &Pod, protocol: &str, address: SocketAddr) -> Result<String> {
         let address = address.to_string();
