@@ -59,11 +59,15 @@ fn flags(service: &Service) -> u32 {
         | bit(service.no_sockets, bits::NO_SOCKETS)
 }
 
-/// Rows of the addresses themselves. The host's own are left out: their other ports are the host's.
+/// Rows of the addresses themselves. The host's own are left out: their other ports are the host's. Other ports of external
+/// addresses are left alone, and may be somebody else's; those of virtual addresses are refused.
 fn addresses(service: &Service, view: View<'_>, v4: bool) -> BTreeMap<FrontendKey, u32> {
     let all = service.cluster_ips.iter().chain(&service.load_balancer_ips).chain(&service.external_ips);
     all.filter(|address| address.is_ipv4() == v4 && !node_ports::is_own(view, address))
-        .map(|address| (key(address, 0, 0), frontend::ADDRESS))
+        .map(|address| {
+            let external = if service.cluster_ips.contains(address) { 0 } else { frontend::EXTERNAL };
+            (key(address, 0, 0), frontend::ADDRESS | external)
+        })
         .collect()
 }
 
@@ -167,9 +171,9 @@ mod tests {
                 "10.96.0.10:80 6 1",
                 "127.0.0.1:30080 6 22",
                 "192.0.2.1:30080 6 6",
-                "198.51.100.7:0 0 32",
+                "198.51.100.7:0 0 36",
                 "198.51.100.7:80 6 6",
-                "203.0.113.9:0 0 32",
+                "203.0.113.9:0 0 36",
                 "203.0.113.9:80 6 6",
                 "[::1]:30080 6 22",
                 "[fd00:96::a]:0 0 32",
@@ -183,7 +187,7 @@ mod tests {
     fn an_address_of_the_host_has_no_row_of_its_own() {
         let (frontends, _) = shown(&Service { external_ips: vec![ip("198.51.100.8")], ..full() });
         assert!(frontends.contains(&"198.51.100.8:80 6 4".to_owned()));
-        assert!(!frontends.contains(&"198.51.100.8:0 0 32".to_owned()));
+        assert!(!frontends.iter().any(|row| row.starts_with("198.51.100.8:0 ")));
     }
 
     #[test]

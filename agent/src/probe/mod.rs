@@ -146,6 +146,14 @@ pub fn disagreement(oracle: &Outcome, live: &Live) -> Option<String> {
     (!agrees).then(|| format!("the rules say {oracle:?}, the programs did {live:?}"))
 }
 
+/// Whether a refusal was only not sent, because too many were in the last second.
+pub fn is_muted(oracle: &Outcome, live: &Live) -> bool {
+    match (oracle, live) {
+        (Outcome::Refused(want), Live::Dropped(got)) => got.contains(&format!("{want:?}").as_str()),
+        _ => false,
+    }
+}
+
 /// Backends of the maps against those of the oracle: for clients whose hooks cannot be run for show.
 pub fn rows_disagree(oracle: &Outcome, rows: &BTreeSet<SocketAddr>) -> Option<String> {
     let want: BTreeSet<SocketAddr> = match oracle {

@@ -12,7 +12,7 @@ use crate::bytes::Bytes;
 use crate::maps::{FRONTENDS, Work, work};
 use crate::nat::{l3_checksum, l4_checksum, load_into, store, store_bytes};
 use crate::packet::{ETHERNET, Packet, Ports};
-use crate::service::is_candidate;
+use crate::service::{is_candidate, is_service_address};
 use crate::sum;
 use crate::verdict::Verdict;
 
@@ -21,6 +21,8 @@ const HOPS: u8 = 64;
 
 /// No answer: the packet is something else.
 const NONE: i32 = -1;
+/// No answer: only services may have the address, and none has it.
+const LOST: i32 = -2;
 
 /// Turns an echo request for a service's address into its answer, and sends it back where it came from. `direction` is
 /// BPF_F_INGRESS for the host's own.
@@ -31,6 +33,7 @@ pub fn answer(ctx: &TcContext, packet: &Packet, direction: u64) -> Result<Option
     }
     match answer_echo(ctx.skb.skb, direction) {
         NONE => Ok(None),
+        LOST => Err(Drop::Unallocated),
         SHOT => Err(Drop::Rewrite),
         code => Ok(Some(Verdict::Sent(Path::Echo, code))),
     }
@@ -47,7 +50,7 @@ extern "C" fn answer_echo(skb: *mut __sk_buff, direction: u64) -> i32 {
         return NONE;
     };
     if !is_asked(work) {
-        return NONE;
+        return if is_service_address(&work.packet.tuple().dst) { LOST } else { NONE };
     }
     match turn(&ctx, work) {
         // SAFETY: a plain field of the context; the helper checks the device.

@@ -239,8 +239,7 @@ fn echo(w: &mut World) -> Result<()> {
     let n = w.names;
     w.service(&[(n.vip, 80)], 0, TCP, &[(n.pod_b, 8080)])?;
     let ping = |source| packet(source, n.vip).echo(true, 7).hops(9);
-    let unknown = w.run(Hook::FromPodA, &ping(n.pod_a).bytes())?;
-    ensure!(Packet::read(&unknown.frame)?.dst == n.vip, "nobody has this address yet, and it answered");
+    w.expect(Hook::FromPodA, &ping(n.pod_a), &Want::Dropped(Drop::Unallocated))?;
     address(w, 0)?;
     for (hook, source) in [(Hook::FromPodA, n.pod_a), (Hook::UplinkIn, n.client), (Hook::UplinkOut, n.node)] {
         let answer = packet(n.vip, source).echo(false, 7);

@@ -126,7 +126,8 @@ impl Explainer {
         };
         let live = trial.as_ref().map(|trial| self.live(trial, &netlink, &packet)).transpose()?.flatten();
         let mut disagreements = Vec::new();
-        disagreements.extend(live.as_ref().and_then(|live| probe::disagreement(&outcome, live)));
+        let heard = live.as_ref().filter(|live| !probe::is_muted(&outcome, live));
+        disagreements.extend(heard.and_then(|live| probe::disagreement(&outcome, live)));
         disagreements.extend(Self::compare_maps(&outcome, place.as_ref()));
         Ok(Explanation {
             client,
