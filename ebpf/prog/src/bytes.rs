@@ -13,7 +13,7 @@ use aya_ebpf::helpers::generated::{
 use aya_ebpf::programs::{TcContext, XdpContext};
 
 use crate::maps::{XDP_DEVICES, node};
-use crate::packet::{ETHERNET, Packet, SCTP, TCP, UDP};
+use crate::packet::{ETHERNET, Packet, TCP, UDP};
 use crate::sum;
 use crate::verdict::Verdict;
 
@@ -108,9 +108,6 @@ impl Bytes for TcContext {
     #[inline(always)]
     fn transport(&self, packet: &Packet, at: usize, addresses: u32, ports: u32) -> Result<(), Drop> {
         let (skb, at) = (self.skb.skb, at as u32);
-        if packet.proto() == SCTP {
-            return Err(Drop::UnknownProtocol);
-        }
         // The device may still have to compute the checksum, or have computed it: only the kernel knows.
         let flags = zero_is_none(packet);
         // SAFETY: the context is the program's own.

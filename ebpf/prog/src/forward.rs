@@ -9,9 +9,9 @@ use abi::flow::{Flow, HOP_SECONDS, Hop, bits};
 use crate::bytes::{Bytes, get, put};
 use crate::maps::{Known, Work, work};
 use crate::nat::pair;
-use crate::packet::{ETHERNET, Packet, TCP, parse_plain};
+use crate::packet::{ETHERNET, Packet, SCTP, TCP, parse_plain};
 use crate::verdict::{Verdict, count};
-use crate::{flow, service, sum};
+use crate::{flow, sctp, service, sum};
 
 /// Who has the packet after it was translated.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -173,6 +173,9 @@ fn rewrite<B: Bytes, H: Header>(bytes: &B, packet: &Packet, flow: &Flow, spend: 
     let difference = H::difference(old, new);
     let (was, becomes) = (pair(old), pair(new));
     let ports = if was == becomes { 0 } else { sum::difference(was, becomes) };
+    if translated && packet.proto() == SCTP {
+        return rewrite_sctp::<B, H>(bytes, packet, flow, difference, spend);
+    }
     if translated {
         let at = if packet.proto() == TCP { H::L4 + 16 } else { H::L4 + 6 };
         bytes.transport(packet, at, difference, ports)?;
@@ -191,6 +194,40 @@ fn rewrite<B: Bytes, H: Header>(bytes: &B, packet: &Packet, flow: &Flow, spend: 
             put(start + H::L4, becomes);
         }
     }
+    Ok(())
+}
+
+/// Like [`rewrite`]; no checksum covers the addresses.
+#[inline(always)]
+fn rewrite_sctp<B: Bytes, H: Header>(
+    bytes: &B,
+    packet: &Packet,
+    flow: &Flow,
+    difference: u32,
+    spend: bool,
+) -> Result<(), Drop> {
+    let (was, becomes) = (pair(packet.tuple()), pair(&flow.to));
+    let change = if was == becomes { 0 } else { sctp::sctp_difference(was ^ becomes, packet.length) };
+    if !packet.v4() {
+        bytes.uncovered(difference);
+        if spend {
+            bytes.uncovered(ONE_HOP_V6);
+        }
+    }
+    bytes.uncovered(sum::difference(was, becomes));
+    let (start, end) = bytes.range();
+    if start + H::L4 + sctp::HEAD > end {
+        return Err(Drop::Truncated);
+    }
+    // SAFETY: compared with the end.
+    let changed = unsafe {
+        H::write(start, &flow.to, difference, spend);
+        put(start + H::L4, becomes);
+        let old: u32 = get(start + H::L4 + sctp::CHECKSUM);
+        put(start + H::L4 + sctp::CHECKSUM, old ^ change);
+        sum::difference(old, old ^ change)
+    };
+    bytes.uncovered(changed);
     Ok(())
 }
 

@@ -11,7 +11,7 @@ use aya_ebpf::programs::TcContext;
 
 use crate::maps::{EMBRYOS, FLOWS, Work, work};
 use crate::nat::{l3_checksum, l4_checksum, load_into, rewrite_outer, store};
-use crate::packet::{ICMP, ICMPV6, TCP, UDP};
+use crate::packet::{ICMP, ICMPV6, SCTP, TCP, UDP};
 use crate::service::same;
 use crate::sum;
 use crate::verdict::count;
@@ -100,7 +100,7 @@ fn parse(ctx: &TcContext, work: &mut Work) -> Option<Inside> {
     load_into(ctx, l4, &mut work.buffer, 2).ok()?;
     let head = &work.buffer;
     let numbers = match proto {
-        TCP | UDP => {
+        TCP | UDP | SCTP => {
             work.answer.tuple.dport = Be16 { be: head[0] as u16 };
             work.answer.tuple.sport = Be16 { be: (head[0] >> 16) as u16 };
             l4

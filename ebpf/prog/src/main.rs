@@ -26,6 +26,7 @@ mod packet;
 mod partner;
 mod pod;
 mod refuse;
+mod sctp;
 mod service;
 mod sock;
 mod source_range;

@@ -11,9 +11,9 @@ use aya_ebpf::programs::TcContext;
 
 use crate::bytes::{Bytes, pseudo, zero_is_none};
 use crate::maps::{Work, node, work};
-use crate::packet::{ETHERNET, ICMP, ICMPV6, Packet, Part, Ports, TCP, UDP};
-use crate::sum;
+use crate::packet::{ETHERNET, ICMP, ICMPV6, Packet, Part, Ports, SCTP, TCP, UDP};
 use crate::verdict::{decode, encode};
+use crate::{sctp, sum};
 
 /// Gives the packet the tuple `work.to`.
 #[inline(always)]
@@ -36,6 +36,11 @@ fn try_rewrite(ctx: &TcContext, work: &mut Work) -> Result<(), Drop> {
             // The checksum that makes up for it is in the first fragment.
             ctx.uncovered(difference);
         }
+        packet.key.tuple = *to;
+        return Ok(());
+    }
+    if packet.proto() == SCTP {
+        sctp::rewrite(ctx, packet, to)?;
         packet.key.tuple = *to;
         return Ok(());
     }
@@ -93,7 +98,7 @@ pub fn pair(tuple: &Tuple) -> u32 {
 
 /// Stores both addresses and returns the difference for the checksum of the next header.
 #[inline(always)]
-fn addresses(ctx: &TcContext, packet: &Packet, to: &Tuple) -> Result<u32, Drop> {
+pub fn addresses(ctx: &TcContext, packet: &Packet, to: &Tuple) -> Result<u32, Drop> {
     let old = packet.tuple();
     if packet.v4() {
         let difference = sum::addresses_v4(old, to);
@@ -140,6 +145,17 @@ pub fn l4_checksum(ctx: &TcContext, offset: usize, difference: u32, flags: u64) 
 #[inline(always)]
 pub fn store<T>(ctx: &TcContext, offset: usize, value: &T) -> Result<(), Drop> {
     store_bytes(ctx, offset, core::ptr::from_ref(value).cast(), size_of::<T>() as u32)
+}
+
+/// The same, where the checksum that a device has computed over the packet has to follow: `flags` say how.
+#[inline(always)]
+pub fn store_summed(ctx: &TcContext, offset: usize, value: &u32, flags: u64) -> Result<(), Drop> {
+    let from = core::ptr::from_ref(value).cast();
+    // SAFETY: the pointer leads to a word.
+    match unsafe { bpf_skb_store_bytes(ctx.as_ptr().cast(), offset as u32, from, 4, flags) } {
+        0 => Ok(()),
+        _ => Err(Drop::Rewrite),
+    }
 }
 
 #[inline(always)]

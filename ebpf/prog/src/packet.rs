@@ -6,6 +6,7 @@ use abi::{Addr16, Be16, Tuple};
 use aya_ebpf::programs::TcContext;
 
 use crate::bytes::{Bytes, get};
+use crate::sctp;
 
 pub const ETHERNET: usize = 14;
 pub const TCP: u8 = 6;
@@ -64,9 +65,11 @@ pub struct Packet {
     pub hops: u32,
     /// Length of the transport header; only of plain packets.
     pub header: u32,
+    /// Length of the transport header and what follows, as the IP header says.
+    pub length: u32,
 }
 
-/// Whether all headers are as most packets have them: TCP or UDP right behind an IP header without options, not a fragment.
+/// Whether all headers are as most packets have them: TCP, UDP or SCTP right behind an IP header without options, not a fragment.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Plain {
@@ -78,7 +81,7 @@ pub enum Plain {
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Ports {
-    /// TCP and UDP: source and destination at the start of the header.
+    /// TCP, UDP and SCTP: source and destination at the start of the header.
     Pair,
     /// ICMP echo: the identifier stands for the port of the side that asked.
     EchoRequest,
@@ -104,6 +107,12 @@ impl Packet {
     #[inline(always)]
     pub fn tuple(&self) -> &Tuple {
         &self.key.tuple
+    }
+
+    /// Whether the protocol has connections, which say themselves when they begin and end.
+    #[inline(always)]
+    pub fn is_connection(&self) -> bool {
+        matches!(self.key.proto, TCP | SCTP)
     }
 
     /// Whether a service can be asked for by this packet.
@@ -158,6 +167,7 @@ fn plain_v4<B: Bytes>(bytes: &B, packet: &mut Packet) -> Option<()> {
             return None;
         }
         packet.family = 1;
+        packet.length = u32::from(u16::from_be(get(start + ETHERNET + 2))).wrapping_sub(20);
         packet.hops = u32::from(get::<u8>(start + ETHERNET + 8));
         packet.key.proto = get(start + ETHERNET + 9);
         packet.key.tuple.src = Addr16::from_v4_word(get(start + ETHERNET + 12));
@@ -173,6 +183,7 @@ fn plain_v6<B: Bytes>(bytes: &B, packet: &mut Packet) -> Option<()> {
     // SAFETY: `reach` has compared with the end.
     unsafe {
         packet.family = 0;
+        packet.length = u32::from(u16::from_be(get(start + ETHERNET + 4)));
         packet.key.proto = get(start + ETHERNET + 6);
         packet.hops = u32::from(get::<u8>(start + ETHERNET + 7));
         packet.key.tuple.src = Addr16::from_words(get(start + ETHERNET + 8));
@@ -183,7 +194,7 @@ fn plain_v6<B: Bytes>(bytes: &B, packet: &mut Packet) -> Option<()> {
 
 #[inline(always)]
 fn plain_ports<B: Bytes, const L4: usize>(bytes: &B, start: usize, packet: &mut Packet) -> Option<()> {
-    if packet.key.proto != TCP && packet.key.proto != UDP {
+    if !matches!(packet.key.proto, TCP | UDP | SCTP) {
         return None;
     }
     // SAFETY: the caller has compared eight bytes behind `L4` with the end.
@@ -200,6 +211,11 @@ fn plain_ports<B: Bytes, const L4: usize>(bytes: &B, start: usize, packet: &mut 
         let (offset, flags): (u8, u8) = unsafe { (get(start + L4 + 12), get(start + L4 + 13)) };
         packet.header = u32::from(offset >> 4) * 4;
         packet.tcp_flags = u32::from(flags);
+    } else if packet.key.proto == SCTP {
+        let start = reach(bytes, L4 + sctp::HEAD)?;
+        packet.header = 12;
+        // SAFETY: as above.
+        packet.tcp_flags = sctp::flags(unsafe { get(start + L4 + 12) });
     }
     Some(())
 }
@@ -240,6 +256,7 @@ fn parse_v4(ctx: &TcContext, packet: &mut Packet) -> Result<(), Drop> {
         (0, _) => Part::First,
         _ => Part::Later,
     };
+    packet.length = u32::from(u16::from_be((header[0] >> 16) as u16)).wrapping_sub(length);
     packet.id = header[1] & 0xffff;
     packet.key.tuple.src = Addr16::from_v4_word(header[3]);
     packet.key.tuple.dst = Addr16::from_v4_word(header[4]);
@@ -287,6 +304,7 @@ fn parse_v6(ctx: &TcContext, packet: &mut Packet) -> Result<(), Drop> {
     }
     packet.key.proto = proto;
     packet.l4 = l4;
+    packet.length = u32::from(u16::from_be(header[1] as u16)).wrapping_sub(l4 - (ETHERNET as u32 + 40));
     Ok(())
 }
 
@@ -306,7 +324,7 @@ fn ports(ctx: &TcContext, packet: &mut Packet) -> Result<(), Drop> {
     }
     let l4 = packet.l4 as usize;
     match packet.key.proto {
-        TCP | UDP => {
+        TCP | UDP | SCTP => {
             let ports: [u32; 1] = load(ctx, l4)?;
             packet.key.tuple.sport = Be16 { be: ports[0] as u16 };
             packet.key.tuple.dport = Be16 { be: (ports[0] >> 16) as u16 };
@@ -314,6 +332,9 @@ fn ports(ctx: &TcContext, packet: &mut Packet) -> Result<(), Drop> {
             if packet.key.proto == TCP {
                 let flags: u8 = ctx.load(l4 + 13).map_err(|_| Drop::Truncated)?;
                 packet.tcp_flags = u32::from(flags);
+            } else if packet.key.proto == SCTP {
+                let chunk: u8 = ctx.load(l4 + 12).map_err(|_| Drop::Truncated)?;
+                packet.tcp_flags = sctp::flags(chunk);
             }
         }
         ICMP | ICMPV6 => {

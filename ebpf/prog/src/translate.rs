@@ -13,7 +13,7 @@ use crate::deliver::{DELIVER, deliver};
 use crate::flow::Entry;
 use crate::forward::path;
 use crate::maps::{CONTROL, ENDPOINTS, Known, Work, work};
-use crate::packet::{ACK, Packet, Part, Ports, SYN, TCP};
+use crate::packet::{ACK, Packet, Part, Ports, SCTP, SYN, TCP};
 use crate::service::{self, Client, Picked, same};
 use crate::verdict::{count, leave};
 use crate::{ending, flow, fragment, icmp_error, masquerade, nat, partner};
@@ -55,7 +55,7 @@ pub fn translate(
     if !partner::find(client)? {
         return Ok(0);
     }
-    if work.packet.proto() == TCP && work.packet.tcp_flags & (SYN | ACK) != SYN {
+    if work.packet.is_connection() && work.packet.tcp_flags & (SYN | ACK) != SYN {
         return Err(unknown_connection());
     }
     fragment::record(work);
@@ -103,7 +103,7 @@ pub fn follow(ctx: &TcContext, work: &mut Work, entry: Option<Entry>) -> Result<
         ending::forget(&work.packet.key, &work.answer);
         work.settles = 0;
         // A datagram moves on to another backend at once; a connection cannot.
-        return if work.packet.proto() == TCP { Err(Drop::BackendGone) } else { Ok(0) };
+        return if work.packet.is_connection() { Err(Drop::BackendGone) } else { Ok(0) };
     }
     nat::rewrite(ctx)?;
     count(path(flags), u64::from(ctx.len()));
@@ -190,7 +190,7 @@ pub fn hide(ctx: &TcContext, work: &mut Work, entry: Option<Entry>) -> Result<()
         return Err(Drop::FragmentOrder);
     }
     let begins = match work.packet.proto() {
-        TCP => work.packet.tcp_flags & (SYN | ACK) == SYN,
+        TCP | SCTP => work.packet.tcp_flags & (SYN | ACK) == SYN,
         _ => !matches!(work.packet.ports, Ports::Error),
     };
     if !begins {
@@ -211,7 +211,7 @@ pub fn hide(ctx: &TcContext, work: &mut Work, entry: Option<Entry>) -> Result<()
 #[inline(always)]
 pub fn remember_stranger(work: &mut Work) -> Result<(), Drop> {
     let begins = match work.packet.ports {
-        Ports::Pair => work.packet.proto() != TCP,
+        Ports::Pair => !work.packet.is_connection(),
         Ports::EchoRequest => true,
         Ports::EchoReply | Ports::Error | Ports::Unread | Ports::None => false,
     };

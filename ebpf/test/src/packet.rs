@@ -13,6 +13,17 @@ pub const RST: u8 = 4;
 /// Acknowledges.
 pub const ACK: u8 = 16;
 
+/// SCTP chunks: data.
+pub const DATA: u8 = 0;
+/// Begins an association.
+pub const INIT: u8 = 1;
+/// Answers that.
+pub const INIT_ACK: u8 = 2;
+/// Ends it at once.
+pub const ABORT: u8 = 6;
+/// Ends it in the end.
+pub const SHUTDOWN_COMPLETE: u8 = 14;
+
 /// An Ethernet frame with an IP packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Packet {
@@ -35,6 +46,8 @@ pub enum Body {
     Tcp(u16, u16, u8, Vec<u8>),
     /// Ports, data.
     Udp(u16, u16, Vec<u8>),
+    /// Ports, type of the first chunk, its value.
+    Sctp(u16, u16, u8, Vec<u8>),
     /// Whether it is a request, the identifier.
     Echo(bool, u16),
     /// An ICMP error: its type and code, and the packet it is about, cut off or whole.
@@ -57,6 +70,11 @@ impl Packet {
     /// A UDP datagram.
     pub fn udp(self, sport: u16, dport: u16) -> Self {
         Self { body: Body::Udp(sport, dport, b"data".to_vec()), ..self }
+    }
+
+    /// An SCTP packet with one chunk.
+    pub fn sctp(self, sport: u16, dport: u16, chunk: u8) -> Self {
+        Self { body: Body::Sctp(sport, dport, chunk, b"data".to_vec()), ..self }
     }
 
     /// An ICMP echo.
@@ -91,7 +109,9 @@ impl Packet {
     /// Source and destination port, or the echo identifier on its side.
     pub fn ports(&self) -> (u16, u16) {
         match &self.body {
-            Body::Tcp(sport, dport, ..) | Body::Udp(sport, dport, _) => (*sport, *dport),
+            Body::Tcp(sport, dport, ..) | Body::Udp(sport, dport, _) | Body::Sctp(sport, dport, ..) => {
+                (*sport, *dport)
+            }
             Body::Echo(true, id) => (*id, 0),
             Body::Echo(false, id) => (0, *id),
             Body::Error(..) | Body::Other(..) => (0, 0),
@@ -103,6 +123,7 @@ impl Packet {
         let body = match &self.body {
             Body::Tcp(sport, dport, _, data) => Body::Tcp(*dport, *sport, SYN | ACK, data.clone()),
             Body::Udp(sport, dport, data) => Body::Udp(*dport, *sport, data.clone()),
+            Body::Sctp(sport, dport, _, data) => Body::Sctp(*dport, *sport, INIT_ACK, data.clone()),
             Body::Echo(_, id) => Body::Echo(false, *id),
             Body::Error(..) | Body::Other(..) => self.body.clone(),
         };
@@ -130,6 +151,7 @@ impl Packet {
         match (&self.body, self.src.is_ipv4()) {
             (Body::Tcp(..), _) => 6,
             (Body::Udp(..), _) => 17,
+            (Body::Sctp(..), _) => 132,
             (Body::Echo(..) | Body::Error(..), true) => 1,
             (Body::Echo(..) | Body::Error(..), false) => 58,
             (Body::Other(number, _), _) => *number,
@@ -214,6 +236,7 @@ impl Packet {
                 bytes.extend(inside);
                 (bytes, 2)
             }
+            Body::Sctp(sport, dport, chunk, data) => return sctp_bytes(*sport, *dport, *chunk, data),
             Body::Other(_, data) => return data.clone(),
         };
         let sum = checksum(&bytes, self.pseudo(bytes.len()));
@@ -238,7 +261,11 @@ impl Packet {
         let packet = Self::read_unchecked(frame)?;
         if !matches!(packet.body, Body::Other(..)) && packet.fragment == (0, false) {
             let (.., body) = headers(frame)?;
-            ensure!(checksum(body, packet.pseudo(body.len())) == 0, "wrong transport checksum in {packet:?}");
+            let right = match packet.body {
+                Body::Sctp(..) => crc32c(&zeroed(body)).to_le_bytes() == body[8..12],
+                _ => checksum(body, packet.pseudo(body.len())) == 0,
+            };
+            ensure!(right, "wrong transport checksum in {packet:?}");
         }
         Ok(packet)
     }
@@ -256,6 +283,7 @@ impl Packet {
                 Body::Tcp(port(0)?, port(2)?, flags, body.get(20..).unwrap_or_default().to_vec())
             }
             17 => Body::Udp(port(0)?, port(2)?, body.get(8..).unwrap_or_default().to_vec()),
+            132 if body.len() > 16 => Body::Sctp(port(0)?, port(2)?, body[12], body[16..].to_vec()),
             1 | 58 if matches!(body[0], 8 | 128) => Body::Echo(true, port(4)?),
             1 | 58 if matches!(body[0], 0 | 129) => Body::Echo(false, port(4)?),
             1 if body[0] == 3 => Body::Error(3, body[1], body[8..].to_vec()),
@@ -264,6 +292,37 @@ impl Packet {
         };
         Ok(Self { src, dst, hops, body: parsed, fragment })
     }
+}
+
+fn sctp_bytes(sport: u16, dport: u16, chunk: u8, data: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    bytes.extend(sport.to_be_bytes());
+    bytes.extend(dport.to_be_bytes());
+    bytes.extend([0xaa, 0xbb, 0xcc, 0xdd, 0, 0, 0, 0, chunk, 0]);
+    bytes.extend((4 + data.len() as u16).to_be_bytes());
+    bytes.extend(data);
+    let sum = crc32c(&bytes);
+    bytes[8..12].copy_from_slice(&sum.to_le_bytes());
+    bytes
+}
+
+/// An SCTP packet as its checksum is computed: with zeros in its place.
+fn zeroed(body: &[u8]) -> Vec<u8> {
+    let mut bytes = body.to_vec();
+    bytes[8..12].fill(0);
+    bytes
+}
+
+/// RFC 9260, appendix A, bit by bit.
+fn crc32c(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(u32::MAX, |sum, byte| {
+        (0..8).fold(
+            sum ^ u32::from(*byte),
+            |sum, _| {
+                if sum & 1 == 1 { (sum >> 1) ^ 0x82f6_3b78 } else { sum >> 1 }
+            },
+        )
+    })
 }
 
 type Parts<'a> = (IpAddr, IpAddr, u8, (u16, bool), u8, &'a [u8]);
@@ -330,11 +389,19 @@ mod tests {
                 base.clone().tcp(1, 2, SYN),
                 base.clone().udp(3, 4),
                 base.clone().echo(true, 7),
+                base.clone().sctp(1, 2, INIT),
                 base.udp(5, 6).fragment(3, true),
             ] {
                 assert_eq!(Packet::read(&packet.bytes()).unwrap(), packet);
             }
         }
+    }
+
+    #[test]
+    fn the_crc_is_the_one_of_the_specification() {
+        // RFC 3720, B.4: thirty-two bytes of zeros, and of ones.
+        assert_eq!(crc32c(&[0; 32]), 0x8a91_36aa);
+        assert_eq!(crc32c(&[0xff; 32]), 0x62a8_ab43);
     }
 
     #[test]

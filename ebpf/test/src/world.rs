@@ -370,7 +370,9 @@ fn matches(got: &Packet, wanted: &Packet) -> bool {
         }
     };
     match (&mut got.body, &wanted.body) {
-        (Body::Tcp(port, ..), Body::Tcp(wanted, ..)) | (Body::Udp(port, ..), Body::Udp(wanted, ..)) => {
+        (Body::Tcp(port, ..), Body::Tcp(wanted, ..))
+        | (Body::Udp(port, ..), Body::Udp(wanted, ..))
+        | (Body::Sctp(port, ..), Body::Sctp(wanted, ..)) => {
             any(port, *wanted);
         }
         (Body::Echo(_, id), Body::Echo(_, wanted)) => any(id, *wanted),

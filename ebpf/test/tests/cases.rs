@@ -438,7 +438,7 @@ fn reopened(w: &mut World) -> Result<()> {
 fn masquerade_other(w: &mut World) -> Result<()> {
     let n = w.names;
     let mut out = packet(n.pod_a, n.client);
-    out.body = ebpf_test::packet::Body::Other(132, vec![0; 16]);
+    out.body = ebpf_test::packet::Body::Other(47, vec![0; 16]);
     w.expect(Hook::UplinkOut, &out, &Want::Dropped(Drop::UnknownProtocol))?;
     Ok(())
 }

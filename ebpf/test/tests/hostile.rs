@@ -7,7 +7,7 @@ use abi::drops::DROPS;
 use abi::name;
 use abi::service::frontend;
 use anyhow::{Result, ensure};
-use ebpf_test::packet::{Packet, SYN, packet};
+use ebpf_test::packet::{INIT, Packet, SYN, packet};
 use ebpf_test::runner::{PASS, REDIRECT, SHOT, STACK, TX, XDP_DROP, allowed, isolate};
 use ebpf_test::world::{Hook, Names, World, families};
 
@@ -26,7 +26,7 @@ fn in_a_world(test: fn(&mut World) -> Result<()>) {
         for names in families() {
             world.reset(names)?;
             let frontends = [(names.vip, 80), (names.node, 80)];
-            for protocol in [6, 17] {
+            for protocol in [6, 17, 132] {
                 world.service(
                     &frontends,
                     frontend::EXTERNAL,
@@ -50,7 +50,9 @@ fn establish(world: &mut World) -> Result<()> {
     for (hook, asked) in
         [(Hook::FromPodA, packet(n.pod_a, n.vip)), (Hook::UplinkIn, packet(n.client, n.node))]
     {
-        for asked in [asked.clone().tcp(40000, 80, SYN), asked.udp(40000, 80)] {
+        for asked in
+            [asked.clone().tcp(40000, 80, SYN), asked.clone().udp(40000, 80), asked.sctp(40000, 80, INIT)]
+        {
             let got = Packet::read(&world.run(hook, &asked.bytes())?.frame)?;
             for _ in 0..2 {
                 world.run(Hook::UplinkIn, &got.answer().bytes())?;
@@ -74,6 +76,7 @@ fn samples(n: Names) -> Vec<Vec<u8>> {
         let base = packet(src, dst);
         all.push(base.clone().tcp(40000, 80, SYN));
         all.push(base.clone().udp(40000, 80));
+        all.push(base.clone().sctp(40000, 80, INIT));
         all.push(base.clone().echo(true, 7));
         all.push(base.clone().echo(false, 7));
         all.push(base.clone().udp(40000, 80).fragment(0, true));

@@ -1,0 +1,151 @@
+//! SCTP: other ports and addresses, and a checksum over the whole packet that stays right without reading it.
+
+use std::thread;
+
+use abi::count::Path;
+use abi::drops::Drop;
+use abi::flow::{Flow, bits};
+use abi::name;
+use abi::service::frontend;
+use anyhow::{Result, ensure};
+use ebpf_test::packet::{ABORT, Body, DATA, INIT, Packet, SHUTDOWN_COMPLETE, packet};
+use ebpf_test::runner::{allowed, isolate};
+use ebpf_test::world::{Hook, MASQUERADED, Want, World, families};
+
+const SCTP: u8 = 132;
+
+type Case = (&'static str, fn(&mut World) -> Result<()>);
+
+const CASES: &[Case] = &[
+    ("an association to a service reaches its backend and answers come back", service),
+    ("packets of every length keep a right checksum", lengths),
+    ("a NodePort forwards to another node, in TC and before the stack", node_port),
+    ("an association of a pod takes the node's address on its way out", masquerade),
+    ("a chunk in the middle of an unknown association is not given a backend", middle),
+    ("ABORT and SHUTDOWN COMPLETE end the flow", ends),
+    ("a fragment whose checksum cannot be changed is dropped", fragment),
+];
+
+#[test]
+fn every_case_in_both_families() {
+    if !allowed() {
+        return;
+    }
+    let failures = thread::spawn(|| -> Result<Vec<String>> {
+        isolate()?;
+        let mut world = World::new()?;
+        let mut failures = Vec::new();
+        for names in families() {
+            for (name, case) in CASES {
+                world.reset(names)?;
+                if let Err(error) = case(&mut world) {
+                    failures.push(format!("{name} ({}): {error:#}", names.vip));
+                }
+            }
+        }
+        Ok(failures)
+    });
+    let failures = failures.join().unwrap().unwrap();
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+fn data(packet: Packet) -> Packet {
+    let (sport, dport) = packet.ports();
+    packet.sctp(sport, dport, DATA)
+}
+
+fn service(w: &mut World) -> Result<()> {
+    let n = w.names;
+    w.service(&[(n.vip, 3868)], 0, SCTP, &[(n.pod_b, 3869)])?;
+    let asked = packet(n.pod_a, n.vip).sctp(40000, 3868, INIT);
+    let got = packet(n.pod_a, n.pod_b).sctp(40000, 3869, INIT);
+    w.expect(Hook::FromPodA, &asked, &Want::Sent(Path::Pod, got.clone()))?;
+    // The first finds the next hop, the others use it.
+    for _ in 0..3 {
+        w.expect(Hook::FromPodB, &got.answer(), &Want::Sent(Path::Pod, asked.answer()))?;
+        w.expect(Hook::FromPodA, &data(asked.clone()), &Want::Sent(Path::Pod, data(got.clone())))?;
+    }
+    Ok(())
+}
+
+fn lengths(w: &mut World) -> Result<()> {
+    let n = w.names;
+    w.service(&[(n.vip, 3868)], 0, SCTP, &[(n.pod_b, 3869)])?;
+    w.run(Hook::FromPodA, &packet(n.pod_a, n.vip).sctp(40000, 3868, INIT).bytes())?;
+    for length in (1..200).chain([255, 256, 257, 511, 512, 1024, 1399, 1400]) {
+        let bytes: Vec<u8> = (0..length).map(|at| (at * 7 + length) as u8).collect();
+        let with =
+            |to, port| Packet { body: Body::Sctp(40000, port, DATA, bytes.clone()), ..packet(n.pod_a, to) };
+        w.expect(Hook::FromPodA, &with(n.vip, 3868), &Want::Sent(Path::Pod, with(n.pod_b, 3869)))?;
+    }
+    Ok(())
+}
+
+fn node_port(w: &mut World) -> Result<()> {
+    let n = w.names;
+    w.service(&[(n.node, 33868)], frontend::EXTERNAL, SCTP, &[(n.far_pod, 3869)])?;
+    let asked = packet(n.client, n.node).sctp(40000, 33868, INIT);
+    let want = packet(n.node, n.far_pod).sctp(MASQUERADED, 3869, INIT).hops(63);
+    let got = w.expect(Hook::UplinkIn, &asked, &Want::Sent(Path::Remote, want))?.hops(64);
+    let (asked, got, back) = (data(asked), data(got.clone()), got.answer());
+    let answer = |asked: &Packet| Packet { body: asked.answer().body, ..packet(n.node, n.client) };
+    for (hook, path) in [
+        (Hook::UplinkIn, Path::Remote),
+        (Hook::UplinkIn, Path::Remote),
+        (Hook::Xdp, Path::Xdp),
+        (Hook::XdpFrag, Path::Xdp),
+    ] {
+        w.expect(hook, &back, &Want::Sent(path, answer(&asked).hops(63)))?;
+        w.expect(hook, &asked, &Want::Sent(path, got.clone().hops(63)))?;
+    }
+    Ok(())
+}
+
+fn masquerade(w: &mut World) -> Result<()> {
+    let n = w.names;
+    let out = packet(n.pod_a, n.client).sctp(40000, 3868, INIT);
+    let want = packet(n.node, n.client).sctp(MASQUERADED, 3868, INIT);
+    let got = w.expect(Hook::UplinkOut, &out, &Want::Stack(want))?;
+    w.expect(Hook::UplinkIn, &got.answer(), &Want::Sent(Path::Pod, out.answer()))?;
+    w.expect(Hook::UplinkOut, &data(out), &Want::Stack(data(got)))?;
+    Ok(())
+}
+
+fn middle(w: &mut World) -> Result<()> {
+    let n = w.names;
+    w.service(&[(n.vip, 3868)], 0, SCTP, &[(n.pod_b, 3869)])?;
+    for chunk in [DATA, ABORT] {
+        let late = packet(n.pod_a, n.vip).sctp(40000, 3868, chunk);
+        w.expect(Hook::FromPodA, &late, &Want::Dropped(Drop::NoFlow))?;
+    }
+    Ok(())
+}
+
+fn ends(w: &mut World) -> Result<()> {
+    let n = w.names;
+    for chunk in [ABORT, SHUTDOWN_COMPLETE] {
+        w.reset(n)?;
+        w.service(&[(n.vip, 3868)], 0, SCTP, &[(n.pod_b, 3869)])?;
+        let asked = packet(n.pod_a, n.vip).sctp(40000, 3868, INIT);
+        let got = Packet::read(&w.run(Hook::FromPodA, &asked.bytes())?.frame)?;
+        w.run(Hook::FromPodB, &got.answer().bytes())?;
+        w.run(Hook::FromPodA, &packet(n.pod_a, n.vip).sctp(40000, 3868, chunk).bytes())?;
+        let flows = w.flows(name::FLOWS)?;
+        ensure!(flows.iter().any(|(_, flow)| flow.flags & bits::RST != 0), "{flows:?}");
+        for (key, flow) in flows {
+            let flow = Flow { last_seen: flow.last_seen.saturating_sub(11), ..flow };
+            w.runner.hash(name::FLOWS)?.insert(key, flow, 0)?;
+        }
+        w.runner.run(name::FLOW_EXPIRE, 1, &[0; 64])?;
+        ensure!(w.flows(name::FLOWS)?.is_empty(), "a closed association is forgotten soon");
+    }
+    Ok(())
+}
+
+fn fragment(w: &mut World) -> Result<()> {
+    let n = w.names;
+    w.service(&[(n.vip, 3868)], 0, SCTP, &[(n.pod_b, 3869)])?;
+    let first = packet(n.pod_a, n.vip).sctp(40000, 3868, INIT).fragment(0, true);
+    w.expect(Hook::FromPodA, &first, &Want::Dropped(Drop::Fragment))?;
+    Ok(())
+}
