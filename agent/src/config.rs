@@ -35,7 +35,8 @@ pub enum Command {
     Explain(Explain),
     /// Show flows and drops as they happen.
     Monitor(Monitor),
-    /// Remove every device, route, program and map of Hawser on this node, and say what was removed.
+    /// Remove every device, route, program and map of Hawser on this node, or what a kube-proxy has left, and say what was
+    /// removed.
     Cleanup(Cleanup),
 }
 
@@ -82,6 +83,9 @@ pub struct Cleanup {
     /// Folder on a bpffs where programs, maps and links are pinned.
     #[arg(long, default_value = "/sys/fs/bpf/hawser")]
     pub bpffs: PathBuf,
+    /// Remove what a kube-proxy has left in this network namespace instead; the agent may go on.
+    #[arg(long)]
+    pub kube_proxy: bool,
     /// The agent's run directory: a running agent is asked to be stopped first.
     #[arg(long, default_value = "/run/hawser")]
     pub run_dir: PathBuf,

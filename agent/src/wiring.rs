@@ -95,17 +95,24 @@ pub fn monitor(monitor: Monitor) -> Result<()> {
 
 /// Removes everything of ours from this node.
 pub fn cleanup(cleanup: &Cleanup) -> Result<()> {
+    if cleanup.kube_proxy {
+        say_removed(&crate::kernel::kube_proxy::remove()?);
+        return Ok(());
+    }
     if client::report(&cleanup.run_dir).is_ok() {
         bail!("an agent runs with run directory {}; stop it first", cleanup.run_dir.display());
     }
-    let removed = crate::kernel::cleanup::cleanup(&cleanup.bpffs)?;
-    for line in &removed {
+    say_removed(&crate::kernel::cleanup::cleanup(&cleanup.bpffs)?);
+    Ok(())
+}
+
+fn say_removed(removed: &[String]) {
+    for line in removed {
         println!("removed {line}");
     }
     if removed.is_empty() {
         println!("nothing to remove");
     }
-    Ok(())
 }
 
 async fn serve(config: Arc<Run>, mut uplinks: sources::links::Uplinks) -> Result<()> {

@@ -13,6 +13,7 @@ use super::explain::{Explainer, Question};
 use super::monitor::hub::Hub;
 use super::monitor::line::Filter;
 use super::request::{Answer, Request};
+use crate::kernel::kube_proxy::{self, Leftovers};
 use crate::reconcile::run::Reconciling;
 
 /// Longest request.
@@ -79,7 +80,11 @@ async fn answer(stream: UnixStream, admin: &Admin) -> Result<()> {
     let mut asker = BufReader::new(read.take(LONGEST));
     tokio::time::timeout(PATIENCE, asker.read_line(&mut line)).await.context("nothing was asked")??;
     match serde_json::from_str(&line).context("the request is none we know; are both of one version?")? {
-        Request::Report => write.write_all(&serde_json::to_vec(&admin.reconciling.report().await?)?).await?,
+        Request::Report => {
+            let mut report = admin.reconciling.report().await?;
+            report.kube_proxy = tokio::task::spawn_blocking(leftovers).await?;
+            write.write_all(&serde_json::to_vec(&report)?).await?;
+        }
         Request::Explain(question) => {
             let answer = explain(admin.explainer.clone(), question).await?;
             write.write_all(&answer).await?;
@@ -96,6 +101,21 @@ async fn answer(stream: UnixStream, admin: &Admin) -> Result<()> {
     // Somebody who has hung up has what he wanted.
     _ = write.shutdown().await;
     Ok(())
+}
+
+/// What a kube-proxy has left, in words.
+fn leftovers() -> Vec<String> {
+    match kube_proxy::find() {
+        Ok(Leftovers { found, absent }) => {
+            let found = found
+                .into_iter()
+                .map(|what| format!("left {what}; `hawser-agent cleanup --kube-proxy` removes it"));
+            found
+                .chain(absent.into_iter().map(|tool| format!("{tool} is not installed to look with")))
+                .collect()
+        }
+        Err(error) => vec![format!("its leftovers could not be looked for: {error}")],
+    }
 }
 
 /// On a thread that may wait for the kernel.

@@ -17,6 +17,9 @@ pub fn status(report: &Report) -> String {
     line("synced", or_none(report.synced.join(", ")));
     line("uplinks", or_none(report.uplinks.join(", ")));
     line("applied", format!("{} operations, {} errors", report.operations, report.errors));
+    for leftover in &report.kube_proxy {
+        line("kube-proxy", leftover.clone());
+    }
     for peer in &report.unreachable {
         line("unreachable", peer.clone());
     }

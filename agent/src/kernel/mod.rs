@@ -18,6 +18,7 @@ pub mod cleanup;
 pub mod events;
 pub mod fake;
 pub mod features;
+pub mod kube_proxy;
 pub mod linux;
 pub mod mapped;
 pub mod meters;

@@ -4,6 +4,7 @@ mod agreement;
 mod asking;
 mod continuity;
 mod figures;
+mod leftovers;
 mod load;
 mod namespace;
 mod paths;
