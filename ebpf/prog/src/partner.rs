@@ -1,10 +1,11 @@
 //! Who a packet that belongs to no flow is meant for: a backend of the service it asks for, or the one that took the place of
 //! a backend that is gone.
 
+use abi::Addr16;
 use abi::drops::Drop;
 
 use crate::maps::{Work, work};
-use crate::service::{self, Ask, Client, Lookup, is_candidate};
+use crate::service::{self, Ask, Client, Lookup, is_candidate, is_service_address};
 use crate::{nat, tombstone};
 
 /// Nobody: the packet stays as it is.
@@ -31,7 +32,7 @@ extern "C" fn partner(outside: u32) -> i32 {
     };
     let found = if outside != 0 {
         ask(work, Client::Outside)
-    } else if is_candidate(&work.packet.tuple().dst) {
+    } else if asks_for_a_service(&work.packet.tuple().dst) {
         ask(work, Client::Inside)
     } else {
         tombstone::replacement(&work.packet, &mut work.scratch.picked)
@@ -41,6 +42,12 @@ extern "C" fn partner(outside: u32) -> i32 {
         Ok(true) => FOUND,
         Err(reason) => -(reason as i32),
     }
+}
+
+/// Addresses of the service prefixes that no service has are asked for as well: packets for them go nowhere.
+#[inline(always)]
+fn asks_for_a_service(dst: &Addr16) -> bool {
+    is_candidate(dst) || is_service_address(dst)
 }
 
 #[inline(always)]

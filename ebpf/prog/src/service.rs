@@ -96,8 +96,7 @@ pub fn is_candidate(addr: &Addr16) -> bool {
         return false;
     };
     // SAFETY: array elements live as long as the map; the agent stores whole words.
-    let known = unsafe { core::ptr::read_volatile(word) & bit != 0 };
-    known || is_service_address(addr) || same(addr, &node().v4) || same(addr, &node().v6)
+    unsafe { core::ptr::read_volatile(word) & bit != 0 }
 }
 
 /// Whether `addr` is one of those that services are given.
