@@ -61,7 +61,7 @@ pub fn remove_other_layouts(bpffs: &Path, own: &Path) -> Result<Vec<String>, Ker
     Ok(removed)
 }
 
-fn remove_pins(folder: &Path, removed: &mut Vec<String>) -> Result<(), KernelError> {
+pub(super) fn remove_pins(folder: &Path, removed: &mut Vec<String>) -> Result<(), KernelError> {
     let shown = folder.display().to_string();
     let entries = match std::fs::read_dir(folder) {
         Ok(entries) => entries,

@@ -16,10 +16,11 @@ use aya::programs::{SchedClassifier, TestRun};
 use aya::{Ebpf, TestRunOptions};
 use ipnetwork::IpNetwork;
 
-use super::cleanup::remove_other_layouts;
+use super::bpf::ensure_bpffs;
+use super::convert::{self, Conversion};
 use super::features::{Features, Optional, cgroup2_mount};
 use super::netlink::{Device, Netlink};
-use super::objects::{Objects, typed};
+use super::objects::{Objects, folder, typed};
 use super::service_maps::ServiceMaps;
 use super::xdp::{Mode, Uplinks};
 use super::{Counters, Feature, Kernel, KernelError, Tally, pod_link, router};
@@ -56,6 +57,8 @@ pub struct LinuxKernel {
     netlink: Netlink,
     maps: Maps,
     uplinks: Uplinks,
+    /// What is being taken over, until every program has been swapped.
+    conversion: Option<Conversion>,
 }
 
 struct Maps {
@@ -75,19 +78,30 @@ impl LinuxKernel {
         let features = Features::probe().without(&settings.disabled);
         let netlink = Netlink::new()?;
         let node = Node { router: router::ensure(&netlink)?, ..facts(&settings, features) };
+        let folder = folder(&settings.bpffs, settings.scale);
+        ensure_bpffs(&settings.bpffs)?;
+        let conversion = Conversion::find(&settings.bpffs, &folder, settings.scale)?;
+        if let Some(conversion) = &conversion {
+            conversion.share()?;
+        }
         let mut objects = Objects::load(&settings.bpffs, &node, features, settings.scale)?;
         let maps = Maps::take(&mut objects.ebpf)?;
         let cgroup = settings.cgroup.clone().or_else(cgroup2_mount).ok_or_else(|| KernelError::Io {
             action: "find the cgroup2 mount in /proc/mounts; mount one or give --cgroup-root".to_owned(),
             source: std::io::Error::from(std::io::ErrorKind::NotFound),
         })?;
-        let old = remove_other_layouts(&settings.bpffs, &objects.folder)?;
-        if !old.is_empty() {
-            tracing::info!(pins = old.len(), "removed what an agent with another layout had pinned");
+        if let Some(conversion) = &conversion {
+            conversion.copy()?;
+            conversion.copy_missing()?;
+        }
+        convert::take_attachments(&settings.bpffs, &objects.folder)?;
+        if let Some(conversion) = &conversion {
+            convert::swap(&objects.folder, features.xdp_program())?;
+            conversion.copy_missing()?;
         }
         objects.attach_sockets(&cgroup)?;
         release_memory();
-        Ok(Self { settings, features, objects, netlink, maps, uplinks: Uplinks::default() })
+        Ok(Self { settings, features, objects, netlink, maps, uplinks: Uplinks::default(), conversion })
     }
 
     /// The node's own addresses, as a client.
@@ -257,6 +271,10 @@ impl Kernel for LinuxKernel {
                 actual.uplinks.insert(device.name);
             }
         }
+        if let Some(conversion) = self.conversion.take() {
+            conversion.copy_missing()?;
+        }
+        convert::finish(&self.settings.bpffs, &self.objects.folder, self.settings.scale)?;
         Ok(actual)
     }
 

@@ -15,6 +15,7 @@ use crate::reconcile::actual::{Actual, Op};
 
 pub mod bpf;
 pub mod cleanup;
+pub mod convert;
 pub mod events;
 pub mod fake;
 pub mod features;

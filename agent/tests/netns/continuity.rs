@@ -46,6 +46,8 @@ struct Orders {
     objects: Option<Vec<Value>>,
     /// How many files it may open: too few to load all programs, if given.
     files: Option<u64>,
+    /// By how much its maps are larger: another scale is another layout.
+    scale: u32,
 }
 
 /// The agent's process; in the test run itself this does nothing.
@@ -59,7 +61,7 @@ fn agent_process() {
         nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, files, files).unwrap();
     }
     let settings = Settings {
-        scale: 1,
+        scale: orders.scale,
         bpffs: orders.bpffs,
         cgroup: Some(orders.cgroup),
         node: orders.addresses.clone(),
@@ -110,7 +112,14 @@ impl Drop for Agent {
 }
 
 /// Starts the agent's process and waits for its first word.
-fn start(node: &NodeWorld, objects: Option<Vec<Value>>, files: Option<u64>) -> (Agent, String) {
+fn start(node: &NodeWorld, objects: Option<Vec<Value>>, files: Option<u64>, scale: u32) -> (Agent, String) {
+    let mut agent = spawn(node, objects, files, scale);
+    let mut words = BufReader::new(agent.0.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let first = words.find(|word| word.starts_with("ready") || word.starts_with("failed"));
+    (agent, first.expect("a word before the end"))
+}
+
+fn spawn(node: &NodeWorld, objects: Option<Vec<Value>>, files: Option<u64>, scale: u32) -> Agent {
     let endpoints = node.tables.look(|rows| rows.endpoints.values().cloned().collect());
     let orders = Orders {
         namespace: node.namespace.path(),
@@ -121,16 +130,15 @@ fn start(node: &NodeWorld, objects: Option<Vec<Value>>, files: Option<u64>) -> (
         endpoints,
         objects,
         files,
+        scale,
     };
-    let mut child = Command::new(std::env::current_exe().unwrap())
+    let child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "continuity::agent_process", "--nocapture", "--test-threads=1"])
         .env(ORDERS, serde_json::to_string(&orders).unwrap())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut words = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
-    let first = words.find(|word| word.starts_with("ready") || word.starts_with("failed"));
-    (Agent(child), first.expect("a word before the end"))
+    Agent(child)
 }
 
 /// The service and its backends as the API server would have them.
@@ -180,6 +188,11 @@ fn objects(world: &World, backends: &[(usize, usize)]) -> Vec<Value> {
 
 #[test]
 fn no_connection_is_lost_by_what_happens_to_the_agent() {
+    under_load(|node, agent, objects| (trouble(node, agent, objects), 1), judge);
+}
+
+/// Lets something `happen` to an agent while connections begin, last and end; it answers with the scale of the maps in the end.
+fn under_load(happen: impl Fn(&NodeWorld, Agent, &[Value]) -> (Agent, u32), judge: impl Fn(&str, &Outcome)) {
     if !allowed() {
         return;
     }
@@ -191,12 +204,11 @@ fn no_connection_is_lost_by_what_happens_to_the_agent() {
         world.serve(&backends);
         let objects = objects(&world, &backends);
         // From here on the first node's agent is a process of its own.
-        let pins = world.nodes[0].pins();
         world.nodes[0].reconciler = None;
         serve(&world.nodes[0].pods[0].namespace, BACKEND_PORT);
         serve(&world.nodes[1].pods[0].namespace, BACKEND_PORT);
         let node = &world.nodes[0];
-        let (agent, word) = start(node, Some(objects.clone()), None);
+        let (agent, word) = start(node, Some(objects.clone()), None, 1);
         assert_eq!(word, "ready");
         let vip = SocketAddr::new(VIPS[0].parse().unwrap(), PORT);
         let mut loads = vec![("inside", Load::start(&node.pods[1].namespace, vip, INSIDE))];
@@ -205,10 +217,14 @@ fn no_connection_is_lost_by_what_happens_to_the_agent() {
             loads.push(("outside", Load::start(&world.outside, node_port, OUTSIDE)));
         }
         std::thread::sleep(Duration::from_secs(1));
-        drop(trouble(node, agent, &objects));
+        let (agent, scale) = happen(node, agent, &objects);
+        drop(agent);
         let outcomes = loads.into_iter().map(|(whence, load)| (whence, load.stop())).collect::<Vec<_>>();
-        println!("  dropped: {:?}", drops(&pins));
-        outcomes.iter().for_each(|(whence, outcome)| judge(whence, outcome));
+        println!("  dropped: {:?}", drops(&agent::kernel::objects::folder(&node.bpffs, scale)));
+        outcomes.iter().for_each(|(whence, outcome)| {
+            println!("  {whence}: {outcome:?}");
+            judge(whence, outcome);
+        });
     }
 }
 
@@ -219,7 +235,7 @@ fn trouble(node: &NodeWorld, agent: Agent, objects: &[Value]) -> Agent {
         std::thread::sleep(Duration::from_millis(500));
     };
     let ready = |objects: Option<&[Value]>| {
-        let (agent, word) = start(node, objects.map(<[_]>::to_vec), None);
+        let (agent, word) = start(node, objects.map(<[_]>::to_vec), None, 1);
         assert_eq!(word, "ready");
         agent
     };
@@ -227,7 +243,7 @@ fn trouble(node: &NodeWorld, agent: Agent, objects: &[Value]) -> Agent {
     step("killed");
     let agent = ready(Some(objects));
     step("back");
-    let (failed, word) = start(node, Some(objects.to_vec()), Some(40));
+    let (failed, word) = start(node, Some(objects.to_vec()), Some(40), 2);
     assert!(word.starts_with("failed"), "{word}");
     drop(failed);
     step("a second one failed to load");
@@ -240,6 +256,50 @@ fn trouble(node: &NodeWorld, agent: Agent, objects: &[Value]) -> Agent {
     agent
 }
 
+/// Upgrades to agents with other maps, some of which are killed while they take over; answers with the last scale.
+fn upgrades(node: &NodeWorld, agent: Agent, objects: &[Value]) -> (Agent, u32) {
+    let ready = |scale| {
+        let (agent, word) = start(node, Some(objects.to_vec()), None, scale);
+        assert_eq!(word, "ready");
+        println!("  maps of scale {scale}");
+        std::thread::sleep(Duration::from_millis(500));
+        agent
+    };
+    drop(agent);
+    let mut agent = ready(2);
+    let mut scale = 2;
+    for patience in [300, 900] {
+        drop(agent);
+        scale = if scale == 2 { 4 } else { 2 };
+        let halfway = spawn(node, Some(objects.to_vec()), None, scale);
+        std::thread::sleep(Duration::from_millis(patience));
+        drop(halfway);
+        println!("  killed after {patience} ms: {:?}", folders(node));
+        agent = ready(scale);
+        assert_eq!(folders(node).len(), 1, "{:?}", folders(node));
+    }
+    (agent, scale)
+}
+
+/// The folders of maps, and how many pins are in each.
+fn folders(node: &NodeWorld) -> Vec<(PathBuf, usize)> {
+    let entries = std::fs::read_dir(&node.bpffs).unwrap().map(|entry| entry.unwrap().path());
+    entries.map(|folder| (folder.clone(), std::fs::read_dir(folder).unwrap().count())).collect()
+}
+
+#[test]
+fn no_connection_is_lost_by_an_upgrade_to_other_maps() {
+    under_load(upgrades, |whence, outcome| {
+        // A packet that meets one generation of programs on its way and the other on its way back is sent again: few new
+        // connections wait for that. No other connection may notice.
+        let new = |error: &&String| error.starts_with("a new connection: timed out");
+        let late = outcome.errors.iter().filter(new).count() as u64;
+        assert_eq!(late, outcome.errors.len() as u64, "{whence}: {outcome:?}");
+        assert!(late * 1000 <= outcome.connections, "{whence}: {outcome:?}");
+        busy(whence, outcome);
+    });
+}
+
 fn drops(pins: &Path) -> Vec<(&'static str, u64)> {
     let meters = agent::kernel::meters::read(pins).unwrap();
     let counted = meters.drops.into_iter().map(|(reason, tally)| (reason, tally.packets));
@@ -247,10 +307,13 @@ fn drops(pins: &Path) -> Vec<(&'static str, u64)> {
 }
 
 fn judge(whence: &str, outcome: &Outcome) {
-    println!("  {whence}: {outcome:?}");
     assert_eq!(outcome.errors, Vec::<String>::new(), "{whence}");
     // The first SYN is sent again after a second.
     assert!(outcome.slowest < Duration::from_millis(950), "{whence}: a SYN was lost: {outcome:?}");
+    busy(whence, outcome);
+}
+
+fn busy(whence: &str, outcome: &Outcome) {
     assert!(outcome.connections > 500, "{whence}: too little was tried: {outcome:?}");
     assert!(outcome.answers > 500 && outcome.datagrams > 500, "{whence}: {outcome:?}");
 }

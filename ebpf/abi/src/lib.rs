@@ -55,7 +55,7 @@ pub const LAYOUTS: &[&Layout] = &[
 ];
 
 /// Raised when bytes change their meaning, or a map its flags, though no layout changes.
-const REVISION: u32 = 2;
+pub const REVISION: u32 = 2;
 
 /// Identifies all layouts and map sizes together.
 pub const LAYOUT_HASH: u32 = layout::hash(LAYOUTS, name::MAPS) ^ REVISION;
