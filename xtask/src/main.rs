@@ -87,7 +87,11 @@ fn main() -> Result<()> {
         Command::Deps => deps::check(),
         Command::Bench => {
             build::all(false)?;
-            process::run(&mut local(&["bench"]))
+            process::run(&mut local(&["bench"]))?;
+            for bench in ["traffic", "forwarding"] {
+                process::run(process::cargo().args(["bench", "--quiet", "--bench", bench]))?;
+            }
+            Ok(())
         }
         Command::Bless => test::bless(),
         Command::Tables { facts } => tables::generate(&facts),

@@ -18,6 +18,8 @@ const PACKAGES: &[(&str, &str)] = &[
     ("/usr/sbin/runc", "runc"),
     ("/bin/ip", "iproute2"),
     ("/bin/ping", "iputils-ping"),
+    ("/usr/sbin/nft", "nftables"),
+    ("/usr/sbin/iptables-legacy-restore", "iptables"),
     ("/bin/busybox", "busybox-static"),
     ("/usr/bin/protoc", "protobuf-compiler"),
     ("/usr/share/doc/rust-web-src/copyright", "rust-web-src"),

@@ -55,10 +55,13 @@ impl Ours {
         self.world.nodes[0].pods[0].addresses[0]
     }
 
-    /// Tells the node about this many services.
+    /// Tells the node about this many services, on maps large enough for them.
     pub fn load(&mut self, services: u32) {
         let server = self.server();
         let node = &mut self.world.nodes[0];
+        let states = abi::name::BACKEND_STATES_SIZE as u32;
+        node.scale = (services * ENDPOINTS).div_ceil(states).next_power_of_two();
+        node.start();
         node.tables.update(|rows| {
             rows.services.clear();
             rows.slices.clear();

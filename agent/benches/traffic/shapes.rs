@@ -24,6 +24,9 @@ pub enum Shape {
     Iptables,
 }
 
+/// More services than these take the nft program minutes to load.
+pub const NFTABLES_LIMIT: u32 = 10_000;
+
 /// A client, a router with rules, a server.
 pub struct Baseline {
     pub client: Namespace,
@@ -63,6 +66,7 @@ impl Baseline {
         self.feed(&["iptables-legacy-restore"], "*nat\nCOMMIT\n");
         match shape {
             Shape::Direct => {}
+            Shape::Nftables if services > NFTABLES_LIMIT => {}
             Shape::Nftables => self.feed(&["nft", "-f", "-"], &nftables(services)),
             Shape::Iptables => self.feed(&["iptables-legacy-restore"], &iptables(services)),
         }
