@@ -6,12 +6,14 @@ use ipnetwork::IpNetwork;
 
 use super::{Ask, Client, Here, Kind, Packet};
 use crate::desired::NodePortAddresses;
-use crate::tables::{ObjectName, Service, ServicePort, Snapshot};
+use crate::tables::{Endpoint, HostPort, ObjectName, Service, ServicePort, Snapshot};
 
 /// What is found behind a destination.
 pub enum Asked<'a> {
     /// A port of a service.
     Frontend(Found<'a>),
+    /// A port of the host that a pod of this node has taken.
+    HostPort(&'a Endpoint, &'a HostPort),
     /// An address of a service of this kind, and none of its ports.
     Address(Kind),
     /// An address that only services may have, and none has it.
@@ -55,6 +57,7 @@ pub fn find<'a>(cluster: &'a Snapshot, here: Here<'_>, packet: &Packet) -> Asked
     }
     match found {
         Some(found) => Asked::Frontend(found),
+        None if let Some((pod, port)) = host_port(cluster, packet, node_port) => Asked::HostPort(pod, port),
         None if let Some(kind) = address => Asked::Address(kind),
         None if here.services.iter().any(|prefix| prefix.contains(packet.dst)) => Asked::Unallocated,
         None => Asked::Nothing,
@@ -79,6 +82,28 @@ impl Found<'_> {
             || packet.src == packet.dst
                 && here.facts.addresses.iter().any(|node| own.iter().any(|range| range.contains(*node)))
     }
+}
+
+/// A pod that has taken the port: of the address it names, or of all that NodePorts answer on. Whoever is a service was here
+/// first.
+fn host_port<'a>(
+    cluster: &'a Snapshot,
+    packet: &Packet,
+    node_port: bool,
+) -> Option<(&'a Endpoint, &'a HostPort)> {
+    let Ask::Port(protocol, number) = packet.ask else {
+        return None;
+    };
+    let answers = |port: &HostPort| match port.host_ip {
+        Some(address) => address == packet.dst && (!address.is_loopback() || packet.client == Client::Host),
+        None => node_port,
+    };
+    cluster
+        .endpoints
+        .values()
+        .filter(|pod| pod.addresses.iter().any(|own| own.is_ipv4() == packet.dst.is_ipv4()))
+        .flat_map(|pod| pod.host_ports.iter().map(move |port| (pod, port)))
+        .find(|(_, port)| port.host_port == number && port.protocol == protocol && answers(port))
 }
 
 fn virtual_kind(service: &Service, dst: IpAddr) -> Option<Kind> {
@@ -138,5 +163,6 @@ fn rank(kind: Kind) -> u8 {
         Kind::LoadBalancer => 1,
         Kind::ExternalIp => 2,
         Kind::NodePort => 3,
+        Kind::HostPort => 4,
     }
 }

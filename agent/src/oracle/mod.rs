@@ -14,7 +14,7 @@ use abi::drops::Drop;
 use ipnetwork::IpNetwork;
 
 use crate::desired::NodeFacts;
-use crate::tables::{Protocol, ServicePort, Snapshot};
+use crate::tables::{Endpoint, HostPort, ObjectName, Protocol, ServicePort, Snapshot};
 use backends::Sets;
 use frontend::{Asked, Found};
 pub use outcome::{Forwarded, Kind, Outcome, Set, Way};
@@ -65,6 +65,7 @@ pub struct Here<'a> {
 pub fn decide(cluster: &Snapshot, here: Here<'_>, packet: &Packet) -> Outcome {
     let found = match frontend::find(cluster, here, packet) {
         Asked::Frontend(found) => found,
+        Asked::HostPort(pod, port) => return host_port(pod, port, packet),
         Asked::Address(_) if packet.ask == Ask::Echo => return Outcome::Echo,
         // Rule 11: a service has the address, but not the port. External addresses may be somebody else's as well.
         Asked::Address(Kind::ClusterIp) => return Outcome::Refused(Drop::UnknownPort),
@@ -101,11 +102,28 @@ pub fn decide(cluster: &Snapshot, here: Here<'_>, packet: &Packet) -> Outcome {
     })
 }
 
+/// A pod's own port leads to the pod, which is on this node and sees its clients, but for itself.
+fn host_port(pod: &Endpoint, port: &HostPort, packet: &Packet) -> Outcome {
+    let own = pod.addresses.iter().filter(|own| own.is_ipv4() == packet.dst.is_ipv4());
+    let way = |own: &IpAddr| if *own == packet.src { Way::Hidden } else { Way::Kept };
+    Outcome::Forwarded(Forwarded {
+        owner: ObjectName { namespace: pod.pod_namespace.clone(), name: pod.pod_name.clone() },
+        port: port.host_port.to_string(),
+        kind: Kind::HostPort,
+        set: Set::Cluster,
+        affinity: 0,
+        backends: own.map(|own| (SocketAddr::new(*own, port.container_port), way(own))).collect(),
+    })
+}
+
 /// Whose address and port a packet asks for, as `namespace/name:port`.
 pub fn owner(cluster: &Snapshot, here: Here<'_>, packet: &Packet) -> Option<String> {
     match frontend::find(cluster, here, packet) {
         Asked::Frontend(Found { owner, port, .. }) => {
             Some(format!("{}/{}:{}", owner.namespace, owner.name, port_label(port)))
+        }
+        Asked::HostPort(pod, port) => {
+            Some(format!("{}/{}:{}", pod.pod_namespace, pod.pod_name, port.container_port))
         }
         Asked::Address(_) | Asked::Unallocated | Asked::Nothing => None,
     }

@@ -51,6 +51,8 @@ pub enum Kind {
     ExternalIp,
     /// A port of the nodes' addresses.
     NodePort,
+    /// A port of the host that a pod of this node has taken.
+    HostPort,
 }
 
 /// Which backends count.

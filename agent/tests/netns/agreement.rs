@@ -10,7 +10,7 @@ use agent::kernel::trial::Trial;
 use agent::oracle::{Ask, Client, Here, Outcome, Packet, decide};
 use agent::probe::{self, Live};
 use agent::tables::{
-    Balancing, Node, ObjectName, Protocol, Service, ServicePort, Slice, SliceEndpoint, Source,
+    Balancing, HostPort, Node, ObjectName, Protocol, Service, ServicePort, Slice, SliceEndpoint, Source,
 };
 use ipnetwork::IpNetwork;
 use parking_lot::Mutex;
@@ -34,7 +34,7 @@ fn ip(text: &str) -> IpAddr {
 }
 
 fn protocol() -> impl Strategy<Value = Protocol> {
-    prop_oneof![Just(Protocol::Tcp), Just(Protocol::Udp)]
+    prop_oneof![Just(Protocol::Tcp), Just(Protocol::Udp), Just(Protocol::Sctp)]
 }
 
 /// Addresses differ from service to service, as the API server sees to.
@@ -169,7 +169,7 @@ fn packet() -> impl Strategy<Value = Packet> {
         1 => Just(("10.96.9.9".to_owned(), "fd00:96::99".to_owned())),
     ];
     let ask = prop_oneof![
-        8 => (protocol(), prop_oneof![80..84u16, (0..SERVICES as u16, 0..3u16).prop_map(|(service, port)| 30_000 + service * 10 + port)])
+        8 => (protocol(), prop_oneof![80..84u16, (0..SERVICES as u16, 0..4u16).prop_map(|(service, port)| 30_000 + service * 10 + port)])
             .prop_map(|(protocol, port)| Ask::Port(protocol, port)),
         1 => Just(Ask::Echo),
     ];
@@ -255,8 +255,9 @@ fn programs_do_what_the_oracle_says() {
     }
     let cases = std::env::var("HAWSER_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(CASES);
     let world = Mutex::new(World::new(Clients::Wire));
+    host_port(&mut world.lock().nodes[0]);
     let seen = Mutex::new(BTreeMap::<&str, u32>::new());
-    let config = Config { cases, failure_persistence: None, max_shrink_iters: 200, ..Config::default() };
+    let config = Config { cases, failure_persistence: None, max_shrink_iters: 20, ..Config::default() };
     let clusters = (objects(), prop::collection::vec((packet(), any::<[usize; 4]>()), 24));
     let result = TestRunner::new(config).run(&clusters, |(objects, packets)| {
         let mut world = world.lock();
@@ -274,6 +275,13 @@ fn programs_do_what_the_oracle_says() {
         Err(TestError::Fail(reason, (objects, _))) => panic!("{reason}\n{objects:#?}"),
         other => other.unwrap(),
     }
+}
+
+/// The second pod takes the NodePort that no service of these has.
+fn host_port(node: &mut NodeWorld) {
+    let port = HostPort { host_ip: None, host_port: 30_003, container_port: 9000, protocol: Protocol::Tcp };
+    let id = node.pods[1].id.clone();
+    node.tables.update(|rows| rows.endpoints.get_mut(&id).unwrap().host_ports = vec![port]);
 }
 
 fn word(outcome: &Outcome) -> &'static str {

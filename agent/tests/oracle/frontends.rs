@@ -2,8 +2,8 @@
 
 use abi::drops::Drop;
 use agent::desired::NodePortAddresses;
-use agent::oracle::{Ask, Client, Kind, Outcome, Set};
-use agent::tables::{Protocol, ServicePort};
+use agent::oracle::{Ask, Client, Kind, Outcome, Set, Way};
+use agent::tables::{HostPort, Protocol, ServicePort};
 
 use crate::cluster::*;
 
@@ -94,6 +94,38 @@ fn rule_15_headless_services_and_missing_families_are_nothing() {
     assert_eq!(cluster.pod_asks("203.0.113.10:80"), Outcome::NotAService);
     let cluster = Cluster::new(vec![ready(FAR)]).web(|web| web.cluster_ips = vec![ip(VIP)]);
     assert_eq!(cluster.outsider_asks("[2001:db8::1]:30080"), Outcome::NotAService);
+}
+
+#[test]
+fn a_pods_host_port_leads_to_it_alone() {
+    let port = |host_ip: Option<&str>, number| HostPort {
+        host_ip: host_ip.map(ip),
+        host_port: number,
+        container_port: 8080,
+        protocol: Protocol::Tcp,
+    };
+    let mut cluster = Cluster::new(vec![ready(FAR)]);
+    let pod = cluster.tables.endpoints.values_mut().find(|pod| pod.pod_name == POD).unwrap();
+    pod.host_ports = vec![
+        port(None, 9000),
+        port(Some("127.0.0.1"), 9001),
+        port(Some("172.16.0.1"), 9002),
+        port(None, 30080),
+    ];
+    let outcome = cluster.outsider_asks("192.0.2.1:9000");
+    assert_eq!((kind(&outcome), way(&outcome)), ((Kind::HostPort, Set::Cluster), Way::Kept));
+    assert_eq!(backends(&outcome), set(&[POD]));
+    assert_eq!(way(&cluster.pod_asks("192.0.2.1:9000")), Way::Hidden, "of itself");
+    assert_eq!(backends(&cluster.ask(Client::Host, "127.0.0.1", "127.0.0.1:9001")), set(&[POD]));
+    assert_eq!(cluster.pod_asks("127.0.0.1:9001"), Outcome::NotAService);
+    assert_eq!(backends(&cluster.outsider_asks("172.16.0.1:9002")), set(&[POD]), "of the address it names");
+    assert_eq!(cluster.outsider_asks("192.0.2.1:9002"), Outcome::NotAService);
+    assert_eq!(
+        cluster.outsider_asks("[2001:db8::1]:9000"),
+        Outcome::NotAService,
+        "the pod has no such family"
+    );
+    assert_eq!(kind(&cluster.outsider_asks("192.0.2.1:30080")).0, Kind::NodePort, "a service was here first");
 }
 
 #[test]

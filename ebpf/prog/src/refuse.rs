@@ -13,7 +13,7 @@ use aya_ebpf::programs::TcContext;
 use crate::flow::now;
 use crate::maps::{Work, work};
 use crate::nat::{load_into, store, store_bytes};
-use crate::packet::{ACK, ETHERNET, ICMP, ICMPV6, RST, SYN, TCP, UDP};
+use crate::packet::{ACK, ETHERNET, ICMP, ICMPV6, RST, SCTP, SYN, TCP, UDP};
 use crate::verdict::count;
 
 /// Hops of a packet that begins here.
@@ -73,7 +73,7 @@ fn try_answer(ctx: &TcContext, direction: u64) -> Option<i32> {
     }
     let made = match work.packet.proto() {
         TCP if work.packet.tcp_flags & RST == 0 => reset(ctx, work),
-        UDP => unreachable(ctx, work),
+        UDP | SCTP => unreachable(ctx, work),
         _ => return None,
     };
     made.ok()?;

@@ -62,6 +62,7 @@ pub fn rules(outcome: &Outcome) -> String {
                 Kind::LoadBalancer => "load balancer address",
                 Kind::ExternalIp => "external address",
                 Kind::NodePort => "node port",
+                Kind::HostPort => "host port of a pod",
             };
             let set = if to.set == Set::Local { "on this node" } else { "in the cluster" };
             let affinity =
