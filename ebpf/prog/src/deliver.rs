@@ -19,6 +19,7 @@ use crate::maps::{ENDPOINTS, Work, node, work};
 use crate::nat::{node_address, store};
 use crate::packet::{ETHERNET, Packet};
 use crate::service::same;
+use crate::tunnel::encapsulate_skb;
 use crate::verdict::{Verdict, leave};
 
 const AF_INET: u8 = 2;
@@ -31,13 +32,20 @@ const FIB_NO_NEIGH: i64 = 7;
 pub const DELIVER: i32 = -100;
 /// The same, before the packet's flow is begun.
 pub const BEGIN: i32 = -101;
+/// A pod has to be hidden first.
+pub const HIDE: i32 = -104;
+/// A tunnel has to be taken off first.
+pub const TUNNEL: i32 = -103;
 /// The same, before anything was done: it is no plain packet of a known flow.
 pub const REST: i32 = -102;
 
 /// Sends the packet where its destination is, and leaves the program. The packet's flow remembers where that was.
 #[inline(always)]
 pub fn deliver(ctx: &TcContext, hook: u32) -> i32 {
-    deliver_skb(ctx.skb.skb, hook)
+    match work() {
+        Some(work) if work.tunnelled != 0 => encapsulate_skb(ctx.skb.skb, hook),
+        _ => deliver_skb(ctx.skb.skb, hook),
+    }
 }
 
 /// Verified by itself, and with its buffers off the callers' stacks.
@@ -135,6 +143,35 @@ fn along_routes(ctx: &TcContext, work: &mut Work) -> Result<Verdict, Drop> {
     Ok(Verdict::Sent(Path::Remote, to_neighbour(&request)))
 }
 
+/// Looks up the way of a packet between two addresses that is `length` bytes long.
+#[inline(always)]
+pub fn route(ctx: &TcContext, v4: bool, src: &Addr16, dst: &Addr16, length: u32) -> (i64, FibLookup) {
+    // SAFETY: a plain field of the context.
+    let device = unsafe { (*ctx.skb.skb).ifindex };
+    let ask = |device| {
+        // SAFETY: all-zero bytes are a valid request.
+        let mut request: FibLookup = unsafe { core::mem::zeroed() };
+        request.family = if v4 { AF_INET } else { AF_INET6 };
+        request.ifindex = device;
+        request.__bindgen_anon_1.tot_len = length as u16;
+        if v4 {
+            request.__bindgen_anon_3.ipv4_src = src.words()[3];
+            request.__bindgen_anon_4.ipv4_dst = dst.words()[3];
+        } else {
+            request.__bindgen_anon_3.ipv6_src = src.words();
+            request.__bindgen_anon_4.ipv6_dst = dst.words();
+        }
+        request
+    };
+    let mut request = ask(device);
+    let mut found = look_up(ctx, &mut request);
+    if found == FIB_FORWARDING_OFF && node().router != 0 {
+        request = ask(node().router);
+        found = look_up(ctx, &mut request);
+    }
+    (found, request)
+}
+
 #[inline(always)]
 fn request(ctx: &TcContext, packet: &Packet, device: u32) -> FibLookup {
     // SAFETY: all-zero bytes are a valid request.
@@ -168,7 +205,7 @@ fn mtu(request: &FibLookup) -> u32 {
 
 /// Lets the kernel resolve the next hop's hardware address.
 #[inline(always)]
-fn to_neighbour(request: &FibLookup) -> i32 {
+pub fn to_neighbour(request: &FibLookup) -> i32 {
     // SAFETY: all-zero bytes are a valid next hop; the union is read as the family says.
     unsafe {
         let mut next: bpf_redir_neigh = core::mem::zeroed();
@@ -195,13 +232,13 @@ fn is_unroutable(dst: &Addr16) -> bool {
 
 /// The TTL or hop limit, if it allows another hop.
 #[inline(always)]
-fn hops_left(ctx: &TcContext, packet: &Packet) -> Option<u8> {
+pub fn hops_left(ctx: &TcContext, packet: &Packet) -> Option<u8> {
     let at = if packet.v4() { ETHERNET + 8 } else { ETHERNET + 7 };
     ctx.load::<u8>(at).ok().filter(|hops| *hops > 1)
 }
 
 #[inline(always)]
-fn spend_hop(ctx: &TcContext, packet: &Packet, hops: u8) -> Result<(), Drop> {
+pub fn spend_hop(ctx: &TcContext, packet: &Packet, hops: u8) -> Result<(), Drop> {
     if !packet.v4() {
         ctx.uncovered(ONE_HOP_V6);
         return store(ctx, ETHERNET + 7, &(hops - 1));

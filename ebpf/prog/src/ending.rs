@@ -32,6 +32,10 @@ pub fn is_over(key: &FlowKey, entry: &Flow, twin: &FlowKey) -> bool {
         both_closed = flags & other_flags & bits::FIN != 0;
         flags |= other_flags;
     }
+    // Of a flow that is answered elsewhere, only the client's end is seen.
+    if flags & bits::DSR != 0 && flags & bits::FIN != 0 {
+        both_closed = true;
+    }
     let connection = key.proto == TCP || key.proto == SCTP;
     let patience = if !answered {
         timeout::EMBRYO

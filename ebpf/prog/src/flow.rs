@@ -126,6 +126,24 @@ pub fn complete(work: &Work) -> Result<(), Drop> {
     Ok(())
 }
 
+/// Moves both halves of a flow whose answers do not come by here: its client has acknowledged one.
+#[inline(always)]
+pub fn establish(work: &mut Work) {
+    if FLOWS.get_ptr(&work.packet.key).is_some() {
+        return;
+    }
+    work.answer.tuple = work.to.reversed();
+    work.answer.proto = work.packet.key.proto;
+    work.answer.zero = [0; 3];
+    let Some(reverse) = EMBRYOS.get_ptr_mut(&work.answer).and_then(NonNull::new) else {
+        return;
+    };
+    // The key of the half that is being moved, and that of the other.
+    core::mem::swap(&mut work.packet.key, &mut work.answer);
+    _ = promote(work, reverse);
+    core::mem::swap(&mut work.packet.key, &mut work.answer);
+}
+
 /// Moves both halves from the embryos to the flows. A full table leaves them where they are: they still work.
 #[inline(always)]
 fn promote(work: &mut Work, entry: Entry) -> Option<Entry> {

@@ -33,6 +33,7 @@ mod source_range;
 mod sum;
 mod tombstone;
 mod translate;
+mod tunnel;
 mod uplink;
 mod verdict;
 mod xdp;

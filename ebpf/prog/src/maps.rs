@@ -109,6 +109,8 @@ pub struct Work {
     pub origin: FlowKey,
     /// Names the datagram it is a fragment of.
     pub fragment: FragmentKey,
+    /// One if it goes to its backend in a tunnel.
+    pub tunnelled: u32,
     /// One if that flow may keep it.
     pub settles: u32,
     /// The key of the flow's answers.

@@ -3,10 +3,13 @@
 use abi::drops::Drop;
 use abi::flow::FlowKey;
 use abi::{Addr16, Be16, Tuple};
+use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::programs::TcContext;
 
 use crate::bytes::{Bytes, get};
+use crate::maps::work;
 use crate::sctp;
+use crate::verdict::{decode, encode};
 
 pub const ETHERNET: usize = 14;
 pub const TCP: u8 = 6;
@@ -226,6 +229,30 @@ pub fn parse(ctx: &TcContext, packet: &mut Packet) -> Result<Frame, Drop> {
     if matches!(packet.plain, Plain::Yes) {
         return Ok(Frame::Ip);
     }
+    Ok(match decode(parse_skb(ctx.skb.skb))? {
+        0 => Frame::Ip,
+        1 => Frame::Arp,
+        _ => Frame::Other,
+    })
+}
+
+/// Verified by itself.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn parse_skb(skb: *mut __sk_buff) -> i32 {
+    let parsed = work()
+        .ok_or(Drop::FlowTable)
+        .and_then(|work| parse_any(&TcContext::new(skb), &mut work.packet))
+        .map(|frame| match frame {
+            Frame::Ip => 0,
+            Frame::Arp => 1,
+            Frame::Other => 2,
+        });
+    encode(parsed)
+}
+
+#[inline(always)]
+fn parse_any(ctx: &TcContext, packet: &mut Packet) -> Result<Frame, Drop> {
     packet.tcp_flags = 0;
     packet.ports = Ports::None;
     match u16::from_be(ctx.skb.protocol() as u16) {

@@ -59,7 +59,7 @@ extern "C" fn pod_in_known(skb: *mut __sk_buff) -> i32 {
 extern "C" fn pod_out_rest(skb: *mut __sk_buff) -> i32 {
     let ctx = TcContext::new(skb);
     match out(&ctx) {
-        Ok(Then::Deliver) => DELIVER,
+        Ok(Then::Deliver | Then::Hide | Then::Arrive) => DELIVER,
         Ok(Then::Begin) => BEGIN,
         Ok(Then::Leave(verdict)) => leave(&ctx, hook::POD_OUT, Ok(verdict)),
         Err(reason) => leave_answering(&ctx, hook::POD_OUT, Err(reason)),

@@ -77,6 +77,11 @@ fn try_answer(ctx: &TcContext, direction: u64) -> Option<i32> {
         _ => return None,
     };
     made.ok()?;
+    send_back(ctx, direction)
+}
+
+#[inline(always)]
+fn send_back(ctx: &TcContext, direction: u64) -> Option<i32> {
     let macs: [[u8; 6]; 2] = ctx.load(0).ok()?;
     store(ctx, 0, &[macs[1], macs[0]]).ok()?;
     // SAFETY: a plain field of the context; the helper checks the device.
@@ -113,20 +118,56 @@ fn reset(ctx: &TcContext, work: &mut Work) -> Result<(), Drop> {
     ip(ctx, work, TCP, 20)
 }
 
-/// Port unreachable, with the head of the packet it is about.
+/// Tells the sender that its packet is larger than `work.hop.mtu`, or drops it.
+#[inline(always)]
+pub fn too_big(ctx: &TcContext) -> i32 {
+    too_big_skb(ctx.skb.skb)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn too_big_skb(skb: *mut __sk_buff) -> i32 {
+    if !may_answer() {
+        count(Path::Unanswered, 0);
+        return TC_ACT_SHOT as i32;
+    }
+    let ctx = TcContext::new(skb);
+    try_too_big(&ctx).and_then(|()| send_back(&ctx, 0)).unwrap_or(TC_ACT_SHOT as i32)
+}
+
+#[inline(always)]
+fn try_too_big(ctx: &TcContext) -> Option<()> {
+    let work = work()?;
+    if work.packet.l4 != header_end(work) || work.packet.is_fragment() {
+        return None;
+    }
+    let mtu = work.hop.mtu.to_be();
+    // Fragmentation needed has sixteen bits for it, packet too big all of them.
+    let kind = if work.packet.v4() { [3, 4] } else { [2, 0] };
+    error(ctx, work, kind, mtu).ok()
+}
+
+/// Port unreachable.
 #[inline(always)]
 fn unreachable(ctx: &TcContext, work: &mut Work) -> Result<(), Drop> {
+    let kind = if work.packet.v4() { [3, 3] } else { [1, 4] };
+    error(ctx, work, kind, 0)
+}
+
+/// An ICMP error of a type and code, with the head of the packet it is about.
+#[inline(always)]
+fn error(ctx: &TcContext, work: &mut Work, kind: [u8; 2], value: u32) -> Result<(), Drop> {
     if work.packet.v4() {
         load_into(ctx, ETHERNET, &mut work.buffer[2..], 7)?;
-        work.buffer[0] = u32::from_ne_bytes([3, 3, 0, 0]);
-        work.buffer[1] = 0;
+        work.buffer[0] = u32::from_ne_bytes([kind[0], kind[1], 0, 0]);
+        work.buffer[1] = value;
         let sum = sum_of(&work.buffer, 36, 0);
         work.buffer[0] |= u32::from(fold(sum)) << 16;
         put(ctx, work, 28, ICMP, 36)
     } else {
         load_into(ctx, ETHERNET, &mut work.buffer[2..], 12)?;
-        work.buffer[0] = u32::from_ne_bytes([1, 4, 0, 0]);
-        work.buffer[1] = 0;
+        work.buffer[0] = u32::from_ne_bytes([kind[0], kind[1], 0, 0]);
+        work.buffer[1] = value;
         let sum = sum_of(&work.buffer, 56, pseudo(work, ICMPV6, 56));
         work.buffer[0] |= u32::from(fold(sum)) << 16;
         put(ctx, work, 48, ICMPV6, 56)

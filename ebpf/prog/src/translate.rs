@@ -13,7 +13,7 @@ use crate::deliver::{DELIVER, deliver};
 use crate::flow::Entry;
 use crate::forward::path;
 use crate::maps::{CONTROL, ENDPOINTS, Known, Work, work};
-use crate::packet::{ACK, Packet, Part, Ports, SCTP, SYN, TCP};
+use crate::packet::{ACK, Packet, Part, Ports, RST, SCTP, SYN, TCP};
 use crate::service::{self, Client, Picked, same};
 use crate::verdict::{count, leave};
 use crate::{ending, flow, fragment, icmp_error, masquerade, nat, partner};
@@ -25,6 +25,7 @@ pub const BEGINS: u32 = 1 << 31;
 #[inline(always)]
 pub fn entry(work: &mut Work) -> Option<Entry> {
     work.settles = 0;
+    work.tunnelled = 0;
     fragment::recall(work);
     let has_key = matches!(work.packet.ports, Ports::Pair | Ports::EchoRequest | Ports::EchoReply);
     if !has_key || matches!(work.known, Known::No) {
@@ -42,10 +43,15 @@ pub fn translate(
     client: Client,
     entry: Option<Entry>,
 ) -> Result<u32, Drop> {
-    let flags = follow(ctx, work, entry)?;
-    if flags != 0 {
-        return Ok(flags);
+    match follow(ctx, work, entry)? {
+        0 => ask(work, client),
+        flags => Ok(flags),
     }
+}
+
+/// Finds out whether a packet without a flow begins one.
+#[inline(always)]
+pub fn ask(work: &mut Work, client: Client) -> Result<u32, Drop> {
     if matches!(work.packet.part, Part::Later) || matches!(work.packet.ports, Ports::Unread) {
         return unreadable(&work.packet).map_or(Ok(0), Err);
     }
@@ -105,7 +111,15 @@ pub fn follow(ctx: &TcContext, work: &mut Work, entry: Option<Entry>) -> Result<
         // A datagram moves on to another backend at once; a connection cannot.
         return if work.packet.is_connection() { Err(Drop::BackendGone) } else { Ok(0) };
     }
-    nat::rewrite(ctx)?;
+    if flags & bits::DSR != 0 {
+        work.settles = 0;
+        work.tunnelled = 1;
+        if work.packet.is_connection() && work.packet.tcp_flags & (SYN | ACK | RST) == ACK {
+            flow::establish(work);
+        }
+    } else {
+        nat::rewrite(ctx)?;
+    }
     count(path(flags), u64::from(ctx.len()));
     Ok(flags)
 }
@@ -129,7 +143,8 @@ extern "C" fn begin_flow(skb: *mut __sk_buff, hook: u32) -> i32 {
     };
     let begun = begin(work, hook != UPLINK_IN).and_then(|()| {
         work.to = work.forward.to;
-        nat::rewrite(&ctx)
+        work.tunnelled = work.forward.flags & bits::DSR;
+        if work.tunnelled == 0 { nat::rewrite(&ctx) } else { Ok(()) }
     });
     match begun {
         Ok(()) => {
@@ -160,6 +175,10 @@ fn begin(work: &mut Work, inside: bool) -> Result<(), Drop> {
     if service_bits & policy::LEAST != 0 {
         work.forward.flags |= bits::COUNTED;
     }
+    if hide && !inside && service_bits & policy::DSR != 0 && matches!(work.packet.part, Part::Whole) {
+        work.forward.flags |= bits::DSR;
+        return flow::create(work);
+    }
     if hide {
         work.forward.flags |= bits::MASQUERADE;
         return masquerade::create(work);
@@ -178,14 +197,11 @@ fn unknown_connection() -> Drop {
     if converting { Drop::Converting } else { Drop::NoFlow }
 }
 
-/// Hides a pod behind the node's address on its way out, unless it answers somebody who began.
+/// Hides a pod without a flow behind the node's address on its way out, unless it answers somebody who began.
 ///
 /// TCP says itself who began; for the rest [`remember_stranger`] has.
 #[inline(always)]
-pub fn hide(ctx: &TcContext, work: &mut Work, entry: Option<Entry>) -> Result<(), Drop> {
-    if follow(ctx, work, entry)? != 0 {
-        return Ok(());
-    }
+pub fn hide(ctx: &TcContext, work: &mut Work) -> Result<(), Drop> {
     if matches!(work.packet.part, Part::Later) {
         return Err(Drop::FragmentOrder);
     }

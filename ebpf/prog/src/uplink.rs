@@ -8,23 +8,27 @@ use aya_ebpf::bindings::{__sk_buff, BPF_F_INGRESS};
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 
-use crate::deliver::{BEGIN, DELIVER, REST, deliver, to_pod};
+use crate::deliver::{BEGIN, DELIVER, HIDE, REST, TUNNEL, deliver, to_pod};
 use crate::echo;
 use crate::forward::{Onward, forward_known, forward_plain};
-use crate::maps::{Known, Work, node, work};
+use crate::maps::{Known, node, work};
 use crate::nat::node_address;
 use crate::packet::{Frame, Packet, parse, parse_plain};
 use crate::service::{Client, same};
-use crate::translate::{BEGINS, begin_and_deliver, entry, follow, hide, remember_stranger, translate};
+use crate::translate::{BEGINS, ask, begin_and_deliver, entry, follow, hide, remember_stranger, translate};
+use crate::tunnel::{decapsulate_skb, may_arrive};
 use crate::verdict::{Then, Verdict, leave, leave_answering, then};
 
 /// From outside: NodePorts, answers to what left under the node's address, packets for pods.
 #[classifier]
 pub fn tc_uplink_in(ctx: TcContext) -> i32 {
-    let code = match uplink_in_known(ctx.skb.skb) {
+    let mut code = match uplink_in_known(ctx.skb.skb) {
         REST => uplink_in_rest(ctx.skb.skb),
         code => code,
     };
+    if code == TUNNEL {
+        code = decapsulate_skb(ctx.skb.skb, hook::UPLINK_IN);
+    }
     match code {
         DELIVER => deliver(&ctx, hook::UPLINK_IN),
         BEGIN => begin_and_deliver(&ctx, hook::UPLINK_IN),
@@ -42,6 +46,7 @@ pub fn tc_uplink_out(ctx: TcContext) -> i32 {
     match code {
         DELIVER => deliver(&ctx, hook::UPLINK_OUT),
         BEGIN => begin_and_deliver(&ctx, hook::UPLINK_OUT),
+        HIDE => hide_skb(ctx.skb.skb),
         code => code,
     }
 }
@@ -65,8 +70,9 @@ extern "C" fn uplink_out_known(skb: *mut __sk_buff) -> i32 {
 extern "C" fn uplink_in_rest(skb: *mut __sk_buff) -> i32 {
     let ctx = TcContext::new(skb);
     match inward(&ctx) {
-        Ok(Then::Deliver) => DELIVER,
+        Ok(Then::Deliver | Then::Hide) => DELIVER,
         Ok(Then::Begin) => BEGIN,
+        Ok(Then::Arrive) => TUNNEL,
         Ok(Then::Leave(verdict)) => leave(&ctx, hook::UPLINK_IN, Ok(verdict)),
         Err(reason) => leave_answering(&ctx, hook::UPLINK_IN, Err(reason)),
     }
@@ -74,10 +80,19 @@ extern "C" fn uplink_in_rest(skb: *mut __sk_buff) -> i32 {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
+extern "C" fn hide_skb(skb: *mut __sk_buff) -> i32 {
+    let ctx = TcContext::new(skb);
+    let result = work().ok_or(Drop::FlowTable).and_then(|work| hide(&ctx, work));
+    leave(&ctx, hook::UPLINK_OUT, result.map(|()| Verdict::Stack))
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
 extern "C" fn uplink_out_rest(skb: *mut __sk_buff) -> i32 {
     let ctx = TcContext::new(skb);
     match out(&ctx) {
-        Ok(Then::Deliver) => DELIVER,
+        Ok(Then::Hide) => HIDE,
+        Ok(Then::Deliver | Then::Arrive) => DELIVER,
         Ok(Then::Begin) => BEGIN,
         Ok(Then::Leave(verdict)) => leave(&ctx, hook::UPLINK_OUT, Ok(verdict)),
         Err(reason) => leave_answering(&ctx, hook::UPLINK_OUT, Err(reason)),
@@ -92,6 +107,10 @@ fn inward(ctx: &TcContext) -> Result<Then, Drop> {
     }
     if let Some(verdict) = echo::answer(ctx, &work.packet, 0)? {
         return Ok(Then::Leave(verdict));
+    }
+    if may_arrive(&work.packet) {
+        work.tunnelled = 0;
+        return Ok(Then::Arrive);
     }
     let entry = entry(work);
     let flags = translate(ctx, work, Client::Outside, entry)?;
@@ -122,16 +141,28 @@ fn inward(ctx: &TcContext) -> Result<Then, Drop> {
 fn out_known(ctx: &TcContext) -> Option<Result<Verdict, Drop>> {
     let work = work()?;
     work.known = Known::Unseen;
-    if !parse_plain(ctx, &mut work.packet) || !is_ours(&work.packet) {
+    if !parse_plain(ctx, &mut work.packet) || origin() == FOREIGN {
         return None;
     }
     forward_known(ctx, work, Onward::Stack)
 }
 
-/// Whether the packet may be translated on its way out.
-#[inline(always)]
-fn is_ours(packet: &Packet) -> bool {
-    leaves_the_cluster(packet) || is_from_host(packet)
+/// Packets that are none of ours on their way out.
+const FOREIGN: i32 = 0;
+/// From a pod to somewhere outside the cluster.
+const LEAVES: i32 = 1;
+/// From the host itself.
+const FROM_HOST: i32 = 2;
+
+/// Whose packet leaves. Verified by itself: every comparison would be another way through what follows.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn origin() -> i32 {
+    match work() {
+        Some(work) if leaves_the_cluster(&work.packet) => LEAVES,
+        Some(work) if is_from_host(&work.packet) => FROM_HOST,
+        _ => FOREIGN,
+    }
 }
 
 /// The stack has routed what it is left.
@@ -141,26 +172,24 @@ fn out(ctx: &TcContext) -> Result<Then, Drop> {
     if !matches!(parse(ctx, &mut work.packet)?, Frame::Ip) {
         return Ok(Then::Leave(Verdict::Stack));
     }
-    if leaves_the_cluster(&work.packet) {
-        let entry = entry(work);
-        hide(ctx, work, entry)?;
+    let origin = origin();
+    if origin == FOREIGN {
         return Ok(Then::Leave(Verdict::Stack));
     }
-    if !is_from_host(&work.packet) {
-        return Ok(Then::Leave(Verdict::Stack));
-    }
-    from_host(ctx, work)
-}
-
-/// What the socket hooks did not translate: the host's pings, raw sockets, services and pods that do without the hooks, and
-/// what they leave to be dropped here.
-#[inline(always)]
-fn from_host(ctx: &TcContext, work: &mut Work) -> Result<Then, Drop> {
-    if let Some(verdict) = echo::answer(ctx, &work.packet, u64::from(BPF_F_INGRESS))? {
+    let leaves = origin == LEAVES;
+    if !leaves && let Some(verdict) = echo::answer(ctx, &work.packet, u64::from(BPF_F_INGRESS))? {
         return Ok(Then::Leave(verdict));
     }
     let entry = entry(work);
-    let flags = translate(ctx, work, Client::Inside, entry)?;
+    let mut flags = follow(ctx, work, entry)?;
+    if leaves {
+        return Ok(if flags == 0 { Then::Hide } else { Then::Leave(Verdict::Stack) });
+    }
+    // What the socket hooks did not translate: raw sockets, services and pods that do without the hooks, and what they leave to
+    // be dropped here.
+    if flags == 0 {
+        flags = ask(work, Client::Inside)?;
+    }
     let asks = flags & (bits::FORWARD | bits::SERVICE) == bits::FORWARD | bits::SERVICE;
     if asks || flags == BEGINS { Ok(then(flags)) } else { Ok(Then::Leave(Verdict::Stack)) }
 }

@@ -31,6 +31,10 @@ pub enum Then {
     Deliver,
     /// Its flow begins, and then it is delivered.
     Begin,
+    /// Its pod is hidden, and then it leaves.
+    Hide,
+    /// It came in a tunnel, which is taken off first.
+    Arrive,
 }
 
 /// What comes after a translation that answered with these flags.

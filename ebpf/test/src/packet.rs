@@ -141,8 +141,8 @@ impl Packet {
                 let flags = if flags & ACK == 0 { RST | ACK } else { RST };
                 Self { body: Body::Tcp(dport, sport, flags, Vec::new()), ..to }
             }
-            Body::Udp(..) if self.src.is_ipv4() => to.error(3, 3, self, 28),
-            Body::Udp(..) => to.error(1, 4, self, 48),
+            Body::Udp(..) | Body::Sctp(..) if self.src.is_ipv4() => to.error(3, 3, self, 28),
+            Body::Udp(..) | Body::Sctp(..) => to.error(1, 4, self, 48),
             _ => panic!("nobody refuses {self:?}"),
         }
     }

@@ -5,9 +5,9 @@ use std::thread;
 use abi::count::Path;
 use abi::drops::DROPS;
 use abi::name;
-use abi::service::frontend;
+use abi::service::{bits, frontend};
 use anyhow::{Result, ensure};
-use ebpf_test::packet::{INIT, Packet, SYN, packet};
+use ebpf_test::packet::{Body, INIT, Packet, SYN, packet};
 use ebpf_test::runner::{PASS, REDIRECT, SHOT, STACK, TX, XDP_DROP, allowed, isolate};
 use ebpf_test::world::{Hook, Names, World, families};
 
@@ -34,6 +34,8 @@ fn in_a_world(test: fn(&mut World) -> Result<()>) {
                     &[(names.pod_b, 8080), (names.far_pod, 8080)],
                 )?;
             }
+            world.service(&[(names.vip, 443)], frontend::EXTERNAL, 6, &[(names.far_pod, 8443)])?;
+            world.change_service(|service| service.flags |= bits::DSR)?;
             establish(&mut world)?;
             test(&mut world)?;
         }
@@ -65,6 +67,13 @@ fn establish(world: &mut World) -> Result<()> {
 
 fn samples(n: Names) -> Vec<Vec<u8>> {
     let mut all = Vec::new();
+    // Tunnels: for a service that answers directly, and around nothing that anybody knows.
+    let number = if n.vip.is_ipv4() { 4 } else { 41 };
+    for inside in [packet(n.client, n.vip).tcp(40000, 443, SYN), packet(n.client, n.pod_b).udp(1, 2)] {
+        let body = Body::Other(number, inside.bytes()[14..].to_vec());
+        all.push(Packet { body, ..packet(n.peer, n.pod_b) });
+    }
+    all.push(packet(n.client, n.vip).tcp(40000, 443, SYN));
     for (src, dst) in [
         (n.pod_a, n.pod_b),
         (n.pod_a, n.vip),

@@ -21,7 +21,7 @@ const CASES: &[Case] = &[
     ("packets of every length keep a right checksum", lengths),
     ("a NodePort forwards to another node, in TC and before the stack", node_port),
     ("an association of a pod takes the node's address on its way out", masquerade),
-    ("a chunk in the middle of an unknown association is not given a backend", middle),
+    ("a chunk in the middle of an unknown association is refused", middle),
     ("ABORT and SHUTDOWN COMPLETE end the flow", ends),
     ("a fragment whose checksum cannot be changed is dropped", fragment),
 ];
@@ -116,7 +116,7 @@ fn middle(w: &mut World) -> Result<()> {
     w.service(&[(n.vip, 3868)], 0, SCTP, &[(n.pod_b, 3869)])?;
     for chunk in [DATA, ABORT] {
         let late = packet(n.pod_a, n.vip).sctp(40000, 3868, chunk);
-        w.expect(Hook::FromPodA, &late, &Want::Dropped(Drop::NoFlow))?;
+        w.expect(Hook::FromPodA, &late, &Want::Refused(Drop::NoFlow, late.refusal()))?;
     }
     Ok(())
 }
