@@ -51,6 +51,7 @@ const CASES: &[Case] = &[
     ("an error from a backend comes from the NodePort", error_from_backend),
     ("silent flows are forgotten, others are not", expiry),
     ("a packet from an unknown link is dropped", unknown_link),
+    ("a frame of a pod that is neither IP nor ARP is dropped, ARP is the stack's", not_ip),
 ];
 
 #[test]
@@ -490,4 +491,19 @@ fn unknown_link(w: &mut World) -> Result<()> {
     let outcome = w.runner.run(name::TC_POD_OUT, 1, &packet(n.pod_a, n.pod_b).udp(1, 2).bytes())?;
     ensure!(outcome.code == ebpf_test::runner::SHOT, "code {}", outcome.code);
     w.counted(name::DROPS, Drop::UnknownLink as u32).context("counted").map(|_| ())
+}
+
+fn not_ip(w: &mut World) -> Result<()> {
+    for (kind, code, map, index) in [
+        ([0x88, 0xcc], ebpf_test::runner::SHOT, name::DROPS, Drop::NotIp as u32),
+        ([0x08, 0x06], ebpf_test::runner::STACK, name::PATHS, Path::Stack as u32),
+    ] {
+        let mut frame = vec![0; 64];
+        frame[12..14].copy_from_slice(&kind);
+        let before = w.counted(map, index)?;
+        let outcome = w.run(Hook::FromPodA, &frame)?;
+        ensure!(outcome.code == code, "{kind:02x?}: code {}", outcome.code);
+        ensure!(w.counted(map, index)? == before + 1, "{kind:02x?}: not counted once");
+    }
+    Ok(())
 }
