@@ -23,7 +23,7 @@ use crate::world::{Clients, NodeWorld, OUTSIDE, World, allowed};
 const CASES: u32 = 48;
 const SERVICES: usize = 3;
 
-type Objects = (BTreeMap<ObjectName, Arc<Service>>, BTreeMap<ObjectName, Arc<Slice>>);
+pub type Objects = (BTreeMap<ObjectName, Arc<Service>>, BTreeMap<ObjectName, Arc<Slice>>);
 
 fn name(number: usize) -> ObjectName {
     ObjectName { namespace: "default".into(), name: format!("s{number}") }
@@ -136,7 +136,7 @@ fn endpoint() -> impl Strategy<Value = SliceEndpoint> {
     )
 }
 
-fn objects() -> impl Strategy<Value = Objects> {
+pub fn objects() -> impl Strategy<Value = Objects> {
     let one = |number: usize| {
         (service(number), prop::collection::vec(prop::collection::vec(endpoint(), 0..5), 0..4))
     };
@@ -160,7 +160,7 @@ fn objects() -> impl Strategy<Value = Objects> {
 }
 
 /// Every address that means something, and some that do not.
-fn packet() -> impl Strategy<Value = Packet> {
+pub fn packet() -> impl Strategy<Value = Packet> {
     let number = 0..=SERVICES;
     let address = prop_oneof![
         6 => (number.clone(), prop::sample::select(vec![("10.96.0.", "fd00:96::", 10), ("198.51.100.", "2001:db8:e::", 0), ("203.0.113.", "2001:db8:b::", 0)]))
@@ -187,7 +187,7 @@ fn packet() -> impl Strategy<Value = Packet> {
 }
 
 /// A packet for a frontend that exists, if there is any.
-fn aimed(objects: &Objects, aim: [usize; 4], packet: &Packet) -> Packet {
+pub fn aimed(objects: &Objects, aim: [usize; 4], packet: &Packet) -> Packet {
     let pick = |from: usize, all: usize| if all == 0 { None } else { Some(from % all) };
     let find = || {
         let service = objects.0.values().nth(pick(aim[0], objects.0.len())?)?;
@@ -208,7 +208,7 @@ fn aimed(objects: &Objects, aim: [usize; 4], packet: &Packet) -> Packet {
     if aim[3].is_multiple_of(4) { *packet } else { find().unwrap_or(*packet) }
 }
 
-fn tell(node: &mut NodeWorld, (services, slices): &Objects) {
+pub fn tell(node: &mut NodeWorld, (services, slices): &Objects) {
     let zone = |zone: &str| Arc::new(Node { zone: Some(zone.into()), ..Node::default() });
     node.tables.update(|rows| {
         rows.services.clone_from(services);
@@ -221,12 +221,17 @@ fn tell(node: &mut NodeWorld, (services, slices): &Objects) {
     node.round();
 }
 
-/// What the programs did, held against the oracle: an error says where they differ.
-fn compare(node: &NodeWorld, packet: &Packet) -> Result<(Outcome, Live), String> {
+/// What the oracle says.
+pub fn rules(node: &NodeWorld, packet: &Packet) -> Outcome {
     let reconciler = node.reconciler.as_ref().unwrap();
     let services: [IpNetwork; 2] = ["10.96.0.0/16".parse().unwrap(), "fd00:96::/112".parse().unwrap()];
     let here = Here { facts: reconciler.facts(), services: &services };
-    let rules = node.tables.look(|rows| decide(rows, here, packet));
+    node.tables.look(|rows| decide(rows, here, packet))
+}
+
+/// What the programs did, held against the oracle: an error says where they differ.
+fn compare(node: &NodeWorld, packet: &Packet) -> Result<(Outcome, Live), String> {
+    let rules = rules(node, packet);
     let trial = Trial::new(&node.pins());
     let device = match packet.client {
         Client::Outside => "uplink".to_owned(),
@@ -284,7 +289,7 @@ fn host_port(node: &mut NodeWorld) {
     node.tables.update(|rows| rows.endpoints.get_mut(&id).unwrap().host_ports = vec![port]);
 }
 
-fn word(outcome: &Outcome) -> &'static str {
+pub fn word(outcome: &Outcome) -> &'static str {
     match outcome {
         Outcome::NotAService => "not a service",
         Outcome::Echo => "echo",

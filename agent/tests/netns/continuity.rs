@@ -28,10 +28,9 @@ const ORDERS: &str = "HAWSER_TEST_AGENT";
 /// Longest life of the agent's process: longer than the test, so that nothing is left of a test that was ended.
 const LIFETIME: Duration = Duration::from_secs(60);
 
-/// New connections per second. Those from outside to the other node hold a port of a stripe of 2,267 for ten seconds after their
-/// end: no more than 200 per second and backend can begin.
-const INSIDE: u64 = 800;
-const OUTSIDE: u64 = 200;
+/// New connections per second.
+const INSIDE: u64 = 500;
+const OUTSIDE: u64 = 500;
 
 /// What the agent's process is told.
 #[derive(Serialize, Deserialize)]

@@ -8,5 +8,6 @@ mod leftovers;
 mod load;
 mod namespace;
 mod paths;
+mod sockets;
 mod world;
 mod xdp;

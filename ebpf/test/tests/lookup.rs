@@ -37,6 +37,7 @@ const CASES: &[Case] = &[
     ("a service that picks by hash picks the same backend again, and not for everybody", hashed),
     ("the less busy of two is picked, and counted until its flow ends", least_connections),
     ("a NodePort of the loopback is not for packets", host_only),
+    ("a client does not keep a backend that takes no new connections of its service", kept_no_longer),
     ("a ping of a service's address is answered, of another is not", echo),
     (
         "datagrams to a backend that is gone move on to another, and its answers come from the one that is gone",
@@ -224,6 +225,28 @@ fn least_connections(w: &mut World) -> Result<()> {
     let states = w.runner.array::<BackendState>(name::BACKEND_STATES)?;
     let counted = states.get(&1, 0)?.connections + states.get(&2, 0)?.connections;
     ensure!(counted == 400, "{counted} connections counted");
+    Ok(())
+}
+
+fn kept_no_longer(w: &mut World) -> Result<()> {
+    let n = w.names;
+    w.affinity = 60;
+    w.service(&[(n.vip, 53)], 0, UDP, &[(n.far_pod, 1), (n.far_pod, 2)])?;
+    let ask = |w: &mut World, port: u16| -> Result<u16> {
+        let outcome = w.run(Hook::FromPodA, &packet(n.pod_a, n.vip).udp(port, 53).bytes())?;
+        Ok(Packet::read(&outcome.frame)?.ports().1)
+    };
+    let first = ask(w, 1000)?;
+    // The other one alone; both live.
+    let other = 3 - first;
+    w.change_service(|row| {
+        row.cluster = Segment { base: row.cluster.base + u32::from(other) - 1, count: 1 }
+    })?;
+    ensure!(ask(w, 1001)? == other, "a backend that is none of this service's any more was kept");
+    w.change_service(|row| {
+        row.cluster = Segment { base: row.cluster.base + 1 - u32::from(other), count: 2 }
+    })?;
+    ensure!(ask(w, 1002)? == other, "and the one that took its place is not");
     Ok(())
 }
 
