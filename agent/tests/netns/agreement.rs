@@ -56,46 +56,63 @@ fn service(number: usize) -> impl Strategy<Value = Service> {
         0..3,
     );
     let ranges = prop_oneof![2 => Just(Vec::new()), 1 => prop::collection::vec(range, 1..3)];
-    (families, ports, ranges, policies, prop_oneof![Just(0u32), Just(60)], balancing, weights).prop_map(
-        move |(
-            (v4, v6),
-            ports,
-            ranges,
-            (internal, external, has_external, has_balancer),
-            affinity,
-            balancing,
-            weights,
-        )| {
-            let both = |four: String, six: String| {
-                [v4.then(|| ip(&four)), v6.then(|| ip(&six))].into_iter().flatten().collect::<Vec<_>>()
-            };
-            let of = |wanted: bool, four: &str, six: &str| {
-                if wanted { both(format!("{four}.{number}"), format!("{six}::{number}")) } else { Vec::new() }
-            };
-            let mut seen = BTreeSet::new();
-            let port = |(index, protocol, node): (u16, Protocol, bool)| {
-                seen.insert((index, protocol)).then(|| ServicePort {
-                    name: format!("p{index}{protocol:?}"),
-                    port: 80 + index,
-                    protocol,
-                    node_port: node.then_some(30_000 + number as u16 * 10 + index),
-                })
-            };
-            Service {
-                cluster_ips: both(format!("10.96.0.{}", number + 10), format!("fd00:96::{:x}", number + 10)),
-                external_ips: of(has_external, "198.51.100", "2001:db8:e"),
-                load_balancer_ips: of(has_balancer, "203.0.113", "2001:db8:b"),
-                source_ranges: ranges.iter().map(|range| range.parse().unwrap()).collect(),
-                ports: ports.into_iter().filter_map(port).collect(),
-                internal_local: internal,
-                external_local: external,
+    (
+        families,
+        ports,
+        ranges,
+        policies,
+        prop_oneof![Just(0u32), Just(60)],
+        balancing,
+        (weights, prop::bool::weighted(0.2)),
+    )
+        .prop_map(
+            move |(
+                (v4, v6),
+                ports,
+                ranges,
+                (internal, external, has_external, has_balancer),
                 affinity,
                 balancing,
-                weights,
-                ..Service::default()
-            }
-        },
-    )
+                (weights, dsr),
+            )| {
+                let both = |four: String, six: String| {
+                    [v4.then(|| ip(&four)), v6.then(|| ip(&six))].into_iter().flatten().collect::<Vec<_>>()
+                };
+                let of = |wanted: bool, four: &str, six: &str| {
+                    if wanted {
+                        both(format!("{four}.{number}"), format!("{six}::{number}"))
+                    } else {
+                        Vec::new()
+                    }
+                };
+                let mut seen = BTreeSet::new();
+                let port = |(index, protocol, node): (u16, Protocol, bool)| {
+                    seen.insert((index, protocol)).then(|| ServicePort {
+                        name: format!("p{index}{protocol:?}"),
+                        port: 80 + index,
+                        protocol,
+                        node_port: node.then_some(30_000 + number as u16 * 10 + index),
+                    })
+                };
+                Service {
+                    cluster_ips: both(
+                        format!("10.96.0.{}", number + 10),
+                        format!("fd00:96::{:x}", number + 10),
+                    ),
+                    external_ips: of(has_external, "198.51.100", "2001:db8:e"),
+                    load_balancer_ips: of(has_balancer, "203.0.113", "2001:db8:b"),
+                    source_ranges: ranges.iter().map(|range| range.parse().unwrap()).collect(),
+                    ports: ports.into_iter().filter_map(port).collect(),
+                    internal_local: internal,
+                    external_local: external,
+                    affinity,
+                    balancing,
+                    weights,
+                    dsr,
+                    ..Service::default()
+                }
+            },
+        )
 }
 
 fn endpoint() -> impl Strategy<Value = SliceEndpoint> {
@@ -209,11 +226,22 @@ pub fn aimed(objects: &Objects, aim: [usize; 4], packet: &Packet) -> Packet {
 }
 
 pub fn tell(node: &mut NodeWorld, (services, slices): &Objects) {
-    let zone = |zone: &str| Arc::new(Node { zone: Some(zone.into()), ..Node::default() });
+    let member = |number: u8, zone: &str| {
+        let cidrs = [format!("10.244.{number}.0/24"), format!("fd00:244:0:{number}::/64")];
+        let member = Node {
+            addresses: [format!("192.0.2.{number}"), format!("2001:db8::{number}")]
+                .map(|text| ip(&text))
+                .to_vec(),
+            pod_cidrs: cidrs.iter().map(|cidr| cidr.parse().unwrap()).collect(),
+            zone: Some(zone.into()),
+            ..Node::default()
+        };
+        (format!("n{number}"), Arc::new(member))
+    };
     node.tables.update(|rows| {
         rows.services.clone_from(services);
         rows.slices.clone_from(slices);
-        rows.nodes = [("n1".to_owned(), zone("a")), ("n2".to_owned(), zone("b"))].into();
+        rows.nodes = [member(1, "a"), member(2, "b")].into();
     });
     for source in [Source::Services, Source::Slices, Source::Nodes] {
         node.tables.synced(source);
