@@ -443,6 +443,11 @@ impl Tables {
         work(&rows, changes)
     }
 
+    /// Everything counts as changed: whoever takes changes next has seen none before.
+    pub fn forget_taken(&self) {
+        self.rows.lock().changes.everything = true;
+    }
+
     /// Says something to the owner of an object. Nobody waits for that.
     pub fn complain(&self, complaint: Complaint) {
         tracing::warn!(

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use abi::service::Backend;
 use parking_lot::Mutex;
 
 use super::{Counters, Feature, Kernel, KernelError};
@@ -21,6 +22,16 @@ pub struct State {
     pub asked: usize,
     /// By how much its maps are larger; zero is one.
     pub scale: u32,
+    /// Whether cells that nobody refers to stay, as they do in arrays; else they vanish, so that tests see who forgets some.
+    pub keeps_cells: bool,
+}
+
+impl State {
+    fn cells_of(&self, index: u32) -> Vec<(u32, Vec<Backend>)> {
+        let spans = self.actual.services.get(&index).map(|row| self.actual.spans(row)).unwrap_or_default();
+        let run = |base| Some((base, self.actual.segments.get(&base)?.clone()));
+        spans.into_iter().filter_map(|span| run(span.base)).collect()
+    }
 }
 
 /// The fake. Clones share their state, so a "restarted" agent finds what the former one left.
@@ -51,7 +62,18 @@ impl Kernel for FakeKernel {
         if state.fail_at.contains(&ordinal) {
             return Err(KernelError::Injected(format!("operation {ordinal}")));
         }
+        let kept = match op {
+            Op::WriteService { index, .. } if state.keeps_cells => state.cells_of(*index),
+            _ => Vec::new(),
+        };
+        let slots = if kept.is_empty() { None } else { Some(state.actual.slots.clone()) };
         state.actual.follow(op);
+        for (base, run) in slots.into_iter().flatten() {
+            state.actual.slots.entry(base).or_insert(run);
+        }
+        for (base, run) in kept {
+            state.actual.segments.entry(base).or_insert(run);
+        }
         state.log.push(op.clone());
         Ok(())
     }

@@ -53,6 +53,7 @@ impl<K: Kernel> Reconciler<K> {
     /// Reads what is in `kernel` and is ready for the first round.
     pub fn new(mut kernel: K, tables: Arc<Tables>, facts: NodeFacts) -> Result<Self, KernelError> {
         let mut actual = kernel.read()?;
+        tables.forget_taken();
         let services = Services::of(&mut actual, kernel.scale(), Instant::now());
         Ok(Self {
             kernel,

@@ -36,7 +36,7 @@ impl<K: Kernel> Reconciler<K> {
             }
         }
         self.write_frontends(deferred, now);
-        if std::mem::take(&mut self.services.sweep) {
+        if !self.is_waiting(GONE, now) && std::mem::take(&mut self.services.sweep) {
             self.sweep();
         }
         self.remove(now);
@@ -67,6 +67,12 @@ impl<K: Kernel> Reconciler<K> {
 
     fn plan(&mut self, id: &Arc<PortId>) -> Result<Option<(u32, Plan)>, Full> {
         let Some(row) = self.desired.services.get(id) else { return Ok(None) };
+        if !row.frontends.keys().any(|key| self.services.claims.owner(key) == Some(id)) {
+            // Older ones have all of its addresses: it is as if it were not there, until one goes.
+            self.services.gone.insert(Arc::clone(id), row.frontends.keys().copied().collect());
+            return Ok(None);
+        }
+        self.services.gone.remove(id);
         let known = self.services.indices.get(id).copied();
         let index = match known.or_else(|| self.index_in_kernel(id, row.frontends.keys())) {
             Some(index) => index,
@@ -153,13 +159,18 @@ impl<K: Kernel> Reconciler<K> {
             };
             match outcome {
                 Ok(()) => self.finish(port, now),
-                Err(error) => self.fail_port(&port.id, &port.subject, &error, error.is_full(), now),
+                Err(error) => {
+                    // The bit of an address that got no frontend may stand for nobody.
+                    self.services.sweep = true;
+                    self.fail_port(&port.id, &port.subject, &error, error.is_full(), now);
+                }
             }
         }
     }
 
     fn write_singly(&mut self, rows: &[(FrontendKey, Frontend)]) -> Result<(), KernelError> {
         for row in rows {
+            self.filter_in(std::slice::from_ref(row))?;
             if let (_, Some(error)) = self.kernel.write_frontends(std::slice::from_ref(row)) {
                 return Err(error);
             }
