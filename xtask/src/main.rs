@@ -88,7 +88,7 @@ fn main() -> Result<()> {
         Command::Bench => {
             build::all(false)?;
             process::run(&mut local(&["bench"]))?;
-            for bench in ["traffic", "forwarding"] {
+            for bench in ["changes", "traffic", "forwarding"] {
                 process::run(process::cargo().args(["bench", "--quiet", "--bench", bench]))?;
             }
             Ok(())

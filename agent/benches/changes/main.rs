@@ -41,7 +41,7 @@ fn main() {
     }
     let mut world = World::new(Clients::Wire);
     println!("services of {ENDPOINTS} endpoints each, from the text of lists to maps written");
-    for (services, scale) in [(1_000, 1), (10_000, 1), (50_000, 8)] {
+    for (services, scale) in [(1_000, 1), (10_000, 2), (50_000, 8)] {
         let node = &mut world.nodes[0];
         node.reconciler = None;
         node.tables = Arc::new(Tables::default());
