@@ -238,6 +238,26 @@ fn tidy(actual: &Actual) {
     assert_eq!(actual.filter, words, "the filter");
 }
 
+#[test]
+fn an_index_with_ranges_that_nobody_has_is_not_given_twice() {
+    let (tables, kernel) = (Arc::new(Tables::default()), FakeKernel::default());
+    synced(&tables);
+    kernel.state.lock().actual.source_ranges = BTreeMap::from([(0, ["10.1.0.0/24".parse().unwrap()].into())]);
+    kernel.state.lock().keeps_cells = true;
+    let mut now = Instant::now();
+    let mut reconciler = start(&kernel, &tables);
+    settle(&mut reconciler, &mut now);
+    for number in 0..2 {
+        let port = ServicePort { port: 80, ..ServicePort::default() };
+        let row = Service { cluster_ips: vec![ip(96, number)], ports: vec![port], ..Service::default() };
+        apply(&tables, &Step::Service(number, Some(Box::new(row))));
+        settle(&mut reconciler, &mut now);
+    }
+    let indices: BTreeSet<u32> =
+        kernel.state.lock().actual.frontends.values().map(|frontend| frontend.service).collect();
+    assert_eq!(indices.len(), 2, "two services, two indices");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, cases: 256, max_shrink_iters: 2_000, ..ProptestConfig::default() })]
 
