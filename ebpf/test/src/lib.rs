@@ -3,6 +3,7 @@
 //! [`packet`] has the words packets are written in, [`world`] the named addresses and devices, [`runner`] the loaded
 //! object, [`run`] one run, [`figures`] what runs cost. A case is a function over a [`World`](world::World) and runs for both families.
 
+pub mod case;
 pub mod figures;
 pub mod packet;
 pub mod run;

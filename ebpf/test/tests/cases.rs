@@ -1,21 +1,17 @@
 //! Every path of the programs, in both families.
 
-use std::thread;
-
 use abi::count::Path;
 use abi::drops::Drop;
 use abi::flow::{Flow, bits, timeout};
 use abi::name;
 use abi::service::{Affinity, AffinityKey, frontend};
 use anyhow::{Context, Result, ensure};
+use ebpf_test::case::{Case, hold};
 use ebpf_test::packet::{ACK, Body, FIN, Packet, RST, SYN, packet};
-use ebpf_test::runner::{allowed, isolate};
-use ebpf_test::world::{Hook, MASQUERADED, Want, World, families};
+use ebpf_test::world::{Hook, MASQUERADED, Want, World};
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
-
-type Case = (&'static str, fn(&mut World) -> Result<()>);
 
 const CASES: &[Case] = &[
     ("a pod reaches a pod of its node without its address changing", pod_to_pod),
@@ -56,25 +52,7 @@ const CASES: &[Case] = &[
 
 #[test]
 fn every_case_in_both_families() {
-    if !allowed() {
-        return;
-    }
-    let failures = thread::spawn(|| -> Result<Vec<String>> {
-        isolate()?;
-        let mut world = World::new()?;
-        let mut failures = Vec::new();
-        for names in families() {
-            for (name, case) in CASES {
-                world.reset(names)?;
-                if let Err(error) = case(&mut world) {
-                    failures.push(format!("{name} ({}): {error:#}", names.vip));
-                }
-            }
-        }
-        Ok(failures)
-    });
-    let failures = failures.join().unwrap().unwrap();
-    assert!(failures.is_empty(), "{}", failures.join("\n"));
+    hold(CASES);
 }
 
 fn sent(path: Path, packet: Packet) -> Want {

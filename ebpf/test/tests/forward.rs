@@ -1,22 +1,19 @@
 //! Packets of known flows: forwarded in place, in TC and before the stack, in both families.
 
-use std::thread;
-
 use abi::count::Path;
 use abi::drops::Drop;
 use abi::flow::{Flow, FlowKey, Hop as NextHop, bits};
 use abi::name;
 use abi::service::frontend;
 use anyhow::{Result, ensure};
+use ebpf_test::case::{Case, hold};
 use ebpf_test::packet::{ACK, FIN, Packet, RST, SYN, packet};
-use ebpf_test::runner::{PASS, REDIRECT, TX, allowed, isolate};
-use ebpf_test::world::{Hook, NEIGHBOUR, Want, World, families};
+use ebpf_test::runner::{PASS, REDIRECT, TX};
+use ebpf_test::world::{Hook, NEIGHBOUR, Want, World};
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 const XDP: [Hook; 2] = [Hook::Xdp, Hook::XdpFrag];
-
-type Case = (&'static str, fn(&mut World) -> Result<()>);
 
 const CASES: &[Case] = &[
     ("a NodePort's packets and answers are forwarded before the stack", both_ways),
@@ -33,25 +30,7 @@ const CASES: &[Case] = &[
 
 #[test]
 fn every_case_in_both_families() {
-    if !allowed() {
-        return;
-    }
-    let failures = thread::spawn(|| -> Result<Vec<String>> {
-        isolate()?;
-        let mut world = World::new()?;
-        let mut failures = Vec::new();
-        for names in families() {
-            for (name, case) in CASES {
-                world.reset(names)?;
-                if let Err(error) = case(&mut world) {
-                    failures.push(format!("{name} ({}): {error:#}", names.vip));
-                }
-            }
-        }
-        Ok(failures)
-    });
-    let failures = failures.join().unwrap().unwrap();
-    assert!(failures.is_empty(), "{}", failures.join("\n"));
+    hold(CASES);
 }
 
 /// What a client asks, and what the backend gets; their answers are the reverse.

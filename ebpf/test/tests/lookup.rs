@@ -14,14 +14,13 @@ use abi::service::{
 use abi::{Addr16, Be16};
 use anyhow::{Result, ensure};
 use aya::maps::lpm_trie::{Key, LpmTrie};
+use ebpf_test::case::{Case, hold};
 use ebpf_test::packet::{ACK, Body, Packet, SYN, packet};
-use ebpf_test::runner::{SHOT, allowed, isolate};
-use ebpf_test::world::{Hook, Want, World, families};
+use ebpf_test::runner::SHOT;
+use ebpf_test::world::{Hook, Want, World};
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
-
-type Case = (&'static str, fn(&mut World) -> Result<()>);
 
 const CASES: &[Case] = &[
     ("a client outside every source range is dropped, wherever it is", source_ranges),
@@ -54,25 +53,7 @@ const CASES: &[Case] = &[
 
 #[test]
 fn every_answer_in_both_families() {
-    if !allowed() {
-        return;
-    }
-    let failures = thread::spawn(|| -> Result<Vec<String>> {
-        isolate()?;
-        let mut world = World::new()?;
-        let mut failures = Vec::new();
-        for names in families() {
-            for (name, case) in CASES {
-                world.reset(names)?;
-                if let Err(error) = case(&mut world) {
-                    failures.push(format!("{name} ({}): {error:#}", names.vip));
-                }
-            }
-        }
-        Ok(failures)
-    });
-    let failures = failures.join().unwrap().unwrap();
-    assert!(failures.is_empty(), "{}", failures.join("\n"));
+    hold(CASES);
 }
 
 /// Admits the clients of a prefix, whose length counts from the start of the sixteen bytes.

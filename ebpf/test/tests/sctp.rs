@@ -1,20 +1,16 @@
 //! SCTP: other ports and addresses, and a checksum over the whole packet that stays right without reading it.
 
-use std::thread;
-
 use abi::count::Path;
 use abi::drops::Drop;
 use abi::flow::{Flow, bits};
 use abi::name;
 use abi::service::frontend;
 use anyhow::{Result, ensure};
+use ebpf_test::case::{Case, hold};
 use ebpf_test::packet::{ABORT, Body, DATA, INIT, Packet, SHUTDOWN_COMPLETE, packet};
-use ebpf_test::runner::{allowed, isolate};
-use ebpf_test::world::{Hook, MASQUERADED, Want, World, families};
+use ebpf_test::world::{Hook, MASQUERADED, Want, World};
 
 const SCTP: u8 = 132;
-
-type Case = (&'static str, fn(&mut World) -> Result<()>);
 
 const CASES: &[Case] = &[
     ("an association to a service reaches its backend and answers come back", service),
@@ -28,25 +24,7 @@ const CASES: &[Case] = &[
 
 #[test]
 fn every_case_in_both_families() {
-    if !allowed() {
-        return;
-    }
-    let failures = thread::spawn(|| -> Result<Vec<String>> {
-        isolate()?;
-        let mut world = World::new()?;
-        let mut failures = Vec::new();
-        for names in families() {
-            for (name, case) in CASES {
-                world.reset(names)?;
-                if let Err(error) = case(&mut world) {
-                    failures.push(format!("{name} ({}): {error:#}", names.vip));
-                }
-            }
-        }
-        Ok(failures)
-    });
-    let failures = failures.join().unwrap().unwrap();
-    assert!(failures.is_empty(), "{}", failures.join("\n"));
+    hold(CASES);
 }
 
 fn data(packet: Packet) -> Packet {

@@ -1,21 +1,18 @@
 //! Direct answers: to the backend's node in a tunnel, from there to the client in the service's name.
 
-use std::net::IpAddr;
-use std::thread;
-
 use abi::count::Path;
 use abi::drops::Drop;
 use abi::flow::{Flow, bits};
 use abi::name;
 use abi::service::{bits as policy, frontend};
 use anyhow::{Result, ensure};
+use ebpf_test::case::{Case, hold};
 use ebpf_test::packet::{ACK, Body, FIN, INIT, Packet, SYN, packet};
-use ebpf_test::runner::{REDIRECT, allowed, isolate};
-use ebpf_test::world::{Hook, Want, World, families};
+use ebpf_test::runner::REDIRECT;
+use ebpf_test::world::{Hook, Want, World};
+use std::net::IpAddr;
 
 const PROTOCOLS: [u8; 3] = [6, 17, 132];
-
-type Case = (&'static str, fn(&mut World) -> Result<()>);
 
 const CASES: &[Case] = &[
     ("a client's packets travel whole to the backend's node", encapsulated),
@@ -29,25 +26,7 @@ const CASES: &[Case] = &[
 
 #[test]
 fn every_case_in_both_families() {
-    if !allowed() {
-        return;
-    }
-    let failures = thread::spawn(|| -> Result<Vec<String>> {
-        isolate()?;
-        let mut world = World::new()?;
-        let mut failures = Vec::new();
-        for names in families() {
-            for (name, case) in CASES {
-                world.reset(names)?;
-                if let Err(error) = case(&mut world) {
-                    failures.push(format!("{name} ({}): {error:#}", names.vip));
-                }
-            }
-        }
-        Ok(failures)
-    });
-    let failures = failures.join().unwrap().unwrap();
-    assert!(failures.is_empty(), "{}", failures.join("\n"));
+    hold(CASES);
 }
 
 fn serve(w: &mut World, protocol: u8, backend: IpAddr) -> Result<()> {
