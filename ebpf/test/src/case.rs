@@ -15,12 +15,20 @@ pub type Case = (&'static str, fn(&mut World) -> Result<()>);
 /// # Panics
 /// When a case fails or the world cannot be made.
 pub fn hold(cases: &'static [Case]) {
+    hold_in(World::new, cases);
+}
+
+/// The same in a world of the caller's making.
+///
+/// # Panics
+/// As [`hold`].
+pub fn hold_in(make: fn() -> Result<World>, cases: &'static [Case]) {
     if !allowed() {
         return;
     }
     let failures = thread::spawn(move || -> Result<Vec<String>> {
         isolate()?;
-        let mut world = World::new()?;
+        let mut world = make()?;
         let mut failures = Vec::new();
         for names in families() {
             for (name, case) in cases {

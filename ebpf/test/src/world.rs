@@ -6,7 +6,7 @@ use std::process::Command;
 use abi::count::{Count, Path};
 use abi::drops::Drop;
 use abi::endpoint::{Endpoint, Link};
-use abi::flow::{Flow, FlowKey};
+use abi::flow::{Flow, FlowKey, Fragment, FragmentKey};
 use abi::node::{Node, feature};
 use abi::service::{
     Affinity, AffinityKey, Backend, BackendState, Frontend, FrontendKey, Segment, Service, bits, filter_place,
@@ -167,6 +167,7 @@ impl World {
         self.services = 0;
         self.backends = 0;
         self.runner.clear::<AffinityKey, Affinity>(name::AFFINITY)?;
+        self.runner.clear::<FragmentKey, Fragment>(name::FRAGMENTS)?;
         self.runner.clear::<FrontendKey, Frontend>(name::FRONTENDS)?;
         self.forget_flows()
     }

@@ -1,7 +1,5 @@
 //! The lives of flows: how they are counted, how they end, and how their ports come back.
 
-use std::thread;
-
 use abi::count::{Path, gauge};
 use abi::drops::Drop;
 use abi::event::Control;
@@ -10,13 +8,12 @@ use abi::name;
 use abi::node::Node;
 use abi::service::{BackendState, bits as service_bits};
 use anyhow::{Result, ensure};
+use ebpf_test::case::{Case, hold_in};
 use ebpf_test::packet::{ACK, Packet, RST, SYN, packet};
-use ebpf_test::runner::{STACK, allowed, isolate};
-use ebpf_test::world::{Hook, Want, World, families, node};
+use ebpf_test::runner::STACK;
+use ebpf_test::world::{Hook, Want, World, node};
 
 const TCP: u8 = 6;
-
-type Case = (&'static str, fn(&mut World) -> Result<()>);
 
 const CASES: &[Case] = &[
     ("while flows are converted, unknown connections are dropped, not refused", converting),
@@ -29,26 +26,8 @@ const CASES: &[Case] = &[
 
 #[test]
 fn every_case_in_both_families() {
-    if !allowed() {
-        return;
-    }
-    let failures = thread::spawn(|| -> Result<Vec<String>> {
-        isolate()?;
-        // One stripe of ports for all CPUs: the cases fill it.
-        let mut world = World::with(&Node { cpus: 1, ..node() }, 1)?;
-        let mut failures = Vec::new();
-        for names in families() {
-            for (name, case) in CASES {
-                world.reset(names)?;
-                if let Err(error) = case(&mut world) {
-                    failures.push(format!("{name} ({}): {error:#}", names.vip));
-                }
-            }
-        }
-        Ok(failures)
-    });
-    let failures = failures.join().unwrap().unwrap();
-    assert!(failures.is_empty(), "{}", failures.join("\n"));
+    // One stripe of ports for all CPUs: the cases fill it.
+    hold_in(|| World::with(&Node { cpus: 1, ..node() }, 1), CASES);
 }
 
 fn expire(w: &mut World) -> Result<()> {

@@ -1,20 +1,17 @@
 //! Packets whose ports are elsewhere: in another fragment, or behind extension headers.
 
-use std::thread;
-
 use abi::count::Path;
 use abi::drops::Drop;
 use abi::flow::{Fragment, FragmentKey};
 use abi::name;
 use abi::service::frontend;
 use anyhow::{Result, ensure};
+use ebpf_test::case::{Case, hold};
 use ebpf_test::packet::{Body, Packet, packet};
-use ebpf_test::runner::{REDIRECT, SHOT, allowed, isolate};
-use ebpf_test::world::{Hook, MASQUERADED, Want, World, families};
+use ebpf_test::runner::{REDIRECT, SHOT};
+use ebpf_test::world::{Hook, MASQUERADED, Want, World};
 
 const UDP: u8 = 17;
-
-type Case = (&'static str, fn(&mut World) -> Result<()>);
 
 const CASES: &[Case] = &[
     ("fragments reach a service's backend, and those of the answer come back", service),
@@ -29,26 +26,7 @@ const CASES: &[Case] = &[
 
 #[test]
 fn every_case_in_both_families() {
-    if !allowed() {
-        return;
-    }
-    let failures = thread::spawn(|| -> Result<Vec<String>> {
-        isolate()?;
-        let mut world = World::new()?;
-        let mut failures = Vec::new();
-        for names in families() {
-            for (name, case) in CASES {
-                world.reset(names)?;
-                world.runner.clear::<FragmentKey, Fragment>(name::FRAGMENTS)?;
-                if let Err(error) = case(&mut world) {
-                    failures.push(format!("{name} ({}): {error:#}", names.vip));
-                }
-            }
-        }
-        Ok(failures)
-    });
-    let failures = failures.join().unwrap().unwrap();
-    assert!(failures.is_empty(), "{}", failures.join("\n"));
+    hold(CASES);
 }
 
 /// The first fragment of a datagram and two more; what lies where ports would be is data.
