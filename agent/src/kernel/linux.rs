@@ -129,6 +129,7 @@ impl LinuxKernel {
                 ifindex: device.index,
                 mac: row.attachment.pod_mac,
                 host_mac: row.attachment.host_mac,
+                ..Endpoint::default()
             };
             self.maps.endpoints.insert(Addr16::from(*address), value, 0).map_err(map(name::ENDPOINTS))?;
         }

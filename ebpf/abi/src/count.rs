@@ -60,4 +60,5 @@ paths! {
     14 Xdp "forwarded before the stack saw them",
     15 PortCollision "source ports that were tried and taken",
     16 EventsLost "events that found no room, because nobody read fast enough",
+    17 Audited "flows let pass that policy denies, because their pod is audited",
 }

@@ -33,6 +33,8 @@ drops! {
     18 FragmentOrder "a fragment came before the first of its datagram",
     19 TooBig "the packet does not fit the tunnel to its backend",
     20 Converting "a packet of an unknown connection, while flows are converted",
+    21 PolicyEgress "no policy lets the pod talk to this destination",
+    22 PolicyIngress "no policy lets this source talk to the pod",
 }
 
 /// Size of the counter map: room for reasons to come.

@@ -6,7 +6,7 @@ use crate::layout::layout;
 
 layout! {
     /// One thing that happened to a packet.
-    pub struct Event(112) {
+    pub struct Event(120) {
         /// Nanoseconds of the kernel's monotonic clock.
         0 => at: u64,
         /// `kind::*`, one bit.
@@ -27,6 +27,10 @@ layout! {
         104 => backend: u32,
         /// `hook::*`.
         108 => hook: u32,
+        /// Number of the rule set that decided; zero if none did.
+        112 => set: u32,
+        /// Number of the rule in it; zero if no row matched.
+        116 => rule: u32,
     }
 
     /// What the agent tells running programs; one row, mapped into its memory.
@@ -37,8 +41,8 @@ layout! {
         4 => grace: u32,
         /// How many tombstones there are: with none, nobody looks for one.
         8 => tombstones: u32,
-        /// Zero.
-        12 => zero: u32,
+        /// Epoch of the policies: flows that were let pass in another one are looked at again.
+        12 => epoch: u32,
     }
 }
 
@@ -54,6 +58,8 @@ pub mod kind {
     pub const ENDED: u32 = 8;
     /// A socket was translated.
     pub const SOCKET: u32 = 16;
+    /// A flow passed that policy denies, because its pod is audited; the reason is that of the drop it would have been.
+    pub const AUDIT: u32 = 32;
 }
 
 /// Where it happened; zero where it does not matter.

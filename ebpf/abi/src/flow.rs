@@ -32,7 +32,7 @@ layout! {
     }
 
     /// One direction of a flow.
-    pub struct Flow(80) {
+    pub struct Flow(84) {
         /// What the packets become.
         0 => to: Tuple,
         /// Stable number of the backend, zero when there is none.
@@ -45,8 +45,10 @@ layout! {
         48 => flags: u32,
         /// Index of the service, for counting.
         52 => service: u32,
+        /// The epoch of the policies that let it pass, see [`crate::event::Control::epoch`].
+        56 => epoch: u32,
         /// Where its packets leave.
-        56 => hop: Hop,
+        60 => hop: Hop,
     }
 
     /// Names the fragments of one datagram.
@@ -89,7 +91,7 @@ pub mod bits {
     pub const FIN: u32 = 8;
     /// A RST passed in this direction.
     pub const RST: u32 = 16;
-    /// Nothing is translated: somebody outside talks to a pod by its own address, and the answers must not be hidden.
+    /// Nothing is translated: it is remembered who began, and that policy allows it.
     pub const PLAIN: u32 = 32;
     /// Packets travel to the backend's node in an IP tunnel, and are answered from there.
     pub const DSR: u32 = 64;

@@ -16,6 +16,7 @@ pub mod event;
 pub mod flow;
 pub mod name;
 pub mod node;
+pub mod policy;
 pub mod service;
 
 pub use address::{Addr16, Be16, Prefix, Tuple};
@@ -47,6 +48,8 @@ pub const LAYOUTS: &[&Layout] = &[
     &flow::Flow::LAYOUT,
     &flow::FragmentKey::LAYOUT,
     &flow::Fragment::LAYOUT,
+    &policy::RuleKey::LAYOUT,
+    &policy::Ruling::LAYOUT,
     &event::Event::LAYOUT,
     &event::Control::LAYOUT,
     &count::Count::LAYOUT,

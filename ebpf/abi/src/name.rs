@@ -58,6 +58,12 @@ maps! {
     ENDPOINTS = "hw_endpoints", ENDPOINTS_SIZE = 4096, fixed;
     /// Local pods by link.
     LINKS = "hw_links", LINKS_SIZE = 2048, fixed;
+    /// Identities of addresses that belong to somebody: pods of the whole cluster, and the node's own.
+    IDENTITIES = "hw_identities", IDENTITIES_SIZE = 65536, scaled;
+    /// Identities of networks that policies name.
+    CIDRS = "hw_cidrs", CIDRS_SIZE = 16384, scaled;
+    /// Rows of the rule sets.
+    RULES = "hw_rules", RULES_SIZE = 131072, scaled;
     /// Addresses of the pod, or of the host, by the cookie of its network namespace.
     NAMESPACES = "hw_netns", NAMESPACES_SIZE = 4096, fixed;
     /// The backend each client keeps, for services with affinity: the oldest give way.

@@ -94,6 +94,8 @@ fn emit(place: Place, kind: u32, reason: u32, key: Option<&FlowKey>, flow: Optio
         (*event).ifindex = place.ifindex;
         (*event).length = place.length;
         (*event).hook = place.hook;
+        (*event).set = 0;
+        (*event).rule = 0;
         match key {
             Some(key) => copy(&raw mut (*event).key, key),
             None => core::ptr::write_bytes(&raw mut (*event).key, 0, 1),

@@ -6,6 +6,7 @@ use abi::event::{Control, Event};
 use abi::flow::{Flow, FlowKey, Fragment, FragmentKey, Hop};
 use abi::name;
 use abi::node::Node;
+use abi::policy::{RuleKey, Ruling};
 use abi::service::{
     Affinity, AffinityKey, Backend, BackendKey, BackendState, Frontend, FrontendKey, Service, SockVips,
     SourceRange, Tombstone,
@@ -62,6 +63,13 @@ pub static ENDPOINTS: HashMap<Addr16, Endpoint, { name::ENDPOINTS_SIZE }> = Hash
 pub static LINKS: HashMap<u32, Link, { name::LINKS_SIZE }> = HashMap::new();
 #[btf_map(name = "hw_netns")]
 pub static NAMESPACES: HashMap<u64, Link, { name::NAMESPACES_SIZE }> = HashMap::new();
+#[btf_map(name = "hw_identities")]
+pub static IDENTITIES: HashMap<Addr16, u32, { name::IDENTITIES_SIZE }, { BPF_F_NO_PREALLOC as usize }> =
+    HashMap::new();
+#[btf_map(name = "hw_cidrs")]
+pub static CIDRS: LpmTrie<Addr16, u32, { name::CIDRS_SIZE }> = LpmTrie::new();
+#[btf_map(name = "hw_rules")]
+pub static RULES: LpmTrie<RuleKey, Ruling, { name::RULES_SIZE }> = LpmTrie::new();
 #[btf_map(name = "hw_affinity")]
 pub static AFFINITY: LruHashMap<AffinityKey, Affinity, { name::AFFINITY_SIZE }> = LruHashMap::new();
 #[btf_map(name = "hw_flows")]

@@ -190,6 +190,7 @@ impl World {
                     ifindex: self.devices[at],
                     mac: [0x0e, 0, 0, 0, 0, at as u8],
                     host_mac: [0x0a, 0, 0, 0, 0, at as u8],
+                    ..Endpoint::default()
                 };
                 self.runner.hash(name::ENDPOINTS)?.insert(Addr16::from(address), row, 0)?;
             }
