@@ -97,6 +97,8 @@ pub mod bits {
     pub const DSR: u32 = 64;
     /// The backend counts this flow as one of its connections.
     pub const COUNTED: u32 = 128;
+    /// A pod has begun it with somebody outside the cluster, and the way out has not said yet whether the pod is hidden.
+    pub const OUTWARD: u32 = 256;
 }
 
 /// Seconds without a packet after which a flow is forgotten.

@@ -36,6 +36,8 @@ pub const BEGIN: i32 = -101;
 pub const HIDE: i32 = -104;
 /// A tunnel has to be taken off first.
 pub const TUNNEL: i32 = -103;
+/// The same, before it is asked whether the packet's flow may begin, and remembered untranslated.
+pub const TRACK: i32 = -105;
 /// The same, before anything was done: it is no plain packet of a known flow.
 pub const REST: i32 = -102;
 
@@ -217,6 +219,13 @@ pub fn to_neighbour(request: &FibLookup) -> i32 {
         }
         bpf_redirect_neigh(request.ifindex, &raw mut next, size_of::<bpf_redir_neigh>() as i32, 0) as i32
     }
+}
+
+/// Whether an address is one of the cluster's pods.
+#[inline(always)]
+pub fn is_pod(address: &Addr16) -> bool {
+    let pods = &node().pods;
+    pods[0].contains(address) || pods[1].contains(address)
 }
 
 /// Multicast and link-local destinations stay on their link.

@@ -3,8 +3,8 @@
 use abi::event::kind;
 use abi::flow::{Flow, FlowKey, bits, timeout};
 
-use crate::maps::{EMBRYOS, FLOWS, work};
-use crate::packet::{SCTP, TCP};
+use crate::maps::{EMBRYOS, FLOWS, Work, work};
+use crate::packet::{FIN, RST, SCTP, TCP};
 use crate::{event, flow, service};
 
 /// The key of the other direction.
@@ -67,6 +67,31 @@ pub extern "C" fn take_over() -> i32 {
     }
     forget(&work.answer, &other);
     1
+}
+
+/// Forgets an untranslated connection with its last packet: whatever follows is nobody's to translate, and tables stay small.
+#[inline(always)]
+pub fn close(work: &mut Work, flags: u32) {
+    let packet = &work.packet;
+    if !packet.is_connection() || packet.tcp_flags & FIN != 0 {
+        return;
+    }
+    work.answer.tuple = packet.key.tuple.reversed();
+    work.answer.proto = packet.key.proto;
+    work.answer.zero = [0; 3];
+    let over = packet.tcp_flags & RST != 0 || (flags & bits::FIN != 0 && has_finished(&work.answer));
+    if over {
+        forget(&packet.key, &work.answer);
+        work.settles = 0;
+    }
+}
+
+#[inline(always)]
+fn has_finished(key: &FlowKey) -> bool {
+    FLOWS.get_ptr(key).is_some_and(|entry| {
+        // SAFETY: the program runs under RCU: the element's memory stays valid.
+        unsafe { (*entry).flags & bits::FIN != 0 }
+    })
 }
 
 /// Forgets both halves of a flow, whose end is counted and told once.

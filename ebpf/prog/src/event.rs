@@ -20,6 +20,14 @@ pub struct Place {
     pub ifindex: u32,
     /// Bytes of the packet.
     pub length: u32,
+    /// The rule set that decided; zero if none did.
+    pub set: u32,
+    /// The rule in it.
+    pub rule: u32,
+}
+
+impl Place {
+    const NOWHERE: Self = Self { hook: 0, ifindex: 0, length: 0, set: 0, rule: 0 };
 }
 
 /// Whether somebody wants events of a kind.
@@ -39,11 +47,19 @@ pub fn dropped(place: Place, reason: u32, key: Option<&FlowKey>) {
     }
 }
 
+/// A flow passed that policy denies, see [`kind::AUDIT`].
+#[inline(always)]
+pub fn audited(place: Place, reason: u32, key: &FlowKey) {
+    if wanted(kind::AUDIT) {
+        emit(place, kind::AUDIT, reason, Some(key), None);
+    }
+}
+
 /// A flow began, was answered, or ended; `key` is that of its forward half.
 #[inline(always)]
 pub fn flow(kind: u32, key: &FlowKey, flow: &Flow) {
     if wanted(kind) {
-        emit(Place { hook: 0, ifindex: 0, length: 0 }, kind, 0, Some(key), Some(flow));
+        emit(Place::NOWHERE, kind, 0, Some(key), Some(flow));
     }
 }
 
@@ -94,8 +110,8 @@ fn emit(place: Place, kind: u32, reason: u32, key: Option<&FlowKey>, flow: Optio
         (*event).ifindex = place.ifindex;
         (*event).length = place.length;
         (*event).hook = place.hook;
-        (*event).set = 0;
-        (*event).rule = 0;
+        (*event).set = place.set;
+        (*event).rule = place.rule;
         match key {
             Some(key) => copy(&raw mut (*event).key, key),
             None => core::ptr::write_bytes(&raw mut (*event).key, 0, 1),

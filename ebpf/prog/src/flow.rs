@@ -12,7 +12,7 @@ use core::ptr::NonNull;
 use abi::count::Path;
 use abi::drops::Drop;
 use abi::event::kind;
-use abi::flow::{Flow, bits};
+use abi::flow::{Flow, FlowKey, bits};
 use abi::node::feature;
 use abi::{Addr16, Be16};
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
@@ -22,7 +22,7 @@ use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use crate::maps::{EMBRYOS, FLOWS, Known, Work, node};
 use crate::packet::{FIN, Packet, RST, SYN};
 use crate::verdict::count;
-use crate::{ending, event, service};
+use crate::{ending, event, policy, service};
 
 /// An entry of either table. The programs run under RCU: its memory stays valid, other CPUs change single words of it.
 pub type Entry = NonNull<Flow>;
@@ -89,6 +89,7 @@ pub fn prepare(work: &mut Work, dst: &Addr16, dport: Be16) {
     work.forward.backend = 0;
     work.forward.generation = 0;
     work.forward.service = 0;
+    work.forward.epoch = policy::epoch();
     work.forward.last_seen = now();
     work.forward.hop.seen = 0;
 }
@@ -105,14 +106,14 @@ pub fn prepare_answer(work: &mut Work) {
     work.reverse.last_seen = work.forward.last_seen;
     work.reverse.flags = work.forward.flags & !bits::FORWARD;
     work.reverse.service = work.forward.service;
+    work.reverse.epoch = work.forward.epoch;
     work.reverse.hop.seen = 0;
 }
 
 /// Remembers the half of the answers, unless another flow that is not over has the same.
 #[inline(always)]
 pub fn claim_answer(work: &Work) -> bool {
-    let taken = FLOWS.get_ptr(&work.answer).is_some() || EMBRYOS.get_ptr(&work.answer).is_some();
-    if taken && ending::take_over() == 0 {
+    if is_known(&work.answer) && ending::take_over() == 0 {
         return false;
     }
     EMBRYOS.insert(&work.answer, &work.reverse, u64::from(BPF_NOEXIST)).is_ok()
@@ -124,6 +125,29 @@ pub fn complete(work: &Work) -> Result<(), Drop> {
     EMBRYOS.insert(&work.packet.key, &work.forward, u64::from(BPF_ANY)).map_err(|_| Drop::FlowTable)?;
     event::flow(kind::BEGUN, &work.packet.key, &work.forward);
     Ok(())
+}
+
+/// Whether a flow has packets with this key.
+#[inline(always)]
+pub fn is_known(key: &FlowKey) -> bool {
+    FLOWS.get_ptr(key).is_some() || EMBRYOS.get_ptr(key).is_some()
+}
+
+/// Forgets one half of a flow that was not answered.
+#[inline(always)]
+pub fn drop_embryo(key: &FlowKey) {
+    // A key that is not in the map is what we want.
+    _ = EMBRYOS.remove(key);
+}
+
+/// Notes that the packet's flow leaves the cluster under its own address.
+#[inline(always)]
+pub fn stays(work: &Work) {
+    let entry = FLOWS.get_ptr_mut(&work.packet.key).or_else(|| EMBRYOS.get_ptr_mut(&work.packet.key));
+    if let Some(entry) = entry {
+        // SAFETY: see `Entry`; racing writers clear the same bit.
+        unsafe { (*entry).flags &= !bits::OUTWARD };
+    }
 }
 
 /// Moves both halves of a flow whose answers do not come by here: its client has acknowledged one.

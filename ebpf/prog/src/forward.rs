@@ -9,9 +9,9 @@ use abi::flow::{Flow, HOP_SECONDS, Hop, bits};
 use crate::bytes::{Bytes, get, put};
 use crate::maps::{Known, Work, work};
 use crate::nat::pair;
-use crate::packet::{ETHERNET, Packet, SCTP, TCP, parse_plain};
+use crate::packet::{ETHERNET, Packet, RST, SCTP, TCP, parse_plain};
 use crate::verdict::{Verdict, count};
-use crate::{flow, sctp, service, sum};
+use crate::{flow, policy, sctp, service, sum};
 
 /// Who has the packet after it was translated.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -112,11 +112,14 @@ pub fn forward_known<B: Bytes>(bytes: &B, work: &mut Work, onward: Onward) -> Op
     let flow = unsafe { entry.as_ref() };
     let flags = flow.flags;
     let of_service = flags & (bits::FORWARD | bits::SERVICE) == bits::FORWARD | bits::SERVICE;
+    if flow.epoch != policy::epoch() || closes(packet, flags) {
+        return None;
+    }
     if flags & bits::DSR != 0 || (of_service && service::generation(flow.backend) != flow.generation) {
         return None;
     }
-    if of_service && matches!(onward, Onward::Stack) {
-        // The stack has routed it to the service's address, not to the backend's.
+    if (of_service || flags & bits::OUTWARD != 0) && matches!(onward, Onward::Stack) {
+        // The stack has routed it to the service's address, not to the backend's; or it is still to be hidden.
         return None;
     }
     let now = flow::now();
@@ -131,6 +134,12 @@ pub fn forward_known<B: Bytes>(bytes: &B, work: &mut Work, onward: Onward) -> Op
     } else {
         Some(send::<B, V6>(bytes, packet, flow, onward))
     }
+}
+
+/// Whether the packet may end a flow that is forgotten with its last packet.
+#[inline(always)]
+pub fn closes(packet: &Packet, flags: u32) -> bool {
+    flags & bits::PLAIN != 0 && (flags & bits::FIN != 0 || packet.tcp_flags & RST != 0)
 }
 
 /// Whether the packet can go where the flow's packets went a moment ago.

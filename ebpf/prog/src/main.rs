@@ -1,7 +1,7 @@
 //! The eBPF programs: one file per hook, one per concern.
 //!
 //! Hooks: [`pod`] and [`uplink`] (TC), [`sock`] (cgroup), [`expire`]. Concerns: [`packet`] parses, [`service`] picks a
-//! backend, [`flow`] remembers, [`nat`] rewrites, [`deliver`] sends, [`verdict`] is the one door out.
+//! backend, [`flow`] remembers, [`nat`] rewrites, [`policy`] admits, [`deliver`] sends, [`verdict`] is the one door out.
 
 #![no_std]
 #![expect(internal_features, reason = "atomic addition has no other name on this target")]
@@ -25,6 +25,7 @@ mod nat;
 mod packet;
 mod partner;
 mod pod;
+mod policy;
 mod refuse;
 mod sctp;
 mod service;

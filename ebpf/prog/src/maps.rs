@@ -18,6 +18,7 @@ use aya_ebpf::btf_maps::{Array, DevMapHash, HashMap, LpmTrie, LruHashMap, PerCpu
 use aya_ebpf::macros::btf_map;
 
 use crate::packet::Packet;
+use crate::policy::Question;
 use crate::service::Scratch;
 
 /// Set by the loader.
@@ -131,6 +132,8 @@ pub struct Work {
     pub scratch: Scratch,
     /// The next hop that was looked up.
     pub hop: Hop,
+    /// What policy is asked.
+    pub question: Question,
     /// Headers on their way from or to the packet.
     pub buffer: [u32; 16],
 }

@@ -6,13 +6,13 @@ use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 
-use crate::deliver::{BEGIN, DELIVER, REST, deliver};
+use crate::deliver::{BEGIN, DELIVER, REST, TRACK, deliver};
 use crate::echo;
 use crate::forward::{Onward, forward_known, forward_plain};
 use crate::maps::{Known, LINKS, work};
 use crate::packet::{Frame, ICMPV6, Packet, parse, parse_plain};
 use crate::service::{Client, same};
-use crate::translate::{begin_and_deliver, entry, follow, translate};
+use crate::translate::{begin_and_deliver, entry, follow, track, track_and_deliver, translate};
 use crate::verdict::{Then, Verdict, leave, leave_answering, then};
 
 /// From a pod.
@@ -25,6 +25,7 @@ pub fn tc_pod_out(ctx: TcContext) -> i32 {
     match code {
         DELIVER => deliver(&ctx, hook::POD_OUT),
         BEGIN => begin_and_deliver(&ctx, hook::POD_OUT),
+        TRACK => track_and_deliver(&ctx, hook::POD_OUT),
         code => code,
     }
 }
@@ -32,8 +33,12 @@ pub fn tc_pod_out(ctx: TcContext) -> i32 {
 /// Towards a pod, from the host's stack. Other programs deliver to pods without passing here.
 #[classifier]
 pub fn tc_pod_in(ctx: TcContext) -> i32 {
-    match pod_in_known(ctx.skb.skb) {
+    let code = match pod_in_known(ctx.skb.skb) {
         REST => pod_in_rest(ctx.skb.skb),
+        code => code,
+    };
+    match code {
+        TRACK => track(ctx.skb.skb, hook::POD_IN),
         code => code,
     }
 }
@@ -61,6 +66,7 @@ extern "C" fn pod_out_rest(skb: *mut __sk_buff) -> i32 {
     match out(&ctx) {
         Ok(Then::Deliver | Then::Hide | Then::Arrive) => DELIVER,
         Ok(Then::Begin) => BEGIN,
+        Ok(Then::Track) => TRACK,
         Ok(Then::Leave(verdict)) => leave(&ctx, hook::POD_OUT, Ok(verdict)),
         Err(reason) => leave_answering(&ctx, hook::POD_OUT, Err(reason)),
     }
@@ -70,7 +76,11 @@ extern "C" fn pod_out_rest(skb: *mut __sk_buff) -> i32 {
 #[inline(never)]
 extern "C" fn pod_in_rest(skb: *mut __sk_buff) -> i32 {
     let ctx = TcContext::new(skb);
-    leave(&ctx, hook::POD_IN, inward(&ctx))
+    match inward(&ctx) {
+        Ok(true) => TRACK,
+        Ok(false) => leave(&ctx, hook::POD_IN, Ok(Verdict::Stack)),
+        Err(reason) => leave(&ctx, hook::POD_IN, Err(reason)),
+    }
 }
 
 #[inline(always)]
@@ -105,15 +115,15 @@ fn out(ctx: &TcContext) -> Result<Then, Drop> {
     Ok(then(translate(ctx, work, Client::Inside, entry)?))
 }
 
+/// Whether the packet belongs to no flow yet.
 #[inline(always)]
-fn inward(ctx: &TcContext) -> Result<Verdict, Drop> {
+fn inward(ctx: &TcContext) -> Result<bool, Drop> {
     let work = work().ok_or(Drop::FlowTable)?;
-    if !matches!(parse(ctx, &mut work.packet)?, Frame::Ip) {
-        return Ok(Verdict::Stack);
+    if !matches!(parse(ctx, &mut work.packet)?, Frame::Ip) || is_neighbour_discovery(&work.packet) {
+        return Ok(false);
     }
     let entry = entry(work);
-    follow(ctx, work, entry)?;
-    Ok(Verdict::Stack)
+    Ok(follow(ctx, work, entry)? == 0)
 }
 
 #[inline(always)]

@@ -3,20 +3,20 @@
 use abi::Addr16;
 use abi::count::Path;
 use abi::drops::Drop;
-use abi::event::hook::UPLINK_IN;
+use abi::event::hook::{POD_IN, POD_OUT, UPLINK_IN};
 use abi::flow::bits;
-use abi::service::bits as policy;
+use abi::service::bits as service_kind;
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::programs::TcContext;
 
-use crate::deliver::{DELIVER, deliver};
+use crate::deliver::{DELIVER, deliver, is_pod};
 use crate::flow::Entry;
-use crate::forward::path;
+use crate::forward::{closes, path};
 use crate::maps::{CONTROL, ENDPOINTS, Known, Work, work};
 use crate::packet::{ACK, Packet, Part, Ports, RST, SCTP, SYN, TCP};
 use crate::service::{self, Client, Picked, same};
-use crate::verdict::{count, leave};
-use crate::{ending, flow, fragment, icmp_error, masquerade, nat, partner};
+use crate::verdict::{Verdict, count, leave};
+use crate::{ending, flow, fragment, icmp_error, masquerade, nat, partner, policy};
 
 /// Flags of a packet whose flow is still to be begun, see [`begin_and_deliver`].
 pub const BEGINS: u32 = 1 << 31;
@@ -88,6 +88,7 @@ pub fn follow(ctx: &TcContext, work: &mut Work, entry: Option<Entry>) -> Result<
     let Some(entry) = entry else {
         return Ok(0);
     };
+    policy::renew(work, entry)?;
     flow::touch(&work.packet, entry, flow::now());
     // SAFETY: see `Entry`.
     let (flags, generation, backend) = unsafe {
@@ -99,6 +100,9 @@ pub fn follow(ctx: &TcContext, work: &mut Work, entry: Option<Entry>) -> Result<
     work.settles = 1;
     fragment::record(work);
     if flags & bits::PLAIN != 0 {
+        if closes(&work.packet, flags) {
+            ending::close(work, flags);
+        }
         return Ok(flags);
     }
     let of_service = flags & (bits::FORWARD | bits::SERVICE) == bits::FORWARD | bits::SERVICE;
@@ -168,14 +172,15 @@ fn begin(work: &mut Work, inside: bool) -> Result<(), Drop> {
         !is_here(&backend.addr, work.packet.v4())
     };
     flow::prepare(work, &backend.addr, backend.port);
+    policy::admit(work)?;
     work.forward.backend = backend.id;
     work.forward.generation = generation;
     work.forward.service = service;
     work.forward.flags = bits::FORWARD | bits::SERVICE;
-    if service_bits & policy::LEAST != 0 {
+    if service_bits & service_kind::LEAST != 0 {
         work.forward.flags |= bits::COUNTED;
     }
-    if hide && !inside && service_bits & policy::DSR != 0 && matches!(work.packet.part, Part::Whole) {
+    if hide && !inside && service_bits & service_kind::DSR != 0 && matches!(work.packet.part, Part::Whole) {
         work.forward.flags |= bits::DSR;
         return flow::create(work);
     }
@@ -197,19 +202,64 @@ fn unknown_connection() -> Drop {
     if converting { Drop::Converting } else { Drop::NoFlow }
 }
 
-/// Hides a pod without a flow behind the node's address on its way out, unless it answers somebody who began.
-///
-/// TCP says itself who began; for the rest [`remember_stranger`] has.
+/// Remembers a flow that is not translated, if policy lets it begin, and sends its first packet on.
+#[inline(always)]
+pub fn track_and_deliver(ctx: &TcContext, hook: u32) -> i32 {
+    match track(ctx.skb.skb, hook) {
+        DELIVER => deliver(ctx, hook),
+        code => code,
+    }
+}
+
+/// Verified by itself, and with its buffers off the callers' stacks.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn track(skb: *mut __sk_buff, hook: u32) -> i32 {
+    let ctx = TcContext::new(skb);
+    let begun = work().ok_or(Drop::FlowTable).and_then(|work| begin_plain(work, hook));
+    match begun {
+        Ok(()) if hook == POD_IN => leave(&ctx, hook, Ok(Verdict::Stack)),
+        Ok(()) => DELIVER,
+        Err(reason) => leave(&ctx, hook, Err(reason)),
+    }
+}
+
+#[inline(always)]
+fn begin_plain(work: &mut Work, hook: u32) -> Result<(), Drop> {
+    let (dst, dport) = (work.packet.tuple().dst, work.packet.tuple().dport);
+    flow::prepare(work, &dst, dport);
+    work.forward.flags = bits::FORWARD | bits::PLAIN;
+    if hook == POD_OUT && !is_pod(&dst) {
+        work.forward.flags |= bits::OUTWARD;
+    }
+    flow::prepare_answer(work);
+    if flow::is_known(&work.answer) {
+        // It was let pass by the hook that has translated it.
+        return Ok(());
+    }
+    policy::admit(work)?;
+    let kept = matches!(work.packet.ports, Ports::Pair | Ports::EchoRequest);
+    if kept && !matches!(work.packet.part, Part::Later) && work.packet.tcp_flags & RST == 0 {
+        fragment::record(work);
+        // A flow that finds no room is asked about with every packet.
+        _ = flow::create(work);
+    }
+    Ok(())
+}
+
+/// Hides a pod behind the node's address on its way out, unless it answers somebody who began.
 #[inline(always)]
 pub fn hide(ctx: &TcContext, work: &mut Work) -> Result<(), Drop> {
     if matches!(work.packet.part, Part::Later) {
         return Err(Drop::FragmentOrder);
     }
+    // Of a connection whose beginning was not seen nobody knows who began it.
     let begins = match work.packet.proto() {
         TCP | SCTP => work.packet.tcp_flags & (SYN | ACK) == SYN,
         _ => !matches!(work.packet.ports, Ports::Error),
     };
     if !begins {
+        flow::stays(work);
         return Ok(());
     }
     let (dst, dport) = (work.packet.tuple().dst, work.packet.tuple().dport);
@@ -217,27 +267,13 @@ pub fn hide(ctx: &TcContext, work: &mut Work) -> Result<(), Drop> {
     work.forward.flags = bits::FORWARD | bits::MASQUERADE;
     fragment::record(work);
     masquerade::create(work)?;
+    // What was remembered under the pod's own address.
+    work.answer.tuple = work.packet.key.tuple.reversed();
+    flow::drop_embryo(&work.answer);
     work.to = work.forward.to;
     nat::rewrite(ctx)?;
     count(Path::Masquerade, u64::from(ctx.len()));
     Ok(())
-}
-
-/// Remembers that a packet from outside the cluster began a conversation with a pod.
-#[inline(always)]
-pub fn remember_stranger(work: &mut Work) -> Result<(), Drop> {
-    let begins = match work.packet.ports {
-        Ports::Pair => !work.packet.is_connection(),
-        Ports::EchoRequest => true,
-        Ports::EchoReply | Ports::Error | Ports::Unread | Ports::None => false,
-    };
-    if !begins || matches!(work.packet.part, Part::Later) {
-        return Ok(());
-    }
-    let (dst, dport) = (work.packet.tuple().dst, work.packet.tuple().dport);
-    flow::prepare(work, &dst, dport);
-    work.forward.flags = bits::FORWARD | bits::PLAIN;
-    flow::create(work)
 }
 
 /// Whether packets for `addr` end on this node.

@@ -12,7 +12,7 @@ use abi::Be16;
 use abi::count::Path;
 use abi::drops::Drop;
 use abi::flow::bits;
-use abi::service::{FrontendKey, bits as policy};
+use abi::service::{FrontendKey, bits as service_kind};
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::bpf_adj_room_mode::BPF_ADJ_ROOM_MAC;
 use aya_ebpf::bindings::{__sk_buff, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6};
@@ -26,7 +26,7 @@ use crate::nat::{load_into, node_address, store_bytes};
 use crate::packet::{ETHERNET, Packet, Plain, SCTP, TCP, UDP, parse, parse_plain};
 use crate::service::same;
 use crate::verdict::{Verdict, count, leave};
-use crate::{flow, nat, refuse, sum};
+use crate::{flow, nat, policy, refuse, sum};
 
 /// IPv4 and IPv6 inside an IP packet.
 const IPIP: u8 = 4;
@@ -166,10 +166,14 @@ fn decapsulate(ctx: &TcContext, work: &mut Work) -> Result<bool, Drop> {
         same(&flow.to.dst, &pod) && flow.to.dport.be == port
     });
     match known {
-        Some(entry) => flow::touch(&work.packet, entry, flow::now()),
+        Some(entry) => {
+            policy::renew(work, entry)?;
+            flow::touch(&work.packet, entry, flow::now());
+        }
         None => {
             // The node that sent it has decided; what is lost here is begun again.
             flow::prepare(work, &pod, Be16 { be: port });
+            policy::admit(work)?;
             work.forward.flags = bits::FORWARD | bits::SERVICE;
             flow::create(work)?;
         }
@@ -220,5 +224,5 @@ fn answers_directly(ctx: &TcContext, work: &mut Work) -> bool {
         return false;
     };
     // SAFETY: array elements live as long as the map.
-    unsafe { core::ptr::read_volatile(&raw const (*service).flags) & policy::DSR != 0 }
+    unsafe { core::ptr::read_volatile(&raw const (*service).flags) & service_kind::DSR != 0 }
 }

@@ -1,6 +1,5 @@
 //! The two hooks on devices that leave the node.
 
-use abi::Addr16;
 use abi::drops::Drop;
 use abi::event::hook;
 use abi::flow::bits;
@@ -8,14 +7,14 @@ use aya_ebpf::bindings::{__sk_buff, BPF_F_INGRESS};
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 
-use crate::deliver::{BEGIN, DELIVER, HIDE, REST, TUNNEL, deliver, to_pod};
+use crate::deliver::{BEGIN, DELIVER, HIDE, REST, TRACK, TUNNEL, deliver, is_pod};
 use crate::echo;
 use crate::forward::{Onward, forward_known, forward_plain};
-use crate::maps::{Known, node, work};
+use crate::maps::{ENDPOINTS, Known, work};
 use crate::nat::node_address;
 use crate::packet::{Frame, Packet, parse, parse_plain};
 use crate::service::{Client, same};
-use crate::translate::{BEGINS, ask, begin_and_deliver, entry, follow, hide, remember_stranger, translate};
+use crate::translate::{BEGINS, ask, begin_and_deliver, entry, follow, hide, track_and_deliver, translate};
 use crate::tunnel::{decapsulate_skb, may_arrive};
 use crate::verdict::{Then, Verdict, leave, leave_answering, then};
 
@@ -32,6 +31,7 @@ pub fn tc_uplink_in(ctx: TcContext) -> i32 {
     match code {
         DELIVER => deliver(&ctx, hook::UPLINK_IN),
         BEGIN => begin_and_deliver(&ctx, hook::UPLINK_IN),
+        TRACK => track_and_deliver(&ctx, hook::UPLINK_IN),
         code => code,
     }
 }
@@ -72,6 +72,7 @@ extern "C" fn uplink_in_rest(skb: *mut __sk_buff) -> i32 {
     match inward(&ctx) {
         Ok(Then::Deliver | Then::Hide) => DELIVER,
         Ok(Then::Begin) => BEGIN,
+        Ok(Then::Track) => TRACK,
         Ok(Then::Arrive) => TUNNEL,
         Ok(Then::Leave(verdict)) => leave(&ctx, hook::UPLINK_IN, Ok(verdict)),
         Err(reason) => leave_answering(&ctx, hook::UPLINK_IN, Err(reason)),
@@ -92,7 +93,7 @@ extern "C" fn uplink_out_rest(skb: *mut __sk_buff) -> i32 {
     let ctx = TcContext::new(skb);
     match out(&ctx) {
         Ok(Then::Hide) => HIDE,
-        Ok(Then::Deliver | Then::Arrive) => DELIVER,
+        Ok(Then::Deliver | Then::Arrive | Then::Track) => DELIVER,
         Ok(Then::Begin) => BEGIN,
         Ok(Then::Leave(verdict)) => leave(&ctx, hook::UPLINK_OUT, Ok(verdict)),
         Err(reason) => leave_answering(&ctx, hook::UPLINK_OUT, Err(reason)),
@@ -118,13 +119,8 @@ fn inward(ctx: &TcContext) -> Result<Then, Drop> {
         return Ok(Then::Begin);
     }
     if flags == 0 {
-        let Some(verdict) = to_pod(ctx, work, hook::UPLINK_IN)? else {
-            return Ok(Then::Leave(Verdict::Stack));
-        };
-        if !is_pod(&work.packet.tuple().src) {
-            remember_stranger(work)?;
-        }
-        return Ok(Then::Leave(verdict));
+        let ours = ENDPOINTS.get_ptr(&work.packet.key.tuple.dst).is_some();
+        return Ok(if ours { Then::Track } else { Then::Leave(Verdict::Stack) });
     }
     if flags & (bits::FORWARD | bits::MASQUERADE | bits::SERVICE) == bits::MASQUERADE {
         // The pod's own end of the conversation may have been translated as well; such a packet needs both flows every time.
@@ -183,7 +179,8 @@ fn out(ctx: &TcContext) -> Result<Then, Drop> {
     let entry = entry(work);
     let mut flags = follow(ctx, work, entry)?;
     if leaves {
-        return Ok(if flags == 0 { Then::Hide } else { Then::Leave(Verdict::Stack) });
+        let undecided = flags == 0 || flags & bits::OUTWARD != 0;
+        return Ok(if undecided { Then::Hide } else { Then::Leave(Verdict::Stack) });
     }
     // What the socket hooks did not translate: raw sockets, services and pods that do without the hooks, and what they leave to
     // be dropped here.
@@ -202,10 +199,4 @@ fn is_from_host(packet: &Packet) -> bool {
 #[inline(always)]
 fn leaves_the_cluster(packet: &Packet) -> bool {
     is_pod(&packet.tuple().src) && !is_pod(&packet.tuple().dst)
-}
-
-#[inline(always)]
-fn is_pod(address: &Addr16) -> bool {
-    let pods = &node().pods;
-    pods[0].contains(address) || pods[1].contains(address)
 }

@@ -31,6 +31,8 @@ pub enum Then {
     Deliver,
     /// Its flow begins, and then it is delivered.
     Begin,
+    /// The same, for a flow that is not translated.
+    Track,
     /// Its pod is hidden, and then it leaves.
     Hide,
     /// It came in a tunnel, which is taken off first.
@@ -40,7 +42,11 @@ pub enum Then {
 /// What comes after a translation that answered with these flags.
 #[inline(always)]
 pub fn then(flags: u32) -> Then {
-    if flags == BEGINS { Then::Begin } else { Then::Deliver }
+    match flags {
+        BEGINS => Then::Begin,
+        0 => Then::Track,
+        _ => Then::Deliver,
+    }
 }
 
 /// Turns a program's result into the kernel's return code, counting it. `hook` is one of `abi::event::hook`.
@@ -119,7 +125,13 @@ fn dropped(ctx: &TcContext, hook: u32, reason: Drop) {
         Drop::Truncated | Drop::NotIp | Drop::ExtensionHeaders => None,
         _ => work().map(|work| &work.packet.key),
     };
-    event::dropped(Place { hook, ifindex, length: ctx.len() }, reason as u32, key);
+    let (set, rule) = match reason {
+        Drop::PolicyEgress | Drop::PolicyIngress => {
+            work().map_or((0, 0), |work| (work.question.set, work.question.rule))
+        }
+        _ => (0, 0),
+    };
+    event::dropped(Place { hook, ifindex, length: ctx.len(), set, rule }, reason as u32, key);
 }
 
 #[inline(always)]

@@ -169,6 +169,7 @@ impl World {
         self.runner.clear::<AffinityKey, Affinity>(name::AFFINITY)?;
         self.runner.clear::<FragmentKey, Fragment>(name::FRAGMENTS)?;
         self.runner.clear::<FrontendKey, Frontend>(name::FRONTENDS)?;
+        self.forget_policies()?;
         self.forget_flows()
     }
 
