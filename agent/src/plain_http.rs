@@ -1,6 +1,7 @@
 //! Plain HTTP for probes and scrapers: a path in, a short answer out.
 
 use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +21,7 @@ const CONNECTIONS: usize = 64;
 /// How long a connection may last: nobody holds one of them for ever.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Between attempts to listen on an address that is not there yet, or taken.
-const RETRY: Duration = Duration::from_secs(5);
+pub const RETRY: Duration = Duration::from_secs(1);
 
 /// An answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,20 +70,33 @@ where
     F: Fn(String) -> A + Send + Sync + 'static,
     A: Future<Output = Reply> + Send + 'static,
 {
-    let mut told = false;
-    let listener = loop {
-        match TcpListener::bind(address).await {
-            Ok(listener) => break listener,
-            Err(error) if told => tracing::debug!(%address, %error, "still cannot listen"),
-            Err(error) => tracing::error!(%address, %error, what, "cannot listen, will be tried again"),
+    let tell = |error: &io::Error| {
+        tracing::error!(%address, %error, what, "cannot listen, will be tried again");
+    };
+    if let Some(listener) = listen(address, tell, &stop).await {
+        serve(listener, answer, stop).await;
+    }
+}
+
+/// Listens on `address` as soon as that is possible: it may come later, or be taken for a while. The first failure is
+/// told. `None` when `stop` came first.
+pub async fn listen(
+    address: SocketAddr,
+    tell: impl FnOnce(&io::Error),
+    stop: &CancellationToken,
+) -> Option<TcpListener> {
+    let mut tell = Some(tell);
+    loop {
+        match (TcpListener::bind(address).await, tell.take()) {
+            (Ok(listener), _) => return Some(listener),
+            (Err(error), Some(tell)) => tell(&error),
+            (Err(error), None) => tracing::debug!(%address, %error, "still cannot listen"),
         }
-        told = true;
         tokio::select! {
             () = tokio::time::sleep(RETRY) => {}
-            () = stop.cancelled() => return,
+            () = stop.cancelled() => return None,
         }
-    };
-    serve(listener, answer, stop).await;
+    }
 }
 
 /// Serves GET requests until `stop`.

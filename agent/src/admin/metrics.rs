@@ -206,7 +206,7 @@ mod tests {
         let metrics = Metrics { pulse, proxy, tables, facts: NodeFacts::default(), pins: None, scale: 2 };
         let text = metrics.answer("/metrics").body;
         for line in [
-            "kubeproxy_proxy_healthz_total{code=\"200\"} 1",
+            "kubeproxy_proxy_healthz_total{code=\"503\"} 1",
             "kubeproxy_proxy_livez_total{code=\"200\"} 0",
             "kubeproxy_sync_proxy_rules_endpoint_changes_total 1",
             "kubeproxy_sync_proxy_rules_endpoint_changes_pending 1",

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::desired::Choice;
-use crate::kernel::{Counters, Feature, Kernel, KernelError};
+use crate::kernel::{Counters, Feature, Kernel, KernelError, objects};
 use crate::reconcile::apply::Reconciler;
 
 /// Everything `status` and `services` show.
@@ -13,7 +13,7 @@ use crate::reconcile::apply::Reconciler;
 pub struct Report {
     /// Name of the node.
     pub node: String,
-    /// Version of the layouts, as in the pin path.
+    /// Version of the layouts and scale of the maps, as in the pin path.
     pub layout: String,
     /// What the kernel can do.
     pub features: Vec<Feature>,
@@ -86,7 +86,7 @@ pub fn report<K: Kernel>(reconciler: &mut Reconciler<K>) -> Result<Report, Kerne
     ];
     Ok(Report {
         node: reconciler.facts().name.clone(),
-        layout: format!("v{:08x}", abi::LAYOUT_HASH),
+        layout: objects::version(reconciler.kernel.scale()),
         features: reconciler.kernel.features(),
         uplinks: reconciler.actual.uplinks.iter().cloned().collect(),
         endpoints: endpoints(reconciler),

@@ -41,13 +41,18 @@ impl Proxy {
         self.pulse.is_well(Instant::now())
     }
 
+    /// Whether services are served: all were in the kernel once, and changes reach it.
+    pub fn serves(&self) -> bool {
+        self.pulse.has_served() && self.is_well()
+    }
+
     /// The answer for a path.
     pub fn answer(&self, path: &str) -> Reply {
         match path {
             "/healthz" => {
                 // A node that nobody has told us of is not one that is going.
                 let eligible = self.tables.node(&self.node).is_none_or(|node| !node.leaving);
-                let well = self.is_well() && eligible;
+                let well = self.serves() && eligible;
                 self.reply(well, &self.counts.healthz, &format!(", \"nodeEligible\": {eligible}"))
             }
             "/livez" => self.reply(self.is_well(), &self.counts.livez, ""),
@@ -78,10 +83,19 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::tables::Node;
+    use crate::tables::{Node, Source};
 
     fn proxy() -> Proxy {
-        Proxy::new(Arc::default(), Arc::default(), "n1".into())
+        let proxy = Proxy::new(Arc::default(), Arc::default(), "n1".into());
+        serve(&proxy);
+        proxy
+    }
+
+    /// As the reconciler's first round with all services does.
+    fn serve(proxy: &Proxy) {
+        [Source::Services, Source::Slices].into_iter().for_each(|source| proxy.tables.synced(source));
+        proxy.pulse.taken(&proxy.tables, Instant::now());
+        proxy.pulse.done(Instant::now(), crate::health::pulse::Summary::default());
     }
 
     fn leave(proxy: &Proxy, leaving: bool) {
@@ -108,16 +122,28 @@ mod tests {
     }
 
     #[test]
+    fn nobody_is_sent_here_before_services_are_served() {
+        let proxy = Proxy::new(Arc::default(), Arc::default(), "n1".into());
+        assert_eq!(proxy.answer("/healthz").status, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(
+            proxy.answer("/livez").status,
+            StatusCode::OK,
+            "an API server that is away is no reason to restart"
+        );
+        serve(&proxy);
+        assert_eq!(proxy.answer("/healthz").status, StatusCode::OK);
+    }
+
+    #[test]
     fn changes_that_wait_too_long_make_both_ill() {
-        let proxy = proxy();
+        let proxy = Proxy::new(Arc::default(), Arc::default(), "n1".into());
         proxy.pulse.queued(Instant::now().checked_sub(Duration::from_secs(61)).unwrap());
         for path in ["/healthz", "/livez"] {
             let reply = proxy.answer(path);
             assert_eq!(reply.status, StatusCode::SERVICE_UNAVAILABLE, "{path}");
             assert!(json(&reply)["lastUpdated"].as_str().unwrap().starts_with("1970"), "never");
         }
-        proxy.pulse.taken(&proxy.tables, Instant::now());
-        proxy.pulse.done(Instant::now(), crate::health::pulse::Summary::default());
+        serve(&proxy);
         let reply = proxy.answer("/livez");
         assert_eq!(reply.status, StatusCode::OK);
         let fields: Vec<String> = json(&reply).as_object().unwrap().keys().cloned().collect();

@@ -33,6 +33,10 @@ struct Beats {
     /// When the running round began.
     began: Option<Instant>,
     last_round: Option<Timestamp>,
+    /// Whether the running round knows all services and their endpoints.
+    knows_all: bool,
+    /// Whether a round that did has ended.
+    has_served: bool,
     /// Changes of services and slices that the last round has seen.
     seen: [u64; 2],
     /// When the changes of the running round happened in the cluster.
@@ -91,7 +95,9 @@ impl Pulse {
         let mut beats = self.beats.lock();
         beats.running_since = Some(beats.waiting_since.take().unwrap_or(now));
         beats.began = Some(now);
-        beats.seen = [Source::Services, Source::Slices].map(|source| tables.changes_of(source));
+        let sources = [Source::Services, Source::Slices];
+        beats.seen = sources.map(|source| tables.changes_of(source));
+        beats.knows_all = tables.look(|rows| sources.iter().all(|source| rows.synced.contains(source)));
         beats.triggers.extend(tables.take_triggers());
     }
 
@@ -101,6 +107,7 @@ impl Pulse {
         let mut beats = self.beats.lock();
         beats.running_since = None;
         beats.last_round = Some(at);
+        beats.has_served |= beats.knows_all;
         beats.summary = summary;
         if let Some(began) = beats.began.take() {
             self.durations.observe(now.saturating_duration_since(began).as_secs_f64());
@@ -116,6 +123,11 @@ impl Pulse {
         let beats = self.beats.lock();
         let mut since = beats.waiting_since.iter().chain(&beats.running_since);
         since.all(|since| now.saturating_duration_since(*since) < PATIENCE)
+    }
+
+    /// Whether all services were in the kernel once, as far as they fit, since this agent runs.
+    pub fn has_served(&self) -> bool {
+        self.beats.lock().has_served
     }
 
     /// When the last round ended.
@@ -174,6 +186,20 @@ mod tests {
         assert!(!pulse.is_well(later(60)), "a round that does not end helps nobody");
         pulse.done(later(61), Summary::default());
         assert!(pulse.is_well(later(1000)) && pulse.last_round().is_some());
+    }
+
+    #[test]
+    fn a_round_serves_when_it_began_with_everything_known() {
+        let (pulse, tables) = (Pulse::default(), Tables::default());
+        let round = |meanwhile: &dyn Fn()| {
+            pulse.taken(&tables, Instant::now());
+            meanwhile();
+            pulse.done(Instant::now(), Summary::default());
+            pulse.has_served()
+        };
+        assert!(!round(&|| tables.synced(Source::Services)));
+        assert!(!round(&|| tables.synced(Source::Slices)), "it could not know the slices");
+        assert!(round(&|| ()));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::proxy::Proxy;
 use crate::desired::{NodeFacts, NodePortAddresses};
 use crate::plain_http::{self, Reply};
-use crate::tables::{ObjectName, Snapshot, Tables};
+use crate::tables::{Complaint, ObjectName, Snapshot, Tables};
 
 /// Changes within this time are looked at once.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -75,13 +75,13 @@ fn addresses(rows: &Snapshot, facts: &NodeFacts) -> BTreeSet<IpAddr> {
 }
 
 /// The answer of one check.
-pub fn answer(check: &Check, proxy_is_well: bool) -> Reply {
-    let well = check.endpoints > 0 && proxy_is_well;
+pub fn answer(check: &Check, proxy_serves: bool) -> Reply {
+    let well = check.endpoints > 0 && proxy_serves;
     let status = if well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let body = serde_json::json!({
         "service": { "namespace": check.service.namespace, "name": check.service.name },
         "localEndpoints": check.endpoints,
-        "serviceProxyHealthy": proxy_is_well,
+        "serviceProxyHealthy": proxy_serves,
     });
     let mut reply = Reply::json(status, body.to_string());
     reply.headers.push(("x-load-balancing-endpoint-weight", check.endpoints.to_string()));
@@ -102,9 +102,9 @@ pub async fn run(tables: Arc<Tables>, facts: NodeFacts, proxy: Arc<Proxy>, stop:
             stays
         });
         for (address, check) in wanted {
-            let (current, _) = serving
-                .entry(address)
-                .or_insert_with(|| start(address, check.clone(), Arc::clone(&proxy), stop.child_token()));
+            let (current, _) = serving.entry(address).or_insert_with(|| {
+                start(address, check.clone(), &tables, Arc::clone(&proxy), stop.child_token())
+            });
             current.send_if_modified(|known| std::mem::replace(known, check.clone()) != check);
         }
         let changed = tokio::select! {
@@ -118,25 +118,40 @@ pub async fn run(tables: Arc<Tables>, facts: NodeFacts, proxy: Arc<Proxy>, stop:
     }
 }
 
+/// Serves one check as soon as its port can be had; its owner is told when that is not at once.
 fn start(
     address: SocketAddr,
     check: Check,
+    tables: &Arc<Tables>,
     proxy: Arc<Proxy>,
     stop: CancellationToken,
 ) -> (watch::Sender<Check>, CancellationToken) {
+    let object = check.service.clone();
     let (current, seen) = watch::channel(check);
     let reply = move |_: String| {
-        let reply = answer(&seen.borrow(), proxy.is_well());
+        let reply = answer(&seen.borrow(), proxy.serves());
         async move { reply }
     };
-    tokio::spawn(plain_http::run(address, "a Service's health check", reply, stop.clone()));
+    let (tables, server) = (Arc::clone(tables), stop.clone());
+    tokio::spawn(async move {
+        let tell = |error: &std::io::Error| {
+            let message =
+                format!("port {address} for health checks cannot be opened, it is tried again: {error}");
+            let reason = "HealthCheckNodePort";
+            tables.complain(Complaint { kind: "Service", object, uid: 0, reason, message });
+        };
+        if let Some(listener) = plain_http::listen(address, tell, &server).await {
+            plain_http::serve(listener, reply, server).await;
+        }
+    });
     (current, stop)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tables::{Service, Slice, SliceEndpoint};
+    use crate::health::pulse::Pulse;
+    use crate::tables::{Service, Slice, SliceEndpoint, Source};
 
     fn rows(endpoints: &[(&str, bool, &str)]) -> Snapshot {
         let name = ObjectName { namespace: "shop".into(), name: "web".into() };
@@ -214,6 +229,34 @@ mod tests {
         assert_eq!(answer(&check(2), false).status, StatusCode::SERVICE_UNAVAILABLE);
     }
 
+    /// A proxy whose first round is over.
+    fn serving(tables: &Arc<Tables>) -> Arc<Proxy> {
+        let pulse = Arc::<Pulse>::default();
+        [Source::Services, Source::Slices].into_iter().for_each(|source| tables.synced(source));
+        pulse.taken(tables, std::time::Instant::now());
+        pulse.done(std::time::Instant::now(), crate::health::pulse::Summary::default());
+        Arc::new(Proxy::new(pulse, Arc::clone(tables), "n1".into()))
+    }
+
+    #[tokio::test]
+    async fn a_port_that_is_taken_is_complained_about_once_and_opened_when_it_is_free() {
+        let (tables, stop) = (Arc::<Tables>::default(), CancellationToken::new());
+        let mut complaints = tables.complaints().unwrap();
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap();
+        let service = ObjectName { namespace: "shop".into(), name: "web".into() };
+        let check = Check { service: service.clone(), endpoints: 1 };
+        start(address, check, &tables, serving(&tables), stop.clone());
+        let complaint = complaints.recv().await.unwrap();
+        assert_eq!((complaint.reason, complaint.object), ("HealthCheckNodePort", service));
+        assert!(complaint.message.contains(&address.to_string()), "{}", complaint.message);
+        tokio::time::sleep(2 * plain_http::RETRY).await;
+        assert!(complaints.try_recv().is_err(), "said once");
+        drop(taken);
+        assert_eq!(status(address.port(), 200).await, 200);
+        stop.cancel();
+    }
+
     #[tokio::test]
     async fn a_check_follows_the_tables() {
         let (tables, stop) = (Arc::<Tables>::default(), CancellationToken::new());
@@ -223,10 +266,10 @@ mod tests {
             for service in told.services.values_mut() {
                 Arc::make_mut(service).health_check_node_port = Some(port);
             }
-            tables.update(|rows| *rows = told);
+            tables.update(|rows| (rows.services, rows.slices) = (told.services, told.slices));
         };
         let facts = NodeFacts { addresses: vec!["127.0.0.1".parse().unwrap()], ..facts() };
-        let proxy = Arc::new(Proxy::new(Arc::default(), Arc::clone(&tables), "n1".into()));
+        let proxy = serving(&tables);
         tell(&[]);
         tokio::spawn(run(Arc::clone(&tables), facts, proxy, stop.clone()));
         assert_eq!(status(port, 503).await, 503);

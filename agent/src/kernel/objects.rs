@@ -36,9 +36,14 @@ pub struct Objects {
     features: Features,
 }
 
+/// Names this layout, with maps of this scale.
+pub fn version(scale: u32) -> String {
+    format!("v{:08x}x{scale}", abi::LAYOUT_HASH)
+}
+
 /// The folder of this layout, with maps of this scale.
 pub fn folder(bpffs: &Path, scale: u32) -> PathBuf {
-    bpffs.join(format!("v{:08x}x{scale}", abi::LAYOUT_HASH))
+    bpffs.join(version(scale))
 }
 
 impl Objects {
