@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 
 use abi::service::{Backend, Frontend, FrontendKey, SLOTS, Segment, Service as Row};
 use abi::{Addr16, Be16};
-use agent::desired::NodeFacts;
+use agent::desired::{NodeFacts, PortId};
 use agent::kernel::fake::FakeKernel;
 use agent::reconcile::actual::Actual;
 use agent::reconcile::apply::Reconciler;
+use agent::reconcile::serve::subject;
 use agent::tables::{
-    Balancing, ObjectName, Protocol, Service, ServicePort, Slice, SliceEndpoint, Source, Tables,
+    Balancing, Complaint, ObjectName, Protocol, Service, ServicePort, Slice, SliceEndpoint, Source, Tables,
 };
 use proptest::prelude::*;
 
@@ -258,6 +259,21 @@ fn an_index_with_ranges_that_nobody_has_is_not_given_twice() {
     assert_eq!(indices.len(), 2, "two services, two indices");
 }
 
+/// Frontends that somebody wants who has not got all he wants.
+fn waiting(reconciler: &Reconciler<FakeKernel>) -> BTreeSet<FrontendKey> {
+    let fails = |id: &PortId| reconciler.failures.get(&subject(id)).is_some_and(|failure| failure.is_full);
+    let rows = reconciler.desired.services.iter().filter(|(id, _)| fails(id));
+    rows.flat_map(|(_, row)| row.frontends.keys().copied()).collect()
+}
+
+/// Names of those who were told that there is no room.
+fn told(complaints: &mut tokio::sync::mpsc::Receiver<Complaint>) -> BTreeSet<String> {
+    std::iter::from_fn(|| complaints.try_recv().ok())
+        .filter(|complaint| complaint.reason == "DataplaneFull")
+        .map(|complaint| complaint.object.name)
+        .collect()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, cases: 256, max_shrink_iters: 2_000, ..ProptestConfig::default() })]
 
@@ -296,5 +312,50 @@ proptest! {
         let again = kernel.state.lock().actual.clone();
         tidy(&again);
         prop_assert_eq!(seen(&again), seen(&got), "a restart changes nothing");
+    }
+    #[test]
+    fn what_does_not_fit_is_named_and_everything_else_is_right(
+        steps in prop::collection::vec(step(), 1..24),
+        room in (0..12_usize, 0..4_usize),
+    ) {
+        let (tables, kernel) = (Arc::new(Tables::default()), FakeKernel::default());
+        let mut complaints = tables.complaints().unwrap();
+        synced(&tables);
+        kernel.state.lock().room = Some(room);
+        let mut now = Instant::now();
+        let mut reconciler = start(&kernel, &tables);
+        for step in &steps {
+            apply(&tables, step);
+            if matches!(step, Step::Restart) {
+                reconciler = start(&kernel, &tables);
+            }
+            reconciler.round(now);
+        }
+        for _ in 0..8 {
+            now += Duration::from_secs(130);
+            reconciler.round(now);
+        }
+        let (fresh, clean) = (Arc::new(Tables::default()), FakeKernel::default());
+        synced(&fresh);
+        steps.iter().for_each(|step| apply(&fresh, step));
+        settle(&mut start(&clean, &fresh), &mut now);
+        let want = seen(&clean.state.lock().actual);
+
+        let (waiting, told) = (waiting(&reconciler), told(&mut complaints));
+        for id in reconciler.desired.services.keys().filter(|id| reconciler.failures.contains_key(&subject(id))) {
+            prop_assert!(told.contains(&id.service.name), "nobody told {id:?}");
+        }
+        let others = |rows: BTreeMap<FrontendKey, String>| -> BTreeMap<_, _> {
+            rows.into_iter().filter(|(key, _)| !waiting.contains(key)).collect()
+        };
+        let got = kernel.state.lock().actual.clone();
+        prop_assert_eq!(others(seen(&got)), others(want.clone()));
+        prop_assert_eq!(reconciler.failures.is_empty(), seen(&got) == want);
+
+        kernel.state.lock().room = None;
+        settle(&mut reconciler, &mut now);
+        let got = kernel.state.lock().actual.clone();
+        tidy(&got);
+        prop_assert_eq!(seen(&got), want, "there is room again");
     }
 }

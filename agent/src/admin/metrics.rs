@@ -98,6 +98,7 @@ impl Metrics {
         page.counter("hawser_reconcile_operations", "Changes carried out in the kernel", round.operations)?;
         page.counter("hawser_reconcile_errors", "Changes that failed, and were tried again", round.errors)?;
         page.gauge("hawser_unhealthy_rows", "What is not in the kernel as it should be", round.failing)?;
+        page.gauge("hawser_rows_without_room", "What finds no room in a map", round.without_room)?;
         page.gauges(
             "hawser_rows",
             "What the kernel holds",
@@ -194,7 +195,10 @@ impl Page<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
+    use crate::health::pulse::Summary;
 
     #[test]
     fn the_names_dashboards_know_are_there() {
@@ -202,6 +206,7 @@ mod tests {
         let pulse = Arc::<Pulse>::default();
         let proxy = Arc::new(Proxy::new(Arc::clone(&pulse), Arc::clone(&tables), "n1".into()));
         proxy.answer("/healthz");
+        pulse.done(Instant::now(), Summary { without_room: 3, ..Summary::default() });
         tables.changed(Source::Slices, None);
         let metrics = Metrics { pulse, proxy, tables, facts: NodeFacts::default(), pins: None, scale: 2 };
         let text = metrics.answer("/metrics").body;
@@ -212,9 +217,9 @@ mod tests {
             "kubeproxy_sync_proxy_rules_endpoint_changes_pending 1",
             "kubeproxy_sync_proxy_rules_service_changes_total 0",
             "kubeproxy_sync_proxy_rules_no_local_endpoints_total{traffic_policy=\"internal\"} 0",
-            "kubeproxy_sync_proxy_rules_last_timestamp_seconds 0.0",
             "kubeproxy_network_programming_duration_seconds_count 0",
             "hawser_map_capacity{map=\"hw_frontends\"} 131072",
+            "hawser_rows_without_room 3",
             "# EOF",
         ] {
             assert!(text.lines().any(|own| own == line), "{line} is missing in\n{text}");

@@ -53,6 +53,8 @@ pub struct Summary {
     pub errors: u64,
     /// What waits for another attempt.
     pub failing: u64,
+    /// What of that finds no room in a map.
+    pub without_room: u64,
     /// Rows of frontends.
     pub frontends: u64,
     /// Service ports.

@@ -22,11 +22,26 @@ pub struct State {
     pub asked: usize,
     /// By how much its maps are larger; zero is one.
     pub scale: u32,
+    /// How many frontends, and how many source ranges of all services, find room; more are refused as a full map does.
+    pub room: Option<(usize, usize)>,
     /// Whether cells that nobody refers to stay, as they do in arrays; else they vanish, so that tests see who forgets some.
     pub keeps_cells: bool,
 }
 
 impl State {
+    fn has_room(&self, op: &Op) -> bool {
+        let Some((frontends, ranges)) = self.room else { return true };
+        match op {
+            Op::WriteFrontend { key, .. } => {
+                self.actual.frontends.len() < frontends || self.actual.frontends.contains_key(key)
+            }
+            Op::WriteSourceRange { .. } => {
+                self.actual.source_ranges.values().map(BTreeSet::len).sum::<usize>() < ranges
+            }
+            _ => true,
+        }
+    }
+
     fn cells_of(&self, index: u32) -> Vec<(u32, Vec<Backend>)> {
         let spans = self.actual.services.get(&index).map(|row| self.actual.spans(row)).unwrap_or_default();
         let run = |base| Some((base, self.actual.segments.get(&base)?.clone()));
@@ -61,6 +76,10 @@ impl Kernel for FakeKernel {
         state.asked += 1;
         if state.fail_at.contains(&ordinal) {
             return Err(KernelError::Injected(format!("operation {ordinal}")));
+        }
+        if !state.has_room(op) {
+            let source = std::io::Error::from_raw_os_error(libc::E2BIG);
+            return Err(KernelError::Io { action: "write a row".to_owned(), source });
         }
         let kept = match op {
             Op::WriteService { index, .. } if state.keeps_cells => state.cells_of(*index),

@@ -24,6 +24,8 @@ pub struct Failure {
     pub attempts: u32,
     /// When it is tried again.
     pub retry_at: Instant,
+    /// Whether a map has no room for it.
+    pub is_full: bool,
 }
 
 /// Everything that lasts from one round to the next.
@@ -155,7 +157,7 @@ impl<K: Kernel> Reconciler<K> {
     pub(super) fn attempt(&mut self, subject: &str, ops: &[Op], now: Instant) -> bool {
         for op in ops {
             if let Err(error) = self.carry_out(op) {
-                self.fail(subject, &error, now);
+                self.fail(subject, &error, error.is_full(), now);
                 return false;
             }
         }
@@ -172,12 +174,19 @@ impl<K: Kernel> Reconciler<K> {
     }
 
     /// Remembers a failure; answers whether it is the first of its subject.
-    pub(super) fn fail(&mut self, subject: &str, error: &dyn std::error::Error, now: Instant) -> bool {
+    pub(super) fn fail(
+        &mut self,
+        subject: &str,
+        error: &dyn std::error::Error,
+        is_full: bool,
+        now: Instant,
+    ) -> bool {
         tracing::warn!(subject, %error, "not applied, will be retried");
         self.errors += 1;
         let attempts = self.failures.get(subject).map_or(0, |failure| failure.attempts) + 1;
         let pause = BACKOFF.0.saturating_mul(1 << attempts.min(10)).min(BACKOFF.1);
-        let failure = Failure { error: Arc::from(error.to_string()), attempts, retry_at: now + pause };
+        let failure =
+            Failure { error: Arc::from(error.to_string()), attempts, retry_at: now + pause, is_full };
         self.failures.insert(subject.to_owned(), failure);
         attempts == 1
     }

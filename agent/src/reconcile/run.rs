@@ -143,6 +143,7 @@ fn summary<K>(reconciler: &Reconciler<K>) -> Summary {
         operations: reconciler.operations,
         errors: reconciler.errors,
         failing: reconciler.failures.len() as u64,
+        without_room: reconciler.failures.values().filter(|failure| failure.is_full).count() as u64,
         frontends: actual.frontends.len() as u64,
         services: actual.services.len() as u64,
         segments: actual.segments.len() as u64,

@@ -212,7 +212,9 @@ impl<K: Kernel> Reconciler<K> {
         full: bool,
         now: Instant,
     ) {
-        if self.fail(subject, error, now) && full {
+        let was_full = self.failures.get(subject).is_some_and(|failure| failure.is_full);
+        self.fail(subject, error, full, now);
+        if full && !was_full {
             self.complain(id, "DataplaneFull", format!("port {:?} is not served: {error}", id.port));
         }
     }
@@ -222,6 +224,11 @@ impl<K: Kernel> Reconciler<K> {
         let services = &mut self.services;
         let is_stale = |key: &&FrontendKey| services.claims.owner(key).is_none();
         services.stale = self.actual.frontends.keys().filter(is_stale).copied().collect();
+        let strayed = self.actual.frontends.iter().filter(|(key, frontend)| {
+            let owner = services.claims.owner(key);
+            owner.is_some_and(|owner| services.indices.get(owner) != Some(&frontend.service))
+        });
+        services.handed.extend(strayed.map(|(key, _)| *key));
         let is_orphan = |index: &&u32| !services.taken.contains(*index);
         services.orphans = self.actual.services.keys().filter(is_orphan).copied().collect();
         let ranged = self.actual.source_ranges.keys().filter(is_orphan);
@@ -241,7 +248,7 @@ impl<K: Kernel> Reconciler<K> {
             return;
         }
         if let Err(error) = self.remove_all(now) {
-            self.fail(GONE, &error, now);
+            self.fail(GONE, &error, error.is_full(), now);
             self.services.sweep = true;
         } else {
             self.failures.remove(GONE);
@@ -258,6 +265,7 @@ impl<K: Kernel> Reconciler<K> {
             }
             self.services.stale.remove(&key);
         }
+        self.take_back()?;
         for (id, keys) in self.services.gone.clone() {
             self.failures.remove(&subject(&id));
             if let Some(index) = self.services.indices.get(&id).copied() {
@@ -282,6 +290,19 @@ impl<K: Kernel> Reconciler<K> {
         {
             self.clear(index, now)?;
             self.services.orphans.remove(&index);
+        }
+        Ok(())
+    }
+
+    /// Frontends whose new owner could not write them lead nowhere until it can, rather than to the one that gave them up.
+    fn take_back(&mut self) -> Result<(), KernelError> {
+        for key in self.services.handed.iter().copied().collect::<Vec<_>>() {
+            let owner = self.services.claims.owner(&key);
+            let index = owner.and_then(|owner| self.services.indices.get(owner)).copied();
+            if self.actual.frontends.get(&key).is_some_and(|frontend| Some(frontend.service) != index) {
+                self.delete_frontend(key)?;
+            }
+            self.services.handed.remove(&key);
         }
         Ok(())
     }
@@ -320,7 +341,7 @@ impl<K: Kernel> Reconciler<K> {
             return;
         }
         if let Err(error) = self.bury_all(now) {
-            self.fail(BURIALS, &error, now);
+            self.fail(BURIALS, &error, error.is_full(), now);
         } else {
             self.failures.remove(BURIALS);
         }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use abi::service::{BackendKey, FrontendKey, Segment};
+use abi::service::{BackendKey, FrontendKey, Segment, Service};
 
 use super::actual::Actual;
 use super::apply::Reconciler;
@@ -36,6 +36,8 @@ pub struct Services {
     pub(super) gone: BTreeMap<Arc<PortId>, Vec<FrontendKey>>,
     /// Frontends that nobody wants.
     pub(super) stale: BTreeSet<FrontendKey>,
+    /// Frontends that somebody gave up who is not the only one to want them.
+    pub(super) handed: BTreeSet<FrontendKey>,
     /// Indices in the kernel that no port has.
     pub(super) orphans: BTreeSet<u32>,
     /// Backends without services, by number, and a service each had.
@@ -64,6 +66,7 @@ impl Services {
             todo: BTreeSet::new(),
             gone: BTreeMap::new(),
             stale: BTreeSet::new(),
+            handed: BTreeSet::new(),
             orphans: BTreeSet::new(),
             leaving: BTreeMap::new(),
             sweep: true,
@@ -106,9 +109,8 @@ impl Services {
         let is_whole = |segment: Segment| segment.is_empty() || !actual.backends(segment).is_empty();
         if !whole || !is_whole(service.cluster) || !is_whole(service.local) {
             claimed.into_iter().for_each(|span| self.places.give(span));
-            if let Some(service) = actual.services.get_mut(&index) {
-                (service.cluster, service.local) = Default::default();
-            }
+            // Unlike any that is wanted, so that it is written anew, also where nothing is in its segments.
+            actual.services.insert(index, Service::default());
             return;
         }
         let mut users = BTreeSet::new();
@@ -213,7 +215,10 @@ impl<K> Reconciler<K> {
         let former: Vec<FrontendKey> = old.into_iter().flat_map(|old| old.frontends.into_keys()).collect();
         for key in former.iter().filter(|key| !stays(key)) {
             match self.services.claims.release(key, &id) {
-                Some(owner) => drop(self.services.todo.insert(owner)),
+                Some(owner) => {
+                    self.services.todo.insert(owner);
+                    self.services.handed.insert(*key);
+                }
                 None => drop(self.services.stale.insert(*key)),
             }
         }

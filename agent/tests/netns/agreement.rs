@@ -258,7 +258,7 @@ pub fn rules(node: &NodeWorld, packet: &Packet) -> Outcome {
 }
 
 /// What the programs did, held against the oracle: an error says where they differ.
-fn compare(node: &NodeWorld, packet: &Packet) -> Result<(Outcome, Live), String> {
+pub fn compare(node: &NodeWorld, packet: &Packet) -> Result<(Outcome, Live), String> {
     let rules = rules(node, packet);
     let trial = Trial::new(&node.pins());
     let device = match packet.client {

@@ -1,9 +1,11 @@
 //! Real kernels, namespaces and sockets: what packets do when the agent's rows are in place.
 
+mod addresses;
 mod agreement;
 mod asking;
 mod continuity;
 mod figures;
+mod full;
 mod leftovers;
 mod load;
 mod namespace;

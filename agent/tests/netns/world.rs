@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use agent::desired::{NodeFacts, NodePortAddresses};
 use agent::kernel::Kernel;
 use agent::kernel::features::Optional;
 use agent::kernel::linux::{LinuxKernel, Settings};
@@ -61,6 +62,7 @@ pub struct NodeWorld {
     pub bpffs: PathBuf,
     pub disabled: Vec<Optional>,
     pub xdp: Mode,
+    pub nodeport: NodePortAddresses,
     /// Of its maps.
     pub scale: u32,
     pub affinity: u32,
@@ -183,6 +185,7 @@ impl NodeWorld {
             bpffs,
             disabled: Vec::new(),
             xdp: Mode::Auto,
+            nodeport: NodePortAddresses::Primary,
             scale: 1,
             affinity: 0,
             name: format!("n{number}"),
@@ -205,6 +208,7 @@ impl NodeWorld {
             scale: self.scale,
         };
         let (tables, name, addresses) = (Arc::clone(&self.tables), self.name.clone(), self.addresses.clone());
+        let nodeport = self.nodeport.clone();
         self.reconciler = Some(self.namespace.run(move || {
             let uplinks = discover(&name, &addresses, &["uplink".to_owned()]).expect("the uplink exists");
             tables.update(|rows| {
@@ -212,7 +216,8 @@ impl NodeWorld {
                 rows.host_addresses.clone_from(&uplinks.addresses);
             });
             let kernel = LinuxKernel::start(settings).expect("the programs load");
-            Reconciler::new(kernel, tables, uplinks.facts).expect("the kernel is readable")
+            let facts = NodeFacts { nodeport, ..uplinks.facts };
+            Reconciler::new(kernel, tables, facts).expect("the kernel is readable")
         }));
         self.round();
     }

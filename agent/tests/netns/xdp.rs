@@ -6,6 +6,7 @@ use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use agent::kernel::Kernel;
+use agent::kernel::cleanup::cleanup;
 use agent::kernel::xdp::Mode;
 
 use crate::namespace::Namespace;
@@ -111,4 +112,28 @@ fn node_ports_of_another_node_are_forwarded_before_the_stack() {
     exchange(&world.outside, SocketAddr::new(to, NODE_PORT));
     assert_eq!(forwarded(&mut world), before);
     assert!(!world.nodes[1].namespace.ip("-d link show uplink").contains("prog/xdp"));
+}
+
+#[test]
+fn cleanup_takes_the_programs_off_devices_that_are_not_ours() {
+    if !allowed() {
+        return;
+    }
+    let mut world = World::new(Clients::Wire);
+    let node = &mut world.nodes[0];
+    node.xdp = Mode::Native;
+    node.reconciler = None;
+    node.start();
+    assert!(node.namespace.ip("-d link show uplink").contains("prog/xdp"));
+    node.reconciler = None;
+    let (bpffs, removed) = (node.bpffs.clone(), node.namespace.run(|| cleanup(&node.bpffs).unwrap()));
+    assert!(removed.iter().any(|line| line.contains("link_uplink_xdp")), "{removed:?}");
+    let shown = node.namespace.ip("-d link show uplink");
+    assert!(!shown.contains("xdp"), "{shown}");
+    let attached = node.namespace.run(|| {
+        let output = std::process::Command::new("bpftool").args(["net", "show", "dev", "uplink"]).output();
+        String::from_utf8(output.unwrap().stdout).unwrap()
+    });
+    assert!(!attached.contains("uplink("), "{attached}");
+    assert!(!bpffs.exists() || bpffs.read_dir().unwrap().next().is_none());
 }

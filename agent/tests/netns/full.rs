@@ -1,0 +1,134 @@
+//! More than the maps hold, and more than is usual in one object.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use agent::oracle::{Ask, Client, Packet};
+use agent::probe::Live;
+use agent::tables::{ObjectName, Protocol, Service, ServicePort, Slice, SliceEndpoint};
+
+use crate::agreement::{Objects, compare, tell};
+use crate::world::{Clients, NodeWorld, World, allowed};
+
+/// Services, and external addresses of each: with the rows of the addresses themselves, more than there is room for.
+const SERVICES: u32 = 90;
+const ADDRESSES: u32 = 400;
+
+fn name(number: u32) -> ObjectName {
+    ObjectName { namespace: "default".into(), name: format!("s{number:02}") }
+}
+
+fn slice(number: u32, endpoints: Vec<SliceEndpoint>) -> Arc<Slice> {
+    Arc::new(Slice {
+        service: name(number).name,
+        endpoints,
+        ports: vec![(String::new(), Protocol::Tcp, 8080)],
+    })
+}
+
+fn service(number: u32, addresses: u32) -> Arc<Service> {
+    let external = |at: u32| Ipv4Addr::from_bits(Ipv4Addr::new(198, 18, 0, 0).to_bits() + number * 1000 + at);
+    Arc::new(Service {
+        cluster_ips: vec![Ipv4Addr::new(10, 96, 1, number as u8).into()],
+        external_ips: (0..addresses).map(|at| external(at).into()).collect(),
+        ports: vec![ServicePort { port: 80, ..ServicePort::default() }],
+        created: number.into(),
+        ..Service::default()
+    })
+}
+
+fn crowd() -> Objects {
+    let endpoint =
+        SliceEndpoint { node: Some("n2".into()), ..SliceEndpoint::new("10.244.2.2".parse().unwrap()) };
+    let services = (0..SERVICES).map(|number| (name(number), service(number, ADDRESSES)));
+    (
+        services.collect(),
+        (0..SERVICES).map(|number| (name(number), slice(number, vec![endpoint.clone()]))).collect(),
+    )
+}
+
+/// A pod asks; the programs do what the rules say, and this is it.
+fn ask(node: &NodeWorld, dst: IpAddr) -> Result<Live, String> {
+    let ask = Ask::Port(Protocol::Tcp, 80);
+    let packet = Packet { client: Client::Pod, src: node.pods[0].addresses[0], dst, ask };
+    compare(node, &packet).map(|(_, live)| live)
+}
+
+fn round(node: &mut NodeWorld, now: Instant) {
+    let reconciler = node.reconciler.as_mut().unwrap();
+    node.namespace.run(|| reconciler.round(now));
+}
+
+#[test]
+fn a_service_that_finds_no_room_is_named_and_all_others_are_served() {
+    if !allowed() {
+        return;
+    }
+    let mut world = World::new(Clients::Wire);
+    let node = &mut world.nodes[0];
+    let mut complaints = node.tables.complaints().unwrap();
+    let (services, slices) = crowd();
+    tell(node, &Objects::default());
+    node.tables.update(|rows| (rows.services, rows.slices) = (services, slices));
+    let mut now = Instant::now();
+    round(node, now);
+    let told: Vec<String> =
+        std::iter::from_fn(|| complaints.try_recv().ok()).map(|complaint| complaint.object.name).collect();
+    let failures = &node.reconciler.as_ref().unwrap().failures;
+    assert!(!told.is_empty() && told.len() < 20, "{} of {SERVICES} do not fit", told.len());
+    assert_eq!(failures.values().filter(|failure| failure.is_full).count(), told.len(), "{failures:?}");
+    for number in 0..SERVICES {
+        if told.contains(&name(number).name) {
+            continue;
+        }
+        for dst in [service(number, 0).cluster_ips[0], service(number, ADDRESSES).external_ips[399]] {
+            assert!(matches!(ask(node, dst), Ok(Live::Forwarded(..))), "{number}: {:?}", ask(node, dst));
+        }
+    }
+    // As soon as others want less, everybody is served.
+    node.tables.update(|rows| {
+        for number in 0..SERVICES / 2 {
+            rows.services.insert(name(number), service(number, 1));
+        }
+    });
+    for _ in 0..3 {
+        now += Duration::from_secs(60);
+        round(node, now);
+    }
+    assert!(node.reconciler.as_ref().unwrap().failures.is_empty());
+    for number in 0..SERVICES {
+        assert!(matches!(ask(node, service(number, 0).cluster_ips[0]), Ok(Live::Forwarded(..))), "{number}");
+    }
+}
+
+#[test]
+fn one_slice_may_have_five_thousand_endpoints() {
+    if !allowed() {
+        return;
+    }
+    let mut world = World::new(Clients::Wire);
+    let node = &mut world.nodes[0];
+    let endpoint = |at: u32| {
+        let address = Ipv4Addr::from_bits(Ipv4Addr::new(10, 244, 2, 2).to_bits() + at);
+        SliceEndpoint { node: Some("n2".into()), ..SliceEndpoint::new(address.into()) }
+    };
+    let objects: Objects = (
+        BTreeMap::from([(name(0), service(0, 0))]),
+        BTreeMap::from([(name(0), slice(0, (0..5000).map(endpoint).collect()))]),
+    );
+    tell(node, &objects);
+    let backends: Vec<usize> =
+        node.reconciler.as_ref().unwrap().actual.segments.values().map(Vec::len).collect();
+    assert_eq!(backends, [5000]);
+    let vip = service(0, 0).cluster_ips[0];
+    let mut chosen = std::collections::BTreeSet::new();
+    for _ in 0..16 {
+        match ask(node, vip) {
+            Ok(Live::Forwarded(to, ..)) => drop(chosen.insert(format!("{to:?}"))),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(chosen.len() > 8, "of all of them: {chosen:?}");
+}
