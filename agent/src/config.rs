@@ -203,6 +203,10 @@ pub struct Run {
     /// Prefixes of all pods of the cluster: not masqueraded.
     #[arg(long, value_delimiter = ',', default_value = "10.244.0.0/16,fd00:244::/48")]
     pub cluster_cidr: Vec<IpNetwork>,
+    /// Networks outside the cluster that pods reach under their own addresses instead of the node's: those with routes back to
+    /// the pods.
+    #[arg(long, value_delimiter = ',')]
+    pub no_masquerade_cidr: Vec<IpNetwork>,
     /// Prefixes of the cluster's service addresses, at most one per family.
     #[arg(long, value_delimiter = ',', default_value = "10.96.0.0/16,fd00:96::/112")]
     pub service_cidr: Vec<IpNetwork>,

@@ -9,6 +9,7 @@ use std::io::Write;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
+use ipnetwork::IpNetwork;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -136,6 +137,7 @@ async fn serve(config: Arc<Run>, mut uplinks: sources::links::Uplinks) -> Result
         rows.uplinks.clone_from(&uplinks.devices);
         rows.host_addresses.clone_from(&uplinks.addresses);
     });
+    uplinks.facts.unmasked = unmasked(&config.no_masquerade_cidr);
     uplinks.facts.nodeport = config.nodeport_addresses.clone();
     let pulse = Arc::<Pulse>::default();
     let proxy = Arc::new(Proxy::new(Arc::clone(&pulse), Arc::clone(&tables), config.node_name.clone()));
@@ -195,6 +197,11 @@ fn admin(config: &Run, metrics: &Metrics, reconciling: &Reconciling) -> Admin {
     let hub = Hub::new(pins.clone(), Arc::clone(&tables), facts.clone(), services.clone());
     let explainer = Explainer { tables, facts, services, pods: config.cluster_cidr.clone(), pins };
     Admin { reconciling: reconciling.clone(), explainer, hub }
+}
+
+/// Without bits of hosts, as the kernel keeps them.
+fn unmasked(networks: &[IpNetwork]) -> BTreeSet<IpNetwork> {
+    networks.iter().filter_map(|network| IpNetwork::new(network.network(), network.prefix()).ok()).collect()
 }
 
 async fn watch_uplinks(devices: BTreeSet<String>, tables: Arc<Tables>, stop: CancellationToken) {

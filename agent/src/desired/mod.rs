@@ -31,6 +31,8 @@ pub struct NodeFacts {
     pub mtu: u32,
     /// Which of the host's addresses NodePorts answer on.
     pub nodeport: NodePortAddresses,
+    /// Networks outside the cluster that pods reach under their own addresses.
+    pub unmasked: BTreeSet<IpNetwork>,
 }
 
 /// Which of the host's addresses NodePorts answer on (`--nodeport-addresses`).
@@ -137,6 +139,8 @@ pub struct Desired {
     pub endpoints: BTreeMap<String, EndpointRow>,
     /// Pod prefixes of all nodes and where they are.
     pub routes: BTreeMap<IpNetwork, Hop>,
+    /// Networks that pods reach under their own addresses, beside the pods'.
+    pub unmasked: BTreeSet<IpNetwork>,
     /// Peers without a route.
     pub unreachable: Vec<Unreachable>,
     /// Devices that lead out of the node.
@@ -176,6 +180,7 @@ impl<'a> View<'a> {
 pub fn node(tables: &Snapshot, facts: &NodeFacts, desired: &mut Desired) {
     let has = |source| tables.synced.contains(&source);
     (desired.routes, desired.unreachable) = peers::routes(&tables.nodes, facts);
+    desired.unmasked.clone_from(&facts.unmasked);
     desired.endpoints = endpoints::endpoints(&tables.endpoints, &tables.pods, facts.mtu);
     desired.uplinks.clone_from(&tables.uplinks);
     desired.zone = tables.nodes.get(&facts.name).and_then(|node| node.zone.clone());

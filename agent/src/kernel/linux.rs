@@ -22,6 +22,7 @@ use super::features::{Features, Optional, cgroup2_mount};
 use super::netlink::{Device, Netlink};
 use super::objects::{Objects, folder, typed};
 use super::service_maps::ServiceMaps;
+use super::unmasked::Unmasked;
 use super::xdp::{Mode, Uplinks};
 use super::{Counters, Feature, Kernel, KernelError, Tally, pod_link, router};
 use crate::desired::endpoints::LINK_PREFIX;
@@ -66,6 +67,7 @@ struct Maps {
     endpoints: HashMap<MapData, Addr16, Endpoint>,
     links: HashMap<MapData, u32, Link>,
     namespaces: HashMap<MapData, u64, Link>,
+    unmasked: Unmasked,
     drops: PerCpuArray<MapData, Count>,
     paths: PerCpuArray<MapData, Count>,
     service_counts: PerCpuArray<MapData, ServiceCount>,
@@ -107,7 +109,7 @@ impl LinuxKernel {
     /// The node's own addresses, as a client.
     fn host(&self) -> Link {
         let node = facts(&self.settings, self.features);
-        Link { v4: node.v4, v6: node.v6, flags: link::HOST }
+        Link { v4: node.v4, v6: node.v6, flags: link::HOST, ..Link::default() }
     }
 
     fn attach_endpoint(&mut self, row: &EndpointRow) -> Result<(), KernelError> {
@@ -116,7 +118,7 @@ impl LinuxKernel {
         for address in &row.endpoint.addresses {
             *(if address.is_ipv4() { &mut v4 } else { &mut v6 }) = Addr16::from(*address);
         }
-        let own = Link { v4, v6, flags: row.flags };
+        let own = Link { v4, v6, flags: row.flags, mac: row.attachment.pod_mac, zero: [0; 2] };
         self.maps.links.insert(device.index, own, 0).map_err(map(name::LINKS))?;
         self.objects.attach_tc(name::TC_POD_OUT, &device.name, true)?;
         self.objects.attach_tc(name::TC_POD_IN, &device.name, false)?;
@@ -241,9 +243,10 @@ impl LinuxKernel {
                     .get(&Addr16::from(*address), 0)
                     .is_ok_and(|row| row.ifindex == device.index)
             });
-            if rows_are_right && self.objects.has_tc(&device.name) {
-                let flags = self.maps.links.get(&device.index, 0).map_or(0, |link| link.flags);
-                actual.endpoints.insert(device.name.clone(), Attached { addresses, flags });
+            let link = self.maps.links.get(&device.index, 0).unwrap_or_default();
+            // Rows of an older layout have no hardware address yet.
+            if rows_are_right && link.mac != [0; 6] && self.objects.has_tc(&device.name) {
+                actual.endpoints.insert(device.name.clone(), Attached { addresses, flags: link.flags });
             }
         }
     }
@@ -260,6 +263,7 @@ impl Kernel for LinuxKernel {
             self.maps.namespaces.insert(cookie, self.host(), 0).map_err(map(name::NAMESPACES))?;
         }
         actual.routes = self.netlink.routes()?;
+        actual.unmasked = self.maps.unmasked.read()?;
         // The programs were loaded anew: links of pods and uplinks get them now, without a gap.
         for link in actual.endpoints.keys() {
             self.objects.attach_tc(name::TC_POD_OUT, link, true)?;
@@ -289,6 +293,8 @@ impl Kernel for LinuxKernel {
             Op::AddRoute { to, hop: Hop::Via(node) } => self.netlink.add_route(*to, *node, None),
             Op::AddRoute { to, hop: Hop::Nowhere } => self.netlink.add_unreachable(*to),
             Op::DeleteRoute { to } => self.netlink.delete_route(*to),
+            Op::Unmask { network } => self.maps.unmasked.add(*network),
+            Op::Mask { network } => self.maps.unmasked.remove(*network),
             Op::AttachUplink { device } => self.attach_uplink(device),
             Op::DetachUplink { device } => {
                 self.detach_xdp(device)?;
@@ -356,6 +362,7 @@ impl Maps {
             endpoints: take(ebpf, name::ENDPOINTS)?,
             links: take(ebpf, name::LINKS)?,
             namespaces: take(ebpf, name::NAMESPACES)?,
+            unmasked: Unmasked::take(ebpf)?,
             drops: take(ebpf, name::DROPS)?,
             paths: take(ebpf, name::PATHS)?,
             service_counts: take(ebpf, name::SERVICE_COUNTS)?,

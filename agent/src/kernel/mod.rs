@@ -30,6 +30,7 @@ pub mod pod_link;
 pub mod router;
 pub mod service_maps;
 pub mod trial;
+pub mod unmasked;
 pub mod xdp;
 
 /// What the reconciler needs from a kernel.

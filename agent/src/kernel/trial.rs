@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use abi::count::Count;
 use abi::drops::DROPS;
+use abi::endpoint::Link;
 use abi::flow::{Flow, FlowKey};
 use abi::name;
 use abi::service::{Affinity, AffinityKey, Backend, Frontend, FrontendKey, Segment, Service};
@@ -56,7 +57,7 @@ impl Trial {
         Self { folder: folder.to_owned() }
     }
 
-    /// Runs a TC program on a frame that arrived on the device `ifindex` of this namespace.
+    /// Runs a TC program on a frame that arrived on the device `ifindex` of this namespace; on a pod's link, from the pod.
     pub fn run(&self, program: &'static str, ifindex: u32, frame: &[u8]) -> Result<Ran, KernelError> {
         let failed = |source| KernelError::Program {
             action: "run",
@@ -67,10 +68,14 @@ impl Trial {
             SchedClassifier::from_pin(self.folder.join(format!("prog_{program}"))).map_err(failed)?;
         let mut context = [0u8; SKB_CONTEXT];
         context[SKB_IFINDEX..SKB_IFINDEX + 4].copy_from_slice(&ifindex.to_ne_bytes());
+        let mut frame = frame.to_vec();
+        if let (Some(link), Some(sender)) = (self.link(ifindex)?, frame.get_mut(6..12)) {
+            sender.copy_from_slice(&link.mac);
+        }
         let mut out = vec![0; frame.len() + GROWTH];
         let before = self.drops()?;
         let options = TestRunOptions {
-            data_in: Some(frame),
+            data_in: Some(&frame),
             data_out: Some(&mut out),
             ctx_in: Some(&context),
             repeat: 1,
@@ -82,6 +87,11 @@ impl Trial {
         let counted = DROPS.iter().zip(before.iter().zip(after));
         let drops = counted.filter(|(_, (before, after))| after > before).map(|((_, name, _), _)| *name);
         Ok(Ran { code: result.return_value.cast_signed(), frame: out, drops: drops.collect() })
+    }
+
+    fn link(&self, ifindex: u32) -> Result<Option<Link>, KernelError> {
+        let links: HashMap<MapData, u32, Link> = open(&self.folder, name::LINKS)?;
+        found(links.get(&ifindex, 0), name::LINKS)
     }
 
     fn drops(&self) -> Result<Vec<u64>, KernelError> {

@@ -29,6 +29,8 @@ pub struct Actual {
     pub endpoints: BTreeMap<String, Attached>,
     /// Our routes to prefixes of pods.
     pub routes: BTreeMap<IpNetwork, Hop>,
+    /// Networks that pods reach under their own addresses, beside the pods'.
+    pub unmasked: BTreeSet<IpNetwork>,
     /// Uplinks with our programs.
     pub uplinks: BTreeSet<String>,
 }
@@ -142,6 +144,16 @@ pub enum Op {
         /// The pods.
         to: IpNetwork,
     },
+    /// Lets pods reach a network under their own addresses.
+    Unmask {
+        /// The network.
+        network: IpNetwork,
+    },
+    /// Hides them from it again.
+    Mask {
+        /// The network.
+        network: IpNetwork,
+    },
     /// Attaches the programs of an uplink.
     AttachUplink {
         /// Name of the device.
@@ -204,6 +216,12 @@ impl Actual {
             }
             Op::DeleteRoute { to } => {
                 self.routes.remove(to);
+            }
+            Op::Unmask { network } => {
+                self.unmasked.insert(*network);
+            }
+            Op::Mask { network } => {
+                self.unmasked.remove(network);
             }
             Op::AttachUplink { device } => {
                 self.uplinks.insert(device.clone());

@@ -50,6 +50,12 @@ pub fn links(actual: &Actual, desired: &Desired) -> Vec<Unit> {
             unit(format!("route {to}"), Op::DeleteRoute { to: *to });
         }
     }
+    for network in desired.unmasked.difference(&actual.unmasked) {
+        unit(format!("unmasked {network}"), Op::Unmask { network: *network });
+    }
+    for network in actual.unmasked.difference(&desired.unmasked) {
+        unit(format!("unmasked {network}"), Op::Mask { network: *network });
+    }
     units
 }
 

@@ -35,6 +35,7 @@ drops! {
     20 Converting "a packet of an unknown connection, while flows are converted",
     21 PolicyEgress "no policy lets the pod talk to this destination",
     22 PolicyIngress "no policy lets this source talk to the pod",
+    23 SpoofedMac "a pod sent a frame with a hardware address that is not its own",
 }
 
 /// Size of the counter map: room for reasons to come.

@@ -22,13 +22,17 @@ layout! {
 
     /// Whose packets and sockets these are; keyed by the index of the host's end of a link, and by the cookie of a network
     /// namespace.
-    pub struct Link(36) {
+    pub struct Link(44) {
         /// The pod's IPv4 address, or none.
         0 => v4: Addr16,
         /// The pod's IPv6 address, or none.
         16 => v6: Addr16,
         /// `link::*` bits.
         32 => flags: u32,
+        /// Hardware address inside the pod; zeros where it is not known, and is not looked at.
+        36 => mac: [u8; 6],
+        /// Zero.
+        42 => zero: [u8; 2],
     }
 }
 

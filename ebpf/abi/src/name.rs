@@ -58,6 +58,8 @@ maps! {
     ENDPOINTS = "hw_endpoints", ENDPOINTS_SIZE = 4096, fixed;
     /// Local pods by link.
     LINKS = "hw_links", LINKS_SIZE = 2048, fixed;
+    /// Networks that pods reach under their own addresses, though no pod has one of theirs.
+    UNMASKED = "hw_unmasked", UNMASKED_SIZE = 16384, fixed;
     /// Identities of addresses that belong to somebody: pods of the whole cluster, and the node's own.
     IDENTITIES = "hw_identities", IDENTITIES_SIZE = 65536, scaled;
     /// Identities of networks that policies name.

@@ -64,6 +64,8 @@ pub static ENDPOINTS: HashMap<Addr16, Endpoint, { name::ENDPOINTS_SIZE }> = Hash
 pub static LINKS: HashMap<u32, Link, { name::LINKS_SIZE }> = HashMap::new();
 #[btf_map(name = "hw_netns")]
 pub static NAMESPACES: HashMap<u64, Link, { name::NAMESPACES_SIZE }> = HashMap::new();
+#[btf_map(name = "hw_unmasked")]
+pub static UNMASKED: LpmTrie<Addr16, u32, { name::UNMASKED_SIZE }> = LpmTrie::new();
 #[btf_map(name = "hw_identities")]
 pub static IDENTITIES: HashMap<Addr16, u32, { name::IDENTITIES_SIZE }, { BPF_F_NO_PREALLOC as usize }> =
     HashMap::new();

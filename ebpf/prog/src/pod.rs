@@ -1,16 +1,18 @@
 //! The two hooks on the host's end of a pod's link.
 
 use abi::drops::Drop;
+use abi::endpoint::Link;
 use abi::event::hook;
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 
+use crate::bytes::{Bytes, get};
 use crate::deliver::{BEGIN, DELIVER, REST, TRACK, deliver};
 use crate::echo;
 use crate::forward::{Onward, forward_known, forward_plain};
 use crate::maps::{Known, LINKS, work};
-use crate::packet::{Frame, ICMPV6, Packet, parse, parse_plain};
+use crate::packet::{ETHERNET, Frame, ICMPV6, Packet, parse, parse_plain};
 use crate::service::{Client, same};
 use crate::translate::{begin_and_deliver, entry, follow, track, track_and_deliver, translate};
 use crate::verdict::{Then, Verdict, leave, leave_answering, then};
@@ -87,7 +89,7 @@ extern "C" fn pod_in_rest(skb: *mut __sk_buff) -> i32 {
 fn out_known(ctx: &TcContext) -> Option<Result<Verdict, Drop>> {
     let work = work()?;
     work.known = Known::Unseen;
-    if !parse_plain(ctx, &mut work.packet) || !matches!(is_own_source(ctx, &work.packet), Ok(true)) {
+    if !parse_plain(ctx, &mut work.packet) || check_source(ctx, &work.packet).is_err() {
         return None;
     }
     forward_known(ctx, work, Onward::Hop)
@@ -96,17 +98,20 @@ fn out_known(ctx: &TcContext) -> Option<Result<Verdict, Drop>> {
 #[inline(always)]
 fn out(ctx: &TcContext) -> Result<Then, Drop> {
     let work = work().ok_or(Drop::FlowTable)?;
-    match parse(ctx, &mut work.packet)? {
-        Frame::Ip => {}
-        Frame::Arp => return Ok(Then::Leave(Verdict::Stack)),
-        Frame::Other => return Err(Drop::NotIp),
-    }
-    if is_neighbour_discovery(&work.packet) {
-        return Ok(Then::Leave(Verdict::Stack));
-    }
     // Who has looked for its flow has checked its source.
-    if matches!(work.known, Known::Unseen) && !is_own_source(ctx, &work.packet)? {
-        return Err(Drop::Spoofed);
+    let checked = !matches!(work.known, Known::Unseen);
+    let frame = parse(ctx, &mut work.packet)?;
+    match frame {
+        Frame::Ip if !is_neighbour_discovery(&work.packet) => {
+            if !checked {
+                check_source(ctx, &work.packet)?;
+            }
+        }
+        Frame::Ip | Frame::Arp => {
+            check_hardware(ctx, own(ctx)?)?;
+            return Ok(Then::Leave(Verdict::Stack));
+        }
+        Frame::Other => return Err(Drop::NotIp),
     }
     if let Some(verdict) = echo::answer(ctx, &work.packet, 0)? {
         return Ok(Then::Leave(verdict));
@@ -126,14 +131,39 @@ fn inward(ctx: &TcContext) -> Result<bool, Drop> {
     Ok(follow(ctx, work, entry)? == 0)
 }
 
+/// Whether the packet says truly who sends it.
 #[inline(always)]
-fn is_own_source(ctx: &TcContext, packet: &Packet) -> Result<bool, Drop> {
+fn check_source(ctx: &TcContext, packet: &Packet) -> Result<(), Drop> {
+    let link = own(ctx)?;
+    if !same(if packet.v4() { &link.v4 } else { &link.v6 }, &packet.tuple().src) {
+        return Err(Drop::Spoofed);
+    }
+    check_hardware(ctx, link)
+}
+
+/// Whether the frame does.
+#[inline(always)]
+fn check_hardware(ctx: &TcContext, link: &Link) -> Result<(), Drop> {
+    let [a, b, c, d, e, f] = link.mac;
+    let (own, rest) = (u32::from_ne_bytes([a, b, c, d]), u16::from_ne_bytes([e, f]));
+    let (start, end) = ctx.range();
+    if start + ETHERNET > end {
+        return Err(Drop::Truncated);
+    }
+    // SAFETY: compared with the end.
+    let (sender, last): (u32, u16) = unsafe { (get(start + 6), get(start + 10)) };
+    let is_known = own != 0 || rest != 0;
+    if is_known && (sender != own || last != rest) { Err(Drop::SpoofedMac) } else { Ok(()) }
+}
+
+/// The pod at the other end of this link.
+#[inline(always)]
+fn own(ctx: &TcContext) -> Result<&Link, Drop> {
     // SAFETY: a plain field of the context.
     let ifindex = unsafe { (*ctx.skb.skb).ifindex };
     let link = LINKS.get_ptr(ifindex).ok_or(Drop::UnknownLink)?;
     // SAFETY: the program runs under RCU: the element's memory stays valid.
-    let own = unsafe { if packet.v4() { (*link).v4 } else { (*link).v6 } };
-    Ok(same(&own, &packet.tuple().src))
+    Ok(unsafe { &*link })
 }
 
 /// ICMPv6 between link-local or multicast addresses never leaves the link: the stack answers it.

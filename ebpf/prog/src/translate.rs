@@ -7,12 +7,13 @@ use abi::event::hook::{POD_IN, POD_OUT, UPLINK_IN};
 use abi::flow::bits;
 use abi::service::bits as service_kind;
 use aya_ebpf::bindings::__sk_buff;
+use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::programs::TcContext;
 
 use crate::deliver::{DELIVER, deliver, is_pod};
 use crate::flow::Entry;
 use crate::forward::{closes, path};
-use crate::maps::{CONTROL, ENDPOINTS, Known, Work, work};
+use crate::maps::{CONTROL, ENDPOINTS, Known, UNMASKED, Work, work};
 use crate::packet::{ACK, Packet, Part, Ports, RST, SCTP, SYN, TCP};
 use crate::service::{self, Client, Picked, same};
 use crate::verdict::{Verdict, count, leave};
@@ -258,7 +259,7 @@ pub fn hide(ctx: &TcContext, work: &mut Work) -> Result<(), Drop> {
         TCP | SCTP => work.packet.tcp_flags & (SYN | ACK) == SYN,
         _ => !matches!(work.packet.ports, Ports::Error),
     };
-    if !begins {
+    if !begins || is_unmasked(&work.packet.tuple().dst) {
         flow::stays(work);
         return Ok(());
     }
@@ -274,6 +275,12 @@ pub fn hide(ctx: &TcContext, work: &mut Work) -> Result<(), Drop> {
     nat::rewrite(ctx)?;
     count(Path::Masquerade, u64::from(ctx.len()));
     Ok(())
+}
+
+/// Whether pods reach this address under their own.
+#[inline(always)]
+fn is_unmasked(addr: &Addr16) -> bool {
+    UNMASKED.get(&Key::new(128, *addr)).is_some()
 }
 
 /// Whether packets for `addr` end on this node.

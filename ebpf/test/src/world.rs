@@ -104,6 +104,9 @@ pub enum Want {
 /// First of the source ports that masqueraded flows get; in an expected packet it stands for any of them.
 pub const MASQUERADED: u16 = 61_000;
 
+/// Hardware address that every frame comes from.
+pub const SENDER: [u8; 6] = [2, 0, 0, 0, 0, 2];
+
 /// Hardware address of every next hop outside.
 pub const NEIGHBOUR: [u8; 6] = [2, 0, 0, 0, 0, 0x99];
 
@@ -198,7 +201,7 @@ impl World {
         }
         let [v4, v6] = families();
         for (at, (a, b)) in [(v4.pod_a, v6.pod_a), (v4.pod_b, v6.pod_b)].into_iter().enumerate() {
-            let row = Link { v4: Addr16::from(a), v6: Addr16::from(b), flags: 0 };
+            let row = Link { v4: Addr16::from(a), v6: Addr16::from(b), mac: SENDER, ..Link::default() };
             self.runner.hash(name::LINKS)?.insert(self.devices[at], row, 0)?;
         }
         Ok(())

@@ -1,14 +1,17 @@
 //! Every path of the programs, in both families.
 
+use abi::Addr16;
 use abi::count::Path;
 use abi::drops::Drop;
 use abi::flow::{Flow, bits, timeout};
 use abi::name;
 use abi::service::{Affinity, AffinityKey, frontend};
 use anyhow::{Context, Result, ensure};
+use aya::maps::lpm_trie::{Key, LpmTrie};
 use ebpf_test::case::{Case, hold};
 use ebpf_test::packet::{ACK, Body, FIN, Packet, RST, SYN, packet};
-use ebpf_test::world::{Hook, MASQUERADED, Want, World};
+use ebpf_test::runner::SHOT;
+use ebpf_test::world::{Hook, MASQUERADED, SENDER, Want, World};
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
@@ -18,6 +21,7 @@ const CASES: &[Case] = &[
     ("a pod reaches a pod of another node, one hop further", pod_to_far_pod),
     ("a packet for the host goes to its stack", pod_to_host),
     ("a packet with another's source address is dropped", spoofed),
+    ("a frame with another's hardware address is dropped, whatever it carries", spoofed_hardware),
     ("a packet whose hops are spent goes to the stack, which answers", spent_hops),
     ("a SYN to the VIP leaves for the backend and the answer comes from the VIP", vip_local),
     ("a datagram to the VIP leaves for a far backend and the answer is translated on arrival", vip_far),
@@ -40,6 +44,7 @@ const CASES: &[Case] = &[
     ),
     ("ports that begin again make a closed flow an open one", reopened),
     ("a protocol without ports cannot be masqueraded", masquerade_other),
+    ("towards networks that are excepted a pod keeps its address", unmasked),
     ("an answer to a stranger who began is not masqueraded", stranger),
     ("a packet between nodes passes untouched", between_nodes),
     ("an answered flow moves to the table that is not evicted", promotion),
@@ -93,6 +98,26 @@ fn spoofed(w: &mut World) -> Result<()> {
     for source in [n.pod_b, n.node, n.client] {
         let packet = packet(source, n.far_pod).udp(40000, 80);
         w.expect(Hook::FromPodA, &packet, &Want::Dropped(Drop::Spoofed))?;
+    }
+    Ok(())
+}
+
+fn spoofed_hardware(w: &mut World) -> Result<()> {
+    let n = w.names;
+    let mut arp = packet(n.pod_a, n.pod_b).udp(40000, 80).bytes();
+    arp[12..14].copy_from_slice(&[0x08, 0x06]);
+    let asked = packet(n.pod_a, n.far_pod);
+    // The second packet of the flow takes another way through the program.
+    let plain = asked.clone().udp(40000, 80).bytes();
+    for frame in [plain.clone(), plain, asked.udp(40000, 80).fragment(0, true).bytes(), arp] {
+        assert_ne!(w.run(Hook::FromPodA, &frame)?.code, SHOT);
+        for changed in [6, 11] {
+            let mut frame = frame.clone();
+            frame[changed] ^= 4;
+            let before = w.counted(name::DROPS, Drop::SpoofedMac as u32)?;
+            ensure!(w.run(Hook::FromPodA, &frame)?.code == SHOT, "byte {changed} of {frame:02x?}");
+            ensure!(w.counted(name::DROPS, Drop::SpoofedMac as u32)? == before + 1, "{}", w.drops()?);
+        }
     }
     Ok(())
 }
@@ -414,6 +439,19 @@ fn reopened(w: &mut World) -> Result<()> {
     Ok(())
 }
 
+fn unmasked(w: &mut World) -> Result<()> {
+    let n = w.names;
+    let mut excepted: LpmTrie<_, Addr16, u32> = w.runner.map(name::UNMASKED)?.try_into()?;
+    let network = Key::new(120, Addr16::from(n.client));
+    excepted.insert(&network, 1, 0)?;
+    let packet = packet(n.pod_a, n.client);
+    for packet in [packet.clone().tcp(40000, 80, SYN), packet.clone().udp(40000, 53), packet.echo(true, 7)] {
+        w.expect(Hook::UplinkOut, &packet, &Want::Stack(packet.clone()))?;
+    }
+    let mut excepted: LpmTrie<_, Addr16, u32> = w.runner.map(name::UNMASKED)?.try_into()?;
+    Ok(excepted.remove(&network)?)
+}
+
 fn masquerade_other(w: &mut World) -> Result<()> {
     let n = w.names;
     let mut out = packet(n.pod_a, n.client);
@@ -477,6 +515,7 @@ fn not_ip(w: &mut World) -> Result<()> {
         ([0x08, 0x06], ebpf_test::runner::STACK, name::PATHS, Path::Stack as u32),
     ] {
         let mut frame = vec![0; 64];
+        frame[6..12].copy_from_slice(&SENDER);
         frame[12..14].copy_from_slice(&kind);
         let before = w.counted(map, index)?;
         let outcome = w.run(Hook::FromPodA, &frame)?;

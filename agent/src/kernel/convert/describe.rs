@@ -30,6 +30,7 @@ pub const ROWS: &[(&str, Kind, &str, &str)] = &[
     (name::TOMBSTONES, Kind::Hash, "BackendKey", "Tombstone"),
     (name::ENDPOINTS, Kind::Hash, "Addr16", "Endpoint"),
     (name::LINKS, Kind::Hash, "u32", "Link"),
+    (name::UNMASKED, Kind::Prefixes, "Addr16", "u32"),
     (name::IDENTITIES, Kind::Hash, "Addr16", "u32"),
     (name::CIDRS, Kind::Prefixes, "Addr16", "u32"),
     (name::RULES, Kind::Prefixes, "RuleKey", "Ruling"),
