@@ -269,15 +269,39 @@ pub struct SliceEndpoint {
     pub terminating: bool,
     /// Node it runs on.
     pub node: Option<Arc<str>>,
-    /// Zones whose clients should use it (`hints.forZones`).
-    pub for_zones: Vec<String>,
-    /// Nodes whose clients should use it (`hints.forNodes`).
-    pub for_nodes: Vec<String>,
+    /// Whose clients should use it; most endpoints say nothing.
+    pub hints: Option<Box<Hints>>,
     /// Name of its pod, if its target is one.
     pub target: Option<Box<str>>,
 }
 
+/// Whose clients should use an endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Hints {
+    /// Zones (`hints.forZones`).
+    pub zones: Vec<String>,
+    /// Nodes (`hints.forNodes`).
+    pub nodes: Vec<String>,
+}
+
+impl Hints {
+    /// None where nothing is said.
+    pub fn new(zones: Vec<String>, nodes: Vec<String>) -> Option<Box<Self>> {
+        (!zones.is_empty() || !nodes.is_empty()).then(|| Box::new(Self { zones, nodes }))
+    }
+}
+
 impl SliceEndpoint {
+    /// Zones whose clients should use it.
+    pub fn zones(&self) -> &[String] {
+        self.hints.as_ref().map_or(&[], |hints| &hints.zones)
+    }
+
+    /// Nodes whose clients should use it.
+    pub fn nodes(&self) -> &[String] {
+        self.hints.as_ref().map_or(&[], |hints| &hints.nodes)
+    }
+
     /// An address that is ready, and nothing else known of it.
     pub fn new(address: IpAddr) -> Self {
         Self {
@@ -286,8 +310,7 @@ impl SliceEndpoint {
             serving: true,
             terminating: false,
             node: None,
-            for_zones: Vec::new(),
-            for_nodes: Vec::new(),
+            hints: None,
             target: None,
         }
     }

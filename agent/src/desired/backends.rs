@@ -105,7 +105,7 @@ fn nearby<'a>(usable: Vec<Candidate<'a>>, view: View<'_>) -> Vec<Candidate<'a>> 
     if usable.iter().any(|one| !one.endpoint.ready) {
         return usable;
     }
-    let hinted = |hints: fn(&SliceEndpoint) -> &Vec<String>, own: &str| {
+    let hinted = |hints: fn(&SliceEndpoint) -> &[String], own: &str| {
         if usable.iter().any(|one| hints(one.endpoint).is_empty()) {
             return None;
         }
@@ -113,8 +113,8 @@ fn nearby<'a>(usable: Vec<Candidate<'a>>, view: View<'_>) -> Vec<Candidate<'a>> 
             usable.iter().copied().filter(|one| hints(one.endpoint).iter().any(|hint| hint == own)).collect();
         (!ours.is_empty()).then_some(ours)
     };
-    hinted(|endpoint| &endpoint.for_nodes, &view.facts.name)
-        .or_else(|| hinted(|endpoint| &endpoint.for_zones, view.zone?))
+    hinted(SliceEndpoint::nodes, &view.facts.name)
+        .or_else(|| hinted(SliceEndpoint::zones, view.zone?))
         .unwrap_or(usable)
 }
 
@@ -154,6 +154,7 @@ mod tests {
 
     use super::*;
     use crate::desired::NodeFacts;
+    use crate::tables::Hints;
 
     /// `address state node hints`: state is `ready`, `terminating`, `dead` or `unready`; hints are `n:NODE` and `z:ZONE`.
     fn endpoint(text: &str) -> SliceEndpoint {
@@ -174,8 +175,7 @@ mod tests {
             serving,
             terminating,
             node,
-            for_nodes: of("n:"),
-            for_zones: of("z:"),
+            hints: Hints::new(of("z:"), of("n:")),
             ..SliceEndpoint::new(address)
         }
     }

@@ -67,7 +67,7 @@ fn usable(all: &[Candidate<'_>]) -> BTreeSet<SocketAddr> {
 
 /// Rule 2: this node's, if every endpoint has a hint for nodes and one is for this; else this zone's in the same way; else all.
 fn nearby<'a>(ready: &[Candidate<'a>], node: &str, zone: Option<&str>) -> Vec<Candidate<'a>> {
-    let chosen = |hints: fn(&SliceEndpoint) -> &Vec<String>, own: &str| {
+    let chosen = |hints: fn(&SliceEndpoint) -> &[String], own: &str| {
         let all_hinted = ready.iter().all(|(endpoint, _)| !hints(endpoint).is_empty());
         let ours: Vec<Candidate<'a>> = ready
             .iter()
@@ -76,8 +76,8 @@ fn nearby<'a>(ready: &[Candidate<'a>], node: &str, zone: Option<&str>) -> Vec<Ca
             .collect();
         (all_hinted && !ours.is_empty()).then_some(ours)
     };
-    chosen(|endpoint| &endpoint.for_nodes, node)
-        .or_else(|| chosen(|endpoint| &endpoint.for_zones, zone?))
+    chosen(SliceEndpoint::nodes, node)
+        .or_else(|| chosen(SliceEndpoint::zones, zone?))
         .unwrap_or_else(|| ready.to_vec())
 }
 

@@ -16,36 +16,35 @@ struct Number {
 #[derive(Debug)]
 pub struct Numbers {
     max: u32,
-    next: u32,
     free: VecDeque<u32>,
     by_key: HashMap<BackendKey, Number>,
-    keys: HashMap<u32, BackendKey>,
+    /// Who has each number below `next`.
+    keys: Vec<Option<BackendKey>>,
 }
 
 impl Numbers {
     /// None is given out.
     pub fn new(max: u32) -> Self {
-        Self { max, next: 1, free: VecDeque::new(), by_key: HashMap::new(), keys: HashMap::new() }
+        Self { max, free: VecDeque::new(), by_key: HashMap::new(), keys: vec![None] }
     }
 
-    /// Takes over a number that is in use; `false` if that cannot be.
+    /// Takes over a number that is in use; `false` if that cannot be. After the last one, [`Self::adopted`] is due.
     pub fn adopt(&mut self, key: BackendKey, id: u32) -> bool {
         if let Some(known) = self.by_key.get(&key) {
             return known.id == id;
         }
-        if id == 0 || id >= self.max || self.keys.contains_key(&id) {
+        if id == 0 || id >= self.max || self.key(id).is_some() {
             return false;
         }
-        self.by_key.insert(key, Number { id, users: 0 });
-        self.keys.insert(id, key);
-        // Numbers below may belong to flows whose backend is in no segment any more: they are given out last.
-        if id >= self.next {
-            self.free.extend((self.next..id).filter(|free| !self.keys.contains_key(free)));
-            self.next = id + 1;
-        } else {
-            self.free.retain(|free| *free != id);
-        }
+        self.keys.resize(self.keys.len().max(id as usize + 1), None);
+        self.put(key, id);
         true
+    }
+
+    /// All numbers in use are taken over. Those between them may belong to flows whose backend is in no segment any more:
+    /// they are given out last.
+    pub fn adopted(&mut self) {
+        self.free = (1..).zip(&self.keys[1..]).filter(|(_, key)| key.is_none()).map(|(id, _)| id).collect();
     }
 
     /// The number of a backend, if it has one.
@@ -58,20 +57,25 @@ impl Numbers {
         if let Some(known) = self.find(&key) {
             return Ok(known);
         }
-        let id = if self.next < self.max {
-            self.next += 1;
-            self.next - 1
+        let next = u32::try_from(self.keys.len()).map_err(|_| Full::Numbers(self.max))?;
+        let id = if next < self.max {
+            self.keys.push(None);
+            next
         } else {
             self.free.pop_front().ok_or(Full::Numbers(self.max))?
         };
-        self.by_key.insert(key, Number { id, users: 0 });
-        self.keys.insert(id, key);
+        self.put(key, id);
         Ok(id)
+    }
+
+    fn put(&mut self, key: BackendKey, id: u32) {
+        self.by_key.insert(key, Number { id, users: 0 });
+        self.keys[id as usize] = Some(key);
     }
 
     /// Who has a number.
     pub fn key(&self, id: u32) -> Option<BackendKey> {
-        self.keys.get(&id).copied()
+        self.keys.get(id as usize).copied().flatten()
     }
 
     /// One more service uses the backend.
@@ -90,19 +94,19 @@ impl Numbers {
 
     /// Whether no service uses the backend.
     pub fn is_idle(&self, id: u32) -> bool {
-        self.keys.get(&id).and_then(|key| self.by_key.get(key)).is_some_and(|number| number.users == 0)
+        self.key(id).and_then(|key| self.by_key.get(&key)).is_some_and(|number| number.users == 0)
     }
 
     /// Gives the number back.
     pub fn forget(&mut self, id: u32) {
-        if let Some(key) = self.keys.remove(&id) {
+        if let Some(key) = self.keys.get_mut(id as usize).and_then(Option::take) {
             self.by_key.remove(&key);
             self.free.push_back(id);
         }
     }
 
     fn number(&mut self, id: u32) -> Option<&mut Number> {
-        self.by_key.get_mut(self.keys.get(&id)?)
+        self.by_key.get_mut(&self.key(id)?)
     }
 }
 
@@ -133,6 +137,7 @@ mod tests {
         assert!(!numbers.adopt(key(1), 2), "it has another");
         assert!(!numbers.adopt(key(3), 7), "somebody has it");
         assert!(!numbers.adopt(key(3), 0) && !numbers.adopt(key(3), 10));
+        numbers.adopted();
         assert_eq!(numbers.of(key(4)), Ok(8));
         assert_eq!(numbers.of(key(5)), Ok(9));
         assert_eq!(numbers.of(key(6)), Ok(1));

@@ -86,6 +86,7 @@ impl Services {
         for index in actual.services.keys().copied().collect::<Vec<_>>() {
             own.adopt(actual, index, protocols.get(&index).copied());
         }
+        own.places.numbers.adopted();
         // An index with leftovers is nobody's until they are taken away; claiming one that a service has changes nothing.
         for index in actual.source_ranges.keys() {
             own.places.claim_service(*index);

@@ -10,7 +10,8 @@ use agent::kernel::trial::Trial;
 use agent::oracle::{Ask, Client, Here, Outcome, Packet, decide};
 use agent::probe::{self, Live};
 use agent::tables::{
-    Balancing, HostPort, Node, ObjectName, Protocol, Service, ServicePort, Slice, SliceEndpoint, Source,
+    Balancing, Hints, HostPort, Node, ObjectName, Protocol, Service, ServicePort, Slice, SliceEndpoint,
+    Source,
 };
 use ipnetwork::IpNetwork;
 use parking_lot::Mutex;
@@ -141,13 +142,12 @@ fn endpoint() -> impl Strategy<Value = SliceEndpoint> {
         ]
     };
     (address, state, hints(["a", "b"]), hints(["n1", "n2"])).prop_map(
-        |((address, node), (ready, serving, terminating), for_zones, for_nodes)| SliceEndpoint {
+        |((address, node), (ready, serving, terminating), zones, nodes)| SliceEndpoint {
             ready,
             serving,
             terminating,
             node: Some(node.into()),
-            for_zones,
-            for_nodes,
+            hints: Hints::new(zones, nodes),
             ..SliceEndpoint::new(ip(address))
         },
     )

@@ -8,7 +8,7 @@ use abi::drops::Drop;
 use agent::desired::NodeFacts;
 use agent::oracle::{Ask, Client, Here, Kind, Outcome, Packet, Set, Way, decide};
 use agent::tables::{
-    Endpoint, Node, ObjectName, Protocol, Service, ServicePort, Slice, SliceEndpoint, Snapshot,
+    Endpoint, Hints, Node, ObjectName, Protocol, Service, ServicePort, Slice, SliceEndpoint, Snapshot,
 };
 use ipnetwork::IpNetwork;
 
@@ -118,7 +118,7 @@ pub fn leaving(address: &str, serving: bool) -> SliceEndpoint {
 
 pub fn hinted(address: &str, zones: &[&str], nodes: &[&str]) -> SliceEndpoint {
     let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
-    SliceEndpoint { for_zones: words(zones), for_nodes: words(nodes), ..ready(address) }
+    SliceEndpoint { hints: Hints::new(words(zones), words(nodes)), ..ready(address) }
 }
 
 /// The backends' addresses, without what else is known.

@@ -10,7 +10,7 @@ use kube::{Resource, ResourceExt};
 use super::annotations;
 use super::objects;
 use crate::tables::{
-    Complaint, Node, ObjectName, PodOptions, Protocol, Service, ServicePort, Slice, SliceEndpoint,
+    Complaint, Hints, Node, ObjectName, PodOptions, Protocol, Service, ServicePort, Slice, SliceEndpoint,
 };
 
 /// Seconds of affinity where the Service names none: the default of its API.
@@ -196,8 +196,7 @@ pub fn slice(object: objects::EndpointSlice, context: &mut Context) -> Option<Sl
             serving: endpoint.conditions.serving.unwrap_or(ready),
             terminating: endpoint.conditions.terminating.unwrap_or(false),
             node: endpoint.node_name.map(|name| context.name(&name)),
-            for_zones: names(endpoint.hints.for_zones),
-            for_nodes: names(endpoint.hints.for_nodes),
+            hints: Hints::new(names(endpoint.hints.for_zones), names(endpoint.hints.for_nodes)),
             target: endpoint.target_ref.name.filter(|_| is_pod),
         });
     }
