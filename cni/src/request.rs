@@ -323,6 +323,33 @@ mod tests {
     }
 
     #[test]
+    fn port_mappings_are_read_as_the_convention_and_as_containerd_write_them() {
+        let with = |list: &str| {
+            let text =
+                format!(r#"{{"cniVersion":"1.0.0","name":"n","runtimeConfig":{{"portMappings":[{list}]}}}}"#);
+            parse(&env(&ADD), text.as_bytes()).map(|request| request.config.runtime_config.port_mappings)
+        };
+        let want = PortMapping {
+            host_port: 8080,
+            container_port: 80,
+            protocol: "udp".into(),
+            host_ip: "192.0.2.1".into(),
+        };
+        let convention = r#"{"hostPort":8080,"containerPort":80,"protocol":"udp","hostIP":"192.0.2.1"}"#;
+        let capitals = r#"{"HostPort":8080,"ContainerPort":80,"Protocol":"udp","HostIP":"192.0.2.1"}"#;
+        assert_eq!(with(&format!("{convention},{capitals}")).unwrap(), [want.clone(), want]);
+        let bare = PortMapping { container_port: 80, ..PortMapping::default() };
+        assert_eq!(
+            with(r#"{"containerPort":80}"#).unwrap(),
+            [bare],
+            "no port of the host, every address, TCP"
+        );
+        for wrong in [r#"{"hostPort":80}"#, r#"{"containerPort":65536}"#, r#"{"containerPort":-1}"#, "7"] {
+            assert_eq!(with(wrong).unwrap_err().1.code(), 6, "{wrong}");
+        }
+    }
+
+    #[test]
     fn each_malformed_request_has_the_code_of_the_spec() {
         let good = r#"{"cniVersion":"1.1.0","name":"n"}"#;
         let without = |gone: &str| ADD.into_iter().filter(|(key, _)| *key != gone).collect::<Vec<_>>();

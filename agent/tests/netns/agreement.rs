@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use agent::desired::NodePortAddresses;
 use agent::kernel::trial::Trial;
 use agent::oracle::{Ask, Client, Here, Outcome, Packet, decide};
 use agent::probe::{self, Live};
@@ -21,7 +22,7 @@ use proptest::test_runner::{Config, TestError, TestRunner};
 use crate::world::{Clients, NodeWorld, OUTSIDE, World, allowed};
 
 /// Clusters per run; `HAWSER_CASES` asks for more.
-const CASES: u32 = 48;
+const CASES: u32 = 32;
 const SERVICES: usize = 3;
 
 pub type Objects = (BTreeMap<ObjectName, Arc<Service>>, BTreeMap<ObjectName, Arc<Slice>>);
@@ -283,12 +284,26 @@ pub fn compare(node: &NodeWorld, packet: &Packet) -> Result<(Outcome, Live), Str
 
 #[test]
 fn programs_do_what_the_oracle_says() {
+    programs_agree(NodePortAddresses::Primary);
+}
+
+#[test]
+fn programs_do_what_the_oracle_says_about_prefixes_of_node_ports() {
+    // One family has NodePorts, and not on the pods' side of the host.
+    programs_agree(NodePortAddresses::Within(vec!["192.0.2.0/24".parse().unwrap()]));
+}
+
+fn programs_agree(nodeport: NodePortAddresses) {
     if !allowed() {
         return;
     }
     let cases = std::env::var("HAWSER_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(CASES);
-    let world = Mutex::new(World::new(Clients::Wire));
-    host_port(&mut world.lock().nodes[0]);
+    let mut world = Mutex::new(World::new(Clients::Wire));
+    let node = &mut world.get_mut().nodes[0];
+    host_port(node);
+    node.nodeport = nodeport;
+    node.reconciler = None;
+    node.start();
     let seen = Mutex::new(BTreeMap::<&str, u32>::new());
     let config = Config { cases, failure_persistence: None, max_shrink_iters: 20, ..Config::default() };
     let clusters = (objects(), prop::collection::vec((packet(), any::<[usize; 4]>()), 24));

@@ -52,6 +52,7 @@ const CASES: &[Case] = &[
     ("an error from a backend comes from the NodePort", error_from_backend),
     ("silent flows are forgotten, others are not", expiry),
     ("a packet from an unknown link is dropped", unknown_link),
+    ("a packet of a pod that ends inside a header is dropped", truncated),
     ("a frame of a pod that is neither IP nor ARP is dropped, ARP is the stack's", not_ip),
 ];
 
@@ -507,6 +508,28 @@ fn unknown_link(w: &mut World) -> Result<()> {
     let outcome = w.runner.run(name::TC_POD_OUT, 1, &packet(n.pod_a, n.pod_b).udp(1, 2).bytes())?;
     ensure!(outcome.code == ebpf_test::runner::SHOT, "code {}", outcome.code);
     w.counted(name::DROPS, Drop::UnknownLink as u32).context("counted").map(|_| ())
+}
+
+fn truncated(w: &mut World) -> Result<()> {
+    let n = w.names;
+    let ports = if n.vip.is_ipv4() { 34 } else { 54 };
+    for whole in [packet(n.pod_a, n.pod_b).tcp(40000, 80, SYN), packet(n.pod_a, n.vip).udp(40000, 80)] {
+        for length in [ports + 2, ports - 4] {
+            let before = w.counted(name::DROPS, Drop::Truncated as u32)?;
+            let Ok(outcome) = w.run(Hook::FromPodA, &whole.bytes()[..length]) else {
+                // Some kernels do not run programs on frames that end inside the network header.
+                ensure!(length < ports, "{length} bytes are refused");
+                continue;
+            };
+            ensure!(outcome.code == SHOT, "{length} bytes: code {}", outcome.code);
+            ensure!(
+                w.counted(name::DROPS, Drop::Truncated as u32)? == before + 1,
+                "{length}: {}",
+                w.drops()?
+            );
+        }
+    }
+    Ok(())
 }
 
 fn not_ip(w: &mut World) -> Result<()> {

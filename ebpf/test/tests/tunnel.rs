@@ -22,6 +22,7 @@ const CASES: &[Case] = &[
     ("from the tunnel to the pod, and from the pod straight to the client", decapsulated),
     ("what was lost is begun again with any packet", begun_again),
     ("other tunnels are the stack's", other_tunnels),
+    ("a packet for a backend's node that no route leads to is dropped", no_route),
 ];
 
 #[test]
@@ -78,6 +79,16 @@ fn encapsulated(w: &mut World) -> Result<()> {
             // XDP leaves tunnels to TC.
             w.expect(Hook::Xdp, &asked, &Want::Passed)?;
         }
+    }
+    Ok(())
+}
+
+fn no_route(w: &mut World) -> Result<()> {
+    let nowhere = if w.names.vip.is_ipv4() { "203.0.113.9" } else { "2001:db8:9::9" };
+    for protocol in PROTOCOLS {
+        w.reset(w.names)?;
+        serve(w, protocol, nowhere.parse()?)?;
+        w.expect(Hook::UplinkIn, &from_client(w, protocol), &Want::Dropped(Drop::Rewrite))?;
     }
     Ok(())
 }
