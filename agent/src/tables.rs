@@ -16,9 +16,11 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 
+pub mod policy;
 mod rows;
 
-pub use rows::{Changes, Rows};
+pub use policy::PolicyRows;
+pub use rows::{Changes, PolicyChanges, Rows};
 
 /// Names the attachment of one pod: a sandbox and the interface inside it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -126,6 +128,12 @@ pub enum Source {
     Slices,
     /// Pods of this node.
     Pods,
+    /// NetworkPolicies of the API server.
+    Policies,
+    /// Namespaces of the API server.
+    Namespaces,
+    /// All pods of the API server.
+    ClusterPods,
 }
 
 /// Namespace and name of an object.
@@ -208,7 +216,7 @@ pub struct PodOptions {
 /// Something about an object that its owner should know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Complaint {
-    /// `Service` or `Pod`.
+    /// `Service`, `Pod`, `Namespace` or `NetworkPolicy`.
     pub kind: &'static str,
     /// The object.
     pub object: ObjectName,
@@ -346,6 +354,8 @@ pub struct Snapshot {
     pub endpoints: BTreeMap<EndpointId, Endpoint>,
     /// Pods of this node that have wishes.
     pub pods: BTreeMap<ObjectName, Arc<PodOptions>>,
+    /// Who may talk to whom, by whose labels and addresses.
+    pub policy: PolicyRows,
     /// Sources that have delivered everything once.
     pub synced: BTreeSet<Source>,
 }
@@ -448,6 +458,36 @@ impl Tables {
     /// These are all EndpointSlices there are.
     pub fn replace_slices(&self, all: BTreeMap<ObjectName, Arc<Slice>>) {
         self.write(|rows| rows.replace_slices(all));
+    }
+
+    /// Adds, replaces or takes away a NetworkPolicy.
+    pub fn put_policy(&self, name: ObjectName, row: Option<Arc<policy::Policy>>) {
+        self.write_if(|rows| rows.put_policy(name, row));
+    }
+
+    /// Adds, replaces or takes away a Namespace.
+    pub fn put_namespace(&self, name: String, row: Option<Arc<policy::Namespace>>) {
+        self.write_if(|rows| rows.put_namespace(name, row));
+    }
+
+    /// Adds, replaces or takes away a pod of the cluster.
+    pub fn put_cluster_pod(&self, name: ObjectName, row: Option<Arc<policy::ClusterPod>>) {
+        self.write_if(|rows| rows.put_cluster_pod(name, row));
+    }
+
+    /// These are all NetworkPolicies there are.
+    pub fn replace_policies(&self, all: BTreeMap<ObjectName, Arc<policy::Policy>>) {
+        self.write(|rows| rows.replace_policies(all));
+    }
+
+    /// These are all Namespaces there are.
+    pub fn replace_namespaces(&self, all: BTreeMap<String, Arc<policy::Namespace>>) {
+        self.write(|rows| rows.replace_namespaces(all));
+    }
+
+    /// These are all pods of the cluster there are.
+    pub fn replace_cluster_pods(&self, all: BTreeMap<ObjectName, Arc<policy::ClusterPod>>) {
+        self.write(|rows| rows.replace_cluster_pods(all));
     }
 
     /// Changes rows that are not about services, and says whether that changed anything.

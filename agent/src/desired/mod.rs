@@ -16,6 +16,7 @@ pub mod endpoints;
 pub mod host_ports;
 pub mod node_ports;
 pub mod peers;
+pub mod policy;
 pub mod services;
 
 /// Facts of this node that do not come from tables.

@@ -6,6 +6,7 @@
 mod backends;
 mod frontend;
 pub mod outcome;
+pub mod policy;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};

@@ -1,8 +1,11 @@
-//! Services, EndpointSlices, Nodes and this node's Pods from the API server, decoded at once into the few fields in use.
+//! Services, EndpointSlices, Nodes, Pods, Namespaces and NetworkPolicies from the API server, decoded at once into the few
+//! fields in use.
 
 mod annotations;
 pub mod decode;
 pub mod objects;
+mod once;
+pub mod policy;
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -16,6 +19,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
+use crate::tables::policy::{ClusterPod, Namespace, Policy};
 use crate::tables::{Node, ObjectName, PodOptions, Service, Slice, Snapshot, Source, Tables};
 use decode::{Context, object_name};
 
@@ -48,7 +52,12 @@ pub fn learn(rows: &mut Snapshot, kind: &str, object: serde_json::Value) -> Resu
         "Service" => insert::<Service>(rows, serde_json::from_value(object)?),
         "EndpointSlice" => insert::<Slice>(rows, serde_json::from_value(object)?),
         "Node" => insert::<Node>(rows, serde_json::from_value(object)?),
-        "Pod" => insert::<PodOptions>(rows, serde_json::from_value(object)?),
+        "Pod" => {
+            insert::<PodOptions>(rows, serde_json::from_value(object.clone())?);
+            insert::<ClusterPod>(rows, serde_json::from_value(object)?);
+        }
+        "Namespace" => insert::<Namespace>(rows, serde_json::from_value(object)?),
+        "NetworkPolicy" => insert::<Policy>(rows, serde_json::from_value(object)?),
         _ => return Ok(false),
     }
     Ok(true)
@@ -68,9 +77,12 @@ pub async fn run(client: Client, tables: Arc<Tables>, node: String, stop: Cancel
     let services = follow::<Service>(client.clone(), all(), Arc::clone(&tables), &stop);
     let slices = follow::<Slice>(client.clone(), all(), Arc::clone(&tables), &stop);
     let nodes = follow::<Node>(client.clone(), all(), Arc::clone(&tables), &stop);
-    let pods = follow::<PodOptions>(client, own, Arc::clone(&tables), &stop);
+    let pods = follow::<PodOptions>(client.clone(), own, Arc::clone(&tables), &stop);
+    let cluster_pods = follow::<ClusterPod>(client.clone(), all(), Arc::clone(&tables), &stop);
+    let namespaces = follow::<Namespace>(client.clone(), all(), Arc::clone(&tables), &stop);
+    let policies = follow::<Policy>(client, all(), Arc::clone(&tables), &stop);
     let cidrs = own_pod_cidrs(Arc::clone(&tables), node, &stop);
-    tokio::join!(services, slices, nodes, pods, cidrs);
+    tokio::join!(services, slices, nodes, pods, cluster_pods, namespaces, policies, cidrs);
 }
 
 async fn follow<R: Row>(
@@ -263,6 +275,84 @@ impl Row for PodOptions {
 
     fn insert(rows: &mut Snapshot, key: ObjectName, row: Arc<Self>) {
         rows.pods.insert(key, row);
+    }
+}
+
+impl Row for ClusterPod {
+    type Object = objects::Pod;
+    type Key = ObjectName;
+    const SOURCE: Source = Source::ClusterPods;
+
+    fn key(object: &objects::Pod) -> ObjectName {
+        object_name(object)
+    }
+
+    fn decode(object: objects::Pod, context: &mut Context) -> Option<Self> {
+        Some(policy::cluster_pod(object, context))
+    }
+
+    fn put(tables: &Tables, key: ObjectName, row: Option<Arc<Self>>) {
+        tables.put_cluster_pod(key, row);
+    }
+
+    fn replace(tables: &Tables, all: BTreeMap<ObjectName, Arc<Self>>) {
+        tables.replace_cluster_pods(all);
+    }
+
+    fn insert(rows: &mut Snapshot, key: ObjectName, row: Arc<Self>) {
+        rows.policy.pods.insert(key, row);
+    }
+}
+
+impl Row for Namespace {
+    type Object = objects::Namespace;
+    type Key = String;
+    const SOURCE: Source = Source::Namespaces;
+
+    fn key(object: &objects::Namespace) -> String {
+        object.name_any()
+    }
+
+    fn decode(object: objects::Namespace, context: &mut Context) -> Option<Self> {
+        Some(policy::namespace(object, context))
+    }
+
+    fn put(tables: &Tables, key: String, row: Option<Arc<Self>>) {
+        tables.put_namespace(key, row);
+    }
+
+    fn replace(tables: &Tables, all: BTreeMap<String, Arc<Self>>) {
+        tables.replace_namespaces(all);
+    }
+
+    fn insert(rows: &mut Snapshot, key: String, row: Arc<Self>) {
+        rows.policy.namespaces.insert(key, row);
+    }
+}
+
+impl Row for Policy {
+    type Object = objects::NetworkPolicy;
+    type Key = ObjectName;
+    const SOURCE: Source = Source::Policies;
+
+    fn key(object: &objects::NetworkPolicy) -> ObjectName {
+        object_name(object)
+    }
+
+    fn decode(object: objects::NetworkPolicy, context: &mut Context) -> Option<Self> {
+        Some(policy::policy(object, context))
+    }
+
+    fn put(tables: &Tables, key: ObjectName, row: Option<Arc<Self>>) {
+        tables.put_policy(key, row);
+    }
+
+    fn replace(tables: &Tables, all: BTreeMap<ObjectName, Arc<Self>>) {
+        tables.replace_policies(all);
+    }
+
+    fn insert(rows: &mut Snapshot, key: ObjectName, row: Arc<Self>) {
+        rows.policy.policies.insert(key, row);
     }
 }
 

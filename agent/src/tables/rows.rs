@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use super::policy::{ClusterPod, Namespace, Policy};
 use super::{ObjectName, Service, Slice, Snapshot};
 
 /// What changed.
@@ -12,8 +13,28 @@ pub struct Changes {
     pub everything: bool,
     /// Services that changed, or whose endpoints did.
     pub services: BTreeSet<ObjectName>,
-    /// Something changed that is not a Service or EndpointSlice.
+    /// Something changed that is about this node: not a Service, nor an EndpointSlice, nor anything of policies.
     pub node: bool,
+    /// What changed about policies.
+    pub policy: PolicyChanges,
+}
+
+/// What changed about policies.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PolicyChanges {
+    /// Policies.
+    pub policies: bool,
+    /// Namespaces.
+    pub namespaces: bool,
+    /// Pods of the cluster.
+    pub pods: BTreeSet<ObjectName>,
+}
+
+impl PolicyChanges {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        !self.policies && !self.namespaces && self.pods.is_empty()
+    }
 }
 
 /// All rows.
@@ -58,15 +79,7 @@ impl Rows {
     }
 
     pub(super) fn put_service(&mut self, name: ObjectName, row: Option<Arc<Service>>) -> bool {
-        let services = &mut self.snapshot.services;
-        let changed = match row {
-            Some(row) if services.get(&name).is_some_and(|known| *known == row) => false,
-            Some(row) => {
-                services.insert(name.clone(), row);
-                true
-            }
-            None => services.remove(&name).is_some(),
-        };
+        let changed = put(&mut self.snapshot.services, &name, row);
         if changed {
             self.touch(name);
         }
@@ -97,6 +110,45 @@ impl Rows {
         true
     }
 
+    pub(super) fn put_policy(&mut self, name: ObjectName, row: Option<Arc<Policy>>) -> bool {
+        let changed = put(&mut self.snapshot.policy.policies, &name, row);
+        self.changes.policy.policies |= changed;
+        changed
+    }
+
+    pub(super) fn put_namespace(&mut self, name: String, row: Option<Arc<Namespace>>) -> bool {
+        let changed = put(&mut self.snapshot.policy.namespaces, &name, row);
+        self.changes.policy.namespaces |= changed;
+        changed
+    }
+
+    pub(super) fn put_cluster_pod(&mut self, name: ObjectName, row: Option<Arc<ClusterPod>>) -> bool {
+        let changed = put(&mut self.snapshot.policy.pods, &name, row);
+        if changed && !self.changes.everything {
+            self.changes.policy.pods.insert(name);
+        }
+        changed
+    }
+
+    pub(super) fn replace_policies(&mut self, all: BTreeMap<ObjectName, Arc<Policy>>) {
+        self.changes.policy.policies |= self.snapshot.policy.policies != all;
+        self.snapshot.policy.policies = all;
+    }
+
+    pub(super) fn replace_namespaces(&mut self, all: BTreeMap<String, Arc<Namespace>>) {
+        self.changes.policy.namespaces |= self.snapshot.policy.namespaces != all;
+        self.snapshot.policy.namespaces = all;
+    }
+
+    pub(super) fn replace_cluster_pods(&mut self, all: BTreeMap<ObjectName, Arc<ClusterPod>>) {
+        for name in absent(&self.snapshot.policy.pods, &all) {
+            self.put_cluster_pod(name, None);
+        }
+        for (name, row) in all {
+            self.put_cluster_pod(name, Some(row));
+        }
+    }
+
     pub(super) fn replace_services(&mut self, all: BTreeMap<ObjectName, Arc<Service>>) {
         for name in absent(&self.snapshot.services, &all) {
             self.put_service(name, None);
@@ -119,6 +171,18 @@ impl Rows {
         if !self.changes.everything {
             self.changes.services.insert(service);
         }
+    }
+}
+
+/// Whether that changed anything.
+fn put<K: Ord + Clone, T: PartialEq>(table: &mut BTreeMap<K, Arc<T>>, name: &K, row: Option<Arc<T>>) -> bool {
+    match row {
+        Some(row) if table.get(name).is_some_and(|known| *known == row) => false,
+        Some(row) => {
+            table.insert(name.clone(), row);
+            true
+        }
+        None => table.remove(name).is_some(),
     }
 }
 

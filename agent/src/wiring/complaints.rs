@@ -28,13 +28,17 @@ fn reference(tables: &Tables, complaint: &Complaint) -> ObjectReference {
     let known = tables.look(|rows| rows.services.get(object).filter(|_| is_service).map(|row| row.uid));
     let uid = if complaint.uid == 0 { known.unwrap_or(0) } else { complaint.uid };
     ObjectReference {
-        api_version: Some("v1".to_owned()),
+        api_version: Some(api_version(complaint.kind).to_owned()),
         kind: Some(complaint.kind.to_owned()),
         namespace: Some(object.namespace.clone()),
         name: Some(object.name.clone()),
         uid: (uid != 0).then(|| hyphenated(uid)),
         ..ObjectReference::default()
     }
+}
+
+fn api_version(kind: &str) -> &'static str {
+    if kind == "NetworkPolicy" { "networking.k8s.io/v1" } else { "v1" }
 }
 
 fn hyphenated(uid: u128) -> String {

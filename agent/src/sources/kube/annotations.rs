@@ -8,6 +8,7 @@ use crate::tables::{Balancing, PodOptions, Service};
 const BALANCING: &str = "hawser.dev/load-balancing";
 const WEIGHTS: &str = "hawser.dev/weights";
 const FORWARDING: &str = "hawser.dev/forwarding";
+const AUDIT: &str = "hawser.dev/policy-audit";
 const SOCKETS: &str = "hawser.dev/socket-lb";
 /// Written by Istio on pods it put its sidecar into: that must see the address the application asked for.
 const SIDECAR: &str = "sidecar.istio.io/status";
@@ -44,6 +45,11 @@ pub(super) fn pod(
         runtime_class.is_some_and(|class| OTHER_KERNELS.iter().any(|name| class.starts_with(name)));
     let automatic = has_other_kernel || annotations.contains_key(SIDECAR);
     PodOptions { no_sockets: sockets_off(annotations, about).unwrap_or(automatic) }
+}
+
+/// Whether what policies deny the pods of a namespace passes, and is told.
+pub(super) fn audit(annotations: &Annotations, about: &mut About<'_>) -> bool {
+    choice(annotations, AUDIT, &[("enabled", true), ("disabled", false)], about).unwrap_or(false)
 }
 
 fn sockets_off(annotations: &Annotations, about: &mut About<'_>) -> Option<bool> {

@@ -1,6 +1,5 @@
 //! From API objects to rows. What cannot be used is left out and said; the rest of the object works.
 
-use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -9,6 +8,8 @@ use kube::{Resource, ResourceExt};
 
 use super::annotations;
 use super::objects;
+use super::once::Once;
+use crate::tables::policy::{Labels, NamedPort};
 use crate::tables::{
     Complaint, Hints, Node, ObjectName, PodOptions, Protocol, Service, ServicePort, Slice, SliceEndpoint,
 };
@@ -24,25 +25,26 @@ const LEAVING: &str = "ToBeDeletedByClusterAutoscaler";
 /// What decoding needs beside the object.
 #[derive(Debug, Default)]
 pub struct Context {
-    /// Names of nodes: each is in memory once.
-    names: HashSet<Arc<str>>,
+    /// Names of nodes, keys and values of labels.
+    names: Once<str>,
+    /// Labels of objects, which come in few kinds.
+    pub(super) label_sets: Once<Labels>,
+    /// Named ports of pods.
+    pub(super) port_sets: Once<[NamedPort]>,
     /// What the owners of objects should know.
     pub complaints: Vec<Complaint>,
 }
 
 impl Context {
-    fn name(&mut self, name: &str) -> Arc<str> {
-        if let Some(known) = self.names.get(name) {
-            return Arc::clone(known);
-        }
-        let name = Arc::<str>::from(name);
-        self.names.insert(Arc::clone(&name));
-        name
+    pub(super) fn name(&mut self, name: &str) -> Arc<str> {
+        self.names.of(name)
     }
 
-    /// Forgets names; whoever has one keeps it.
+    /// Forgets what is shared; whoever has one keeps it.
     pub fn clear(&mut self) {
         self.names.clear();
+        self.label_sets.clear();
+        self.port_sets.clear();
     }
 }
 
@@ -233,12 +235,12 @@ pub fn pod(object: objects::Pod, context: &mut Context) -> Option<PodOptions> {
     (options != PodOptions::default()).then_some(options)
 }
 
-fn uid<O: Resource>(object: &O) -> u128 {
+pub(super) fn uid<O: Resource>(object: &O) -> u128 {
     let digits = object.meta().uid.as_deref().unwrap_or_default().replace('-', "");
     u128::from_str_radix(&digits, 16).unwrap_or(0)
 }
 
-fn protocol(name: Option<&str>) -> Option<Protocol> {
+pub(super) fn protocol(name: Option<&str>) -> Option<Protocol> {
     match name {
         None | Some("TCP") => Some(Protocol::Tcp),
         Some("UDP") => Some(Protocol::Udp),
@@ -247,6 +249,6 @@ fn protocol(name: Option<&str>) -> Option<Protocol> {
     }
 }
 
-fn port(number: i64) -> Option<u16> {
+pub(super) fn port(number: i64) -> Option<u16> {
     u16::try_from(number).ok().filter(|number| *number != 0)
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
+use k8s_openapi::api::networking::v1::NetworkPolicySpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::Resource;
 use serde::Deserialize;
@@ -85,8 +86,28 @@ pub struct Pod {
     #[serde(deserialize_with = "metadata")]
     pub metadata: ObjectMeta,
     pub spec: PodSpec,
+    pub status: PodStatus,
 }
 resource!(Pod, "Pod", "", "pods");
+
+/// A Namespace.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Namespace {
+    #[serde(deserialize_with = "metadata")]
+    pub metadata: ObjectMeta,
+}
+resource!(Namespace, "Namespace", "", "namespaces");
+
+/// A NetworkPolicy: all of it is in use.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct NetworkPolicy {
+    #[serde(deserialize_with = "metadata")]
+    pub metadata: ObjectMeta,
+    pub spec: NetworkPolicySpec,
+}
+resource!(NetworkPolicy, "NetworkPolicy", "networking.k8s.io", "networkpolicies");
 
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
@@ -243,6 +264,43 @@ pub struct NodeAddress {
 #[serde(default, rename_all = "camelCase")]
 pub struct PodSpec {
     pub runtime_class_name: Option<String>,
+    pub host_network: Option<bool>,
+    #[serde(deserialize_with = "or_default")]
+    pub containers: Vec<Container>,
+    #[serde(deserialize_with = "or_default")]
+    pub init_containers: Vec<Container>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Container {
+    #[serde(deserialize_with = "or_default")]
+    pub ports: Vec<ContainerPort>,
+    pub restart_policy: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ContainerPort {
+    pub name: Option<String>,
+    pub container_port: i64,
+    pub protocol: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct PodStatus {
+    pub phase: Option<String>,
+    #[serde(rename = "podIP")]
+    pub pod_ip: Option<String>,
+    #[serde(rename = "podIPs", deserialize_with = "or_default")]
+    pub pod_ips: Vec<PodIp>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct PodIp {
+    pub ip: String,
 }
 
 #[derive(Debug, Deserialize)]

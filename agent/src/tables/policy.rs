@@ -1,0 +1,142 @@
+//! Rows of network policy: policies, namespaces, and the pods of the whole cluster as far as policies can ask about them.
+//!
+//! Source: `networking.k8s.io/v1` NetworkPolicy. What cannot be understood was left out when the rows were made, on the side
+//! of denying.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnetwork::IpNetwork;
+
+use super::{ObjectName, Protocol};
+
+/// Labels of an object; each text is in memory once.
+pub type Labels = BTreeMap<Arc<str>, Arc<str>>;
+
+/// A pod of the cluster, as rules see it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ClusterPod {
+    /// Its addresses; empty until it has some.
+    pub addresses: Box<[IpAddr]>,
+    /// Its labels.
+    pub labels: Arc<Labels>,
+    /// Ports of its containers that have names.
+    pub ports: Arc<[NamedPort]>,
+    /// It has no network of its own: its addresses are the node's, and selectors of pods do not mean it.
+    pub host_network: bool,
+    /// It has succeeded or failed: its addresses may be somebody else's.
+    pub finished: bool,
+    /// Second it was made: of two that claim an address, the younger has it.
+    pub created: i64,
+}
+
+/// A port of a container that rules can ask for by name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NamedPort {
+    /// Name.
+    pub name: Arc<str>,
+    /// Protocol.
+    pub protocol: Protocol,
+    /// Number.
+    pub port: u16,
+}
+
+/// A Namespace, as rules see it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Namespace {
+    /// Its labels.
+    pub labels: Arc<Labels>,
+    /// What policies deny its pods passes, and is told (`hawser.dev/policy-audit: enabled`).
+    pub audit: bool,
+}
+
+/// A NetworkPolicy.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Policy {
+    /// The pods of its namespace that it is about.
+    pub pods: Selector,
+    /// Who may talk to them; `None` if it says nothing about that.
+    pub ingress: Option<Vec<Rule>>,
+    /// Whom they may talk to; `None` if it says nothing about that.
+    pub egress: Option<Vec<Rule>>,
+}
+
+/// One rule of a policy: it allows what fits both its peers and its ports.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Rule {
+    /// Its place in the policy, counted from zero.
+    pub index: u16,
+    /// The other side; `None` is everybody.
+    pub peers: Option<Vec<Peer>>,
+    /// Ports; `None` is every port of every protocol.
+    pub ports: Option<Vec<Ports>>,
+}
+
+/// The other side of a rule.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Peer {
+    /// Pods.
+    Pods {
+        /// In namespaces with these labels; `None` is the policy's own.
+        namespaces: Option<Selector>,
+        /// With these labels.
+        pods: Selector,
+    },
+    /// Addresses, also of pods.
+    Block {
+        /// All of these.
+        cidr: IpNetwork,
+        /// But these.
+        except: BTreeSet<IpNetwork>,
+    },
+}
+
+/// Ports that a rule allows.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Ports {
+    /// From the first to the last, of one protocol.
+    Range(Protocol, u16, u16),
+    /// What the pod that is asked calls so.
+    Named(Protocol, Arc<str>),
+}
+
+/// A label selector; one that asks nothing matches everything.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Selector {
+    /// Everything that has to hold.
+    pub requirements: BTreeSet<Requirement>,
+}
+
+/// What a selector asks of one label.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Requirement {
+    /// The label.
+    pub key: Arc<str>,
+    /// What holds of it.
+    pub holds: Holds,
+}
+
+/// What holds of a label (`meta/v1` LabelSelectorRequirement).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Holds {
+    /// It is there and one of these.
+    In(BTreeSet<Arc<str>>),
+    /// It is none of these, or not there.
+    NotIn(BTreeSet<Arc<str>>),
+    /// It is there.
+    Exists,
+    /// It is not there.
+    DoesNotExist,
+}
+
+/// What the policies of a cluster are about.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PolicyRows {
+    /// Policies by name.
+    pub policies: BTreeMap<ObjectName, Arc<Policy>>,
+    /// Namespaces by name.
+    pub namespaces: BTreeMap<String, Arc<Namespace>>,
+    /// All pods by name.
+    pub pods: BTreeMap<ObjectName, Arc<ClusterPod>>,
+}
