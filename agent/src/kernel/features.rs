@@ -17,9 +17,6 @@ pub enum Optional {
     /// `bpf_set_retval`.
     #[value(name = "set_retval")]
     SetRetval,
-    /// `BPF_F_IPV6`.
-    #[value(name = "csum_ipv6")]
-    CsumIpv6,
 }
 
 /// The features the agent takes decisions on.
@@ -29,8 +26,6 @@ pub struct Features {
     pub tcx: bool,
     /// `bpf_set_retval` (5.18).
     pub set_retval: bool,
-    /// `BPF_F_IPV6` (6.15).
-    pub csum_ipv6: bool,
     /// `bpf_for_each_map_elem` (5.13).
     pub for_each: bool,
     /// `bpf_ktime_get_coarse_ns` (5.11).
@@ -47,7 +42,6 @@ impl Features {
             tcx: SchedClassifier::query_tcx("lo", TcAttachType::Ingress).is_ok(),
             // None can be asked for without loading a program that uses it.
             set_retval: version >= KernelVersion::new(5, 18, 0),
-            csum_ipv6: version >= KernelVersion::new(6, 15, 0),
             for_each: version >= KernelVersion::new(5, 13, 0),
             coarse_clock: version >= KernelVersion::new(5, 11, 0),
             xdp_frags: version >= KernelVersion::new(5, 18, 0),
@@ -60,7 +54,6 @@ impl Features {
             match feature {
                 Optional::Tcx => self.tcx = false,
                 Optional::SetRetval => self.set_retval = false,
-                Optional::CsumIpv6 => self.csum_ipv6 = false,
             }
         }
         self
@@ -84,9 +77,7 @@ impl Features {
     /// The bits the programs read.
     pub fn bits(self) -> u32 {
         let bit = |present, bit| if present { bit } else { 0 };
-        bit(self.set_retval, feature::SET_RETVAL)
-            | bit(self.csum_ipv6, feature::CSUM_IPV6)
-            | bit(self.coarse_clock, feature::COARSE_CLOCK)
+        bit(self.set_retval, feature::SET_RETVAL) | bit(self.coarse_clock, feature::COARSE_CLOCK)
     }
 
     /// For people.
@@ -102,12 +93,6 @@ impl Features {
                 "set_retval",
                 self.set_retval,
                 "a refused connect reports EPERM: no bpf_set_retval (Linux 5.18), or disabled by flag",
-            ),
-            feature(
-                "csum_ipv6",
-                self.csum_ipv6,
-                "IPv6 packets whose checksum a device computed are checked again by the stack: no BPF_F_IPV6 (Linux \
-                 6.15), or disabled by flag",
             ),
             feature(
                 "for_each",

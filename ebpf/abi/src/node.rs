@@ -32,8 +32,6 @@ layout! {
 pub mod feature {
     /// `bpf_set_retval` (5.18): a refused connect says ECONNREFUSED instead of EPERM.
     pub const SET_RETVAL: u32 = 1;
-    /// `BPF_F_IPV6` of `bpf_l4_csum_replace` (6.15): CHECKSUM_COMPLETE stays right for IPv6.
-    pub const CSUM_IPV6: u32 = 2;
     /// `bpf_ktime_get_coarse_ns` (5.11): the second costs a load instead of a clock.
     pub const COARSE_CLOCK: u32 = 4;
 }

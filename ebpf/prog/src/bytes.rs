@@ -3,7 +3,6 @@
 use abi::count::Path;
 use abi::drops::Drop;
 use abi::flow::Hop;
-use abi::node::feature;
 use aya_ebpf::bindings::xdp_action::XDP_TX;
 use aya_ebpf::bindings::{BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR};
 use aya_ebpf::helpers::generated::{
@@ -12,13 +11,10 @@ use aya_ebpf::helpers::generated::{
 };
 use aya_ebpf::programs::{TcContext, XdpContext};
 
-use crate::maps::{XDP_DEVICES, node};
+use crate::maps::XDP_DEVICES;
 use crate::packet::{ETHERNET, Packet, TCP, UDP};
 use crate::sum;
 use crate::verdict::Verdict;
-
-/// `BPF_F_IPV6` of `bpf_l4_csum_replace`, kernel 6.15: not in the bindings yet.
-const BPF_F_IPV6: u64 = 1 << 7;
 
 /// A packet whose head can be read and written in place.
 pub trait Bytes {
@@ -62,11 +58,16 @@ pub unsafe fn put<T: Copy>(at: usize, value: T) {
     unsafe { core::ptr::write_volatile(at as *mut T, value) };
 }
 
-/// Flags for a difference that is part of the pseudo header.
+/// Flag for a difference that is part of the pseudo header.
+pub const PSEUDO: u64 = BPF_F_PSEUDO_HDR as u64;
+
+/// Puts right what the kernel makes of a device's sum over an IPv6 packet: it takes the difference for one that the IP header
+/// makes up for, as that of IPv4 does. (Newer kernels could be told: `BPF_F_IPV6`, 6.15.)
 #[inline(always)]
-pub fn pseudo(packet: &Packet) -> u64 {
-    let ipv6 = !packet.v4() && node().features & feature::CSUM_IPV6 != 0;
-    u64::from(BPF_F_PSEUDO_HDR) | if ipv6 { BPF_F_IPV6 } else { 0 }
+pub fn make_up<B: Bytes>(bytes: &B, packet: &Packet, difference: u32) {
+    if !packet.v4() {
+        bytes.uncovered(difference);
+    }
 }
 
 /// Zero means "no checksum" in IPv4's UDP only, and stays so.
@@ -111,10 +112,11 @@ impl Bytes for TcContext {
         // The device may still have to compute the checksum, or have computed it: only the kernel knows.
         let flags = zero_is_none(packet);
         // SAFETY: the context is the program's own.
-        let code = unsafe { bpf_l4_csum_replace(skb, at, 0, u64::from(addresses), flags | pseudo(packet)) };
+        let code = unsafe { bpf_l4_csum_replace(skb, at, 0, u64::from(addresses), flags | PSEUDO) };
         if code != 0 {
             return Err(Drop::Rewrite);
         }
+        make_up(self, packet, addresses);
         if ports == 0 {
             return Ok(());
         }

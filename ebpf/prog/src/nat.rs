@@ -9,7 +9,7 @@ use aya_ebpf::helpers::generated::{
 };
 use aya_ebpf::programs::TcContext;
 
-use crate::bytes::{Bytes, pseudo, zero_is_none};
+use crate::bytes::{Bytes, PSEUDO, make_up, zero_is_none};
 use crate::maps::{Work, node, work};
 use crate::packet::{ETHERNET, ICMP, ICMPV6, Packet, Part, Ports, SCTP, TCP, UDP};
 use crate::verdict::{decode, encode};
@@ -54,7 +54,8 @@ fn try_rewrite(ctx: &TcContext, work: &mut Work) -> Result<(), Drop> {
     let flags = zero_is_none(packet);
     let difference = addresses(ctx, packet, to)?;
     if packet.proto() != ICMP {
-        l4_checksum(ctx, checksum, difference, pseudo(packet) | flags)?;
+        l4_checksum(ctx, checksum, difference, PSEUDO | flags)?;
+        make_up(ctx, packet, difference);
     }
     numbers(ctx, packet, to, checksum, flags)?;
     packet.key.tuple = *to;
@@ -66,7 +67,8 @@ fn try_rewrite(ctx: &TcContext, work: &mut Work) -> Result<(), Drop> {
 pub fn rewrite_outer(ctx: &TcContext, work: &mut Work) -> Result<(), Drop> {
     let difference = addresses(ctx, &work.packet, &work.to)?;
     if !work.packet.v4() {
-        l4_checksum(ctx, work.packet.l4 as usize + 2, difference, pseudo(&work.packet))?;
+        l4_checksum(ctx, work.packet.l4 as usize + 2, difference, PSEUDO)?;
+        make_up(ctx, &work.packet, difference);
     }
     work.packet.key.tuple.src = work.to.src;
     work.packet.key.tuple.dst = work.to.dst;

@@ -33,6 +33,8 @@ const IPIP: u8 = 4;
 const IPV6: u8 = 41;
 /// Hops of the outer packet.
 const HOPS: u8 = 64;
+/// What every link carries (RFC 8200, 5): told where the route's own size is not known.
+const SMALLEST: u32 = 1280;
 const FIB_SUCCESS: i64 = 0;
 const FIB_NO_NEIGH: i64 = 7;
 const FIB_TOO_BIG: i64 = 8;
@@ -69,7 +71,8 @@ fn encapsulate(ctx: &TcContext, work: &mut Work) -> Result<Verdict, Drop> {
         FIB_TOO_BIG => {
             // SAFETY: both members of the union are sixteen bits; this one is the route's.
             let mtu = u32::from(unsafe { request.__bindgen_anon_1.mtu_result });
-            work.hop.mtu = mtu.saturating_sub(overhead(v4));
+            // Kernels before 5.12 give back what they were asked.
+            work.hop.mtu = if mtu < longest { mtu.saturating_sub(overhead(v4)) } else { SMALLEST };
             return Err(Drop::TooBig);
         }
         _ => return Err(Drop::Rewrite),

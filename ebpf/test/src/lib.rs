@@ -5,6 +5,7 @@
 
 pub mod case;
 pub mod figures;
+pub mod kernel;
 pub mod packet;
 pub mod policy;
 pub mod run;

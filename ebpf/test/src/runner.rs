@@ -12,6 +12,7 @@ use aya::maps::{Array, HashMap, MapData, PerCpuArray};
 use aya::programs::{CgroupSock, CgroupSockAddr, SchedClassifier, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader, Pod};
 
+use crate::kernel;
 use crate::run::{Run, Sums};
 
 /// What a run gave.
@@ -91,7 +92,7 @@ impl Runner {
             loader.map_max_entries(map.name, map.capacity(scale) as u32);
         }
         let mut ebpf = loader.load(&bytes)?;
-        for program in name::PROGRAMS {
+        for program in name::PROGRAMS.iter().filter(|program| kernel::takes(program)) {
             let loaded = ebpf.program_mut(program).with_context(|| format!("no program {program}"))?;
             if *program == name::SOCK_RELEASE {
                 <&mut CgroupSock>::try_from(loaded)?.load()
@@ -137,8 +138,11 @@ impl Runner {
         times: u32,
         sums: Sums,
     ) -> Result<Outcome> {
-        let loaded = self.ebpf.program(program).context("no such program")?;
         let xdp = XDP_PROGRAMS.contains(&program);
+        if !kernel::takes(program) || (xdp && !kernel::runs_xdp()) {
+            return Err(kernel::Missing(program.to_owned()).into());
+        }
+        let loaded = self.ebpf.program(program).context("no such program")?;
         Run { program: loaded.fd()?.as_fd(), xdp, ifindex, frame, times, sums }.go()
     }
 

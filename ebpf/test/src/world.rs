@@ -7,13 +7,14 @@ use abi::count::{Count, Path};
 use abi::drops::Drop;
 use abi::endpoint::{Endpoint, Link};
 use abi::flow::{Flow, FlowKey, Fragment, FragmentKey};
-use abi::node::{Node, feature};
+use abi::node::Node;
 use abi::service::{
     Affinity, AffinityKey, Backend, BackendState, Frontend, FrontendKey, Segment, Service, bits, filter_place,
 };
 use abi::{Addr16, Be16, Prefix, name};
 use anyhow::{Context, Result, ensure};
 
+use crate::kernel;
 use crate::packet::{Body, Packet};
 use crate::run::Sums;
 use crate::runner::{Outcome, PASS, REDIRECT, Runner, SHOT, STACK, TX};
@@ -296,7 +297,9 @@ impl World {
             Hook::UplinkIn => (name::TC_UPLINK_IN, 2),
             Hook::UplinkOut => (name::TC_UPLINK_OUT, 2),
             Hook::Xdp => (name::XDP_UPLINK, 2),
-            Hook::XdpFrag => (name::XDP_UPLINK_FRAG, 2),
+            // Without frames in several pieces, the other program has their place.
+            Hook::XdpFrag if kernel::has_frags() => (name::XDP_UPLINK_FRAG, 2),
+            Hook::XdpFrag => (name::XDP_UPLINK, 2),
         };
         (program, self.devices[device])
     }
@@ -399,7 +402,7 @@ pub fn node() -> Node {
         cpus: 2,
         port_min: Be16::new(MASQUERADED),
         port_max: Be16::new(65_535),
-        features: feature::SET_RETVAL | feature::CSUM_IPV6 | feature::COARSE_CLOCK,
+        features: kernel::features(),
         router: 0,
     }
 }
