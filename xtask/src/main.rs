@@ -10,6 +10,7 @@ mod setup;
 mod tables;
 mod test;
 mod tidy;
+mod vm;
 mod wire;
 
 use std::process::Command as Process;
@@ -56,6 +57,11 @@ enum Command {
     Deps,
     /// Measure, side by side: services against direct addresses, the API server, start-up, memory.
     Bench,
+    /// Boot Debian's kernels under qemu, load every program and run the packet tests on each.
+    Vm {
+        /// One of 5.10, 6.1, 6.12 and newest; all if none is named.
+        kernels: Vec<String>,
+    },
     /// Rewrite golden files from what the code does now; read the diff.
     Bless,
     /// Generate the API server's tables from a folder with the published facts of the Kubernetes API.
@@ -93,6 +99,7 @@ fn main() -> Result<()> {
             }
             Ok(())
         }
+        Command::Vm { kernels } => vm::run_on(&kernels),
         Command::Bless => test::bless(),
         Command::Tables { facts } => tables::generate(&facts),
     }

@@ -34,17 +34,15 @@ pub struct BpfCompiler {
 
 /// Makes the machine ready; prints one line for each step that had something to do.
 pub fn ready() -> Result<()> {
-    packages()?;
+    install(PACKAGES)?;
     let compiler = bpf_compiler()?;
     bpf_linker(&compiler)
 }
 
-fn packages() -> Result<()> {
-    let missing: Vec<&str> = PACKAGES
-        .iter()
-        .filter(|(proof, _)| !Path::new(proof).exists())
-        .map(|(_, package)| *package)
-        .collect();
+/// Installs the Debian packages of the programs that are not there.
+pub fn install(wanted: &[(&str, &str)]) -> Result<()> {
+    let missing: Vec<&str> =
+        wanted.iter().filter(|(proof, _)| !Path::new(proof).exists()).map(|(_, package)| *package).collect();
     if missing.is_empty() {
         return Ok(());
     }
