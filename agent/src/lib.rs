@@ -15,6 +15,7 @@ pub mod node;
 pub mod oracle;
 pub mod plain_http;
 pub mod pods;
+pub mod pools;
 pub mod probe;
 pub mod reconcile;
 pub mod sources;
