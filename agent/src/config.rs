@@ -9,6 +9,7 @@ use ipnetwork::IpNetwork;
 
 use crate::admin::monitor::line::Filter;
 use crate::desired::NodePortAddresses;
+use crate::desired::overlay::{Tunnelling, When};
 use crate::kernel::features::Optional;
 use crate::kernel::xdp::Mode;
 use crate::tables::Protocol;
@@ -203,6 +204,19 @@ pub struct Run {
     /// Prefixes of all pods of the cluster: not masqueraded.
     #[arg(long, value_delimiter = ',', default_value = "10.244.0.0/16,fd00:244::/48")]
     pub cluster_cidr: Vec<IpNetwork>,
+    /// Largest packet of pods; default: that of the uplinks. Packets into tunnels may be 50 bytes smaller (70 between IPv6
+    /// addresses), which pods are told as by any router on the way.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1280..=65_535))]
+    pub mtu: Option<u32>,
+    /// When packets between pods go in tunnels (VXLAN): to nodes on other links, to all nodes, to none.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub tunnel: When,
+    /// UDP port that tunnels arrive at, the same on every node.
+    #[arg(long, default_value_t = Tunnelling::default().port, value_parser = clap::value_parser!(u16).range(1..))]
+    pub tunnel_port: u16,
+    /// Number of the tunnels' virtual network (VNI), the same on every node.
+    #[arg(long, default_value_t = Tunnelling::default().vni, value_parser = clap::value_parser!(u32).range(1..=0xff_ffff))]
+    pub tunnel_vni: u32,
     /// Networks outside the cluster that pods reach under their own addresses instead of the node's: those with routes back to
     /// the pods.
     #[arg(long, value_delimiter = ',')]

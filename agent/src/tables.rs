@@ -337,6 +337,17 @@ pub struct Node {
     pub leaving: bool,
 }
 
+/// The links that lead out of the node, as they are now.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Links {
+    /// Prefixes of the uplinks that are up: peers inside need no router.
+    pub on_link: BTreeSet<IpNetwork>,
+    /// Largest packet of the uplinks; zero while there is none.
+    pub mtu: u32,
+    /// Grows with every look at them: the kernel takes routes along with devices and addresses, and says nothing.
+    pub looked: u64,
+}
+
 /// Everything the sources know at one moment.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
@@ -348,6 +359,8 @@ pub struct Snapshot {
     pub nodes: BTreeMap<String, Arc<Node>>,
     /// Uplinks that exist, by name.
     pub uplinks: BTreeSet<String>,
+    /// What the uplinks lead to.
+    pub links: Links,
     /// Every address of the host, which NodePorts may answer on; follows the machine.
     pub host_addresses: BTreeSet<IpAddr>,
     /// Local pods.

@@ -22,6 +22,7 @@ use crate::admin::report::Report;
 use crate::admin::server::Admin;
 use crate::admin::{client, server};
 use crate::config::{Ask, Cleanup, Explain, Monitor, Run};
+use crate::desired::overlay::Tunnelling;
 use crate::health::proxy::Proxy;
 use crate::health::pulse::Pulse;
 use crate::kernel::linux::{LinuxKernel, Settings};
@@ -133,10 +134,10 @@ async fn serve(config: Arc<Run>, mut uplinks: sources::links::Uplinks) -> Result
         xdp: config.xdp,
         scale: config.map_scale,
     };
-    tables.update(|rows| {
-        rows.uplinks.clone_from(&uplinks.devices);
-        rows.host_addresses.clone_from(&uplinks.addresses);
-    });
+    tables.update(|rows| uplinks.tell(rows));
+    uplinks.facts.mtu = pods_mtu(config.mtu, uplinks.facts.mtu)?;
+    uplinks.facts.tunnelling =
+        Tunnelling { when: config.tunnel, port: config.tunnel_port, vni: config.tunnel_vni };
     uplinks.facts.unmasked = unmasked(&config.no_masquerade_cidr);
     uplinks.facts.nodeport = config.nodeport_addresses.clone();
     let pulse = Arc::<Pulse>::default();
@@ -197,6 +198,16 @@ fn admin(config: &Run, metrics: &Metrics, reconciling: &Reconciling) -> Admin {
     let hub = Hub::new(pins.clone(), Arc::clone(&tables), facts.clone(), services.clone());
     let explainer = Explainer { tables, facts, services, pods: config.cluster_cidr.clone(), pins };
     Admin { reconciling: reconciling.clone(), explainer, hub }
+}
+
+/// The largest packet of pods, which the uplinks must be able to carry.
+fn pods_mtu(wanted: Option<u32>, uplinks: u32) -> Result<u32> {
+    match wanted {
+        Some(wanted) if wanted > uplinks => {
+            bail!("--mtu {wanted} is more than the uplinks carry, which is {uplinks}")
+        }
+        wanted => Ok(wanted.unwrap_or(uplinks)),
+    }
 }
 
 /// Without bits of hosts, as the kernel keeps them.

@@ -16,7 +16,7 @@ use agent::kernel::fake::FakeKernel;
 use agent::reconcile::actual::Actual;
 use agent::reconcile::apply::Reconciler;
 use agent::sources::kube::learn;
-use agent::tables::{Endpoint, ObjectName, Snapshot, Source, Tables};
+use agent::tables::{Endpoint, Links, ObjectName, Snapshot, Source, Tables};
 use serde_json::Value;
 
 struct Story {
@@ -55,10 +55,17 @@ fn facts() -> NodeFacts {
     NodeFacts {
         name: "n1".into(),
         addresses: vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()],
-        on_link: vec!["192.0.2.0/24".parse().unwrap(), "2001:db8::/64".parse().unwrap()],
         mtu: 1500,
         ..NodeFacts::default()
     }
+}
+
+/// Tables of a node whose uplink is there, and nothing else known.
+fn linked() -> Tables {
+    let tables = Tables::default();
+    let on_link = ["192.0.2.0/24", "2001:db8::/64"].map(|link| link.parse().unwrap());
+    tables.update(|rows| rows.links = Links { on_link: on_link.into(), mtu: 1500, looked: 0 });
+    tables
 }
 
 fn tell(tables: &Tables, object: &Value) {
@@ -210,7 +217,7 @@ fn check_places(actual: &Actual) {
 }
 
 fn in_one_go(objects: &[Value]) -> Actual {
-    let (tables, kernel) = (Arc::new(Tables::default()), FakeKernel::default());
+    let (tables, kernel) = (Arc::new(linked()), FakeKernel::default());
     objects.iter().for_each(|object| tell(&tables, object));
     all_synced(&tables);
     let mut reconciler = Reconciler::new(kernel.clone(), tables, facts()).unwrap();
@@ -257,7 +264,7 @@ fn a_round_after_every_object_and_a_restart_in_the_middle_lead_to_the_same_rows(
     for story in stories() {
         let want = shown(&in_one_go(&story.objects));
         for restart in 0..story.objects.len() {
-            let (tables, kernel) = (Arc::new(Tables::default()), FakeKernel::default());
+            let (tables, kernel) = (Arc::new(linked()), FakeKernel::default());
             all_synced(&tables);
             let mut now = Instant::now();
             let mut reconciler = Reconciler::new(kernel.clone(), Arc::clone(&tables), facts()).unwrap();
@@ -282,14 +289,14 @@ fn any_operation_may_fail_once() {
     for story in stories() {
         let want = shown(&in_one_go(&story.objects));
         let operations = {
-            let (tables, kernel) = (Arc::new(Tables::default()), FakeKernel::default());
+            let (tables, kernel) = (Arc::new(linked()), FakeKernel::default());
             story.objects.iter().for_each(|object| tell(&tables, object));
             all_synced(&tables);
             settle(&mut Reconciler::new(kernel.clone(), tables, facts()).unwrap(), &mut Instant::now());
             kernel.state.lock().asked
         };
         for fault in 0..operations {
-            let (tables, kernel) = (Arc::new(Tables::default()), FakeKernel::default());
+            let (tables, kernel) = (Arc::new(linked()), FakeKernel::default());
             kernel.state.lock().fail_at.insert(fault);
             story.objects.iter().for_each(|object| tell(&tables, object));
             all_synced(&tables);
@@ -304,13 +311,13 @@ fn any_operation_may_fail_once() {
 #[test]
 fn nothing_is_removed_before_its_source_has_delivered_everything() {
     let story = &stories()[0];
-    let (tables, kernel) = (Arc::new(Tables::default()), FakeKernel::default());
+    let (tables, kernel) = (Arc::new(linked()), FakeKernel::default());
     story.objects.iter().for_each(|object| tell(&tables, object));
     all_synced(&tables);
     let mut now = Instant::now();
     settle(&mut Reconciler::new(kernel.clone(), tables, facts()).unwrap(), &mut now);
     let before = kernel.state.lock().actual.clone();
-    let empty = Arc::new(Tables::default());
+    let empty = Arc::new(linked());
     settle(&mut Reconciler::new(kernel.clone(), empty, facts()).unwrap(), &mut now);
     assert_eq!(kernel.state.lock().actual, before);
 }

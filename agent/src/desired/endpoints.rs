@@ -56,7 +56,7 @@ pub fn attachment(endpoint: &Endpoint, mtu: u32) -> Attachment {
 }
 
 /// FNV-1a, 64 bits: stable across builds, which the standard library's hasher is not.
-fn hash(text: &str) -> u64 {
+pub(super) fn hash(text: &str) -> u64 {
     text.bytes()
         .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use abi::service::FrontendKey;
 use abi::{Addr16, Be16};
 use ipnetwork::IpNetwork;
+use overlay::{Overlay, Tunnelling};
 use serde::Serialize;
 
 use crate::tables::{Attachment, Endpoint, ObjectName, Protocol, Snapshot, Source};
@@ -15,6 +16,7 @@ pub mod backends;
 pub mod endpoints;
 pub mod host_ports;
 pub mod node_ports;
+pub mod overlay;
 pub mod peers;
 pub mod policy;
 pub mod services;
@@ -26,10 +28,10 @@ pub struct NodeFacts {
     pub name: String,
     /// Addresses of the node, at most one per family.
     pub addresses: Vec<IpAddr>,
-    /// Prefixes of the links that hold the node's addresses: peers inside need no router.
-    pub on_link: Vec<IpNetwork>,
-    /// Largest packet of the uplinks, which pods inherit.
+    /// Largest packet of pods.
     pub mtu: u32,
+    /// How nodes on other links are reached.
+    pub tunnelling: Tunnelling,
     /// Which of the host's addresses NodePorts answer on.
     pub nodeport: NodePortAddresses,
     /// Networks outside the cluster that pods reach under their own addresses.
@@ -106,8 +108,10 @@ pub struct EndpointRow {
 /// Where a prefix of pods is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hop {
-    /// Behind this node.
+    /// Behind this node, on one of our links.
     Via(IpAddr),
+    /// Behind this node, at the other end of a tunnel.
+    Tunnel(IpAddr),
     /// On this node: pods have routes of their own, and an address that no pod has is nowhere. Without this, packets for it
     /// would leave by the default route, and come back.
     Nowhere,
@@ -117,6 +121,7 @@ impl std::fmt::Display for Hop {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Via(address) => write!(f, "via {address}"),
+            Self::Tunnel(address) => write!(f, "tunnel to {address}"),
             Self::Nowhere => f.write_str("unreachable"),
         }
     }
@@ -140,6 +145,12 @@ pub struct Desired {
     pub endpoints: BTreeMap<String, EndpointRow>,
     /// Pod prefixes of all nodes and where they are.
     pub routes: BTreeMap<IpNetwork, Hop>,
+    /// The device for tunnels.
+    pub overlay: Option<Overlay>,
+    /// Ends of tunnels, with the addresses of their nodes that our pods reach through them.
+    pub tunnels: BTreeMap<IpAddr, BTreeSet<IpAddr>>,
+    /// Prefixes of our own pods, whose packets to those addresses go that way.
+    pub rules: BTreeSet<IpNetwork>,
     /// Networks that pods reach under their own addresses, beside the pods'.
     pub unmasked: BTreeSet<IpNetwork>,
     /// Peers without a route.
@@ -180,10 +191,16 @@ impl<'a> View<'a> {
 /// Computes everything but services, which are computed one by one.
 pub fn node(tables: &Snapshot, facts: &NodeFacts, desired: &mut Desired) {
     let has = |source| tables.synced.contains(&source);
-    (desired.routes, desired.unreachable) = peers::routes(&tables.nodes, facts);
+    desired.overlay = peers::overlay(facts, &tables.links);
+    let peers = peers::peers(&tables.nodes, facts, &tables.links);
+    desired.rules = if peers.tunnels.is_empty() { BTreeSet::new() } else { peers.own };
     desired.unmasked.clone_from(&facts.unmasked);
+    // Nodes behind tunnels are reached as pods are: their answers come back the same way.
+    desired.unmasked.extend(peers.tunnels.values().flatten().map(|address| IpNetwork::from(*address)));
+    (desired.routes, desired.tunnels, desired.unreachable) = (peers.routes, peers.tunnels, peers.unreachable);
     desired.endpoints = endpoints::endpoints(&tables.endpoints, &tables.pods, facts.mtu);
     desired.uplinks.clone_from(&tables.uplinks);
+    desired.uplinks.extend(desired.overlay.as_ref().map(|_| overlay::DEVICE.to_owned()));
     desired.zone = tables.nodes.get(&facts.name).and_then(|node| node.zone.clone());
     desired.host_addresses.clone_from(&tables.host_addresses);
     desired.services_known = has(Source::Services) && has(Source::Slices);

@@ -6,10 +6,10 @@ use abi::name;
 use aya::programs::TcAttachType;
 use aya::programs::tc::qdisc_detach_program;
 
-use super::KernelError;
 use super::features::Features;
 use super::netlink::{Netlink, ROUTE_PROTOCOL};
 use super::pod_link::ALIAS;
+use super::{KernelError, overlay};
 
 /// Removes links, routes, pins and with them attached programs; answers with one line for each thing removed.
 ///
@@ -17,9 +17,14 @@ use super::pod_link::ALIAS;
 pub fn cleanup(bpffs: &Path) -> Result<Vec<String>, KernelError> {
     let mut removed = Vec::new();
     let netlink = Netlink::new()?;
-    for (to, hop) in netlink.routes()? {
+    let routes = overlay::read(&netlink)?.routes;
+    for (to, hop) in routes {
         netlink.delete_route(to)?;
         removed.push(format!("route {to} {hop} proto {ROUTE_PROTOCOL}"));
+    }
+    for from in netlink.rules()? {
+        netlink.delete_rule(from)?;
+        removed.push(format!("rule for packets from {from} proto {ROUTE_PROTOCOL}"));
     }
     for device in netlink.devices()?.iter().filter(|device| device.alias.starts_with(ALIAS)) {
         netlink.delete_device(device.index)?;

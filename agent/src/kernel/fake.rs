@@ -70,6 +70,15 @@ impl Kernel for FakeKernel {
         Ok(self.state.lock().actual.clone())
     }
 
+    fn look(&mut self, actual: &mut Actual) -> Result<(), KernelError> {
+        let held = &self.state.lock().actual;
+        actual.overlay.clone_from(&held.overlay);
+        actual.tunnels.clone_from(&held.tunnels);
+        actual.rules.clone_from(&held.rules);
+        actual.routes.clone_from(&held.routes);
+        Ok(())
+    }
+
     fn apply(&mut self, op: &Op) -> Result<(), KernelError> {
         let mut state = self.state.lock();
         let ordinal = state.asked;

@@ -24,8 +24,9 @@ use super::objects::{Objects, folder, typed};
 use super::service_maps::ServiceMaps;
 use super::unmasked::Unmasked;
 use super::xdp::{Mode, Uplinks};
-use super::{Counters, Feature, Kernel, KernelError, Tally, pod_link, router};
+use super::{Counters, Feature, Kernel, KernelError, Tally, overlay, pod_link, router};
 use crate::desired::endpoints::LINK_PREFIX;
+use crate::desired::overlay::DEVICE;
 use crate::desired::{EndpointRow, Hop};
 use crate::reconcile::actual::{Actual, Attached, Op};
 
@@ -175,6 +176,12 @@ impl LinuxKernel {
         Ok(())
     }
 
+    fn detach_uplink(&mut self, device: &str) -> Result<(), KernelError> {
+        self.detach_xdp(device)?;
+        self.uplinks.forget(device);
+        self.objects.detach_tc(device, [name::TC_UPLINK_IN, name::TC_UPLINK_OUT])
+    }
+
     fn attach_xdp(&mut self, device: &str) -> Result<(), KernelError> {
         self.objects.attach_xdp(device)?;
         let index =
@@ -262,7 +269,7 @@ impl Kernel for LinuxKernel {
         if let Some(cookie) = pod_link::namespace_cookie() {
             self.maps.namespaces.insert(cookie, self.host(), 0).map_err(map(name::NAMESPACES))?;
         }
-        actual.routes = self.netlink.routes()?;
+        self.look(&mut actual)?;
         actual.unmasked = self.maps.unmasked.read()?;
         // The programs were loaded anew: links of pods and uplinks get them now, without a gap.
         for link in actual.endpoints.keys() {
@@ -283,6 +290,12 @@ impl Kernel for LinuxKernel {
         Ok(actual)
     }
 
+    fn look(&mut self, actual: &mut Actual) -> Result<(), KernelError> {
+        let overlay::Seen { overlay, tunnels, rules, routes } = overlay::read(&self.netlink)?;
+        (actual.overlay, actual.tunnels, actual.rules, actual.routes) = (overlay, tunnels, rules, routes);
+        Ok(())
+    }
+
     fn apply(&mut self, op: &Op) -> Result<(), KernelError> {
         if let Some(done) = self.maps.services.apply(op) {
             return done;
@@ -291,16 +304,29 @@ impl Kernel for LinuxKernel {
             Op::AttachEndpoint(row) => self.attach_endpoint(row),
             Op::DetachEndpoint { link, addresses } => self.detach_endpoint(link, addresses),
             Op::AddRoute { to, hop: Hop::Via(node) } => self.netlink.add_route(*to, *node, None),
+            Op::AddRoute { to, hop: Hop::Tunnel(end) } => {
+                overlay::route(&self.netlink, *to, *end, &self.settings.node)
+            }
             Op::AddRoute { to, hop: Hop::Nowhere } => self.netlink.add_unreachable(*to),
             Op::DeleteRoute { to } => self.netlink.delete_route(*to),
+            Op::EnsureOverlay(wanted) => {
+                if !overlay::is_there(&self.netlink, wanted)? {
+                    self.detach_uplink(DEVICE)?;
+                }
+                overlay::ensure(&self.netlink, wanted)
+            }
+            Op::RemoveOverlay => {
+                self.detach_uplink(DEVICE)?;
+                overlay::remove(&self.netlink)
+            }
+            Op::OpenTunnel { end, beside } => overlay::open(&self.netlink, *end, beside),
+            Op::CloseTunnel { end } => overlay::close(&self.netlink, *end),
+            Op::AddRule { from } => self.netlink.add_rule(*from),
+            Op::DeleteRule { from } => self.netlink.delete_rule(*from),
             Op::Unmask { network } => self.maps.unmasked.add(*network),
             Op::Mask { network } => self.maps.unmasked.remove(*network),
             Op::AttachUplink { device } => self.attach_uplink(device),
-            Op::DetachUplink { device } => {
-                self.detach_xdp(device)?;
-                self.uplinks.forget(device);
-                self.objects.detach_tc(device, [name::TC_UPLINK_IN, name::TC_UPLINK_OUT])
-            }
+            Op::DetachUplink { device } => self.detach_uplink(device),
             _ => Err(KernelError::Missing(format!("way to {op:?}"))),
         }
     }

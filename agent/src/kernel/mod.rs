@@ -26,6 +26,7 @@ pub mod meters;
 pub mod netlink;
 pub mod news;
 pub mod objects;
+pub mod overlay;
 pub mod pod_link;
 pub mod router;
 pub mod service_maps;
@@ -37,6 +38,9 @@ pub mod xdp;
 pub trait Kernel: Send {
     /// Reads everything of ours.
     fn read(&mut self) -> Result<Actual, KernelError>;
+
+    /// Reads again what the kernel takes along with devices and addresses: the tunnels' device, tunnels, rules and routes.
+    fn look(&mut self, actual: &mut Actual) -> Result<(), KernelError>;
 
     /// Carries out one operation; doing it twice is the same as once.
     fn apply(&mut self, op: &Op) -> Result<(), KernelError>;

@@ -9,18 +9,19 @@ use futures::TryStreamExt;
 use ipnetwork::IpNetwork;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags};
-use netlink_packet_route::link::{LinkAttribute, LinkMessage};
+use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use netlink_packet_route::neighbour::NeighbourState;
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType,
+    RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType, RouteVia,
 };
 use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
 use tokio::runtime::Runtime;
 
 use super::KernelError;
-use crate::desired::Hop;
 
-/// The `proto` of every route of ours; `ip route show proto 75` lists them.
+pub mod tunnels;
+
+/// The `proto` of every route and rule of ours; `ip route show proto 75` lists them.
 pub const ROUTE_PROTOCOL: u8 = 75;
 
 /// A device of the namespace the connection was made in.
@@ -32,8 +33,25 @@ pub struct Device {
     pub name: String,
     /// Largest packet.
     pub mtu: u32,
+    /// Whether it is turned on.
+    pub up: bool,
     /// What `ip link set alias` stored.
     pub alias: String,
+}
+
+/// A route of ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// Where it leads.
+    pub to: IpNetwork,
+    /// The routing table.
+    pub table: u32,
+    /// The next hop, if it has one.
+    pub via: Option<IpAddr>,
+    /// Index of the device it leaves by.
+    pub device: Option<u32>,
+    /// Whether it says that nobody is there.
+    pub unreachable: bool,
 }
 
 /// A connection to the kernel, tied to the network namespace of the thread that made it.
@@ -83,10 +101,15 @@ impl Netlink {
 
     /// The device called `name`.
     pub fn device(&self, name: &str) -> Result<Option<Device>, KernelError> {
+        Ok(self.link(name)?.as_ref().map(device))
+    }
+
+    /// Everything about the device called `name`.
+    pub fn link(&self, name: &str) -> Result<Option<LinkMessage>, KernelError> {
         let found =
             self.runtime.block_on(self.handle.link().get().match_name(name.to_owned()).execute().try_next());
         match found {
-            Ok(link) => Ok(link.as_ref().map(device)),
+            Ok(link) => Ok(link),
             Err(error) if code(&error) == Some(libc::ENODEV) => Ok(None),
             Err(error) => Err(failed(format!("look for device {name}"))(error)),
         }
@@ -105,6 +128,14 @@ impl Netlink {
         self.runtime
             .block_on(self.handle.link().set(message).execute())
             .map_err(failed(format!("turn device {index} on")))
+    }
+
+    /// Sets the largest packet of the device.
+    pub fn set_mtu(&self, index: u32, mtu: u32) -> Result<(), KernelError> {
+        let message = LinkUnspec::new_with_index(index).mtu(mtu).build();
+        self.runtime
+            .block_on(self.handle.link().set(message).execute())
+            .map_err(failed(format!("set the MTU of device {index} to {mtu}")))
     }
 
     /// Labels the device.
@@ -213,32 +244,6 @@ impl Netlink {
         )
     }
 
-    /// Our routes to prefixes: those of single pods belong to their links.
-    pub fn routes(&self) -> Result<BTreeMap<IpNetwork, Hop>, KernelError> {
-        let mut found = BTreeMap::new();
-        for message in self.our_routes()? {
-            let (mut to, mut via) = (None, None);
-            for attribute in &message.attributes {
-                match attribute {
-                    RouteAttribute::Destination(address) => to = ip(address),
-                    RouteAttribute::Gateway(address) => via = ip(address),
-                    _ => {}
-                }
-            }
-            let hop = match (via, message.header.kind) {
-                (Some(address), _) => Some(Hop::Via(address)),
-                (None, RouteType::Unreachable) => Some(Hop::Nowhere),
-                _ => None,
-            };
-            if let (Some(to), Some(hop)) = (to, hop)
-                && let Ok(network) = IpNetwork::new(to, message.header.destination_prefix_length)
-            {
-                found.insert(network, hop);
-            }
-        }
-        Ok(found)
-    }
-
     /// Where packets for an address leave, in words; none without a route.
     pub fn route_to(&self, to: IpAddr) -> Result<Option<String>, KernelError> {
         let action = format!("look for the route to {to}");
@@ -273,18 +278,17 @@ impl Netlink {
         Ok(Some(format!("{device}{via}")))
     }
 
-    fn our_routes(&self) -> Result<Vec<RouteMessage>, KernelError> {
+    /// Our routes of all tables.
+    pub fn our_routes(&self) -> Result<Vec<Route>, KernelError> {
         let mut all = Vec::new();
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             let mut filter = RouteMessage::default();
             filter.header.address_family = family;
             let list =
                 self.runtime.block_on(self.handle.route().get(filter).execute().try_collect::<Vec<_>>());
-            all.extend(
-                list.map_err(failed("list routes"))?
-                    .into_iter()
-                    .filter(|route| route.header.protocol == RouteProtocol::Other(ROUTE_PROTOCOL)),
-            );
+            let list = list.map_err(failed("list routes"))?.into_iter();
+            let ours = list.filter(|route| route.header.protocol == RouteProtocol::Other(ROUTE_PROTOCOL));
+            all.extend(ours.filter_map(|message| route(&message)));
         }
         Ok(all)
     }
@@ -296,6 +300,23 @@ impl Netlink {
     }
 }
 
+fn route(message: &RouteMessage) -> Option<Route> {
+    let (mut to, mut via, mut device) = (None, None, None);
+    let mut table = u32::from(message.header.table);
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Destination(address) => to = ip(address),
+            RouteAttribute::Gateway(address) => via = ip(address),
+            RouteAttribute::Via(RouteVia::Inet6(address)) => via = Some(IpAddr::V6(*address)),
+            RouteAttribute::Oif(index) => device = Some(*index),
+            RouteAttribute::Table(id) => table = *id,
+            _ => {}
+        }
+    }
+    let to = IpNetwork::new(to?, message.header.destination_prefix_length).ok()?;
+    Some(Route { to, table, via, device, unreachable: message.header.kind == RouteType::Unreachable })
+}
+
 fn base_route(to: IpAddr, length: u8, action: &str) -> Result<RouteMessageBuilder<IpAddr>, KernelError> {
     Ok(RouteMessageBuilder::<IpAddr>::new()
         .destination_prefix(to, length)
@@ -304,8 +325,9 @@ fn base_route(to: IpAddr, length: u8, action: &str) -> Result<RouteMessageBuilde
 }
 
 fn device(message: &LinkMessage) -> Device {
+    let up = message.header.flags.contains(LinkFlags::Up);
     let mut device =
-        Device { index: message.header.index, name: String::new(), mtu: 0, alias: String::new() };
+        Device { index: message.header.index, name: String::new(), mtu: 0, up, alias: String::new() };
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => device.name.clone_from(name),

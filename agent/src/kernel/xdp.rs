@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 use super::Feature;
+use crate::desired::overlay::DEVICE;
 
 /// Where packets from outside are met.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -27,6 +28,7 @@ impl Mode {
     /// Why a device is not to be tried.
     pub fn objection(self, device: &str) -> Option<String> {
         match self {
+            _ if device == DEVICE => Some("its packets come out of tunnels".to_owned()),
             Self::Off => Some("switched off by --xdp".to_owned()),
             Self::Native => None,
             // Senders on this machine leave checksums to a device that never computes them.

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use abi::service::{Backend, BackendKey, Frontend, FrontendKey, Segment, Service};
 use ipnetwork::IpNetwork;
 
+use crate::desired::overlay::{self, Overlay};
 use crate::desired::{EndpointRow, Hop};
 
 /// What is in the kernel: read once from the pinned maps and links, then kept by applying the same operations.
@@ -29,6 +30,12 @@ pub struct Actual {
     pub endpoints: BTreeMap<String, Attached>,
     /// Our routes to prefixes of pods.
     pub routes: BTreeMap<IpNetwork, Hop>,
+    /// The device for tunnels.
+    pub overlay: Option<Overlay>,
+    /// Ends of tunnels, with the addresses of their nodes that our pods reach through them.
+    pub tunnels: BTreeMap<IpAddr, BTreeSet<IpAddr>>,
+    /// Prefixes of our own pods, whose packets to those addresses go that way.
+    pub rules: BTreeSet<IpNetwork>,
     /// Networks that pods reach under their own addresses, beside the pods'.
     pub unmasked: BTreeSet<IpNetwork>,
     /// Uplinks with our programs.
@@ -144,6 +151,32 @@ pub enum Op {
         /// The pods.
         to: IpNetwork,
     },
+    /// Makes the device for tunnels, or makes it right.
+    EnsureOverlay(Overlay),
+    /// Removes it with everything that leads through it.
+    RemoveOverlay,
+    /// Leads packets into a tunnel.
+    OpenTunnel {
+        /// The node at its end.
+        end: IpAddr,
+        /// Addresses of that node that our pods reach through it.
+        beside: BTreeSet<IpAddr>,
+    },
+    /// Leads none there any more.
+    CloseTunnel {
+        /// The node at its end.
+        end: IpAddr,
+    },
+    /// What pods of a prefix send to nodes goes into tunnels.
+    AddRule {
+        /// The pods.
+        from: IpNetwork,
+    },
+    /// It does no longer.
+    DeleteRule {
+        /// The pods.
+        from: IpNetwork,
+    },
     /// Lets pods reach a network under their own addresses.
     Unmask {
         /// The network.
@@ -217,6 +250,20 @@ impl Actual {
             Op::DeleteRoute { to } => {
                 self.routes.remove(to);
             }
+            Op::EnsureOverlay(overlay) => self.store_overlay(Some(overlay.clone())),
+            Op::RemoveOverlay => self.store_overlay(None),
+            Op::OpenTunnel { end, beside } => {
+                self.tunnels.insert(*end, beside.clone());
+            }
+            Op::CloseTunnel { end } => {
+                self.tunnels.remove(end);
+            }
+            Op::AddRule { from } => {
+                self.rules.insert(*from);
+            }
+            Op::DeleteRule { from } => {
+                self.rules.remove(from);
+            }
             Op::Unmask { network } => {
                 self.unmasked.insert(*network);
             }
@@ -230,6 +277,18 @@ impl Actual {
                 self.uplinks.remove(device);
             }
         }
+    }
+
+    /// A device that is made anew has nothing of what the former one had.
+    fn store_overlay(&mut self, overlay: Option<Overlay>) {
+        let stays =
+            self.overlay.as_ref().zip(overlay.as_ref()).is_some_and(|(old, new)| old.is_same_device(new));
+        if !stays {
+            self.tunnels.clear();
+            self.routes.retain(|_, hop| !matches!(hop, Hop::Tunnel(_)));
+            self.uplinks.remove(overlay::DEVICE);
+        }
+        self.overlay = overlay;
     }
 
     fn store(&mut self, index: u32, service: Service) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::actual::{Actual, Op};
-use super::diff;
+use super::diff::{self, Unit};
 use super::services::Services;
 use crate::desired::{self, Desired, NodeFacts, View, host_ports};
 use crate::kernel::{Kernel, KernelError};
@@ -14,6 +14,9 @@ use crate::tables::{EndpointState, Rows, Tables};
 
 /// First and longest pause before a failed unit is tried again.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
+
+/// What fails when routes cannot be read.
+const LOOK: &str = "look at routes";
 
 /// A unit that failed and waits.
 #[derive(Debug, Clone)]
@@ -49,11 +52,14 @@ pub struct Reconciler<K> {
     seen: (Option<String>, BTreeSet<IpAddr>),
     /// Subjects of links, routes and uplinks that failed.
     broken_links: BTreeSet<String>,
+    /// The look at the links that `actual` follows.
+    looked: u64,
 }
 
 impl<K: Kernel> Reconciler<K> {
     /// Reads what is in `kernel` and is ready for the first round.
     pub fn new(mut kernel: K, tables: Arc<Tables>, facts: NodeFacts) -> Result<Self, KernelError> {
+        let looked = tables.look(|rows| rows.links.looked);
         let mut actual = kernel.read()?;
         tables.forget_taken();
         let services = Services::of(&mut actual, kernel.scale(), Instant::now());
@@ -69,6 +75,7 @@ impl<K: Kernel> Reconciler<K> {
             facts: Arc::new(facts),
             seen: (None, BTreeSet::new()),
             broken_links: BTreeSet::new(),
+            looked,
         })
     }
 
@@ -129,23 +136,43 @@ impl<K: Kernel> Reconciler<K> {
     }
 
     fn links(&mut self, now: Instant) {
-        let units = diff::links(&self.actual, &self.desired);
-        let wanted: BTreeSet<&str> = units.iter().map(|unit| unit.subject.as_str()).collect();
         let broken = std::mem::take(&mut self.broken_links);
-        for subject in broken.iter().filter(|subject| !wanted.contains(subject.as_str())) {
+        self.look(now);
+        let overlay = diff::overlay(&self.actual, &self.desired);
+        self.attempt_all(overlay.as_slice(), now);
+        let units = diff::links(&self.actual, &self.desired);
+        self.attempt_all(&units, now);
+        for subject in broken.difference(&self.broken_links) {
             self.failures.remove(subject);
         }
-        for unit in &units {
-            let done = if self.is_waiting(&unit.subject, now) {
-                false
-            } else {
-                self.attempt(&unit.subject, &unit.ops, now)
-            };
-            if !done {
+        self.report();
+    }
+
+    /// Reads again what the kernel takes along with devices and addresses, if some of those have changed.
+    fn look(&mut self, now: Instant) {
+        let told = self.tables.look(|rows| rows.links.looked);
+        if self.looked == told {
+            return;
+        }
+        if !self.is_waiting(LOOK, now) {
+            match self.kernel.look(&mut self.actual) {
+                Ok(()) => {
+                    self.failures.remove(LOOK);
+                    self.looked = told;
+                    return;
+                }
+                Err(error) => _ = self.fail(LOOK, &error, false, now),
+            }
+        }
+        self.broken_links.insert(LOOK.to_owned());
+    }
+
+    fn attempt_all(&mut self, units: &[Unit], now: Instant) {
+        for unit in units {
+            if self.is_waiting(&unit.subject, now) || !self.attempt(&unit.subject, &unit.ops, now) {
                 self.broken_links.insert(unit.subject.clone());
             }
         }
-        self.report();
     }
 
     /// Whether a subject has failed and is not to be tried yet.

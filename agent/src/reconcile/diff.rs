@@ -18,6 +18,16 @@ pub struct Unit {
     pub ops: Vec<Op>,
 }
 
+/// The operation for the device of the tunnels: before all others, which depend on what becomes of it.
+pub fn overlay(actual: &Actual, desired: &Desired) -> Option<Unit> {
+    let op = match (&actual.overlay, &desired.overlay) {
+        (known, Some(wanted)) if known.as_ref() != Some(wanted) => Op::EnsureOverlay(wanted.clone()),
+        (Some(_), None) => Op::RemoveOverlay,
+        _ => return None,
+    };
+    Some(Unit { subject: "tunnels".to_owned(), ops: vec![op] })
+}
+
 /// The operations for links, routes and uplinks.
 pub fn links(actual: &Actual, desired: &Desired) -> Vec<Unit> {
     let mut units = Vec::new();
@@ -40,6 +50,14 @@ pub fn links(actual: &Actual, desired: &Desired) -> Vec<Unit> {
             unit(format!("endpoint {link}"), Op::DetachEndpoint { link: link.clone(), addresses });
         }
     }
+    for (end, beside) in &desired.tunnels {
+        if actual.tunnels.get(end) != Some(beside) {
+            unit(format!("tunnel {end}"), Op::OpenTunnel { end: *end, beside: beside.clone() });
+        }
+    }
+    for from in desired.rules.difference(&actual.rules) {
+        unit(format!("rule {from}"), Op::AddRule { from: *from });
+    }
     for (to, hop) in &desired.routes {
         if actual.routes.get(to) != Some(hop) {
             unit(format!("route {to}"), Op::AddRoute { to: *to, hop: *hop });
@@ -53,8 +71,16 @@ pub fn links(actual: &Actual, desired: &Desired) -> Vec<Unit> {
     for network in desired.unmasked.difference(&actual.unmasked) {
         unit(format!("unmasked {network}"), Op::Unmask { network: *network });
     }
-    for network in actual.unmasked.difference(&desired.unmasked) {
-        unit(format!("unmasked {network}"), Op::Mask { network: *network });
+    if desired.nodes_known {
+        for network in actual.unmasked.difference(&desired.unmasked) {
+            unit(format!("unmasked {network}"), Op::Mask { network: *network });
+        }
+        for from in actual.rules.difference(&desired.rules) {
+            unit(format!("rule {from}"), Op::DeleteRule { from: *from });
+        }
+        for end in actual.tunnels.keys().filter(|end| !desired.tunnels.contains_key(*end)) {
+            unit(format!("tunnel {end}"), Op::CloseTunnel { end: *end });
+        }
     }
     units
 }

@@ -10,9 +10,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::desired::NodeFacts;
 use crate::kernel::KernelError;
-use crate::kernel::netlink::Netlink;
+use crate::kernel::netlink::{Device, Netlink};
 use crate::kernel::news::News;
-use crate::tables::Tables;
+use crate::tables::{Links, Snapshot, Tables};
 
 /// How often is looked without being told, in case the kernel had more to tell than its queue holds.
 const PERIOD: Duration = Duration::from_secs(300);
@@ -24,6 +24,8 @@ pub struct Uplinks {
     pub facts: NodeFacts,
     /// Names of the uplinks.
     pub devices: BTreeSet<String>,
+    /// What they lead to.
+    pub links: Links,
     /// Every address of the host.
     pub addresses: BTreeSet<IpAddr>,
 }
@@ -50,29 +52,37 @@ pub fn discover(node: &str, addresses: &[IpAddr], named: &[String]) -> Result<Up
     if uplinks.is_empty() {
         return Err(KernelError::NoDevice(format!("that holds one of the node addresses {addresses:?}")));
     }
+    let links = links(&uplinks, &networks, 0);
     let facts = NodeFacts {
         name: node.to_owned(),
         addresses: addresses.to_vec(),
-        on_link: uplinks.iter().flat_map(|device| of(device.index).iter().copied()).collect(),
-        mtu: uplinks.iter().map(|device| device.mtu).min().unwrap_or(1500).min(65_535),
+        mtu: links.mtu,
         ..NodeFacts::default()
     };
     // The loopback needs no programs: what the host says to itself does not leave it.
     let devices =
         uplinks.iter().filter(|device| device.name != "lo").map(|device| device.name.clone()).collect();
-    Ok(Uplinks { facts, devices, addresses: host_addresses(&networks) })
+    Ok(Uplinks { facts, devices, links, addresses: host_addresses(&networks) })
+}
+
+impl Uplinks {
+    /// Writes what was found into the tables.
+    pub fn tell(&self, rows: &mut Snapshot) {
+        rows.uplinks.clone_from(&self.devices);
+        rows.links.clone_from(&self.links);
+        rows.host_addresses.clone_from(&self.addresses);
+    }
 }
 
 /// Keeps uplinks and the host's addresses current until `stop`.
 pub async fn run(wanted: BTreeSet<String>, tables: Arc<Tables>, stop: CancellationToken) {
     let mut news = News::listen();
-    loop {
+    for look in 1.. {
         let names = wanted.clone();
-        match tokio::task::spawn_blocking(move || existing(&names)).await {
-            Ok(Ok((uplinks, addresses))) => tables.update_node(|rows| {
-                let changed = rows.uplinks != uplinks || rows.host_addresses != addresses;
-                (rows.uplinks, rows.host_addresses) = (uplinks, addresses);
-                changed
+        match tokio::task::spawn_blocking(move || existing(&names, look)).await {
+            Ok(Ok(seen)) => tables.update_node(|rows| {
+                (rows.uplinks, rows.links, rows.host_addresses) = seen;
+                true
             }),
             Ok(Err(error)) => tracing::warn!(%error, "devices could not be listed"),
             Err(error) => tracing::warn!(%error, "devices could not be listed"),
@@ -85,8 +95,11 @@ pub async fn run(wanted: BTreeSet<String>, tables: Arc<Tables>, stop: Cancellati
     }
 }
 
-/// The uplinks that exist, and all addresses of the host but those that mean nothing beyond one link.
-fn existing(wanted: &BTreeSet<String>) -> Result<(BTreeSet<String>, BTreeSet<IpAddr>), KernelError> {
+/// The uplinks that exist, what they lead to, and all addresses of the host but those that mean nothing beyond one link.
+fn existing(
+    wanted: &BTreeSet<String>,
+    look: u64,
+) -> Result<(BTreeSet<String>, Links, BTreeSet<IpAddr>), KernelError> {
     let (devices, addresses) = std::thread::scope(|scope| {
         let look = || {
             let netlink = Netlink::new()?;
@@ -94,8 +107,17 @@ fn existing(wanted: &BTreeSet<String>) -> Result<(BTreeSet<String>, BTreeSet<IpA
         };
         scope.spawn(look).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })?;
-    let uplinks = devices.into_iter().map(|device| device.name).filter(|name| wanted.contains(name));
-    Ok((uplinks.collect(), host_addresses(&addresses)))
+    let uplinks: Vec<_> = devices.iter().filter(|device| wanted.contains(&device.name)).collect();
+    let links = links(&uplinks, &addresses, look);
+    let names = uplinks.into_iter().map(|device| device.name.clone());
+    Ok((names.collect(), links, host_addresses(&addresses)))
+}
+
+fn links(uplinks: &[&Device], networks: &BTreeMap<u32, Vec<IpNetwork>>, looked: u64) -> Links {
+    let on_link = uplinks.iter().filter(|device| device.up);
+    let on_link = on_link.filter_map(|device| networks.get(&device.index)).flatten().copied();
+    let mtu = uplinks.iter().map(|device| device.mtu).min().unwrap_or_default().min(65_535);
+    Links { on_link: on_link.collect(), mtu, looked }
 }
 
 fn host_addresses(networks: &BTreeMap<u32, Vec<IpNetwork>>) -> BTreeSet<IpAddr> {

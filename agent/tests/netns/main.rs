@@ -9,6 +9,7 @@ mod full;
 mod leftovers;
 mod load;
 mod namespace;
+mod nodes;
 mod paths;
 mod sockets;
 mod world;

@@ -12,7 +12,7 @@ use crate::world::{BACKEND_PORT, Clients, NODE_PORT, OUTSIDE, PORT, VIPS, World,
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Answers every client on TCP and UDP with `name` and the client's address as the server sees it.
-fn answer(namespace: &Namespace, port: u16, name: &'static str) {
+pub fn answer(namespace: &Namespace, port: u16, name: &'static str) {
     let (tcp, udp) = namespace.run(|| {
         (TcpListener::bind(("::", port)).expect("listen"), UdpSocket::bind(("::", port)).expect("bind"))
     });
@@ -32,7 +32,7 @@ fn answer(namespace: &Namespace, port: u16, name: &'static str) {
     });
 }
 
-fn tcp(from: &Namespace, to: SocketAddr) -> Result<String, String> {
+pub fn tcp(from: &Namespace, to: SocketAddr) -> Result<String, String> {
     from.run(|| {
         let mut stream =
             TcpStream::connect_timeout(&to, PATIENCE).map_err(|error| format!("connect: {error}"))?;
@@ -45,7 +45,7 @@ fn tcp(from: &Namespace, to: SocketAddr) -> Result<String, String> {
     })
 }
 
-fn udp(from: &Namespace, to: SocketAddr, connected: bool) -> Result<String, String> {
+pub fn udp(from: &Namespace, to: SocketAddr, connected: bool) -> Result<String, String> {
     from.run(|| {
         let any: IpAddr = if to.is_ipv4() { "0.0.0.0".parse().unwrap() } else { "::".parse().unwrap() };
         let socket = UdpSocket::bind((any, 0)).unwrap();
@@ -66,7 +66,7 @@ fn udp(from: &Namespace, to: SocketAddr, connected: bool) -> Result<String, Stri
 }
 
 /// Asks over TCP and UDP, and wants the same answer each time.
-fn all_protocols(from: &Namespace, to: IpAddr, port: u16, want: &str) {
+pub fn all_protocols(from: &Namespace, to: IpAddr, port: u16, want: &str) {
     let to = SocketAddr::new(to, port);
     assert_eq!(tcp(from, to).as_deref(), Ok(want), "TCP to {to}");
     assert_eq!(udp(from, to, true).as_deref(), Ok(want), "connected UDP to {to}");

@@ -23,6 +23,8 @@ use agent::tables::{
     SliceEndpoint, Source, Tables,
 };
 
+use ipnetwork::IpNetwork;
+
 use crate::namespace::Namespace;
 
 /// Virtual addresses of the one service.
@@ -109,7 +111,8 @@ impl World {
                 cgroups.push(empty.clone());
                 empty
             };
-            nodes.push(NodeWorld::new(number, &outside, cgroup));
+            let addresses = [format!("192.0.2.{number}/24"), format!("2001:db8::{number}/64")];
+            nodes.push(NodeWorld::new(number, (&outside, "br0"), addresses, cgroup));
         }
         let mut world = Self { outside, nodes, cgroups, _alone: alone };
         world.settle_links();
@@ -119,6 +122,30 @@ impl World {
             }
         }
         world
+    }
+
+    /// Adds a third node with one pod, on a link of its own behind the machine outside, which is everybody's router.
+    pub fn add_far_node(&mut self) {
+        for (setting, name) in [("ipv4", "all"), ("ipv6", "all")] {
+            let path = format!("/proc/sys/net/{setting}/conf/{name}/forwarding");
+            self.outside.run(|| std::fs::write(path, "1").unwrap());
+        }
+        self.outside.ip("link add br1 type bridge");
+        self.outside.ip("addr add 198.51.100.100/24 dev br1");
+        self.outside.ip("addr add 2001:db8:1::100/64 dev br1 nodad");
+        self.outside.ip("link set br1 up");
+        let cgroup = cgroup("dataplane-empty3");
+        self.cgroups.push(cgroup.clone());
+        let addresses = ["198.51.100.3/24".to_owned(), "2001:db8:1::3/64".to_owned()];
+        self.nodes.push(NodeWorld::new(3, (&self.outside, "br1"), addresses, cgroup));
+        for node in &self.nodes {
+            let far = node.name == "n3";
+            let (v4, v6) = if far { ("198.51.100.100", "2001:db8:1::100") } else { (OUTSIDE[0], OUTSIDE[1]) };
+            node.namespace.ip(&format!("route add default via {v4}"));
+            node.namespace.ip(&format!("-6 route add default via {v6}"));
+        }
+        self.settle_links();
+        self.nodes[2].add_pod(0);
     }
 
     /// Tells every node about the service: its backends are these pods (node, pod).
@@ -162,18 +189,20 @@ impl Drop for World {
 }
 
 impl NodeWorld {
-    fn new(number: usize, outside: &Namespace, cgroup: PathBuf) -> Self {
+    fn new(
+        number: usize,
+        (outside, bridge): (&Namespace, &str),
+        networks: [String; 2],
+        cgroup: PathBuf,
+    ) -> Self {
         let namespace = Namespace::new();
         namespace.ip("link add uplink type veth peer name port");
         let port = format!("port{number}");
         namespace.ip(&format!("link set port netns {} name {port}", outside.path().display()));
-        outside.ip(&format!("link set {port} master br0 up"));
-        let addresses: Vec<IpAddr> = vec![
-            format!("192.0.2.{number}").parse().unwrap(),
-            format!("2001:db8::{number}").parse().unwrap(),
-        ];
-        namespace.ip(&format!("addr add {}/24 dev uplink", addresses[0]));
-        namespace.ip(&format!("addr add {}/64 dev uplink nodad", addresses[1]));
+        outside.ip(&format!("link set {port} master {bridge} up"));
+        namespace.ip(&format!("addr add {} dev uplink", networks[0]));
+        namespace.ip(&format!("addr add {} dev uplink nodad", networks[1]));
+        let addresses = networks.iter().map(|network| network.parse::<IpNetwork>().unwrap().ip()).collect();
         namespace.ip("link set uplink up");
         let bpffs = PathBuf::from(format!("/sys/fs/bpf/dataplane-{}-{number}", std::process::id()));
         let mut node = Self {
@@ -211,14 +240,24 @@ impl NodeWorld {
         let nodeport = self.nodeport.clone();
         self.reconciler = Some(self.namespace.run(move || {
             let uplinks = discover(&name, &addresses, &["uplink".to_owned()]).expect("the uplink exists");
-            tables.update(|rows| {
-                rows.uplinks.clone_from(&uplinks.devices);
-                rows.host_addresses.clone_from(&uplinks.addresses);
-            });
+            tables.update(|rows| uplinks.tell(rows));
             let kernel = LinuxKernel::start(settings).expect("the programs load");
             let facts = NodeFacts { nodeport, ..uplinks.facts };
             Reconciler::new(kernel, tables, facts).expect("the kernel is readable")
         }));
+        self.round();
+    }
+
+    /// Looks at the machine's links and addresses again, as after news of the kernel, and lets the reconciler do its work.
+    pub fn look(&mut self) {
+        let uplinks = self.namespace.run(|| discover(&self.name, &self.addresses, &["uplink".to_owned()]));
+        let uplinks = uplinks.expect("the uplink exists");
+        self.tables.update_node(|rows| {
+            let looked = rows.links.looked + 1;
+            uplinks.tell(rows);
+            rows.links.looked = looked;
+            true
+        });
         self.round();
     }
 

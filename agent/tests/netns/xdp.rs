@@ -95,7 +95,7 @@ fn node_ports_of_another_node_are_forwarded_before_the_stack() {
     world.serve(&[(0, 0)]);
     let status = world.nodes[1].reconciler.as_ref().unwrap().kernel.features();
     let xdp = status.iter().find(|feature| feature.name == "xdp").unwrap();
-    assert_eq!((xdp.present, xdp.note.as_str()), (true, "uplink: native"));
+    assert!(xdp.present && xdp.note.ends_with("; uplink: native"), "{}", xdp.note);
     for family in 0..2 {
         let before = forwarded(&mut world);
         let to: IpAddr = world.nodes[1].addresses[family];

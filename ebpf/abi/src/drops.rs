@@ -31,7 +31,7 @@ drops! {
     16 Unallocated "no service has this address of the service range",
     17 UnknownPort "the service does not have this port",
     18 FragmentOrder "a fragment came before the first of its datagram",
-    19 TooBig "the packet does not fit the tunnel to its backend",
+    19 TooBig "the packet does not fit the tunnel to its backend, or its route",
     20 Converting "a packet of an unknown connection, while flows are converted",
     21 PolicyEgress "no policy lets the pod talk to this destination",
     22 PolicyIngress "no policy lets this source talk to the pod",

@@ -3,10 +3,10 @@
 use abi::Addr16;
 use abi::count::Path;
 use abi::drops::Drop;
-use abi::event::hook::UPLINK_OUT;
+use abi::event::hook::{UPLINK_IN, UPLINK_OUT};
 use abi::flow::Hop;
 use aya_ebpf::EbpfContext;
-use aya_ebpf::bindings::{__sk_buff, bpf_fib_lookup as FibLookup, bpf_redir_neigh};
+use aya_ebpf::bindings::{__sk_buff, BPF_F_INGRESS, bpf_fib_lookup as FibLookup, bpf_redir_neigh};
 use aya_ebpf::helpers::generated::{
     bpf_fib_lookup, bpf_l3_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer,
 };
@@ -18,6 +18,7 @@ use crate::forward::ONE_HOP_V6;
 use crate::maps::{ENDPOINTS, Work, node, work};
 use crate::nat::{node_address, store};
 use crate::packet::{ETHERNET, Packet};
+use crate::refuse;
 use crate::service::same;
 use crate::tunnel::encapsulate_skb;
 use crate::verdict::{Verdict, leave};
@@ -27,6 +28,7 @@ const AF_INET6: u8 = 10;
 const FIB_SUCCESS: i64 = 0;
 const FIB_FORWARDING_OFF: i64 = 5;
 const FIB_NO_NEIGH: i64 = 7;
+const FIB_TOO_BIG: i64 = 8;
 
 /// What a program answers with that leaves the rest to [`deliver`]; no code of the kernel's.
 pub const DELIVER: i32 = -100;
@@ -55,7 +57,14 @@ pub fn deliver(ctx: &TcContext, hook: u32) -> i32 {
 #[inline(never)]
 extern "C" fn deliver_skb(skb: *mut __sk_buff, hook: u32) -> i32 {
     let ctx = TcContext::new(skb);
-    leave(&ctx, hook, work().ok_or(Drop::FlowTable).and_then(|work| send(&ctx, work, hook)))
+    let result = work().ok_or(Drop::FlowTable).and_then(|work| send(&ctx, work, hook));
+    let too_big = matches!(result, Err(Drop::TooBig));
+    let code = leave(&ctx, hook, result);
+    if !too_big {
+        return code;
+    }
+    // What it is told meets the same flow: a pod's on the way to it, one from outside as if it had come by here.
+    refuse::too_big(&ctx, if hook == UPLINK_IN { u64::from(BPF_F_INGRESS) } else { 0 })
 }
 
 #[inline(always)]
@@ -68,7 +77,7 @@ fn send(ctx: &TcContext, work: &mut Work, hook: u32) -> Result<Verdict, Drop> {
         flow::settle(work);
         return Ok(Verdict::Stack);
     }
-    along_routes(ctx, work)
+    along_routes(ctx, work, hook)
 }
 
 /// Delivers to a pod of this node, if the destination is one.
@@ -104,9 +113,10 @@ fn is_host(packet: &Packet) -> bool {
 }
 
 /// Sends the packet as the routing table says. Everything unusual (no route, too big, time exceeded) is the stack's, which
-/// answers with the right ICMP error.
+/// answers with the right ICMP error; only IPv6 packets that are too big are answered here, because the stack forwards none
+/// as long as the machine as a whole does not.
 #[inline(always)]
-fn along_routes(ctx: &TcContext, work: &mut Work) -> Result<Verdict, Drop> {
+fn along_routes(ctx: &TcContext, work: &mut Work, hook: u32) -> Result<Verdict, Drop> {
     let packet = &work.packet;
     if is_unroutable(&packet.tuple().dst) {
         return Ok(Verdict::Stack);
@@ -132,6 +142,11 @@ fn along_routes(ctx: &TcContext, work: &mut Work) -> Result<Verdict, Drop> {
             flow::settle(work);
         }
         FIB_NO_NEIGH => {}
+        // Kernels before 5.12 answer with the packet's own length.
+        FIB_TOO_BIG if !packet.v4() && hook != UPLINK_OUT && mtu(&request) < ctx.largest(packet) => {
+            work.hop.mtu = mtu(&request);
+            return Err(Drop::TooBig);
+        }
         FIB_FORWARDING_OFF => {
             spend_hop(ctx, packet, hops)?;
             // SAFETY: the helper looks the next hop up itself.

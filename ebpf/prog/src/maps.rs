@@ -137,7 +137,7 @@ pub struct Work {
     /// What policy is asked.
     pub question: Question,
     /// Headers on their way from or to the packet.
-    pub buffer: [u32; 16],
+    pub buffer: [u32; 18],
 }
 
 #[btf_map(name = "hw_work")]

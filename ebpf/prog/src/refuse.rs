@@ -118,21 +118,22 @@ fn reset(ctx: &TcContext, work: &mut Work) -> Result<(), Drop> {
     ip(ctx, work, TCP, 20)
 }
 
-/// Tells the sender that its packet is larger than `work.hop.mtu`, or drops it.
+/// Tells the sender that its packet is larger than `work.hop.mtu`, or drops it. `direction` is BPF_F_INGRESS where what is told
+/// has to be translated on its way in.
 #[inline(always)]
-pub fn too_big(ctx: &TcContext) -> i32 {
-    too_big_skb(ctx.skb.skb)
+pub fn too_big(ctx: &TcContext, direction: u64) -> i32 {
+    too_big_skb(ctx.skb.skb, direction)
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn too_big_skb(skb: *mut __sk_buff) -> i32 {
+extern "C" fn too_big_skb(skb: *mut __sk_buff, direction: u64) -> i32 {
     if !may_answer() {
         count(Path::Unanswered, 0);
         return TC_ACT_SHOT as i32;
     }
     let ctx = TcContext::new(skb);
-    try_too_big(&ctx).and_then(|()| send_back(&ctx, 0)).unwrap_or(TC_ACT_SHOT as i32)
+    try_too_big(&ctx).and_then(|()| send_back(&ctx, direction)).unwrap_or(TC_ACT_SHOT as i32)
 }
 
 #[inline(always)]
@@ -144,34 +145,28 @@ fn try_too_big(ctx: &TcContext) -> Option<()> {
     let mtu = work.hop.mtu.to_be();
     // Fragmentation needed has sixteen bits for it, packet too big all of them.
     let kind = if work.packet.v4() { [3, 4] } else { [2, 0] };
-    error(ctx, work, kind, mtu).ok()
+    error(ctx, work, kind, mtu, 5).ok()
 }
 
 /// Port unreachable.
 #[inline(always)]
 fn unreachable(ctx: &TcContext, work: &mut Work) -> Result<(), Drop> {
     let kind = if work.packet.v4() { [3, 3] } else { [1, 4] };
-    error(ctx, work, kind, 0)
+    error(ctx, work, kind, 0, 2)
 }
 
-/// An ICMP error of a type and code, with the head of the packet it is about.
+/// An ICMP error of a type and code, with the head of the packet it is about: `words` of the transport header. The kernel cuts no
+/// packet before the place of a checksum that a device is still to compute.
 #[inline(always)]
-fn error(ctx: &TcContext, work: &mut Work, kind: [u8; 2], value: u32) -> Result<(), Drop> {
-    if work.packet.v4() {
-        load_into(ctx, ETHERNET, &mut work.buffer[2..], 7)?;
-        work.buffer[0] = u32::from_ne_bytes([kind[0], kind[1], 0, 0]);
-        work.buffer[1] = value;
-        let sum = sum_of(&work.buffer, 36, 0);
-        work.buffer[0] |= u32::from(fold(sum)) << 16;
-        put(ctx, work, 28, ICMP, 36)
-    } else {
-        load_into(ctx, ETHERNET, &mut work.buffer[2..], 12)?;
-        work.buffer[0] = u32::from_ne_bytes([kind[0], kind[1], 0, 0]);
-        work.buffer[1] = value;
-        let sum = sum_of(&work.buffer, 56, pseudo(work, ICMPV6, 56));
-        work.buffer[0] |= u32::from(fold(sum)) << 16;
-        put(ctx, work, 48, ICMPV6, 56)
-    }
+fn error(ctx: &TcContext, work: &mut Work, kind: [u8; 2], value: u32, words: usize) -> Result<(), Drop> {
+    let (header, room, proto) = if work.packet.v4() { (5, 28, ICMP) } else { (10, 48, ICMPV6) };
+    load_into(ctx, ETHERNET, &mut work.buffer[2..], header + words)?;
+    work.buffer[0] = u32::from_ne_bytes([kind[0], kind[1], 0, 0]);
+    work.buffer[1] = value;
+    let size = (4 * (2 + header + words)) as u16;
+    let seed = if work.packet.v4() { 0 } else { pseudo(work, ICMPV6, size) };
+    work.buffer[0] |= u32::from(fold(sum_of(&work.buffer, u32::from(size), seed))) << 16;
+    put(ctx, work, room, proto, size)
 }
 
 /// Makes room before the packet, cuts off what is not shown, and writes both headers: `size` bytes of the buffer follow.

@@ -54,7 +54,7 @@ pub extern "C" fn encapsulate_skb(skb: *mut __sk_buff, hook: u32) -> i32 {
     let too_big = matches!(result, Err(Drop::TooBig));
     let code = leave(&ctx, hook, result);
     // The client is told as by the router that the tunnel looks like to it.
-    if too_big { refuse::too_big(&ctx) } else { code }
+    if too_big { refuse::too_big(&ctx, 0) } else { code }
 }
 
 #[inline(always)]

@@ -19,6 +19,7 @@ const CASES: &[Case] = &[
     ("a client's packets travel whole to the backend's node", encapsulated),
     ("clients inside and backends of this node need no tunnel", not_needed),
     ("a packet that does not fit the tunnel is answered with what would", too_big),
+    ("one that does not fit its route is the stack's in IPv4, and answered in IPv6", too_big_for_route),
     ("a connection stays when its client has acknowledged, and goes when it has closed", lives),
     ("from the tunnel to the pod, and from the pod straight to the client", decapsulated),
     ("what was lost is begun again with any packet", begun_again),
@@ -123,15 +124,36 @@ fn too_big(w: &mut World) -> Result<()> {
     let outcome = w.run(Hook::UplinkIn, &large.bytes())?;
     ensure!(outcome.code == REDIRECT, "code {}: {}", outcome.code, w.drops()?);
     ensure!(w.counted(name::DROPS, Drop::TooBig as u32)? == dropped + 1, "{}", w.drops()?);
-    let told = Packet::read(&outcome.frame)?;
-    ensure!((told.src, told.dst) == (n.vip, n.client), "{told:?}");
+    let room = if kernel::tells_mtu() { 1500 - header } else { 1280 };
+    ensure!(told(&outcome.frame, &large)? == room, "{:02x?}", outcome.frame);
+    Ok(())
+}
+
+/// The size that the sender of `large` is told by its destination.
+fn told(frame: &[u8], large: &Packet) -> Result<usize> {
+    let told = Packet::read(frame)?;
+    ensure!((told.src, told.dst) == (large.dst, large.src), "{told:?}");
+    let v4 = large.src.is_ipv4();
     let Body::Error(kind, code, _) = told.body else { anyhow::bail!("{told:?}") };
-    ensure!((kind, code) == if n.vip.is_ipv4() { (3, 4) } else { (2, 0) }, "type {kind}, code {code}");
-    let at = 14 + header + 4;
-    let mtu = u32::from_be_bytes(outcome.frame[at..at + 4].try_into()?);
-    ensure!(mtu as usize == if kernel::tells_mtu() { 1500 - header } else { 1280 }, "MTU {mtu}");
+    ensure!((kind, code) == if v4 { (3, 4) } else { (2, 0) }, "type {kind}, code {code}");
+    let at = 14 + if v4 { 20 } else { 40 } + 4;
     let inside = told.inside()?;
-    ensure!((inside.src, inside.dst, inside.ports()) == (n.client, n.vip, large.ports()), "{inside:?}");
+    ensure!((inside.src, inside.dst, inside.ports()) == (large.src, large.dst, large.ports()), "{inside:?}");
+    Ok(u32::from_be_bytes(frame[at..at + 4].try_into()?) as usize)
+}
+
+fn too_big_for_route(w: &mut World) -> Result<()> {
+    let n = w.names;
+    let large = Packet { body: Body::Udp(40000, 80, vec![0x5a; 1500]), ..packet(n.pod_a, n.far_pod) };
+    if n.vip.is_ipv4() || !kernel::tells_mtu() {
+        w.expect(Hook::FromPodA, &large, &Want::Stack(large.clone()))?;
+        return Ok(());
+    }
+    let dropped = w.counted(name::DROPS, Drop::TooBig as u32)?;
+    let outcome = w.run(Hook::FromPodA, &large.bytes())?;
+    ensure!(outcome.code == REDIRECT, "code {}: {}", outcome.code, w.drops()?);
+    ensure!(w.counted(name::DROPS, Drop::TooBig as u32)? == dropped + 1, "{}", w.drops()?);
+    ensure!(told(&outcome.frame, &large)? == 1500, "{:02x?}", outcome.frame);
     Ok(())
 }
 
