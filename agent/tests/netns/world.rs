@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use agent::desired::overlay::Tunnelling;
 use agent::desired::{NodeFacts, NodePortAddresses};
 use agent::kernel::Kernel;
 use agent::kernel::features::Optional;
@@ -68,6 +69,7 @@ pub struct NodeWorld {
     /// Of its maps.
     pub scale: u32,
     pub affinity: u32,
+    pub tunnelling: Tunnelling,
     pub name: String,
     pub cgroup: PathBuf,
 }
@@ -217,6 +219,7 @@ impl NodeWorld {
             nodeport: NodePortAddresses::Primary,
             scale: 1,
             affinity: 0,
+            tunnelling: Tunnelling::default(),
             name: format!("n{number}"),
             cgroup,
         };
@@ -237,12 +240,13 @@ impl NodeWorld {
             scale: self.scale,
         };
         let (tables, name, addresses) = (Arc::clone(&self.tables), self.name.clone(), self.addresses.clone());
+        let tunnelling = self.tunnelling;
         let nodeport = self.nodeport.clone();
         self.reconciler = Some(self.namespace.run(move || {
             let uplinks = discover(&name, &addresses, &["uplink".to_owned()]).expect("the uplink exists");
             tables.update(|rows| uplinks.tell(rows));
             let kernel = LinuxKernel::start(settings).expect("the programs load");
-            let facts = NodeFacts { nodeport, ..uplinks.facts };
+            let facts = NodeFacts { nodeport, tunnelling, ..uplinks.facts };
             Reconciler::new(kernel, tables, facts).expect("the kernel is readable")
         }));
         self.round();
