@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Keys that are somebody else's.
+pub type More = serde_json::Map<String, serde_json::Value>;
+
 /// The result of ADD, and the `prevResult` of CHECK and DEL.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -37,6 +40,9 @@ pub struct Interface {
     /// The namespace it is in; empty for the host's.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub sandbox: String,
+    /// What earlier plugins said beyond that; passed on untouched.
+    #[serde(flatten)]
+    pub more: More,
 }
 
 /// One address.
@@ -63,6 +69,9 @@ pub struct Route {
     /// Through whom.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub gw: String,
+    /// What earlier plugins said beyond that (metrics, tables); passed on untouched.
+    #[serde(flatten)]
+    pub more: More,
 }
 
 impl Result {
@@ -168,6 +177,18 @@ mod tests {
         let new = result().for_version("1.1.0");
         assert_eq!(new.ips[0].version, None);
         assert_eq!(new.interfaces[1].mtu, Some(1500));
+    }
+
+    #[test]
+    fn what_earlier_plugins_said_is_passed_on() {
+        let text =
+            r#"{"interfaces":[{"name":"a","socketPath":"/s"}],"routes":[{"dst":"0.0.0.0/0","table":7}]}"#;
+        let merged = result().after(serde_json::from_str(text).unwrap());
+        let printed = serde_json::to_value(&merged).unwrap();
+        assert_eq!(
+            (&printed["interfaces"][0]["socketPath"], &printed["routes"][0]["table"]),
+            (&"/s".into(), &7.into())
+        );
     }
 
     #[test]

@@ -48,6 +48,7 @@ impl CallError {
             error if error.is_away() => 11,
             Self::Refused(status) => match status.code() {
                 tonic::Code::NotFound => 3,
+                tonic::Code::DataLoss => 5,
                 tonic::Code::InvalidArgument => 7,
                 tonic::Code::ResourceExhausted => 101,
                 tonic::Code::FailedPrecondition => 102,

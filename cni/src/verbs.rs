@@ -121,6 +121,7 @@ fn result_of(reply: proto::AddReply) -> answer::Result {
         mac: made.mac,
         mtu: (made.mtu > 0).then_some(made.mtu),
         sandbox: made.sandbox,
+        ..answer::Interface::default()
     };
     let ip = |given: proto::Address| answer::Ip {
         version: None,
@@ -134,7 +135,7 @@ fn result_of(reply: proto::AddReply) -> answer::Result {
         routes: reply
             .routes
             .into_iter()
-            .map(|route| answer::Route { dst: route.dst, gw: route.gw })
+            .map(|route| answer::Route { dst: route.dst, gw: route.gw, ..answer::Route::default() })
             .collect(),
         ..answer::Result::default()
     }
