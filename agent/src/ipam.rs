@@ -6,6 +6,7 @@ mod pool;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
+use std::time::Instant;
 
 use ipnetwork::IpNetwork;
 
@@ -84,7 +85,7 @@ impl Addresses {
     }
 
     /// Gives an attachment one address of each network; the one it has when it asks again.
-    pub fn allocate(&mut self, wanted: Wanted) -> Result<Endpoint, AllocateError> {
+    pub fn allocate(&mut self, wanted: Wanted, now: Instant) -> Result<Endpoint, AllocateError> {
         if let Some(known) = self.endpoints.get(&wanted.id) {
             return Ok(known.clone());
         }
@@ -92,7 +93,8 @@ impl Addresses {
             return Err(AllocateError::NoNetwork);
         }
         let before = self.pools.clone();
-        let taken: Result<Vec<IpAddr>, Exhausted> = self.pools.iter_mut().map(Pool::take).collect();
+        let taken: Result<Vec<IpAddr>, Exhausted> =
+            self.pools.iter_mut().map(|pool| pool.take(now)).collect();
         let endpoint = match taken {
             Ok(addresses) => Endpoint {
                 container_id: wanted.id.container_id.clone(),
@@ -112,7 +114,7 @@ impl Addresses {
         if let Err(error) = self.journal.append(&Record::Add { endpoint: endpoint.clone(), networks }) {
             // The cursor stays advanced: a line that may be on disk after all must not meet its twin.
             for address in &endpoint.addresses {
-                release(&mut self.pools, *address);
+                release(&mut self.pools, *address, now);
             }
             return Err(error.into());
         }
@@ -121,11 +123,11 @@ impl Addresses {
     }
 
     /// Takes an attachment's addresses back; nothing happens when there is none.
-    pub fn release(&mut self, id: &EndpointId) -> Result<bool, JournalError> {
+    pub fn release(&mut self, id: &EndpointId, now: Instant) -> Result<bool, JournalError> {
         let Some(endpoint) = self.endpoints.get(id) else { return Ok(false) };
         self.journal.append(&Record::Del { id: id.clone() })?;
         for address in &endpoint.addresses {
-            release(&mut self.pools, *address);
+            release(&mut self.pools, *address, now);
         }
         self.endpoints.remove(id);
         if self.journal.is_long(self.endpoints.len()) {
@@ -133,6 +135,17 @@ impl Addresses {
             self.journal.rewrite(&cursors, &self.endpoints)?;
         }
         Ok(true)
+    }
+
+    /// Every network with how many of its addresses are in use, and how many there are.
+    pub fn fill(&self) -> Vec<(IpNetwork, (u64, u64))> {
+        self.pools.iter().map(|pool| (pool.network(), pool.fill())).collect()
+    }
+
+    /// From here on the journal's disk is full.
+    #[cfg(test)]
+    pub(crate) fn fill_disk(&mut self) {
+        self.journal.fill_disk();
     }
 
     /// Every attachment.
@@ -152,9 +165,9 @@ fn hold(pools: &mut [Pool], address: IpAddr) {
     }
 }
 
-fn release(pools: &mut [Pool], address: IpAddr) {
+fn release(pools: &mut [Pool], address: IpAddr, now: Instant) {
     if let Some(pool) = pools.iter_mut().find(|pool| pool.network().contains(address)) {
-        pool.release(address);
+        pool.release(address, now);
     }
 }
 
@@ -191,12 +204,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut addresses = open(&dir.path().join("journal"));
         for number in 0..6 {
-            addresses.allocate(wanted(number)).unwrap();
+            addresses.allocate(wanted(number), Instant::now()).unwrap();
         }
-        let error = addresses.allocate(wanted(6)).unwrap_err();
+        let error = addresses.allocate(wanted(6), Instant::now()).unwrap_err();
         assert_eq!(error.to_string(), "no free address in 10.244.1.0/29: all 6 are in use");
-        assert!(addresses.release(&wanted(3).id).unwrap());
-        let again = addresses.allocate(wanted(6)).unwrap();
+        assert!(addresses.release(&wanted(3).id, Instant::now()).unwrap());
+        let again = addresses.allocate(wanted(6), Instant::now()).unwrap();
         assert_eq!(again.addresses[0], "10.244.1.4".parse::<IpAddr>().unwrap());
     }
 
@@ -204,19 +217,19 @@ mod tests {
     fn asking_again_gives_the_same_and_releasing_twice_is_fine() {
         let dir = tempfile::tempdir().unwrap();
         let mut addresses = open(&dir.path().join("journal"));
-        let first = addresses.allocate(wanted(0)).unwrap();
-        assert_eq!(addresses.allocate(wanted(0)).unwrap(), first);
-        assert!(addresses.release(&wanted(0).id).unwrap());
-        assert!(!addresses.release(&wanted(0).id).unwrap());
+        let first = addresses.allocate(wanted(0), Instant::now()).unwrap();
+        assert_eq!(addresses.allocate(wanted(0), Instant::now()).unwrap(), first);
+        assert!(addresses.release(&wanted(0).id, Instant::now()).unwrap());
+        assert!(!addresses.release(&wanted(0).id, Instant::now()).unwrap());
     }
 
     #[test]
     fn an_address_rests_across_a_restart() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("journal");
-        let first = open(&path).allocate(wanted(0)).unwrap();
-        open(&path).release(&wanted(0).id).unwrap();
-        let second = open(&path).allocate(wanted(1)).unwrap();
+        let first = open(&path).allocate(wanted(0), Instant::now()).unwrap();
+        open(&path).release(&wanted(0).id, Instant::now()).unwrap();
+        let second = open(&path).allocate(wanted(1), Instant::now()).unwrap();
         assert_ne!(first.addresses, second.addresses);
     }
 
@@ -228,10 +241,10 @@ mod tests {
         // (length of the journal when acknowledged, the endpoints then)
         let mut acknowledged = vec![(0, BTreeMap::new())];
         for number in 0..5 {
-            addresses.allocate(wanted(number)).unwrap();
+            addresses.allocate(wanted(number), Instant::now()).unwrap();
             acknowledged.push((std::fs::metadata(&path).unwrap().len(), addresses.endpoints.clone()));
             if number % 2 == 1 {
-                addresses.release(&wanted(number - 1).id).unwrap();
+                addresses.release(&wanted(number - 1).id, Instant::now()).unwrap();
                 acknowledged.push((std::fs::metadata(&path).unwrap().len(), addresses.endpoints.clone()));
             }
         }
@@ -256,9 +269,9 @@ mod tests {
                 match action {
                     0 => addresses = open(&path),
                     1..=3 => {
-                        addresses.release(&wanted(number).id).unwrap();
+                        addresses.release(&wanted(number).id, Instant::now()).unwrap();
                     }
-                    _ => match addresses.allocate(wanted(number)) {
+                    _ => match addresses.allocate(wanted(number), Instant::now()) {
                         Ok(endpoint) => prop_assert_eq!(endpoint.addresses.len(), 2),
                         Err(error) => prop_assert!(matches!(error, AllocateError::Exhausted(_)), "{}", error),
                     },

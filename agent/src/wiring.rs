@@ -157,6 +157,7 @@ async fn serve(config: Arc<Run>, mut uplinks: sources::links::Uplinks) -> Result
         tables: Arc::clone(&tables),
         facts,
         pins: reconciling.pins.clone(),
+        cni: cni.clone(),
         scale: config.map_scale,
     };
     let admin = admin(&config, &metrics, &reconciling);

@@ -94,7 +94,7 @@ fn main() -> Result<()> {
         Command::Bench => {
             build::all(false)?;
             process::run(&mut local(&["bench"]))?;
-            for bench in ["changes", "traffic", "forwarding", "nodes"] {
+            for bench in ["changes", "traffic", "forwarding", "nodes", "attach"] {
                 process::run(process::cargo().args(["bench", "--quiet", "--bench", bench]))?;
             }
             Ok(())

@@ -18,6 +18,7 @@ use crate::health::pulse::Pulse;
 use crate::kernel::Tally;
 use crate::kernel::meters::{self, Meters};
 use crate::plain_http::Reply;
+use crate::sources::cni::Cni;
 use crate::tables::{Source, Tables};
 
 /// The format's media type.
@@ -36,6 +37,8 @@ pub struct Metrics {
     pub facts: NodeFacts,
     /// Folder of the pinned maps, if the kernel is a real one.
     pub pins: Option<PathBuf>,
+    /// Attachments of pods, and their addresses.
+    pub cni: Cni,
     /// How many times the sizes of maps are what they are at scale one.
     pub scale: u32,
 }
@@ -115,6 +118,23 @@ impl Metrics {
         page.gauges("hawser_map_capacity", "How many entries a map can have", "map", capacities)
     }
 
+    fn attachments(&self, page: &mut Page<'_>) -> Result<(), Error> {
+        let counts = self.cni.counts();
+        page.counter("hawser_cni_attached", "Pods that were given a network", counts.made())?;
+        page.counters(
+            "hawser_cni_refused",
+            "Pods that were not given a network",
+            "reason",
+            counts.refused(),
+        )?;
+        let fill: Vec<(String, (u64, u64))> =
+            self.cni.fill().into_iter().map(|(network, fill)| (network.to_string(), fill)).collect();
+        let held = fill.iter().map(|(network, (held, _))| (network.as_str(), *held));
+        page.gauges("hawser_pod_addresses_held", "Addresses that pods have", "network", held)?;
+        let all = fill.iter().map(|(network, (_, all))| (network.as_str(), *all));
+        page.gauges("hawser_pod_addresses", "Addresses there are for pods", "network", all)
+    }
+
     fn packets(page: &mut Page<'_>, meters: &Meters) -> Result<(), Error> {
         let of = |tallies: &[(&'static str, Tally)], what: fn(&Tally) -> u64| {
             tallies.iter().map(|(name, tally)| (*name, what(tally))).collect::<Vec<_>>()
@@ -140,6 +160,7 @@ impl Collector for Metrics {
         let mut page = Page(encoder);
         self.upstream(&mut page)?;
         self.ours(&mut page)?;
+        self.attachments(&mut page)?;
         match self.pins.as_deref().map(meters::read) {
             Some(Ok(meters)) => Self::packets(&mut page, &meters),
             Some(Err(error)) => {
@@ -178,12 +199,12 @@ impl Page<'_> {
         Ok(())
     }
 
-    fn gauges(
+    fn gauges<'v>(
         &mut self,
         name: &str,
         help: &str,
         label: &str,
-        values: impl IntoIterator<Item = (&'static str, u64)>,
+        values: impl IntoIterator<Item = (&'v str, u64)>,
     ) -> Result<(), Error> {
         let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
         for (value, level) in values {
@@ -208,7 +229,10 @@ mod tests {
         proxy.answer("/healthz");
         pulse.done(Instant::now(), Summary { without_room: 3, ..Summary::default() });
         tables.changed(Source::Slices, None);
-        let metrics = Metrics { pulse, proxy, tables, facts: NodeFacts::default(), pins: None, scale: 2 };
+        let state = tempfile::tempdir().unwrap();
+        let cni = Cni::restore(Arc::clone(&tables), state.path()).unwrap();
+        let metrics =
+            Metrics { pulse, proxy, tables, facts: NodeFacts::default(), pins: None, cni, scale: 2 };
         let text = metrics.answer("/metrics").body;
         for line in [
             "kubeproxy_proxy_healthz_total{code=\"503\"} 1",
@@ -220,6 +244,7 @@ mod tests {
             "kubeproxy_network_programming_duration_seconds_count 0",
             "hawser_map_capacity{map=\"hw_frontends\"} 131072",
             "hawser_rows_without_room 3",
+            "hawser_cni_refused_total{reason=\"exhausted\"} 0",
             "# EOF",
         ] {
             assert!(text.lines().any(|own| own == line), "{line} is missing in\n{text}");

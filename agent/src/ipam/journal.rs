@@ -123,6 +123,11 @@ impl Journal {
         Ok(())
     }
 
+    #[cfg(test)]
+    pub(super) fn fill_disk(&mut self) {
+        self.file = OpenOptions::new().write(true).open("/dev/full").unwrap();
+    }
+
     /// Is it worth rewriting for so many live attachments?
     pub(super) fn is_long(&self, live: usize) -> bool {
         self.lines > 1024 + 4 * live

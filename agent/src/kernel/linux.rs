@@ -100,6 +100,7 @@ impl LinuxKernel {
         convert::take_attachments(&settings.bpffs, &objects.folder)?;
         if let Some(conversion) = &conversion {
             convert::swap(&objects.folder, features.xdp_program())?;
+            attach_pods(&mut objects, &netlink)?;
             conversion.copy_missing()?;
         }
         objects.attach_sockets(&cgroup)?;
@@ -141,21 +142,35 @@ impl LinuxKernel {
     }
 
     fn detach_endpoint(&mut self, link: &str, addresses: &BTreeSet<IpAddr>) -> Result<(), KernelError> {
-        self.objects.detach_tc(link, [name::TC_POD_OUT, name::TC_POD_IN])?;
-        if let Some(device) = self.netlink.device(link)? {
-            for address in addresses {
-                let key = Addr16::from(*address);
-                // The address may belong to another link by now.
-                if self.maps.endpoints.get(&key, 0).is_ok_and(|row| row.ifindex == device.index) {
-                    gone(self.maps.endpoints.remove(&key)).map_err(map(name::ENDPOINTS))?;
-                }
+        let Some(device) = self.netlink.device(link)? else {
+            // The pod's namespace has gone first and taken the link along.
+            let devices = self.netlink.devices()?;
+            return self.sweep(&devices);
+        };
+        for address in addresses {
+            let key = Addr16::from(*address);
+            // The address may belong to another link by now.
+            if self.maps.endpoints.get(&key, 0).is_ok_and(|row| row.ifindex == device.index) {
+                gone(self.maps.endpoints.remove(&key)).map_err(map(name::ENDPOINTS))?;
             }
-            gone(self.maps.links.remove(&device.index)).map_err(map(name::LINKS))?;
-            self.netlink.delete_device(device.index)?;
         }
-        // The pod's namespace may have gone first and taken the link along.
-        let devices = self.netlink.devices()?;
-        self.sweep(&devices)
+        if let Ok(own) = self.maps.links.get(&device.index, 0) {
+            self.forget_namespaces(|link| *link == own)?;
+        }
+        gone(self.maps.links.remove(&device.index)).map_err(map(name::LINKS))?;
+        // Its programs go with it.
+        self.netlink.delete_device(device.index)?;
+        self.objects.forget_tc(link)
+    }
+
+    /// Removes the rows of network namespaces whose pods are these.
+    fn forget_namespaces(&mut self, is_stale: impl Fn(&Link) -> bool) -> Result<(), KernelError> {
+        let rows = self.maps.namespaces.iter().filter_map(Result::ok);
+        let stale: Vec<u64> = rows.filter(|(_, link)| is_stale(link)).map(|(cookie, _)| cookie).collect();
+        for cookie in stale {
+            gone(self.maps.namespaces.remove(&cookie)).map_err(map(name::NAMESPACES))?;
+        }
+        Ok(())
     }
 
     fn attach_uplink(&mut self, device: &str) -> Result<(), KernelError> {
@@ -224,17 +239,7 @@ impl LinuxKernel {
         let links: BTreeSet<Link> =
             self.maps.links.iter().filter_map(Result::ok).map(|(_, link)| link).collect();
         let host = self.host();
-        let stale: Vec<u64> = self
-            .maps
-            .namespaces
-            .iter()
-            .filter_map(Result::ok)
-            .filter(|(_, link)| *link != host && !links.contains(link))
-            .map(|(cookie, _)| cookie)
-            .collect();
-        for cookie in stale {
-            gone(self.maps.namespaces.remove(&cookie)).map_err(map(name::NAMESPACES))?;
-        }
+        self.forget_namespaces(|link| *link != host && !links.contains(link))?;
         self.objects.sweep_pins(|name| devices.iter().any(|device| device.name == name))
     }
 
@@ -257,6 +262,18 @@ impl LinuxKernel {
             }
         }
     }
+}
+
+/// Gives the links of pods that are complete the new programs.
+fn attach_pods(objects: &mut Objects, netlink: &Netlink) -> Result<(), KernelError> {
+    let is_pods = |device: &Device| {
+        device.name.starts_with(LINK_PREFIX) && pod_link::addresses_of(&device.alias).is_some()
+    };
+    for device in netlink.devices()?.iter().filter(|device| is_pods(device)) {
+        objects.attach_tc(name::TC_POD_OUT, &device.name, true)?;
+        objects.attach_tc(name::TC_POD_IN, &device.name, false)?;
+    }
+    Ok(())
 }
 
 impl Kernel for LinuxKernel {

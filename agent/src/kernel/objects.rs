@@ -104,14 +104,18 @@ impl Objects {
     }
 
     /// Attaches a TC program to a device; one that is attached is replaced.
+    ///
+    /// The kernel waits for a grace period of RCU, about ten milliseconds, for each program attached by TCX (Linux 6.6,
+    /// `tcx_entry_sync`), and everybody who changes a device waits with it. Filters cost nothing of the kind, so that pods'
+    /// links, which come and go, have those.
     pub fn attach_tc(&mut self, program_name: &str, device: &str, ingress: bool) -> Result<(), KernelError> {
         let pin = self.tc_pin(device, ingress);
         let direction = if ingress { TcAttachType::Ingress } else { TcAttachType::Egress };
-        let tcx = self.features.tcx;
+        let by_link = self.attaches_by_link(device);
         let program: &mut SchedClassifier = typed(&mut self.ebpf, program_name)?;
-        if !tcx {
+        if !by_link {
             attach_clsact(program, program_name, device, direction)?;
-            // Left by an agent that was allowed to use TCX.
+            // Left by an agent that used TCX here.
             return remove_pin(&pin);
         }
         if takes_over(&pin, program.fd().map_err(refused("attach", program_name))?.as_fd())? {
@@ -129,17 +133,26 @@ impl Objects {
         Ok(())
     }
 
+    fn attaches_by_link(&self, device: &str) -> bool {
+        self.features.tcx && !device.starts_with(LINK_PREFIX)
+    }
+
     /// Detaches what [`Objects::attach_tc`] attached in both directions.
     pub fn detach_tc(&mut self, device: &str, programs: [&str; 2]) -> Result<(), KernelError> {
         for (ingress, program) in [(true, programs[0]), (false, programs[1])] {
             remove_pin(&self.tc_pin(device, ingress))?;
             let direction = if ingress { TcAttachType::Ingress } else { TcAttachType::Egress };
-            if !self.features.tcx {
+            if !self.attaches_by_link(device) {
                 // A device that is gone has taken its filters with it.
                 _ = qdisc_detach_program(device, direction, program);
             }
         }
         Ok(())
+    }
+
+    /// Removes pins of a device that is gone, and with it what was attached.
+    pub fn forget_tc(&self, device: &str) -> Result<(), KernelError> {
+        [true, false].iter().try_for_each(|ingress| remove_pin(&self.tc_pin(device, *ingress)))
     }
 
     /// Attaches the XDP program to a device's driver; one that is attached is replaced in one step.
@@ -162,9 +175,10 @@ impl Objects {
         remove_pin(&self.pin(device, "xdp"))
     }
 
-    /// Whether a device has our programs in both directions.
+    /// Whether a device has our programs in both directions, as far as pins tell.
     pub fn has_tc(&self, device: &str) -> bool {
-        !self.features.tcx || [true, false].iter().all(|ingress| self.tc_pin(device, *ingress).exists())
+        !self.attaches_by_link(device)
+            || [true, false].iter().all(|ingress| self.tc_pin(device, *ingress).exists())
     }
 
     /// Removes pins of attachments to pods' links that are gone.

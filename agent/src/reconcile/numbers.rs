@@ -57,7 +57,7 @@ impl Numbers {
         if let Some(known) = self.find(&key) {
             return Ok(known);
         }
-        let next = u32::try_from(self.keys.len()).map_err(|_| Full::Numbers(self.max))?;
+        let next = u32::try_from(self.keys.len()).map_err(|_too_many| Full::Numbers(self.max))?;
         let id = if next < self.max {
             self.keys.push(None);
             next

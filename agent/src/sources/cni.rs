@@ -1,26 +1,35 @@
 //! The agent's side of CNI: attachments come from the plugin over `<run-dir>/cni.sock` and become rows.
 
+pub mod counts;
 pub mod install;
 
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cni::proto::attachments_server::{Attachments, AttachmentsServer};
 use cni::{proto, spool};
+use ipnetwork::IpNetwork;
+use nix::sys::statfs::{NSFS_MAGIC, statfs};
 use parking_lot::Mutex;
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
+use self::counts::{Counts, Refusal};
 use crate::ipam::{Addresses, AllocateError, JournalError, Wanted};
-use crate::tables::{Attachment, Endpoint, EndpointId, EndpointState, HostPort, Protocol, Source, Tables};
+use crate::tables::{
+    Attachment, Complaint, Endpoint, EndpointId, EndpointState, HostPort, ObjectName, Protocol, Source,
+    Tables,
+};
 
 /// How long ADD waits for the kernel; the plugin waits longer.
 const ATTACH_PATIENCE: Duration = Duration::from_secs(20);
+/// How often is looked whether the namespace of a pod that is being attached is still there.
+const NAMESPACE_PERIOD: Duration = Duration::from_millis(250);
 /// How often the spool is looked at: a plugin may queue a DEL in the moment the socket comes up.
 const SPOOL_PERIOD: Duration = Duration::from_secs(15);
 
@@ -53,6 +62,7 @@ pub struct Cni {
     tables: Arc<Tables>,
     addresses: Arc<Mutex<Addresses>>,
     spool: PathBuf,
+    counts: Arc<Counts>,
 }
 
 impl Cni {
@@ -62,8 +72,12 @@ impl Cni {
         for endpoint in addresses.endpoints() {
             tables.put_endpoint(endpoint.clone());
         }
-        let cni =
-            Self { tables, addresses: Arc::new(Mutex::new(addresses)), spool: state_dir.join("cni-del") };
+        let cni = Self {
+            tables,
+            addresses: Arc::new(Mutex::new(addresses)),
+            spool: state_dir.join("cni-del"),
+            counts: Arc::default(),
+        };
         cni.replay();
         cni.tables.synced(Source::Endpoints);
         Ok(cni)
@@ -72,6 +86,16 @@ impl Cni {
     /// Where the plugin queues a DEL while the agent is away.
     pub fn spool(&self) -> &Path {
         &self.spool
+    }
+
+    /// Attachments made and refused.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// Every network of pods here with how many of its addresses are in use, and how many there are.
+    pub fn fill(&self) -> Vec<(IpNetwork, (u64, u64))> {
+        self.addresses.lock().fill()
     }
 
     /// Takes the socket.
@@ -138,7 +162,7 @@ impl Cni {
     fn detach(&self, id: &EndpointId) -> Result<bool, JournalError> {
         // The row first: an address is free only when nothing claims it any more.
         let row = self.tables.remove_endpoint(id).is_some();
-        let released = self.addresses.lock().release(id)?;
+        let released = self.addresses.lock().release(id, Instant::now())?;
         Ok(row || released)
     }
 
@@ -146,7 +170,53 @@ impl Cni {
         let networks = self.tables.pod_cidrs().borrow().clone();
         let mut addresses = self.addresses.lock();
         addresses.use_networks(&networks);
-        addresses.allocate(wanted)
+        addresses.allocate(wanted, Instant::now())
+    }
+
+    async fn attach(&self, wanted: Wanted) -> Result<proto::AddReply, (Refusal, Status)> {
+        let started = Instant::now();
+        let (id, netns) = (wanted.id.clone(), wanted.netns_path.clone());
+        if !is_namespace(&netns) {
+            return Err((Refusal::NoNamespace, no_namespace(&netns)));
+        }
+        let broken = |error: JournalError| (Refusal::Journal, broken(&error));
+        let failed = |status| (Refusal::Journal, status);
+        let allocated = self.blocking(|cni| cni.allocate(wanted)).await.map_err(failed)?;
+        let endpoint = allocated.map_err(|error| (Refusal::from(&error), refused(&error)))?;
+        self.tables.put_endpoint(endpoint.clone());
+        let outcome = tokio::select! {
+            attached = self.tables.attached(&id, ATTACH_PATIENCE) => {
+                attached.map_err(|error| (Refusal::Kernel, Status::internal(error.to_string())))
+            }
+            () = vanished(&netns) => Err((Refusal::NoNamespace, no_namespace(&netns))),
+        };
+        let attachment = match outcome {
+            Ok(attachment) => attachment,
+            Err(refusal) => {
+                self.blocking(move |cni| cni.detach(&id)).await.map_err(failed)?.map_err(broken)?;
+                return Err(refusal);
+            }
+        };
+        tracing::info!(
+            container = id.container_id,
+            pod = format!("{}/{}", endpoint.pod_namespace, endpoint.pod_name),
+            addresses = ?endpoint.addresses,
+            took_ms = started.elapsed().as_secs_f64() * 1000.0,
+            "attached"
+        );
+        Ok(reply(&endpoint, &attachment))
+    }
+
+    /// Says to the pod's owner why it has no network.
+    fn complain(&self, pod: &proto::Pod, refusal: Refusal, message: &str) {
+        if pod.name.is_empty() {
+            return;
+        }
+        let object = ObjectName { namespace: pod.namespace.clone(), name: pod.name.clone() };
+        // A uid that is no UUID is one of a static pod's; the event does without.
+        let uid = u128::from_str_radix(&pod.uid.replace('-', ""), 16).unwrap_or(0);
+        let (reason, message) = (refusal.reason(), message.to_owned());
+        self.tables.complain(Complaint { kind: "Pod", object, uid, reason, message });
     }
 
     /// Runs what touches the journal's disk away from the event loop.
@@ -164,33 +234,25 @@ impl Cni {
 #[tonic::async_trait]
 impl Attachments for Cni {
     async fn add(&self, request: Request<proto::AddRequest>) -> Result<Response<proto::AddReply>, Status> {
-        let started = std::time::Instant::now();
         let request = request.into_inner();
         let id = id_of(request.attachment)?;
         let pod = request.pod.unwrap_or_default();
         let wanted = Wanted {
-            id: id.clone(),
+            id,
             netns_path: PathBuf::from(&request.netns),
-            pod_namespace: pod.namespace,
-            pod_name: pod.name,
+            pod_namespace: pod.namespace.clone(),
+            pod_name: pod.name.clone(),
             host_ports: request.port_mappings.iter().filter_map(host_port).collect::<Result<_, _>>()?,
         };
-        let endpoint = self.blocking(|cni| cni.allocate(wanted)).await?.map_err(|error| refused(&error))?;
-        self.tables.put_endpoint(endpoint.clone());
-        match self.tables.attached(&id, ATTACH_PATIENCE).await {
-            Ok(attachment) => {
-                tracing::info!(
-                    container = id.container_id,
-                    pod = format!("{}/{}", endpoint.pod_namespace, endpoint.pod_name),
-                    addresses = ?endpoint.addresses,
-                    took_ms = started.elapsed().as_secs_f64() * 1000.0,
-                    "attached"
-                );
-                Ok(Response::new(reply(&endpoint, &attachment)))
+        match self.attach(wanted).await {
+            Ok(reply) => {
+                self.counts.make();
+                Ok(Response::new(reply))
             }
-            Err(error) => {
-                self.blocking(move |cni| cni.detach(&id)).await?.map_err(|error| broken(&error))?;
-                Err(Status::internal(error.to_string()))
+            Err((refusal, status)) => {
+                self.counts.refuse(refusal);
+                self.complain(&pod, refusal, status.message());
+                Err(status)
             }
         }
     }
@@ -244,6 +306,22 @@ impl Attachments for Cni {
         let removed = self.blocking(move |cni| cni.retain(keep)).await?.map_err(|error| broken(&error))?;
         Ok(Response::new(proto::GcReply { removed }))
     }
+}
+
+/// Whether a path leads to a namespace: what is left of an unmounted one is a plain file.
+fn is_namespace(path: &Path) -> bool {
+    statfs(path).is_ok_and(|found| found.filesystem_type() == NSFS_MAGIC)
+}
+
+/// Returns when the namespace is gone.
+async fn vanished(path: &Path) {
+    while is_namespace(path) {
+        tokio::time::sleep(NAMESPACE_PERIOD).await;
+    }
+}
+
+fn no_namespace(path: &Path) -> Status {
+    Status::not_found(format!("there is no network namespace at {}", path.display()))
 }
 
 /// A socket file may remain of an agent that was killed; one that somebody answers on is not ours to take.
@@ -310,7 +388,8 @@ fn refused(error: &AllocateError) -> Status {
 
 fn broken(error: &JournalError) -> Status {
     let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
-    Status::internal(format!("{error}{cause}"))
+    // The code that the plugin turns into CNI's for input and output.
+    Status::data_loss(format!("{error}{cause}"))
 }
 
 fn reply(endpoint: &Endpoint, attachment: &Attachment) -> proto::AddReply {

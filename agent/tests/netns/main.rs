@@ -11,6 +11,8 @@ mod load;
 mod namespace;
 mod nodes;
 mod paths;
+mod sandboxes;
+mod served;
 mod sockets;
 mod world;
 mod xdp;

@@ -10,40 +10,29 @@ struct Agent {
     dir: tempfile::TempDir,
     tables: Arc<Tables>,
     client: AttachmentsClient<Channel>,
+    cni: Cni,
     stop: CancellationToken,
 }
 
 impl Agent {
     async fn start(dir: tempfile::TempDir) -> Self {
+        let agent = Self::without_kernel(dir).await;
+        tokio::spawn(attach_all(Arc::clone(&agent.tables)));
+        agent
+    }
+
+    /// Nothing is ever attached.
+    async fn without_kernel(dir: tempfile::TempDir) -> Self {
         let tables = Arc::new(Tables::default());
         tables.set_pod_cidrs(vec!["10.244.0.0/29".parse().unwrap(), "fd00:244::/64".parse().unwrap()]);
         let cni = Cni::restore(Arc::clone(&tables), dir.path()).unwrap();
         let stop = CancellationToken::new();
         let socket = dir.path().join("cni.sock");
         let listener = cni.listen(&socket).unwrap();
-        tokio::spawn(cni.serve(listener, stop.clone()));
-        let reconciler = Arc::clone(&tables);
-        tokio::spawn(async move {
-            let mut changes = reconciler.changes();
-            loop {
-                for id in reconciler.snapshot().endpoints.keys() {
-                    let attachment = Attachment {
-                        host_link: "hw1".into(),
-                        host_mac: [2; 6],
-                        pod_mac: [4; 6],
-                        gateways: vec!["169.254.1.1".parse().unwrap(), "fe80::1".parse().unwrap()],
-                        mtu: 1450,
-                    };
-                    reconciler.report_endpoint(id, EndpointState::Applied(attachment));
-                }
-                if changes.changed().await.is_err() {
-                    return;
-                }
-            }
-        });
+        tokio::spawn(cni.clone().serve(listener, stop.clone()));
         let address = Address::from_shared(format!("unix://{}", socket.display())).unwrap();
         let client = AttachmentsClient::new(address.connect().await.unwrap());
-        Self { dir, tables, client, stop }
+        Self { dir, tables, client, cni, stop }
     }
 
     async fn restart(self) -> Self {
@@ -54,9 +43,13 @@ impl Agent {
     }
 
     async fn add(&mut self, id: &str) -> Result<proto::AddReply, Status> {
+        self.add_into(id, "/proc/self/ns/net").await
+    }
+
+    async fn add_into(&mut self, id: &str, netns: &str) -> Result<proto::AddReply, Status> {
         let request = proto::AddRequest {
             attachment: attachment(id),
-            netns: format!("/run/netns/{id}"),
+            netns: netns.into(),
             pod: Some(proto::Pod { namespace: "n".into(), name: id.into(), uid: "u".into() }),
             port_mappings: Vec::new(),
         };
@@ -69,6 +62,25 @@ impl Agent {
 
     fn attached(&self) -> Vec<String> {
         self.tables.snapshot().endpoints.keys().map(|id| id.container_id.clone()).collect()
+    }
+}
+
+async fn attach_all(tables: Arc<Tables>) {
+    let mut changes = tables.changes();
+    loop {
+        for id in tables.snapshot().endpoints.keys() {
+            let attachment = Attachment {
+                host_link: "hw1".into(),
+                host_mac: [2; 6],
+                pod_mac: [4; 6],
+                gateways: vec!["169.254.1.1".parse().unwrap(), "fe80::1".parse().unwrap()],
+                mtu: 1450,
+            };
+            tables.report_endpoint(id, EndpointState::Applied(attachment));
+        }
+        if changes.changed().await.is_err() {
+            return;
+        }
     }
 }
 
@@ -118,6 +130,11 @@ async fn garbage_collection_and_queued_removals_free_addresses() {
     let full = agent.add("g").await.unwrap_err();
     assert_eq!(full.code(), tonic::Code::ResourceExhausted);
     assert!(full.message().contains("10.244.0.0/29"), "{full}");
+    let told = agent.tables.complaints().unwrap().try_recv().unwrap();
+    assert_eq!((told.reason, told.object.name.as_str()), ("PodAddressesExhausted", "g"));
+    assert_eq!(agent.cni.fill()[0], ("10.244.0.0/29".parse().unwrap(), (6, 6)));
+    let refused: Vec<_> = agent.cni.counts().refused().filter(|(_, count)| *count > 0).collect();
+    assert_eq!((agent.cni.counts().made(), refused), (6, vec![("exhausted", 1)]));
     let valid = ["a", "b", "c"].into_iter().filter_map(attachment).collect();
     let removed = agent.client.gc(proto::GcRequest { valid }).await.unwrap().into_inner().removed;
     assert_eq!((removed, agent.attached()), (3, vec!["a".to_owned(), "b".into(), "c".into()]));
@@ -138,4 +155,43 @@ async fn without_a_network_the_runtime_is_told_to_come_again() {
     let second = Cni::restore(Arc::clone(&agent.tables), agent.dir.path()).unwrap();
     let taken = second.listen(&agent.dir.path().join("cni.sock")).unwrap_err();
     assert!(taken.to_string().contains("cannot listen"), "{taken}");
+}
+
+#[tokio::test]
+async fn a_namespace_that_is_not_there_or_vanishes_ends_the_wait_and_frees_the_address() {
+    let mut agent = Agent::without_kernel(tempfile::tempdir().unwrap()).await;
+    let file = agent.dir.path().join("plain");
+    std::fs::write(&file, "").unwrap();
+    for nowhere in ["/run/netns/nowhere", file.to_str().unwrap()] {
+        let error = agent.add_into("a", nowhere).await.unwrap_err();
+        assert_eq!(error.code(), tonic::Code::NotFound, "{error}");
+    }
+    // The namespace of a process that ends while its pod is being attached.
+    let mut process = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+    let netns = format!("/proc/{}/ns/net", process.id());
+    let (tables, started) = (Arc::clone(&agent.tables), Instant::now());
+    let end = tokio::spawn(async move {
+        let mut changes = tables.changes();
+        while tables.look(|rows| rows.endpoints.is_empty()) {
+            changes.changed().await.unwrap();
+        }
+        process.kill().unwrap();
+        process.wait().unwrap();
+    });
+    let error = agent.add_into("b", &netns).await.unwrap_err();
+    assert_eq!(error.code(), tonic::Code::NotFound, "{error}");
+    assert!(started.elapsed() < ATTACH_PATIENCE);
+    end.await.unwrap();
+    assert!(agent.attached().is_empty());
+    assert_eq!(agent.cni.fill()[0].1.0, 0);
+}
+
+#[tokio::test]
+async fn a_full_disk_is_said_as_such_and_nothing_is_attached() {
+    let mut agent = Agent::start(tempfile::tempdir().unwrap()).await;
+    agent.add("a").await.unwrap();
+    agent.cni.addresses.lock().fill_disk();
+    let error = agent.add("b").await.unwrap_err();
+    assert_eq!(error.code(), tonic::Code::DataLoss, "{error}");
+    assert_eq!(agent.attached(), ["a"]);
 }

@@ -1,0 +1,175 @@
+//! Sandboxes by the hundred, made and removed as a container runtime does it: nothing of them stays.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use agent::desired::endpoints::LINK_PREFIX;
+use agent::ipam::Addresses;
+use cni::spool;
+use serde_json::{Value, json};
+
+use crate::namespace::Namespace;
+use crate::served::{Said, Served, call, plugin};
+use crate::world::{allowed, dump};
+
+const POD_CIDRS: [&str; 2] = ["10.244.1.0/24", "fd00:244:0:1::/64"];
+const SANDBOXES: usize = 200;
+const AT_A_TIME: usize = 8;
+
+/// Everything on the node that a sandbox leaves a trace in.
+#[derive(Debug, PartialEq, Eq)]
+struct Traces {
+    devices: BTreeSet<String>,
+    routes: String,
+    rows: Vec<usize>,
+    pins: BTreeSet<PathBuf>,
+    attachments: usize,
+    queued: usize,
+}
+
+impl Traces {
+    fn of(node: &Served) -> Self {
+        let folder = agent::kernel::objects::folder(&node.bpffs, 1);
+        let rows = |map| dump(&folder.join(map)).matches("\"key\"").count();
+        let lines =
+            |text: String| text.lines().map(|line| line.split(':').nth(1).unwrap().to_owned()).collect();
+        let journal = node.state.path().join("addresses.journal");
+        Self {
+            devices: lines(node.namespace.ip("-o link")),
+            routes: ["-4", "-6"]
+                .map(|family| node.namespace.ip(&format!("{family} route show table all")))
+                .concat(),
+            rows: ["hw_endpoints", "hw_links", "hw_netns"].map(rows).to_vec(),
+            pins: std::fs::read_dir(&folder).unwrap().map(|pin| pin.unwrap().path()).collect(),
+            attachments: Addresses::open(&journal).unwrap().endpoints().count(),
+            queued: spool::waiting(&node.state.path().join("cni-del")).unwrap().len(),
+        }
+    }
+}
+
+impl Traces {
+    fn pods(&self) -> usize {
+        self.devices.iter().filter(|name| name.trim().starts_with(LINK_PREFIX)).count()
+    }
+}
+
+/// The traces once they are as wanted, or as they are after a while: DEL answers before the kernel has done its part.
+fn becomes(node: &Served, wanted: impl Fn(&Traces) -> bool) -> Traces {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let traces = Traces::of(node);
+        if wanted(&traces) || Instant::now() > deadline {
+            return traces;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Does the same for every sandbox, several at a time.
+fn each<T: Send>(sandboxes: &mut [T], work: impl Fn(usize, &mut T) + Sync) {
+    let share = sandboxes.len().div_ceil(AT_A_TIME);
+    std::thread::scope(|scope| {
+        for (part, chunk) in sandboxes.chunks_mut(share).enumerate() {
+            let work = &work;
+            scope.spawn(move || {
+                for (at, sandbox) in chunk.iter_mut().enumerate() {
+                    work(part * share + at, sandbox);
+                }
+            });
+        }
+    });
+}
+
+fn addresses(said: &Said) -> Vec<&str> {
+    said.answer["ips"].as_array().into_iter().flatten().filter_map(|ip| ip["address"].as_str()).collect()
+}
+
+#[test]
+fn two_hundred_sandboxes_leave_nothing() {
+    if !allowed() {
+        return;
+    }
+    let plugin = plugin();
+    let mut node = Served::new(&POD_CIDRS);
+    let configuration = node.configuration();
+    let verb = |node: &Served, verb, number: usize, netns: &Path, configuration: &Value| {
+        call(&node.namespace, &plugin, verb, (&format!("sandbox{number}"), netns), configuration)
+    };
+    // Once around, so that what an agent keeps for ever is there.
+    let first = Namespace::new();
+    assert!(verb(&node, "ADD", SANDBOXES, &first.path(), &configuration).well);
+    assert!(verb(&node, "DEL", SANDBOXES, &first.path(), &configuration).well);
+    drop(first);
+    let before = becomes(&node, |traces| traces.pods() == 0);
+
+    let mut sandboxes: Vec<Option<Namespace>> = Vec::new();
+    sandboxes.resize_with(SANDBOXES, || Some(Namespace::new()));
+    each(&mut sandboxes, |number, sandbox| {
+        let netns = sandbox.as_ref().unwrap().path();
+        let added = verb(&node, "ADD", number, &netns, &configuration);
+        assert!(added.well && addresses(&added).len() == 2, "{}", added.answer);
+        let mut check = configuration.clone();
+        check["prevResult"] = added.answer;
+        let checked = verb(&node, "CHECK", number, &netns, &check);
+        assert!(checked.well, "{}", checked.answer);
+    });
+    let full = Traces::of(&node);
+    assert_eq!((full.attachments, full.pods()), (SANDBOXES, SANDBOXES));
+    each(&mut sandboxes[..SANDBOXES - AT_A_TIME], |number, sandbox| {
+        let netns = sandbox.as_ref().unwrap().path();
+        if number % 4 == 0 {
+            // It has gone before anybody said so.
+            *sandbox = None;
+        }
+        let deleted = verb(&node, "DEL", number, &netns, &configuration);
+        assert!(deleted.well, "{}", deleted.answer);
+        *sandbox = None;
+    });
+    // The rest goes while no agent runs.
+    node.stop();
+    let late = node.socket();
+    std::fs::remove_file(late).unwrap();
+    each(&mut sandboxes[SANDBOXES - AT_A_TIME..], |number, sandbox| {
+        let deleted = verb(&node, "DEL", SANDBOXES - AT_A_TIME + number, Path::new(""), &configuration);
+        assert!(deleted.well, "{}", deleted.answer);
+        *sandbox = None;
+    });
+    drop(sandboxes);
+    node.start();
+    let after = becomes(&node, |traces| *traces == before);
+    assert_eq!(after, before);
+}
+
+#[test]
+fn an_agent_that_is_away_is_said_at_once_and_removals_wait() {
+    if !allowed() {
+        return;
+    }
+    let plugin = plugin();
+    let mut node = Served::new(&POD_CIDRS);
+    let pod = Namespace::new();
+    let verb = |node: &Served, verb, configuration: &Value| {
+        call(&node.namespace, &plugin, verb, ("sandbox", &pod.path()), configuration)
+    };
+    let configuration = node.configuration();
+    assert!(verb(&node, "ADD", &configuration).well);
+    node.stop();
+    for (asked, code) in [("ADD", 11), ("STATUS", 50)] {
+        let start = Instant::now();
+        let said = verb(&node, asked, &configuration);
+        assert_eq!((said.well, &said.answer["code"]), (false, &json!(code)), "{asked}: {}", said.answer);
+        assert!(start.elapsed() < Duration::from_secs(5), "{asked} is not tried again and again");
+    }
+    assert!(verb(&node, "DEL", &configuration).well);
+    let mut nowhere = configuration;
+    nowhere["spoolDir"] = json!("/proc/nowhere");
+    let said = verb(&node, "DEL", &nowhere);
+    assert_eq!(
+        said.answer["code"], 5,
+        "it cannot be queued, so the runtime has to ask again: {}",
+        said.answer
+    );
+    node.start();
+    assert_eq!(Traces::of(&node).attachments, 0);
+}
