@@ -87,6 +87,18 @@ pub struct Cleanup {
     /// Remove what a kube-proxy has left in this network namespace instead; the agent may go on.
     #[arg(long)]
     pub kube_proxy: bool,
+    /// Remove the CNI plugin from here as well.
+    #[arg(long)]
+    pub cni_bin_dir: Option<PathBuf>,
+    /// Remove the CNI configuration from here as well.
+    #[arg(long)]
+    pub cni_conf_dir: Option<PathBuf>,
+    /// Remove the addresses of pods that are remembered here as well.
+    #[arg(long)]
+    pub state_dir: Option<PathBuf>,
+    /// Wait for SIGTERM afterwards: what a DaemonSet runs must not end.
+    #[arg(long)]
+    pub stay: bool,
     /// The agent's run directory: a running agent is asked to be stopped first.
     #[arg(long, default_value = "/run/hawser")]
     pub run_dir: PathBuf,
@@ -153,11 +165,18 @@ pub struct Run {
     /// Name of this node's Node object.
     #[arg(long, env = "NODE_NAME")]
     pub node_name: String,
-    /// Credentials for the API server.
+    /// Credentials for the API server; default: the pod's service account.
     #[arg(long)]
-    pub kubeconfig: PathBuf,
+    pub kubeconfig: Option<PathBuf>,
+    /// Where the API server is, for a pod's service account: an address that is reached before services are, as
+    /// `https://192.0.2.10:6443`. Default: the service that the environment names, which somebody else has to provide first.
+    #[arg(long, env = "HAWSER_API_SERVER", conflicts_with = "kubeconfig")]
+    pub api_server: Option<http::Uri>,
+    /// Folder with `token` and `ca.crt` of the service account; the token is read again as it is renewed.
+    #[arg(long, default_value = "/var/run/secrets/kubernetes.io/serviceaccount")]
+    pub service_account_dir: PathBuf,
     /// Addresses of this node, at most one per family.
-    #[arg(long, required = true, value_delimiter = ',')]
+    #[arg(long, env = "NODE_IP", required = true, value_delimiter = ',')]
     pub node_ip: Vec<IpAddr>,
     /// Whether to run this node's pods.
     #[arg(long, value_enum, default_value = "on")]
@@ -187,7 +206,7 @@ pub struct Run {
     #[arg(long)]
     pub cni_conf_dir: Option<PathBuf>,
     /// Devices towards other nodes and the outside; default: those that hold a node address.
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, env = "HAWSER_UPLINK", value_delimiter = ',')]
     pub uplink: Vec<String>,
     /// Where the kubelet API (logs, exec, port-forward) listens.
     #[arg(long, default_value = "0.0.0.0:10250")]
@@ -202,45 +221,55 @@ pub struct Run {
     #[arg(long)]
     pub client_ca: Option<PathBuf>,
     /// Prefixes of all pods of the cluster: not masqueraded.
-    #[arg(long, value_delimiter = ',', default_value = "10.244.0.0/16,fd00:244::/48")]
+    #[arg(
+        long,
+        env = "HAWSER_CLUSTER_CIDR",
+        value_delimiter = ',',
+        default_value = "10.244.0.0/16,fd00:244::/48"
+    )]
     pub cluster_cidr: Vec<IpNetwork>,
     /// Largest packet of pods; default: that of the uplinks. Packets into tunnels may be 50 bytes smaller (70 between IPv6
     /// addresses), which pods are told as by any router on the way.
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1280..=65_535))]
+    #[arg(long, env = "HAWSER_MTU", value_parser = clap::value_parser!(u32).range(1280..=65_535))]
     pub mtu: Option<u32>,
     /// When packets between pods go in tunnels (VXLAN): to nodes on other links, to all nodes, to none.
-    #[arg(long, value_enum, default_value = "auto")]
+    #[arg(long, env = "HAWSER_TUNNEL", value_enum, default_value = "auto")]
     pub tunnel: When,
     /// UDP port that tunnels arrive at, the same on every node.
-    #[arg(long, default_value_t = Tunnelling::default().port, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, env = "HAWSER_TUNNEL_PORT", default_value_t = Tunnelling::default().port, value_parser = clap::value_parser!(u16).range(1..))]
     pub tunnel_port: u16,
     /// Number of the tunnels' virtual network (VNI), the same on every node.
-    #[arg(long, default_value_t = Tunnelling::default().vni, value_parser = clap::value_parser!(u32).range(1..=0xff_ffff))]
+    #[arg(long, env = "HAWSER_TUNNEL_VNI", default_value_t = Tunnelling::default().vni, value_parser = clap::value_parser!(u32).range(1..=0xff_ffff))]
     pub tunnel_vni: u32,
     /// Networks outside the cluster that pods reach under their own addresses instead of the node's: those with routes back to
     /// the pods.
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, env = "HAWSER_NO_MASQUERADE_CIDR", value_delimiter = ',')]
     pub no_masquerade_cidr: Vec<IpNetwork>,
     /// Prefixes of the cluster's service addresses, at most one per family.
-    #[arg(long, value_delimiter = ',', default_value = "10.96.0.0/16,fd00:96::/112")]
+    #[arg(
+        long,
+        env = "HAWSER_SERVICE_CIDR",
+        value_delimiter = ',',
+        default_value = "10.96.0.0/16,fd00:96::/112"
+    )]
     pub service_cidr: Vec<IpNetwork>,
     /// Addresses of the host that NodePorts answer on: `primary` (the node's own, and for the host itself the loopback's), or
     /// prefixes, whose addresses are followed as they come and go.
-    #[arg(long, default_value = "primary", value_parser = nodeport_addresses)]
+    #[arg(long, env = "HAWSER_NODEPORT_ADDRESSES", default_value = "primary", value_parser = nodeport_addresses)]
     pub nodeport_addresses: NodePortAddresses,
     /// Capacity of the maps for services and flows, as a power of two: 1 holds 16,384 service ports and 131,072 backends.
-    #[arg(long, default_value = "1", value_parser = map_scale)]
+    #[arg(long, env = "HAWSER_MAP_SCALE", default_value = "1", value_parser = map_scale)]
     pub map_scale: u32,
     /// Where `/healthz` and `/livez` answer, as kube-proxy's do; default: port 10256 of the node's addresses, where cloud load
     /// balancers ask. `off`: nowhere.
-    #[arg(long, default_value = "default")]
+    #[arg(long, env = "HAWSER_HEALTHZ_BIND_ADDRESS", default_value = "default")]
     pub healthz_bind_address: Listen,
     /// Where `/metrics` answers, for Prometheus. `off`: nowhere.
-    #[arg(long, default_value = "127.0.0.1:10249")]
+    #[arg(long, env = "HAWSER_METRICS_BIND_ADDRESS", default_value = "127.0.0.1:10249")]
     pub metrics_bind_address: Listen,
     /// Where packets from outside are met: before the stack (XDP, in the driver) or in it (TC). `hawser-agent status` says for
     /// each device which it is, and why.
-    #[arg(long, value_enum, default_value = "auto")]
+    #[arg(long, env = "HAWSER_XDP", value_enum, default_value = "auto")]
     pub xdp: Mode,
     /// Do without these features of the kernel, as an older one would.
     #[arg(long, value_enum, value_delimiter = ',')]

@@ -1,5 +1,6 @@
 //! Composition: which parts run, and how they are stopped.
 
+mod api_client;
 mod complaints;
 mod health;
 mod pods;
@@ -10,7 +11,6 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use ipnetwork::IpNetwork;
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -29,6 +29,7 @@ use crate::kernel::linux::{LinuxKernel, Settings};
 use crate::pods::events;
 use crate::reconcile::run::Reconciling;
 use crate::sources;
+use crate::sources::cni::install;
 use crate::tables::Tables;
 
 /// Runs the node until SIGTERM or SIGINT. The dataplane stays in the kernel when this returns.
@@ -104,8 +105,36 @@ pub fn cleanup(cleanup: &Cleanup) -> Result<()> {
     if client::report(&cleanup.run_dir).is_ok() {
         bail!("an agent runs with run directory {}; stop it first", cleanup.run_dir.display());
     }
-    say_removed(&crate::kernel::cleanup::cleanup(&cleanup.bpffs)?);
-    Ok(())
+    // The configuration first: nobody asks for a network that goes.
+    let mut removed = Vec::new();
+    if let Some(dir) = &cleanup.cni_conf_dir {
+        removed.extend(install::remove_conflist(dir)?);
+    }
+    if let Some(dir) = &cleanup.cni_bin_dir {
+        removed.extend(install::remove_plugin(dir)?);
+    }
+    removed.extend(crate::kernel::cleanup::cleanup(&cleanup.bpffs)?);
+    for dir in cleanup.state_dir.iter().filter(|dir| dir.exists()) {
+        std::fs::remove_dir_all(dir).with_context(|| format!("remove {}", dir.display()))?;
+        removed.push(format!("folder {}", dir.display()));
+    }
+    say_removed(&removed);
+    if cleanup.stay { wait_for_end() } else { Ok(()) }
+}
+
+/// Waits for SIGTERM or SIGINT.
+fn wait_for_end() -> Result<()> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
+    runtime.block_on(async {
+        let mut term = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        Ok(())
+    })
 }
 
 fn say_removed(removed: &[String]) {
@@ -121,7 +150,7 @@ async fn serve(config: Arc<Run>, mut uplinks: sources::links::Uplinks) -> Result
     let stop = CancellationToken::new();
     let tables = Arc::new(Tables::default());
     let tasks = TaskTracker::new();
-    let client = api_client(&config).await?;
+    let client = api_client::connect(&config).await?;
     let cni = pods::restore(&config, &tables)?;
 
     let settings = Settings {
@@ -218,14 +247,4 @@ fn unmasked(networks: &[IpNetwork]) -> BTreeSet<IpNetwork> {
 
 async fn watch_uplinks(devices: BTreeSet<String>, tables: Arc<Tables>, stop: CancellationToken) {
     sources::links::run(devices, tables, stop).await;
-}
-
-async fn api_client(config: &Run) -> Result<kube::Client> {
-    let shown = config.kubeconfig.display();
-    let kubeconfig = Kubeconfig::read_from(&config.kubeconfig).with_context(|| format!("read {shown}"))?;
-    let options = KubeConfigOptions::default();
-    let settings = kube::Config::from_custom_kubeconfig(kubeconfig, &options)
-        .await
-        .with_context(|| format!("{shown} is not usable"))?;
-    kube::Client::try_from(settings).context("make the API client")
 }

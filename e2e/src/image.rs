@@ -8,6 +8,9 @@ use anyhow::{Context, Result, bail};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
+/// The program an installed node runs.
+const AGENT: &str = "hawser-agent";
+
 /// A file of an image.
 #[derive(Debug, Clone)]
 pub enum Entry {
@@ -59,6 +62,25 @@ pub fn program_image(name: &str, program: &Path) -> Result<Vec<u8>> {
     Ok(image.archive())
 }
 
+/// What `deploy/hawser.yaml` runs: the agent and the CNI plugin, and nothing else.
+pub fn release_image(name: &str, agent: &Path, plugin: &Path) -> Result<Vec<u8>> {
+    let mut image =
+        Image { name: name.to_owned(), entrypoint: vec![format!("/bin/{AGENT}")], ..Image::default() };
+    for folder in ["bin", "etc", "proc", "run", "sys", "tmp", "var"] {
+        image.entries.insert(folder.to_owned(), Entry::Folder);
+    }
+    // Runtimes name network namespaces by either.
+    image.entries.insert("var/run".to_owned(), Entry::Link("../run".to_owned()));
+    for (file, program) in [(AGENT, agent), ("hawser-cni", plugin)] {
+        let bytes = std::fs::read(program).with_context(|| format!("read {}", program.display()))?;
+        if wants_loader(&bytes) {
+            bail!("{} needs shared libraries, which the image has not", program.display());
+        }
+        image.entries.insert(format!("bin/{file}"), Entry::Program(bytes));
+    }
+    Ok(image.archive())
+}
+
 /// The image of busybox, to be added to.
 pub fn busybox(name: &str) -> Result<Image> {
     let path = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).exists());
@@ -96,16 +118,18 @@ fn wants_loader(elf: &[u8]) -> bool {
 }
 
 impl Image {
-    /// A `docker save` archive.
+    /// An OCI image layout (image-spec 1.1) in a tar archive, with the list that `docker load` reads beside it: containerd,
+    /// kind and Docker take the same file. Nothing in it depends on the time it is made.
     pub fn archive(&self) -> Vec<u8> {
         let mut layer = Tar::default();
         for (path, entry) in &self.entries {
             layer.entry(path, entry);
         }
         let layer = layer.finish();
+        let platform = json!({ "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }, "os": "linux" });
         let config = json!({
-            "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" },
-            "os": "linux",
+            "architecture": platform["architecture"],
+            "os": platform["os"],
             "config": {
                 "Env": ["PATH=/bin"],
                 "Entrypoint": (!self.entrypoint.is_empty()).then_some(&self.entrypoint),
@@ -114,16 +138,47 @@ impl Image {
             "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{}", digest(&layer))] },
         })
         .to_string();
-        let config_name = format!("{}.json", digest(config.as_bytes()));
-        let layer_name = format!("{}/layer.tar", digest(&layer));
-        let manifest =
-            json!([{ "Config": config_name, "RepoTags": [self.name], "Layers": [layer_name] }]).to_string();
+        let manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "config": described("application/vnd.oci.image.config.v1+json", config.as_bytes()),
+            "layers": [described("application/vnd.oci.image.layer.v1.tar", &layer)],
+        })
+        .to_string();
+        let mut entry = described("application/vnd.oci.image.manifest.v1+json", manifest.as_bytes());
+        entry["platform"] = platform;
+        let tag = self.name.rsplit(':').next().unwrap_or_default();
+        entry["annotations"] =
+            json!({ "io.containerd.image.name": self.name, "org.opencontainers.image.ref.name": tag });
+        let index = json!({
+            "schemaVersion": 2,
+            "mediaType": "application/vnd.oci.image.index.v1+json",
+            "manifests": [entry],
+        });
+        let docker = json!([{
+            "Config": blob(config.as_bytes()),
+            "RepoTags": [self.name],
+            "Layers": [blob(&layer)],
+        }]);
         let mut archive = Tar::default();
-        archive.file(&config_name, 0o644, config.as_bytes());
-        archive.file(&layer_name, 0o644, &layer);
-        archive.file("manifest.json", 0o644, manifest.as_bytes());
+        for content in [config.as_bytes(), &layer, manifest.as_bytes()] {
+            archive.file(&blob(content), 0o644, content);
+        }
+        archive.file("index.json", 0o644, index.to_string().as_bytes());
+        archive.file("manifest.json", 0o644, docker.to_string().as_bytes());
+        archive.file("oci-layout", 0o644, br#"{"imageLayoutVersion":"1.0.0"}"#);
         archive.finish()
     }
+}
+
+/// Where a layout keeps these bytes.
+fn blob(content: &[u8]) -> String {
+    format!("blobs/sha256/{}", digest(content))
+}
+
+/// How they are referred to.
+fn described(kind: &str, content: &[u8]) -> serde_json::Value {
+    json!({ "mediaType": kind, "digest": format!("sha256:{}", digest(content)), "size": content.len() })
 }
 
 fn digest(bytes: &[u8]) -> String {
@@ -209,7 +264,9 @@ mod tests {
         let listed = Command::new("tar").arg("-tf").arg(&dir).output().unwrap();
         std::fs::remove_file(&dir).unwrap();
         let names = String::from_utf8(listed.stdout).unwrap();
-        assert!(names.ends_with("manifest.json\n"), "{names}");
+        for name in ["index.json", "manifest.json", "oci-layout"] {
+            assert!(names.lines().any(|line| line == name), "{name}: {names}");
+        }
         assert_eq!(image.archive(), image.archive());
     }
 }

@@ -34,6 +34,19 @@ enum Command {
     },
     /// Measure on clusters of its own and print the figures.
     Bench,
+    /// Write the image that `deploy/hawser.yaml` names.
+    #[command(hide = true)]
+    Image {
+        /// Static programs.
+        #[arg(long)]
+        agent: PathBuf,
+        #[arg(long)]
+        plugin: PathBuf,
+        #[arg(long)]
+        name: String,
+        #[arg(long)]
+        to: PathBuf,
+    },
     /// Call the example; prints who answered and how fast.
     #[command(hide = true)]
     Call {
@@ -62,6 +75,12 @@ fn main() -> Result<()> {
             Ok(())
         }
         Command::Bench => runtime()?.block_on(e2e::bench::run(binaries()?)),
+        Command::Image { agent, plugin, name, to } => {
+            let archive = e2e::image::release_image(&name, &agent, &plugin)?;
+            std::fs::write(&to, &archive).with_context(|| format!("write {}", to.display()))?;
+            println!("{name}: {} ({:.1} MiB)", to.display(), archive.len() as f64 / f64::from(1 << 20));
+            Ok(())
+        }
         Command::Call { address, udp, pods, strict, seconds } => {
             Call { address, udp, pods, strict, time: Duration::from_secs(seconds) }.run()
         }

@@ -11,6 +11,9 @@ use crate::setup::{self, bpf_compiler};
 /// The eBPF object, where the agent's build script looks for it.
 const OBJECT: &str = "target/bpf/hawser.bpf.o";
 
+/// The image's name, as in `deploy/hawser.yaml`.
+const IMAGE: &str = "hawser.dev/hawser:latest";
+
 /// Compiles `ebpf/prog` for the BPF target into [`OBJECT`].
 ///
 /// `core` is built from Debian's library source by the compiler of the same version; `--btf` keeps the type
@@ -59,6 +62,32 @@ pub fn binaries(dev: bool) -> Result<()> {
         run(cargo().args(plugin).args(profile).args(["--", "-Ctarget-feature=+crt-static"]))?;
     }
     hello(if dev { "debug" } else { "release" })
+}
+
+/// The image that `deploy/hawser.yaml` names: static programs without symbols, which run on whatever the host has.
+pub fn image() -> Result<()> {
+    /// What `cargo` calls this machine's target; naming it keeps the flags from build scripts and macros.
+    const TARGET: &str = "x86_64-unknown-linux-gnu";
+    bpf()?;
+    let folder = root().join("target/image");
+    step("build the programs of the image");
+    for (package, program) in [("agent", "hawser-agent"), ("cni", "hawser-cni")] {
+        run(cargo()
+            .args(["rustc", "--release", "--package", package, "--bin", program, "--target", TARGET])
+            .arg("--target-dir")
+            .arg(&folder)
+            .env("RUSTFLAGS", "-Ctarget-feature=+crt-static")
+            .args(["--", "-Cstrip=symbols"]))?;
+    }
+    run(cargo().args(["build", "--package", "e2e", "--bins"]))?;
+    let built = folder.join(TARGET).join("release");
+    run(Command::new(root().join("target/debug/hawser-local"))
+        .args(["image", "--name", IMAGE, "--agent"])
+        .arg(built.join("hawser-agent"))
+        .arg("--plugin")
+        .arg(built.join("hawser-cni"))
+        .arg("--to")
+        .arg(root().join("target/hawser-image.tar")))
 }
 
 /// The program that takes a local cluster down, built only where it is missing: whoever brought one up has it.

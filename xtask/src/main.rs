@@ -37,6 +37,9 @@ enum Command {
     },
     /// Build only the eBPF object, target/bpf/hawser.bpf.o.
     Bpf,
+    /// Write target/hawser-image.tar, the image that deploy/hawser.yaml names, for `ctr images import`, `docker load` and
+    /// `kind load image-archive`.
+    Image,
     /// Install, build and bring up a cluster on this machine; apply the example and call it.
     Up {
         /// Nodes, each a network namespace with its own containerd.
@@ -79,6 +82,10 @@ fn main() -> Result<()> {
         Command::Bpf => {
             setup::ready()?;
             build::bpf()
+        }
+        Command::Image => {
+            setup::ready()?;
+            build::image()
         }
         Command::Up { nodes } => {
             build::all(false)?;

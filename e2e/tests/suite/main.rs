@@ -1,9 +1,11 @@
-//! Whole clusters: `cluster.rs` is about traffic and life cycles, `kubectl.rs` about what a person types,
+//! Whole clusters: `cluster.rs` is about traffic and life cycles, `deploy.rs` about the agent beside somebody else's kubelet,
+//! `kubectl.rs` about what a person types,
 //! `lifecycle.rs` about crashes in the middle.
 //!
 //! Each brings up a cluster of its own, one at a time.
 
 mod cluster;
+mod deploy;
 mod kinds;
 mod kubectl;
 mod lifecycle;

@@ -13,7 +13,7 @@ const PLUGIN: &str = "hawser-cni";
 
 /// Something could not be put in place.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot install {}", path.display())]
+#[error("cannot install or remove {}", path.display())]
 pub struct InstallError {
     /// What.
     pub path: PathBuf,
@@ -50,6 +50,31 @@ pub fn conflist(dir: &Path, socket: &Path, spool: &Path) -> Result<(), InstallEr
     replace(&path, &text, 0o644).map_err(|source| InstallError { path, source })
 }
 
+/// Takes the plugin away again, and the link to it.
+pub fn remove_plugin(dir: &Path) -> Result<Vec<String>, InstallError> {
+    let loopback = dir.join(cni::loopback::NAME);
+    let is_ours = fs::read_link(&loopback).is_ok_and(|target| target == Path::new(PLUGIN));
+    let paths = [Some(dir.join(PLUGIN)), is_ours.then_some(loopback)];
+    remove(paths.into_iter().flatten())
+}
+
+/// Takes the network configuration away again.
+pub fn remove_conflist(dir: &Path) -> Result<Vec<String>, InstallError> {
+    remove([dir.join(CONFLIST)])
+}
+
+fn remove(paths: impl IntoIterator<Item = PathBuf>) -> Result<Vec<String>, InstallError> {
+    let mut removed = Vec::new();
+    for path in paths {
+        match fs::remove_file(&path) {
+            Ok(()) => removed.push(format!("file {}", path.display())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err(InstallError { path, source }),
+        }
+    }
+    Ok(removed)
+}
+
 fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     if fs::read(path).is_ok_and(|present| present == bytes) {
         return fs::set_permissions(path, Permissions::from_mode(mode));
@@ -68,6 +93,21 @@ fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_installed_is_removed_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        conflist(dir.path(), Path::new("/run/a/cni.sock"), Path::new("/var/a")).unwrap();
+        fs::write(dir.path().join(PLUGIN), "").unwrap();
+        std::os::unix::fs::symlink(PLUGIN, dir.path().join(cni::loopback::NAME)).unwrap();
+        fs::write(dir.path().join("10-other.conflist"), "").unwrap();
+        assert_eq!(remove_conflist(dir.path()).unwrap().len(), 1);
+        assert_eq!(remove_plugin(dir.path()).unwrap().len(), 2);
+        // Somebody else's loopback stays.
+        fs::write(dir.path().join(cni::loopback::NAME), "").unwrap();
+        assert_eq!(remove_plugin(dir.path()).unwrap(), Vec::<String>::new());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
 
     #[test]
     fn the_configuration_names_the_socket_of_this_agent() {
