@@ -1,5 +1,6 @@
 //! Addresses of pods: handed out from the node's podCIDRs, each on disk before anybody hears of it.
 
+pub mod blocks;
 mod journal;
 mod pool;
 

@@ -16,12 +16,35 @@
 //! ```
 
 use std::collections::BTreeSet;
+use std::str::FromStr;
 
 use ipnetwork::IpNetwork;
 use serde::Deserialize;
 
 /// The key of the ConfigMap that holds the list.
 pub const KEY: &str = "pools.yaml";
+
+/// Where the ConfigMap is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl FromStr for Place {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('/') {
+            Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
+                Ok(Self { namespace: namespace.to_owned(), name: name.to_owned() })
+            }
+            _ => Err(format!("{text:?} is not NAMESPACE/NAME")),
+        }
+    }
+}
 
 /// What the addresses of a pool are for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -137,6 +160,15 @@ mod tests {
             (Kind::Pod, false, &[24][..])
         );
         assert_eq!(parse(" \n"), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn a_place_is_a_namespace_and_a_name() {
+        let place = "kube-system/hawser".parse::<Place>().unwrap();
+        assert_eq!((place.namespace.as_str(), place.name.as_str()), ("kube-system", "hawser"));
+        for wrong in ["hawser", "/hawser", "kube-system/", "a/b/c", ""] {
+            assert!(wrong.parse::<Place>().is_err(), "{wrong}");
+        }
     }
 
     #[test]

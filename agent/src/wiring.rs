@@ -30,6 +30,7 @@ use crate::pods::events;
 use crate::reconcile::run::Reconciling;
 use crate::sources;
 use crate::sources::cni::install;
+use crate::sources::kube::blocks::Taker;
 use crate::tables::Tables;
 
 /// Runs the node until SIGTERM or SIGINT. The dataplane stays in the kernel when this returns.
@@ -197,6 +198,13 @@ async fn serve(config: Arc<Run>, mut uplinks: sources::links::Uplinks) -> Result
         config.node_name.clone(),
         stop.clone(),
     ));
+    let taker = Taker {
+        client: client.clone(),
+        pools: config.config_map.clone(),
+        node: config.node_name.clone(),
+        tables: Arc::clone(&tables),
+    };
+    tasks.spawn(taker.run(stop.clone()));
     let recorder = events::start(client.clone(), config.node_name.clone(), stop.clone());
     tasks.spawn(complaints::run(Arc::clone(&tables), recorder, stop.clone()));
     tasks.spawn(watch_uplinks(uplinks.devices, Arc::clone(&tables), stop.clone()));

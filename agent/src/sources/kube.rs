@@ -2,6 +2,7 @@
 //! fields in use.
 
 mod annotations;
+pub mod blocks;
 pub mod decode;
 pub mod objects;
 mod once;

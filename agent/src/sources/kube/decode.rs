@@ -9,6 +9,7 @@ use kube::{Resource, ResourceExt};
 use super::annotations;
 use super::objects;
 use super::once::Once;
+use crate::ipam::blocks;
 use crate::tables::policy::{Labels, NamedPort};
 use crate::tables::{
     Complaint, Hints, Node, ObjectName, PodOptions, Protocol, Service, ServicePort, Slice, SliceEndpoint,
@@ -212,11 +213,16 @@ pub fn node(object: objects::Node) -> Node {
     } else {
         &object.spec.pod_cidrs
     };
+    let mut pod_cidrs: Vec<IpNetwork> = cidrs.iter().filter_map(|cidr| cidr.parse().ok()).collect();
+    if pod_cidrs.is_empty() {
+        // The cluster gave it none; it may have taken some out of a pool.
+        pod_cidrs = blocks::networks(object.annotations().get(blocks::HELD));
+    }
     let internal = object.status.addresses.iter().filter(|address| address.kind == "InternalIP");
     let is_going = object.metadata.deletion_timestamp.is_some();
     Node {
         addresses: internal.filter_map(|address| address.address.parse().ok()).collect(),
-        pod_cidrs: cidrs.iter().filter_map(|cidr| cidr.parse().ok()).collect(),
+        pod_cidrs,
         zone: object.labels().get(ZONE).cloned(),
         leaving: is_going || object.spec.taints.iter().any(|taint| taint.key == LEAVING),
     }
