@@ -8,6 +8,8 @@ use anyhow::{Context, Result, bail};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
+/// The image of the example: busybox, and a small server that says which pod answered.
+pub const HELLO: &str = "hawser.dev/hello:local";
 /// The program an installed node runs.
 const AGENT: &str = "hawser-agent";
 

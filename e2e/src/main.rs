@@ -47,6 +47,14 @@ enum Command {
         #[arg(long)]
         to: PathBuf,
     },
+    /// Write the example's image.
+    #[command(hide = true)]
+    HelloImage {
+        #[arg(long)]
+        program: PathBuf,
+        #[arg(long)]
+        to: PathBuf,
+    },
     /// Call the example; prints who answered and how fast.
     #[command(hide = true)]
     Call {
@@ -80,6 +88,10 @@ fn main() -> Result<()> {
             std::fs::write(&to, &archive).with_context(|| format!("write {}", to.display()))?;
             println!("{name}: {} ({:.1} MiB)", to.display(), archive.len() as f64 / f64::from(1 << 20));
             Ok(())
+        }
+        Command::HelloImage { program, to } => {
+            let archive = e2e::image::program_image(e2e::image::HELLO, &program)?;
+            std::fs::write(&to, archive).with_context(|| format!("write {}", to.display()))
         }
         Command::Call { address, udp, pods, strict, seconds } => {
             Call { address, udp, pods, strict, time: Duration::from_secs(seconds) }.run()

@@ -16,8 +16,6 @@ use crate::network;
 use crate::place::Place;
 
 const PAUSE_IMAGE: &str = "hawser.dev/pause:local";
-/// The image of the example: busybox, and a small server that says which pod answered.
-const HELLO_IMAGE: &str = "hawser.dev/hello:local";
 const CONTAINERD_PATIENCE: Duration = Duration::from_secs(20);
 
 /// A node of a running cluster.
@@ -59,7 +57,7 @@ impl Node {
         self.containerd.start(containerd.command(), &self.place()?)?;
         self.wait_for_containerd(&containerd)?;
         containerd.import(&image::pause_image(PAUSE_IMAGE)?)?;
-        containerd.import(&image::program_image(HELLO_IMAGE, &binaries.hello)?)?;
+        containerd.import(&image::program_image(image::HELLO, &binaries.hello)?)?;
         self.start_agent(binaries)
     }
 

@@ -81,7 +81,14 @@ pub fn image() -> Result<()> {
     }
     run(cargo().args(["build", "--package", "e2e", "--bins"]))?;
     let built = folder.join(TARGET).join("release");
-    run(Command::new(root().join("target/debug/hawser-local"))
+    let local = root().join("target/debug/hawser-local");
+    hello("debug")?;
+    run(Command::new(&local)
+        .args(["hello-image", "--program"])
+        .arg(root().join("target/debug/hawser-hello"))
+        .arg("--to")
+        .arg(root().join("target/hello-image.tar")))?;
+    run(Command::new(&local)
         .args(["image", "--name", IMAGE, "--agent"])
         .arg(built.join("hawser-agent"))
         .arg("--plugin")

@@ -5,6 +5,7 @@
 
 mod build;
 mod deps;
+mod e2e;
 mod process;
 mod setup;
 mod tables;
@@ -54,6 +55,12 @@ enum Command {
     },
     /// Install what tests need and run all of them: rules, formats, lints, unit, packet, namespace and cluster tests.
     Test,
+    /// Run the cluster tests on namespaces of this machine, or install the agent on a kind cluster and try it there.
+    E2e {
+        /// What the nodes are.
+        #[arg(long, value_enum, default_value = "netns")]
+        provider: e2e::Provider,
+    },
     /// Check the repository's own rules.
     Tidy,
     /// Check which crate uses which.
@@ -96,6 +103,7 @@ fn main() -> Result<()> {
             process::run(&mut local(if purge { &["down", "--purge"] } else { &["down"] }))
         }
         Command::Test => test::all(),
+        Command::E2e { provider } => e2e::run_on(provider),
         Command::Tidy => tidy::check(),
         Command::Deps => deps::check(),
         Command::Bench => {
