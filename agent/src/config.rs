@@ -37,6 +37,9 @@ pub enum Command {
     Explain(Explain),
     /// Show flows and drops as they happen.
     Monitor(Monitor),
+    /// Ask about NetworkPolicies.
+    #[command(subcommand)]
+    Policy(Policy),
     /// Remove every device, route, program and map of Hawser on this node, or what a kube-proxy has left, and say what was
     /// removed.
     Cleanup(Cleanup),
@@ -63,6 +66,27 @@ pub struct Explain {
     /// Protocol of the packet.
     #[arg(long, value_enum, default_value = "tcp")]
     pub proto: Protocol,
+    /// How to reach the agent.
+    #[command(flatten)]
+    pub ask: Ask,
+}
+
+/// Questions about policies.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Policy {
+    /// List the live flows of this node that policies would cut, without applying them.
+    WhatIf(WhatIf),
+}
+
+/// Flags of `hawser-agent policy what-if`.
+#[derive(Debug, Clone, Args)]
+pub struct WhatIf {
+    /// NetworkPolicies in YAML or JSON, as for `kubectl apply`; `-` reads them from the standard input.
+    #[arg(short, long)]
+    pub filename: PathBuf,
+    /// What if they were deleted.
+    #[arg(long)]
+    pub delete: bool,
     /// How to reach the agent.
     #[command(flatten)]
     pub ask: Ask,

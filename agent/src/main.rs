@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use agent::admin;
-use agent::config::{Cli, Command};
+use agent::config::{Cli, Command, Policy};
 use agent::wiring;
 use clap::Parser;
 
@@ -13,6 +13,7 @@ fn main() -> ExitCode {
         Command::Status(ask) => wiring::ask(&ask, admin::show::status),
         Command::Services(ask) => wiring::ask(&ask, admin::show::services),
         Command::Explain(explain) => wiring::explain(explain),
+        Command::Policy(Policy::WhatIf(what_if)) => wiring::policy::what_if(&what_if),
         Command::Monitor(monitor) => wiring::monitor(monitor),
         Command::Cleanup(cleanup) => wiring::cleanup(&cleanup),
     };

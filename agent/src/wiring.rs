@@ -4,6 +4,7 @@ mod api_client;
 mod complaints;
 mod health;
 mod pods;
+pub mod policy;
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -20,6 +21,7 @@ use crate::admin::metrics::Metrics;
 use crate::admin::monitor::hub::Hub;
 use crate::admin::report::Report;
 use crate::admin::server::Admin;
+use crate::admin::what_if::Foresight;
 use crate::admin::{client, server};
 use crate::config::{Ask, Cleanup, Explain, Monitor, Run};
 use crate::desired::overlay::Tunnelling;
@@ -234,8 +236,9 @@ fn admin(config: &Run, metrics: &Metrics, reconciling: &Reconciling) -> Admin {
     let (tables, facts) = (Arc::clone(&metrics.tables), metrics.facts.clone());
     let (services, pins) = (config.service_cidr.clone(), metrics.pins.clone());
     let hub = Hub::new(pins.clone(), Arc::clone(&tables), facts.clone(), services.clone());
+    let foresight = Foresight { tables: Arc::clone(&tables), facts: facts.clone(), pins: pins.clone() };
     let explainer = Explainer { tables, facts, services, pods: config.cluster_cidr.clone(), pins };
-    Admin { reconciling: reconciling.clone(), explainer, hub }
+    Admin { reconciling: reconciling.clone(), explainer, foresight, hub }
 }
 
 /// The largest packet of pods, which the uplinks must be able to carry.

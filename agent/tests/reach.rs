@@ -171,7 +171,15 @@ fn start(kernel: &FakeKernel, tables: &Arc<Tables>) -> Reconciler<FakeKernel> {
 }
 
 fn synced(tables: &Tables) {
-    for source in [Source::Services, Source::Slices, Source::Nodes, Source::Endpoints] {
+    for source in [
+        Source::Services,
+        Source::Slices,
+        Source::Nodes,
+        Source::Policies,
+        Source::Namespaces,
+        Source::ClusterPods,
+        Source::Endpoints,
+    ] {
         tables.synced(source);
     }
 }

@@ -54,7 +54,15 @@ fn one_change_among_fifty_thousand_services_is_a_handful_of_operations() {
         tables.put_service(name(number), Some(service(number)));
         tables.put_slice(name(number), Some(slice(number, 3)));
     }
-    for source in [Source::Services, Source::Slices, Source::Nodes, Source::Endpoints] {
+    for source in [
+        Source::Services,
+        Source::Slices,
+        Source::Nodes,
+        Source::Policies,
+        Source::Namespaces,
+        Source::ClusterPods,
+        Source::Endpoints,
+    ] {
         tables.synced(source);
     }
     let facts = NodeFacts { name: "n1".into(), mtu: 1500, ..NodeFacts::default() };

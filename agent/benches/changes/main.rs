@@ -46,7 +46,9 @@ fn main() {
         node.reconciler = None;
         node.tables = Arc::new(Tables::default());
         node.scale = scale;
-        for source in [Source::Nodes, Source::Endpoints] {
+        for source in
+            [Source::Nodes, Source::Endpoints, Source::Policies, Source::Namespaces, Source::ClusterPods]
+        {
             node.tables.synced(source);
         }
         node.start();

@@ -81,7 +81,14 @@ impl Ours {
                 rows.slices.insert(name(MEASURED, endpoint + 1), Arc::new(slice));
             }
         });
-        for source in [Source::Services, Source::Slices, Source::Nodes] {
+        for source in [
+            Source::Services,
+            Source::Slices,
+            Source::Nodes,
+            Source::Policies,
+            Source::Namespaces,
+            Source::ClusterPods,
+        ] {
             node.tables.synced(source);
         }
         node.round();

@@ -12,6 +12,7 @@ use super::monitor::line::{Filter, Line};
 use super::report::Report;
 use super::request::{Answer, Request};
 use super::server::socket;
+use super::what_if::{Consequences, Proposal};
 
 /// Asks the agent with this run directory for its state.
 pub fn report(run_dir: &Path) -> Result<Report> {
@@ -22,6 +23,14 @@ pub fn report(run_dir: &Path) -> Result<Report> {
 pub fn explain(run_dir: &Path, question: Question) -> Result<Explanation> {
     match whole(&mut ask(run_dir, &Request::Explain(question))?)? {
         Answer::Ok(explanation) => Ok(explanation),
+        Answer::Error(why) => bail!("{why}"),
+    }
+}
+
+/// Asks it which flows policies would cut.
+pub fn what_if(run_dir: &Path, proposal: Proposal) -> Result<Consequences> {
+    match whole(&mut ask(run_dir, &Request::WhatIf(proposal))?)? {
+        Answer::Ok(consequences) => Ok(consequences),
         Answer::Error(why) => bail!("{why}"),
     }
 }

@@ -9,3 +9,4 @@ pub mod report;
 pub mod request;
 pub mod server;
 pub mod show;
+pub mod what_if;

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::explain::Question;
 use super::monitor::line::Filter;
+use super::what_if::Proposal;
 
 /// A request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,6 +14,8 @@ pub enum Request {
     Report,
     /// What happens to a packet: answered with an [`Explanation`](super::explain::Explanation), or why there is none.
     Explain(Question),
+    /// Which flows other policies would cut: answered with [`Consequences`](super::what_if::Consequences), or why not.
+    WhatIf(Proposal),
     /// Events until the asker hangs up: answered with one [`Line`](super::monitor::line::Line) per line.
     Monitor(Filter),
 }

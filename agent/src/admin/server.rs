@@ -13,11 +13,12 @@ use super::explain::{Explainer, Question};
 use super::monitor::hub::Hub;
 use super::monitor::line::Filter;
 use super::request::{Answer, Request};
+use super::what_if::{Foresight, Proposal};
 use crate::kernel::kube_proxy::{self, Leftovers};
 use crate::reconcile::run::Reconciling;
 
-/// Longest request.
-const LONGEST: u64 = 8192;
+/// Longest request: as long as an object of the API may be.
+const LONGEST: u64 = 3 << 20;
 /// How long an asker may take to ask.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -28,6 +29,8 @@ pub struct Admin {
     pub reconciling: Reconciling,
     /// Explains packets.
     pub explainer: Explainer,
+    /// Knows what policies would do.
+    pub foresight: Foresight,
     /// Hands events out.
     pub hub: Hub,
 }
@@ -89,6 +92,10 @@ async fn answer(stream: UnixStream, admin: &Admin) -> Result<()> {
             let answer = explain(admin.explainer.clone(), question).await?;
             write.write_all(&answer).await?;
         }
+        Request::WhatIf(proposal) => {
+            let answer = what_if(admin.foresight.clone(), proposal).await?;
+            write.write_all(&answer).await?;
+        }
         Request::Monitor(filter) => {
             // A reader that hangs up is noticed even when nothing happens.
             let mut nothing = String::new();
@@ -124,6 +131,15 @@ async fn explain(explainer: Explainer, question: Question) -> Result<Vec<u8>> {
     let answer = match explained {
         Ok(explanation) => Answer::Ok(explanation),
         Err(error) => Answer::Error(format!("{error:#}")),
+    };
+    Ok(serde_json::to_vec(&answer)?)
+}
+
+async fn what_if(foresight: Foresight, proposal: Proposal) -> Result<Vec<u8>> {
+    let answered = tokio::task::spawn_blocking(move || foresight.answer(&proposal)).await?;
+    let answer = match answered {
+        Ok(consequences) => Answer::Ok(consequences),
+        Err(error) => Answer::Error(format!("{:#}", anyhow::Error::from(error))),
     };
     Ok(serde_json::to_vec(&answer)?)
 }

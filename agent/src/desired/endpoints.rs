@@ -31,7 +31,7 @@ pub fn endpoints(
             let attachment = attachment(endpoint, mtu);
             (
                 attachment.host_link.clone(),
-                EndpointRow { flags: flags(endpoint), endpoint: endpoint.clone(), attachment },
+                EndpointRow { flags: flags(endpoint), endpoint: endpoint.clone(), attachment, policed: None },
             )
         })
         .collect()

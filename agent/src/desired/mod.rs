@@ -103,6 +103,8 @@ pub struct EndpointRow {
     pub flags: u32,
     /// Names, addresses and sizes of both ends.
     pub attachment: Attachment,
+    /// What policies let it do; `None` until that is known.
+    pub policed: Option<policy::Policed>,
 }
 
 /// Where a prefix of pods is.

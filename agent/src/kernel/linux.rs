@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use abi::count::{Count, PATHS, ServiceCount};
 use abi::drops::DROPS;
-use abi::endpoint::{Endpoint, Link, link};
+use abi::endpoint::{Endpoint, Link, bits, link};
 use abi::node::Node;
 use abi::service::{Frontend, FrontendKey};
 use abi::{Addr16, Be16, Prefix, name};
@@ -21,12 +21,14 @@ use super::convert::{self, Conversion};
 use super::features::{Features, Optional, cgroup2_mount};
 use super::netlink::{Device, Netlink};
 use super::objects::{Objects, folder, typed};
+use super::policy_maps::PolicyMaps;
 use super::service_maps::ServiceMaps;
 use super::unmasked::Unmasked;
 use super::xdp::{Mode, Uplinks};
 use super::{Counters, Feature, Kernel, KernelError, Tally, overlay, pod_link, router};
 use crate::desired::endpoints::LINK_PREFIX;
 use crate::desired::overlay::DEVICE;
+use crate::desired::policy::Policed;
 use crate::desired::{EndpointRow, Hop};
 use crate::reconcile::actual::{Actual, Attached, Op};
 
@@ -65,6 +67,7 @@ pub struct LinuxKernel {
 
 struct Maps {
     services: ServiceMaps,
+    policies: PolicyMaps,
     endpoints: HashMap<MapData, Addr16, Endpoint>,
     links: HashMap<MapData, u32, Link>,
     namespaces: HashMap<MapData, u64, Link>,
@@ -114,7 +117,7 @@ impl LinuxKernel {
         Link { v4: node.v4, v6: node.v6, flags: link::HOST, ..Link::default() }
     }
 
-    fn attach_endpoint(&mut self, row: &EndpointRow) -> Result<(), KernelError> {
+    fn attach_endpoint(&mut self, row: &EndpointRow, policed: Policed) -> Result<(), KernelError> {
         let device = pod_link::create(&self.netlink, row)?;
         let (mut v4, mut v6) = (Addr16::NONE, Addr16::NONE);
         for address in &row.endpoint.addresses {
@@ -122,23 +125,45 @@ impl LinuxKernel {
         }
         let own = Link { v4, v6, flags: row.flags, mac: row.attachment.pod_mac, zero: [0; 2] };
         self.maps.links.insert(device.index, own, 0).map_err(map(name::LINKS))?;
+        // Before the programs: no packet passes that policies have no say in.
+        for address in &row.endpoint.addresses {
+            let value = Endpoint {
+                ifindex: device.index,
+                mac: row.attachment.pod_mac,
+                host_mac: row.attachment.host_mac,
+                ingress: policed.ingress,
+                egress: policed.egress,
+                flags: audit_flag(policed),
+            };
+            self.maps.endpoints.insert(Addr16::from(*address), value, 0).map_err(map(name::ENDPOINTS))?;
+        }
         self.objects.attach_tc(name::TC_POD_OUT, &device.name, true)?;
         self.objects.attach_tc(name::TC_POD_IN, &device.name, false)?;
         pod_link::configure_host(&self.netlink, &device, row, &self.settings.node)?;
         if let Some(cookie) = pod_link::configure_pod(row)? {
             self.maps.namespaces.insert(cookie, own, 0).map_err(map(name::NAMESPACES))?;
         }
-        for address in &row.endpoint.addresses {
-            let value = Endpoint {
-                ifindex: device.index,
-                mac: row.attachment.pod_mac,
-                host_mac: row.attachment.host_mac,
-                ..Endpoint::default()
-            };
-            self.maps.endpoints.insert(Addr16::from(*address), value, 0).map_err(map(name::ENDPOINTS))?;
-        }
         // Written last: a link without it is one whose making was interrupted.
         self.netlink.set_alias(device.index, &pod_link::alias(row))
+    }
+
+    fn police(
+        &mut self,
+        link: &str,
+        addresses: &BTreeSet<IpAddr>,
+        policed: Policed,
+    ) -> Result<(), KernelError> {
+        let device = self.netlink.device(link)?.ok_or_else(|| KernelError::NoDevice(link.to_owned()))?;
+        for address in addresses {
+            let key = Addr16::from(*address);
+            let row = self.maps.endpoints.get(&key, 0).map_err(map(name::ENDPOINTS))?;
+            if row.ifindex == device.index {
+                let (ingress, egress) = (policed.ingress, policed.egress);
+                let row = Endpoint { ingress, egress, flags: audit_flag(policed), ..row };
+                self.maps.endpoints.insert(key, row, 0).map_err(map(name::ENDPOINTS))?;
+            }
+        }
+        Ok(())
     }
 
     fn detach_endpoint(&mut self, link: &str, addresses: &BTreeSet<IpAddr>) -> Result<(), KernelError> {
@@ -258,7 +283,9 @@ impl LinuxKernel {
             let link = self.maps.links.get(&device.index, 0).unwrap_or_default();
             // Rows of an older layout have no hardware address yet.
             if rows_are_right && link.mac != [0; 6] && self.objects.has_tc(&device.name) {
-                actual.endpoints.insert(device.name.clone(), Attached { addresses, flags: link.flags });
+                let policed = self.policed(&addresses);
+                let attached = Attached { addresses, flags: link.flags, policed };
+                actual.endpoints.insert(device.name.clone(), attached);
             }
         }
     }
@@ -276,10 +303,28 @@ fn attach_pods(objects: &mut Objects, netlink: &Netlink) -> Result<(), KernelErr
     Ok(())
 }
 
+impl LinuxKernel {
+    /// What the addresses of a pod may do, if that is the same for all.
+    fn policed(&self, addresses: &BTreeSet<IpAddr>) -> Option<Policed> {
+        let row = |address: &IpAddr| self.maps.endpoints.get(&Addr16::from(*address), 0).ok();
+        let all = addresses.iter().map(|address| {
+            let Endpoint { ingress, egress, flags, .. } = row(address)?;
+            Some(Policed { ingress, egress, audit: flags & bits::AUDIT != 0 })
+        });
+        let all: BTreeSet<Policed> = all.collect::<Option<_>>()?;
+        all.first().filter(|_| all.len() == 1).copied()
+    }
+}
+
+fn audit_flag(policed: Policed) -> u32 {
+    if policed.audit { bits::AUDIT } else { 0 }
+}
+
 impl Kernel for LinuxKernel {
     fn read(&mut self) -> Result<Actual, KernelError> {
         let mut actual = Actual::default();
         self.maps.services.read(&mut actual)?;
+        self.maps.policies.read(&mut actual)?;
         let devices = self.netlink.devices()?;
         self.sweep(&devices)?;
         self.read_endpoints(&mut actual, &devices);
@@ -317,8 +362,12 @@ impl Kernel for LinuxKernel {
         if let Some(done) = self.maps.services.apply(op) {
             return done;
         }
+        if let Some(done) = self.maps.policies.apply(op) {
+            return done;
+        }
         match op {
-            Op::AttachEndpoint(row) => self.attach_endpoint(row),
+            Op::AttachEndpoint(row, policed) => self.attach_endpoint(row, *policed),
+            Op::Police { link, addresses, policed } => self.police(link, addresses, *policed),
             Op::DetachEndpoint { link, addresses } => self.detach_endpoint(link, addresses),
             Op::AddRoute { to, hop: Hop::Via(node) } => self.netlink.add_route(*to, *node, None),
             Op::AddRoute { to, hop: Hop::Tunnel(end) } => {
@@ -402,6 +451,7 @@ impl Maps {
     fn take(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
         Ok(Self {
             services: ServiceMaps::take(ebpf)?,
+            policies: PolicyMaps::take(ebpf)?,
             endpoints: take(ebpf, name::ENDPOINTS)?,
             links: take(ebpf, name::LINKS)?,
             namespaces: take(ebpf, name::NAMESPACES)?,

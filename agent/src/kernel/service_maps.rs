@@ -139,6 +139,7 @@ impl ServiceMaps {
             Op::CountTombstones { count } => {
                 self.count_tombstones(*count).ok_or_else(|| missing(0, name::CONTROL))
             }
+            Op::NextEpoch => self.next_epoch().ok_or_else(|| missing(0, name::CONTROL)),
             Op::WriteFrontend { key, frontend } => {
                 self.frontends.insert(key, frontend, 0).map_err(map(name::FRONTENDS))
             }
@@ -170,6 +171,12 @@ impl ServiceMaps {
     fn count_tombstones(&self, count: u32) -> Option<()> {
         let cell = self.control.half(0, std::mem::offset_of!(Control, tombstones))?;
         cell.store(count, Ordering::Release);
+        Some(())
+    }
+
+    fn next_epoch(&self) -> Option<()> {
+        let cell = self.control.half(0, std::mem::offset_of!(Control, epoch))?;
+        cell.fetch_add(1, Ordering::AcqRel);
         Some(())
     }
 

@@ -3,10 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use abi::policy::Ruling;
 use abi::service::{Backend, BackendKey, Frontend, FrontendKey, Segment, Service};
 use ipnetwork::IpNetwork;
 
 use crate::desired::overlay::{self, Overlay};
+use crate::desired::policy::ports::Match;
+use crate::desired::policy::{Pair, Policed};
 use crate::desired::{EndpointRow, Hop};
 
 /// What is in the kernel: read once from the pinned maps and links, then kept by applying the same operations.
@@ -28,6 +31,12 @@ pub struct Actual {
     pub filter: BTreeMap<u32, u64>,
     /// Links of pods by the name of the host's end.
     pub endpoints: BTreeMap<String, Attached>,
+    /// Identities of addresses.
+    pub identities: BTreeMap<IpAddr, u32>,
+    /// Identities of networks.
+    pub cidrs: BTreeMap<IpNetwork, u32>,
+    /// What rule sets say about identities.
+    pub rulings: BTreeMap<Pair, BTreeMap<Match, Ruling>>,
     /// Our routes to prefixes of pods.
     pub routes: BTreeMap<IpNetwork, Hop>,
     /// The device for tunnels.
@@ -49,6 +58,8 @@ pub struct Attached {
     pub addresses: BTreeSet<IpAddr>,
     /// `abi::endpoint::link` bits.
     pub flags: u32,
+    /// What its addresses may do; `None` if that differs among them.
+    pub policed: Option<Policed>,
 }
 
 /// One change of the kernel.
@@ -131,7 +142,58 @@ pub enum Op {
         count: u32,
     },
     /// Makes a pod's link, or makes it right.
-    AttachEndpoint(Box<EndpointRow>),
+    AttachEndpoint(Box<EndpointRow>, Policed),
+    /// Gives a pod other rule sets, whose rows are in place.
+    Police {
+        /// Name of the host's end.
+        link: String,
+        /// The addresses inside.
+        addresses: BTreeSet<IpAddr>,
+        /// What it may do.
+        policed: Policed,
+    },
+    /// Gives an address an identity.
+    WriteIdentity {
+        /// The address.
+        address: IpAddr,
+        /// The identity.
+        identity: u32,
+    },
+    /// The address is nobody's in particular.
+    DeleteIdentity {
+        /// The address.
+        address: IpAddr,
+    },
+    /// Gives the addresses of a network an identity.
+    WriteCidr {
+        /// The network.
+        network: IpNetwork,
+        /// The identity.
+        identity: u32,
+    },
+    /// The network is like those around it.
+    DeleteCidr {
+        /// The network.
+        network: IpNetwork,
+    },
+    /// Adds a row of a rule set.
+    WriteRuling {
+        /// The set and the identity.
+        pair: Pair,
+        /// The ports.
+        row: Match,
+        /// What becomes of flows.
+        ruling: Ruling,
+    },
+    /// Removes a row of a rule set.
+    DeleteRuling {
+        /// The set and the identity.
+        pair: Pair,
+        /// The ports.
+        row: Match,
+    },
+    /// Flows that were let pass are looked at again.
+    NextEpoch,
     /// Takes a pod's link away.
     DetachEndpoint {
         /// Name of the host's end.
@@ -235,10 +297,17 @@ impl Actual {
             Op::Unbury { key } => {
                 self.tombstones.remove(key);
             }
-            Op::RetireBackend { .. } | Op::CountTombstones { .. } => {}
-            Op::AttachEndpoint(row) => {
+            Op::RetireBackend { .. } | Op::CountTombstones { .. } | Op::NextEpoch => {}
+            Op::Police { .. }
+            | Op::WriteIdentity { .. }
+            | Op::DeleteIdentity { .. }
+            | Op::WriteCidr { .. }
+            | Op::DeleteCidr { .. }
+            | Op::WriteRuling { .. }
+            | Op::DeleteRuling { .. } => self.follow_policies(op),
+            Op::AttachEndpoint(row, policed) => {
                 let addresses = row.endpoint.addresses.iter().copied().collect();
-                let attached = Attached { addresses, flags: row.flags };
+                let attached = Attached { addresses, flags: row.flags, policed: Some(*policed) };
                 self.endpoints.insert(row.attachment.host_link.clone(), attached);
             }
             Op::DetachEndpoint { link, .. } => {
@@ -289,6 +358,40 @@ impl Actual {
             self.uplinks.remove(overlay::DEVICE);
         }
         self.overlay = overlay;
+    }
+
+    fn follow_policies(&mut self, op: &Op) {
+        match op {
+            Op::Police { link, policed, .. } => {
+                if let Some(attached) = self.endpoints.get_mut(link) {
+                    attached.policed = Some(*policed);
+                }
+            }
+            Op::WriteIdentity { address, identity } => {
+                self.identities.insert(*address, *identity);
+            }
+            Op::DeleteIdentity { address } => {
+                self.identities.remove(address);
+            }
+            Op::WriteCidr { network, identity } => {
+                self.cidrs.insert(*network, *identity);
+            }
+            Op::DeleteCidr { network } => {
+                self.cidrs.remove(network);
+            }
+            Op::WriteRuling { pair, row, ruling } => {
+                self.rulings.entry(*pair).or_default().insert(*row, *ruling);
+            }
+            Op::DeleteRuling { pair, row } => {
+                if let Some(rows) = self.rulings.get_mut(pair) {
+                    rows.remove(row);
+                    if rows.is_empty() {
+                        self.rulings.remove(pair);
+                    }
+                }
+            }
+            _ => {}
+        }
     }
 
     fn store(&mut self, index: u32, service: Service) {

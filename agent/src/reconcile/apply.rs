@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::actual::{Actual, Op};
 use super::diff::{self, Unit};
 use super::services::Services;
+use crate::desired::policy::{Policies, Todo};
 use crate::desired::{self, Desired, NodeFacts, View, host_ports};
 use crate::kernel::{Kernel, KernelError};
 use crate::tables::{EndpointState, Rows, Tables};
@@ -54,6 +55,12 @@ pub struct Reconciler<K> {
     broken_links: BTreeSet<String>,
     /// The look at the links that `actual` follows.
     looked: u64,
+    /// Policies, compiled.
+    pub policies: Policies,
+    /// Whether something changed since flows were looked at; whoever starts cannot know.
+    pub(super) epoch_due: bool,
+    /// Whether local pods wait for their policies.
+    some_wait: bool,
 }
 
 impl<K: Kernel> Reconciler<K> {
@@ -62,6 +69,13 @@ impl<K: Kernel> Reconciler<K> {
         let looked = tables.look(|rows| rows.links.looked);
         let mut actual = kernel.read()?;
         tables.forget_taken();
+        let mut policies = Policies::default();
+        policies.todo = Todo {
+            pairs: actual.rulings.keys().copied().collect(),
+            addresses: actual.identities.keys().copied().collect(),
+            cidrs: true,
+            ..Todo::default()
+        };
         let services = Services::of(&mut actual, kernel.scale(), Instant::now());
         Ok(Self {
             kernel,
@@ -76,6 +90,9 @@ impl<K: Kernel> Reconciler<K> {
             seen: (None, BTreeSet::new()),
             broken_links: BTreeSet::new(),
             looked,
+            policies,
+            epoch_due: true,
+            some_wait: false,
         })
     }
 
@@ -83,8 +100,12 @@ impl<K: Kernel> Reconciler<K> {
     pub fn round(&mut self, now: Instant) -> Option<Instant> {
         self.services.places.wake(now);
         let node_changed = self.learn();
-        if node_changed || !self.broken_links.is_empty() {
+        self.police(now);
+        let waited = self.some_wait;
+        self.some_wait = self.admit();
+        if node_changed || waited || !self.broken_links.is_empty() {
             self.links(now);
+            self.forget_sets(now);
         }
         if self.desired.services_known {
             self.serve(now);
@@ -102,6 +123,11 @@ impl<K: Kernel> Reconciler<K> {
             if node {
                 desired::node(rows.snapshot(), &facts, &mut self.desired);
                 everything |= self.sees_other();
+            }
+            let mut hosts = self.desired.host_addresses.clone();
+            hosts.extend(&facts.addresses);
+            if node || !changes.policy.is_empty() {
+                self.policies.update(rows.snapshot(), &changes.policy, changes.everything, &hosts);
             }
             let view = View::of(rows.snapshot(), &facts);
             if everything {
@@ -227,7 +253,10 @@ impl<K: Kernel> Reconciler<K> {
                 None if self.actual.endpoints.contains_key(link) => {
                     EndpointState::Applied(row.attachment.clone())
                 }
-                None => EndpointState::Pending,
+                None => match self.waits_for(row) {
+                    Some(reason) => EndpointState::Failed(Arc::from(reason)),
+                    None => EndpointState::Pending,
+                },
             };
             self.tables.report_endpoint(&row.endpoint.id(), state);
         }

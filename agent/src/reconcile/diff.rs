@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 
 use abi::service::{Backend, BackendKey, Frontend, FrontendKey, SLOTS, Segment, Service, bits};
 
-use super::actual::{Actual, Attached, Op, Place, Span};
+use super::actual::{Actual, Op, Place, Span};
 use super::place::{Full, Places};
 use super::slots::slots;
+use crate::desired::policy::Policed;
 use crate::desired::{Choice, Desired, ServiceRow};
 
 /// Operations that depend on each other: when one fails, the rest of its unit waits.
@@ -39,10 +40,20 @@ pub fn links(actual: &Actual, desired: &Desired) -> Vec<Unit> {
         unit(format!("uplink {device}"), Op::DetachUplink { device: device.clone() });
     }
     for (link, row) in &desired.endpoints {
-        let addresses = row.endpoint.addresses.iter().copied().collect();
-        if actual.endpoints.get(link) != Some(&Attached { addresses, flags: row.flags }) {
-            unit(format!("endpoint {link}"), Op::AttachEndpoint(Box::new(row.clone())));
+        let addresses: BTreeSet<_> = row.endpoint.addresses.iter().copied().collect();
+        let known = actual.endpoints.get(link);
+        if known.is_some_and(|known| known.addresses == addresses && known.flags == row.flags) {
+            continue;
         }
+        // One that is attached keeps what it may do until the rest of policies is in place; another waits for that.
+        let policed = match known {
+            Some(known) => known.policed.unwrap_or(Policed::ISOLATED),
+            None => match row.policed {
+                Some(policed) => policed,
+                None => continue,
+            },
+        };
+        unit(format!("endpoint {link}"), Op::AttachEndpoint(Box::new(row.clone()), policed));
     }
     for (link, attached) in &actual.endpoints {
         if desired.endpoints_known && !desired.endpoints.contains_key(link) {

@@ -11,6 +11,7 @@ pub mod diff;
 pub mod filter;
 pub mod numbers;
 pub mod place;
+pub mod police;
 pub mod run;
 pub mod serve;
 pub mod services;

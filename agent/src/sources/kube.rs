@@ -21,7 +21,7 @@ use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
 use crate::tables::policy::{ClusterPod, Namespace, Policy};
-use crate::tables::{Node, ObjectName, PodOptions, Service, Slice, Snapshot, Source, Tables};
+use crate::tables::{Complaint, Node, ObjectName, PodOptions, Service, Slice, Snapshot, Source, Tables};
 use decode::{Context, object_name};
 
 /// A kind of rows the API server has.
@@ -62,6 +62,33 @@ pub fn learn(rows: &mut Snapshot, kind: &str, object: serde_json::Value) -> Resu
         _ => return Ok(false),
     }
     Ok(true)
+}
+
+/// Why something is no NetworkPolicy.
+#[derive(Debug, thiserror::Error)]
+pub enum Unreadable {
+    /// It is something else.
+    #[error("a document is a {0}, not a NetworkPolicy")]
+    Kind(String),
+    /// It has fields of other types.
+    #[error("a NetworkPolicy cannot be read")]
+    Fields(#[from] serde_json::Error),
+}
+
+/// One NetworkPolicy as its watch would read it, and what would be said about it: for questions.
+pub fn read_policy(object: serde_json::Value) -> Result<(ObjectName, Policy, Vec<Complaint>), Unreadable> {
+    let kind = object.get("kind").and_then(serde_json::Value::as_str);
+    if let Some(kind) = kind.filter(|kind| *kind != "NetworkPolicy") {
+        return Err(Unreadable::Kind(kind.to_owned()));
+    }
+    let object: objects::NetworkPolicy = serde_json::from_value(object)?;
+    let mut name = object_name(&object);
+    if name.namespace.is_empty() {
+        "default".clone_into(&mut name.namespace);
+    }
+    let mut context = Context::default();
+    let row = policy::policy(object, &mut context);
+    Ok((name, row, context.complaints))
 }
 
 fn insert<R: Row>(rows: &mut Snapshot, object: R::Object) {

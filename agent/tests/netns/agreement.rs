@@ -244,7 +244,14 @@ pub fn tell(node: &mut NodeWorld, (services, slices): &Objects) {
         rows.slices.clone_from(slices);
         rows.nodes = [member(1, "a"), member(2, "b")].into();
     });
-    for source in [Source::Services, Source::Slices, Source::Nodes] {
+    for source in [
+        Source::Services,
+        Source::Slices,
+        Source::Nodes,
+        Source::Policies,
+        Source::Namespaces,
+        Source::ClusterPods,
+    ] {
         node.tables.synced(source);
     }
     node.round();

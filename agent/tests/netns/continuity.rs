@@ -79,7 +79,14 @@ fn agent_process() {
             let kind = object["kind"].as_str().unwrap().to_owned();
             tables.update(|rows| assert!(learn(rows, &kind, object).unwrap()));
         }
-        for source in [Source::Services, Source::Slices, Source::Nodes] {
+        for source in [
+            Source::Services,
+            Source::Slices,
+            Source::Nodes,
+            Source::Policies,
+            Source::Namespaces,
+            Source::ClusterPods,
+        ] {
             tables.synced(source);
         }
     }

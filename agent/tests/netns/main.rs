@@ -11,6 +11,7 @@ mod load;
 mod namespace;
 mod nodes;
 mod paths;
+mod policies;
 mod sandboxes;
 mod served;
 mod sockets;

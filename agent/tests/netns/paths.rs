@@ -273,8 +273,8 @@ fn a_restart_changes_nothing_in_the_maps_and_traffic_flows_while_no_agent_runs()
         all_protocols(&world.nodes[0].pods[1].namespace, vip, PORT, &format!("local {client}"));
     }
     world.nodes[0].start();
-    // Only filters cannot be recognized: without TCX the uplink is attached again.
-    let operations = u64::from(!Features::probe().tcx);
+    // Flows are looked at once more, and filters cannot be recognized: without TCX the uplink is attached again.
+    let operations = 1 + u64::from(!Features::probe().tcx);
     assert_eq!(world.nodes[0].reconciler.as_ref().unwrap().operations, operations);
     assert_eq!(world.nodes[0].map_dump(), before);
     let client = world.nodes[0].pods[1].addresses[0];

@@ -15,7 +15,7 @@ use agent::kernel::xdp::Mode;
 use agent::reconcile::run::Reconciling;
 use agent::sources::cni::Cni;
 use agent::sources::links::discover;
-use agent::tables::Tables;
+use agent::tables::{Source, Tables};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -55,6 +55,9 @@ impl Served {
         let cgroup = agent::kernel::features::cgroup2_mount().expect("a cgroup2 mount").join(&own);
         std::fs::create_dir_all(&cgroup).unwrap();
         let tables = Arc::new(Tables::default());
+        for source in [Source::Policies, Source::Namespaces, Source::ClusterPods] {
+            tables.synced(source);
+        }
         tables.set_pod_cidrs(pod_cidrs.iter().map(|cidr| cidr.parse().unwrap()).collect());
         let mut node = Self {
             namespace,

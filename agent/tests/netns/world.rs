@@ -303,7 +303,9 @@ impl NodeWorld {
         };
         let id = endpoint.id();
         self.tables.put_endpoint(endpoint);
-        self.tables.synced(Source::Endpoints);
+        for source in [Source::Endpoints, Source::Policies, Source::Namespaces, Source::ClusterPods] {
+            self.tables.synced(source);
+        }
         self.round();
         assert!(matches!(self.tables.endpoint_state(&id), Some(EndpointState::Applied(_))));
         self.pods.push(Pod { namespace, addresses, id });

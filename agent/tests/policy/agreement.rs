@@ -16,7 +16,7 @@ use proptest::prelude::*;
 
 /// One thing that happens.
 #[derive(Debug, Clone)]
-enum Step {
+pub enum Step {
     Policy(u8, u8, Option<Policy>),
     Namespace(u8, Option<Labels>),
     Pod(u8, u8, Option<ClusterPod>),
@@ -126,11 +126,11 @@ fn pod() -> impl Strategy<Value = ClusterPod> {
     )
 }
 
-fn both(last: u8) -> [IpAddr; 2] {
+pub fn both(last: u8) -> [IpAddr; 2] {
     [format!("10.0.0.{last}").parse().unwrap(), format!("fd00::{last}").parse().unwrap()]
 }
 
-fn step() -> impl Strategy<Value = Step> {
+pub fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => (0..2_u8, 0..3_u8, prop::option::weighted(0.8, policy())).prop_map(|(ns, name, row)| Step::Policy(ns, name, row)),
         1 => (0..2_u8, prop::option::weighted(0.8, labels())).prop_map(|(ns, row)| Step::Namespace(ns, row)),
@@ -140,12 +140,12 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-fn name(namespace: u8, name: u8) -> ObjectName {
+pub fn name(namespace: u8, name: u8) -> ObjectName {
     ObjectName { namespace: format!("n{namespace}"), name: name.to_string() }
 }
 
 /// Changes the rows; answers with what changed.
-fn apply(tables: &mut Snapshot, step: &Step) -> PolicyChanges {
+pub fn apply(tables: &mut Snapshot, step: &Step) -> PolicyChanges {
     let mut changes = PolicyChanges::default();
     match step {
         Step::Policy(namespace, policy, row) => {
@@ -194,11 +194,11 @@ fn set<K: Ord, T>(table: &mut BTreeMap<K, Arc<T>>, key: K, row: Option<T>) {
     }
 }
 
-fn hosts() -> BTreeSet<IpAddr> {
+pub fn hosts() -> BTreeSet<IpAddr> {
     both(6).into()
 }
 
-fn anew(tables: &Snapshot) -> Policies {
+pub fn anew(tables: &Snapshot) -> Policies {
     let mut policies = Policies::default();
     policies.update(tables, &PolicyChanges::default(), true, &hosts());
     policies.settle(tables);

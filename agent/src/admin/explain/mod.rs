@@ -1,6 +1,7 @@
 //! `hawser-agent explain`: what happens to a packet, by the rules, in the maps, and in the live programs.
 
 mod names;
+mod policy;
 pub mod show;
 
 use std::collections::BTreeSet;
@@ -19,6 +20,7 @@ use crate::kernel::trial::{Place, Trial};
 use crate::oracle::{self, Client, Here, Outcome, Packet, Set, Way, decide};
 use crate::probe::{self, Live};
 use crate::tables::{Protocol, Snapshot, Tables};
+use policy::Verdicts;
 
 /// Backends whose route is looked up: enough to see the pattern.
 const SHOWN: usize = 16;
@@ -55,7 +57,7 @@ pub struct Explanation {
     pub backends: Vec<Reached>,
     /// Under which address the packet arrives.
     pub nat: String,
-    /// Which NetworkPolicy applies.
+    /// What NetworkPolicies say of both ends, and which rules.
     pub policy: String,
     /// Where the packet leaves, if no service is asked.
     pub egress: Option<String>,
@@ -126,7 +128,10 @@ impl Explainer {
         };
         let live = trial.as_ref().map(|trial| self.live(trial, &netlink, &packet)).transpose()?.flatten();
         let mut disagreements = Vec::new();
-        let heard = live.as_ref().filter(|live| !probe::is_muted(&outcome, live));
+        let policy = self.tables.look(|rows| policy::verdicts(rows, &self.facts, &packet, &outcome));
+        disagreements.extend(live.as_ref().and_then(|live| policy.disagreement(live)));
+        let is_heard = |live: &&Live| !probe::is_muted(&outcome, live) && !Verdicts::is_drop(live);
+        let heard = live.as_ref().filter(is_heard);
         disagreements.extend(heard.and_then(|live| probe::disagreement(&outcome, live)));
         disagreements.extend(Self::compare_maps(&outcome, place.as_ref()));
         Ok(Explanation {
@@ -139,7 +144,7 @@ impl Explainer {
             maps: place.as_ref().map(show::place),
             backends: self.backends(&netlink, &outcome)?,
             nat: self.nat(&packet, &outcome),
-            policy: "none: NetworkPolicies are not enforced yet".to_owned(),
+            policy: policy.text(),
             egress: match outcome {
                 Outcome::NotAService => Some(self.egress(&netlink, packet.dst)?),
                 _ => None,

@@ -44,6 +44,11 @@ pub struct Policed {
     pub audit: bool,
 }
 
+impl Policed {
+    /// Sets that nobody writes: everything is denied.
+    pub const ISOLATED: Self = Self { ingress: u32::MAX, egress: u32::MAX, audit: false };
+}
+
 /// What the kernel should have about policies.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct State {
@@ -64,7 +69,7 @@ pub struct Todo {
     pub pairs: BTreeSet<Pair>,
     /// Addresses.
     pub addresses: BTreeSet<IpAddr>,
-    /// Those among them whose pods changed, not only the rules.
+    /// Those among them whose pods or namespaces changed, not only the rules.
     pub moved: BTreeSet<IpAddr>,
     /// Networks.
     pub cidrs: bool,
@@ -137,7 +142,7 @@ impl Policies {
         if !sources.iter().all(|source| tables.synced.contains(source)) {
             return;
         }
-        let everything = everything || !std::mem::replace(&mut self.known, true);
+        let everything = !std::mem::replace(&mut self.known, true) || everything;
         if everything || changes.policies {
             self.sets_of.clear();
         }
@@ -153,6 +158,9 @@ impl Policies {
         };
         touched.extend(self.addresses.local(&tables.endpoints));
         self.todo.moved.extend(moved.iter().chain(&touched));
+        if changes.namespaces {
+            self.todo.moved.extend(self.addresses.all());
+        }
         touched.extend(moved);
         self.follow_endpoints(tables);
         self.compile(tables, everything || changes.namespaces, &touched);
@@ -165,6 +173,8 @@ impl Policies {
         if before == self.sets.len() {
             return false;
         }
+        let is_there = |number: &u32| *number == 0 || self.sets.contains_key(number);
+        self.sets_of.retain(|_, (ingress, egress)| is_there(ingress) && is_there(egress));
         self.compile(tables, false, &BTreeSet::new());
         self.set_numbers.retain(|number| self.sets.contains_key(&number));
         let used: BTreeSet<u32> = self.entries().map(|entry| entry.number).collect();

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-/// Who has which number.
+/// Who has which number; the greatest is never given.
 #[derive(Debug)]
 pub struct Numbers<T> {
     first: u32,
@@ -27,7 +27,7 @@ impl<T: Hash + Eq> Numbers<T> {
         value.hash(&mut hasher);
         let hash = hasher.finish();
         let mut number = ((hash >> 32) ^ hash) as u32;
-        while number < self.first || self.taken.contains_key(&number) {
+        while number < self.first || number == u32::MAX || self.taken.contains_key(&number) {
             number = number.wrapping_add(1).max(self.first);
         }
         self.of.insert(Arc::clone(value), number);

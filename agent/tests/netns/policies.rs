@@ -1,0 +1,179 @@
+//! Policies on packets: who is let in and out, at once and while connections live, also over what happens to the agent.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use agent::sources::kube::learn;
+use agent::tables::ObjectName;
+use agent::tables::policy::{ClusterPod, Labels};
+use serde_json::{Value, json};
+
+use crate::paths::{answer, tcp, udp};
+use crate::world::{BACKEND_PORT, Clients, World, allowed};
+
+/// How long an answer is waited for that is not to come.
+const SILENCE: Duration = Duration::from_millis(600);
+
+/// Every node knows every pod; each has its node and number as labels.
+fn knowing() -> World {
+    let mut world = World::new(Clients::Wire);
+    world.serve(&[(0, 0)]);
+    let pods: Vec<(ObjectName, ClusterPod)> = (0..world.nodes.len())
+        .flat_map(|node| (0..world.nodes[node].pods.len()).map(move |pod| (node, pod)))
+        .map(|(node, pod)| {
+            let labels: Labels = [("pod".into(), format!("n{node}-{pod}").into())].into();
+            let addresses = world.nodes[node].pods[pod].addresses.clone().into();
+            // Pods of different nodes have the same names here; nobody but their own node minds.
+            let name = ObjectName { namespace: "default".into(), name: format!("pod{pod}") };
+            let far = ObjectName { namespace: "default".into(), name: format!("far{node}-{pod}") };
+            let name = if node == 0 { name } else { far };
+            (name, ClusterPod { addresses, labels: Arc::new(labels), ..ClusterPod::default() })
+        })
+        .collect();
+    for (name, row) in pods {
+        world.nodes[0].tables.put_cluster_pod(name, Some(Arc::new(row)));
+    }
+    for node in &world.nodes {
+        for (number, pod) in node.pods.iter().enumerate() {
+            let name: &'static str = ["first", "second"][number.min(1)];
+            answer(&pod.namespace, BACKEND_PORT, name);
+        }
+    }
+    world
+}
+
+/// Applies a policy to the first node.
+fn apply(world: &mut World, name: &str, spec: Option<Value>) {
+    let key = ObjectName { namespace: "default".into(), name: name.into() };
+    let object = |spec| json!({ "metadata": { "namespace": "default", "name": name }, "spec": spec });
+    let row = spec.map(|spec| {
+        let mut rows = agent::tables::Snapshot::default();
+        assert!(learn(&mut rows, "NetworkPolicy", object(spec)).unwrap());
+        Arc::clone(&rows.policy.policies[&key])
+    });
+    world.nodes[0].tables.put_policy(key, row);
+    world.nodes[0].round();
+}
+
+fn labelled(text: &str) -> Value {
+    json!({ "matchLabels": { "pod": text } })
+}
+
+/// The second pod of the first node takes TCP from the pod of the other node, and nothing else.
+fn only_from_far() -> Value {
+    json!({
+        "podSelector": labelled("n0-1"),
+        "ingress": [{ "from": [{ "podSelector": labelled("n1-0") }], "ports": [{ "port": BACKEND_PORT }] }],
+    })
+}
+
+fn address(world: &World, node: usize, pod: usize, family: usize) -> SocketAddr {
+    SocketAddr::new(world.nodes[node].pods[pod].addresses[family], BACKEND_PORT)
+}
+
+/// Whether an answer comes over TCP, and over UDP.
+fn reaches(world: &World, from: (usize, usize), to: SocketAddr) -> (bool, bool) {
+    let client = &world.nodes[from.0].pods[from.1].namespace;
+    (tcp(client, to).is_ok(), udp(client, to, false).is_ok())
+}
+
+#[test]
+fn pods_take_and_send_what_policies_allow_over_both_families() {
+    if !allowed() {
+        return;
+    }
+    let mut world = knowing();
+    apply(&mut world, "only-far", Some(only_from_far()));
+    for family in 0..2 {
+        let to = address(&world, 0, 1, family);
+        assert_eq!(reaches(&world, (1, 0), to), (true, false), "{to} takes TCP from the other node's pod");
+        assert_eq!(reaches(&world, (0, 0), to), (false, false), "{to} takes nothing from its neighbour");
+        assert!(tcp(&world.nodes[0].namespace, to).is_ok(), "the node itself may");
+        let back = address(&world, 0, 0, family);
+        assert_eq!(reaches(&world, (0, 1), back), (true, true), "its own questions are answered");
+    }
+    let block = |world: &World| {
+        let own: Vec<IpAddr> = world.nodes[1].pods[0].addresses.clone();
+        let peers = own.iter().map(
+            |ip| json!({ "ipBlock": { "cidr": format!("{ip}/{}", if ip.is_ipv4() { 32 } else { 128 }) } }),
+        );
+        json!({ "podSelector": labelled("n0-1"), "policyTypes": ["Egress"], "egress": [{ "to": peers.collect::<Vec<_>>() }] })
+    };
+    let spec = block(&world);
+    apply(&mut world, "egress", Some(spec));
+    for family in 0..2 {
+        assert_eq!(
+            reaches(&world, (0, 1), address(&world, 1, 0, family)),
+            (true, true),
+            "a block means pods as well"
+        );
+        assert_eq!(reaches(&world, (0, 1), address(&world, 0, 0, family)), (false, false));
+    }
+    apply(&mut world, "only-far", None);
+    apply(&mut world, "egress", None);
+    for family in 0..2 {
+        assert_eq!(reaches(&world, (0, 0), address(&world, 0, 1, family)), (true, true), "nothing is left");
+    }
+}
+
+#[test]
+fn a_connection_that_policies_come_to_deny_stops_and_goes_on_when_they_allow_it_again() {
+    if !allowed() {
+        return;
+    }
+    let mut world = knowing();
+    for family in 0..2 {
+        let to = address(&world, 0, 1, family);
+        let client = Arc::new(&world.nodes[0].pods[0].namespace);
+        let mut stream = client.run(|| TcpStream::connect(to).expect("connect"));
+        stream.set_read_timeout(Some(SILENCE)).unwrap();
+        apply(&mut world, "only-far", Some(only_from_far()));
+        stream.write_all(b"who?").unwrap();
+        let mut text = String::new();
+        assert!(stream.read_to_string(&mut text).is_err() && text.is_empty(), "no answer comes: {text}");
+        apply(&mut world, "only-far", None);
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        stream.read_to_string(&mut text).expect("the question is asked again, and answered");
+        assert!(text.starts_with("second"), "{text}");
+    }
+}
+
+#[test]
+fn a_restart_finds_the_rows_and_changes_none() {
+    if !allowed() {
+        return;
+    }
+    let mut world = knowing();
+    apply(&mut world, "only-far", Some(only_from_far()));
+    let rows = |world: &World| {
+        ["hw_rules", "hw_identities", "hw_cidrs"]
+            .map(|name| crate::world::dump(&world.nodes[0].pins().join(name)))
+    };
+    let before = rows(&world);
+    assert!(before[0].contains("set"), "there are rows: {}", before[0]);
+    world.nodes[0].reconciler = None;
+    let to = address(&world, 0, 1, 0);
+    assert_eq!(reaches(&world, (0, 0), to), (false, false), "nobody has to be there for that");
+    world.nodes[0].start();
+    assert_eq!(rows(&world), before);
+    assert_eq!(reaches(&world, (0, 0), to), (false, false));
+    assert_eq!(reaches(&world, (1, 0), to), (true, false));
+}
+
+#[test]
+fn what_an_audited_namespace_is_denied_passes() {
+    if !allowed() {
+        return;
+    }
+    let mut world = knowing();
+    let audited = agent::tables::policy::Namespace { audit: true, ..Default::default() };
+    world.nodes[0].tables.put_namespace("default".into(), Some(Arc::new(audited)));
+    apply(&mut world, "only-far", Some(only_from_far()));
+    let to = address(&world, 0, 1, 0);
+    assert_eq!(reaches(&world, (0, 0), to), (true, true));
+    world.nodes[0].tables.put_namespace("default".into(), None);
+    world.nodes[0].round();
+    assert_eq!(reaches(&world, (0, 0), to), (false, false));
+}

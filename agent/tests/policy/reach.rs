@@ -1,0 +1,283 @@
+//! From any state, under any failures: the kernel gets to what policies say, and on the way nothing passes that neither the
+//! policies of before nor those of after let pass.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use abi::policy::{action, identity};
+use agent::desired::NodeFacts;
+use agent::desired::endpoints::attachment;
+use agent::desired::policy::Policed;
+use agent::desired::policy::lookup::Asked;
+use agent::kernel::fake::FakeKernel;
+use agent::reconcile::actual::{Actual, Op};
+use agent::reconcile::apply::Reconciler;
+use agent::tables::policy::{ClusterPod, Peer, Policy, Rule};
+use agent::tables::{PolicyChanges, Snapshot, Source, Tables};
+use proptest::prelude::*;
+
+use crate::agreement::{Step, anew, apply, both, hosts, name, step};
+
+/// A direction of a local pod, the other side, and the port.
+type Way = (String, bool, IpAddr, (u8, u16));
+
+const PORTS: [(u8, u16); 3] = [(6, 1), (6, 5), (17, 3)];
+
+fn peers() -> Vec<IpAddr> {
+    (1..17).map(|last| both(last)[0]).chain(["192.0.2.1".parse().unwrap()]).collect()
+}
+
+fn facts() -> NodeFacts {
+    NodeFacts { name: "n1".into(), addresses: hosts().into_iter().collect(), ..NodeFacts::default() }
+}
+
+/// What programs would do with what is in the kernel.
+fn passes(actual: &Actual, set: u32, asked: Asked) -> bool {
+    let around = actual.cidrs.iter().filter(|(network, _)| network.contains(asked.peer));
+    let around =
+        around.max_by_key(|(network, _)| network.prefix()).map_or(identity::WORLD, |(_, number)| *number);
+    let number = actual.identities.get(&asked.peer).copied().unwrap_or(around);
+    if set == 0 || number == identity::HOST {
+        return true;
+    }
+    let longest = |number| {
+        let rows = actual.rulings.get(&(set, number))?;
+        let fitting = rows.iter().filter(|(row, _)| row.fits(asked.proto, asked.port));
+        fitting.max_by_key(|(row, _)| row.bits).map(|(_, ruling)| ruling.action == action::ALLOW)
+    };
+    longest(number).or_else(|| longest(identity::ANYBODY)).unwrap_or(false)
+}
+
+fn ways(policed: Policed, answer: impl Fn(u32, Asked) -> bool) -> BTreeMap<(bool, IpAddr, (u8, u16)), bool> {
+    let all = peers().into_iter().flat_map(|peer| PORTS.map(|port| (peer, port)));
+    let both = all.flat_map(|(peer, port)| {
+        let asked = Asked { peer, proto: port.0, port: port.1 };
+        [(false, policed.egress), (true, policed.ingress)]
+            .map(|(way, set)| ((way, peer, port), answer(set, asked)))
+    });
+    both.collect()
+}
+
+/// What the kernel does.
+fn does(actual: &Actual) -> BTreeMap<Way, bool> {
+    let of = |(link, attached): (&String, &agent::reconcile::actual::Attached)| {
+        let ways = ways(attached.policed.unwrap(), |set, asked| passes(actual, set, asked));
+        ways.into_iter()
+            .map(|((way, peer, port), passes)| ((link.clone(), way, peer, port), passes))
+            .collect::<Vec<_>>()
+    };
+    actual.endpoints.iter().flat_map(of).collect()
+}
+
+/// What policies want.
+fn wants(tables: &Snapshot) -> BTreeMap<Way, bool> {
+    let policies = anew(tables);
+    let of = |(id, policed): (_, &Policed)| {
+        let link = attachment(&tables.endpoints[id], 0).host_link;
+        let ways = ways(*policed, |set, asked| policies.state.verdict(set, asked).allow);
+        ways.into_iter()
+            .map(|((way, peer, port), passes)| ((link.clone(), way, peer, port), passes))
+            .collect::<Vec<_>>()
+    };
+    policies.state.endpoints.iter().flat_map(of).collect()
+}
+
+/// The kernel, and what it was told since somebody looked.
+struct Watched {
+    kernel: FakeKernel,
+    shadow: Actual,
+    seen: usize,
+    /// What was wanted since everything was last in place.
+    window: Vec<BTreeMap<Way, bool>>,
+}
+
+impl Watched {
+    /// Follows what was done since, one operation after the other.
+    fn follow(&mut self) {
+        let log: Vec<Op> = self.kernel.state.lock().log[self.seen..].to_vec();
+        self.seen += log.len();
+        for op in log {
+            self.shadow.follow(&op);
+            if matches!(
+                op,
+                Op::NextEpoch | Op::AddRoute { .. } | Op::DeleteRoute { .. } | Op::WriteFilter { .. }
+            ) {
+                continue;
+            }
+            for (way, passes) in does(&self.shadow) {
+                let known: Vec<bool> =
+                    self.window.iter().filter_map(|wanted| wanted.get(&way).copied()).collect();
+                // Of a pod whose row is gone nobody can say what it may.
+                let is_told = known.len() == self.window.len();
+                assert!(!passes || !is_told || known.contains(&true), "{way:?} passes after {op:?}");
+            }
+        }
+    }
+
+    /// Flows were looked at again after the last change that concerns them.
+    fn epoch_is_last(&self) -> bool {
+        let log = &self.kernel.state.lock().log;
+        let last = |is: fn(&Op) -> bool| log.iter().rposition(is);
+        let change = last(|op| {
+            matches!(
+                op,
+                Op::Police { .. }
+                    | Op::WriteIdentity { .. }
+                    | Op::DeleteIdentity { .. }
+                    | Op::WriteCidr { .. }
+                    | Op::DeleteCidr { .. }
+            )
+        });
+        last(|op| matches!(op, Op::NextEpoch)) >= change
+    }
+}
+
+fn start(watched: &Watched, tables: &Arc<Tables>) -> Reconciler<FakeKernel> {
+    Reconciler::new(watched.kernel.clone(), Arc::clone(tables), facts()).unwrap()
+}
+
+fn settle(reconciler: &mut Reconciler<FakeKernel>, now: &mut Instant) {
+    for _ in 0..100 {
+        *now += Duration::from_secs(130);
+        if reconciler.round(*now).is_none() {
+            return;
+        }
+    }
+    panic!("does not settle: {:?}", reconciler.failures);
+}
+
+/// The same step for tables that are shared.
+fn tell(tables: &Tables, step: &Step) {
+    let mut rows = tables.snapshot();
+    let PolicyChanges { .. } = apply(&mut rows, step);
+    let policy = rows.policy;
+    match step {
+        Step::Policy(namespace, policy_name, _) => {
+            let name = name(*namespace, *policy_name);
+            tables.put_policy(name.clone(), policy.policies.get(&name).cloned());
+        }
+        Step::Namespace(namespace, _) => {
+            let name = format!("n{namespace}");
+            tables.put_namespace(name.clone(), policy.namespaces.get(&name).cloned());
+        }
+        Step::Pod(namespace, pod, _) => {
+            let name = name(*namespace, *pod);
+            tables.put_cluster_pod(name.clone(), policy.pods.get(&name).cloned());
+        }
+        Step::Endpoint(..) => {
+            let known: BTreeSet<_> = tables.snapshot().endpoints.into_keys().collect();
+            let now: BTreeSet<_> = rows.endpoints.keys().cloned().collect();
+            known.difference(&now).for_each(|id| drop(tables.remove_endpoint(id)));
+            now.difference(&known).for_each(|id| tables.put_endpoint(rows.endpoints[id].clone()));
+        }
+        Step::Settle => {}
+    }
+}
+
+fn synced() -> Arc<Tables> {
+    let tables = Arc::new(Tables::default());
+    for source in
+        [Source::Endpoints, Source::Nodes, Source::Policies, Source::Namespaces, Source::ClusterPods]
+    {
+        tables.synced(source);
+    }
+    tables
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 64, max_shrink_iters: 2_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_kernel_gets_there_and_lets_nothing_pass_on_the_way(
+        steps in prop::collection::vec((step(), 0..8_u8), 1..30),
+        faults in prop::collection::btree_set(0..300_usize, 0..20),
+    ) {
+        let tables = synced();
+        let kernel = FakeKernel::default();
+        kernel.state.lock().fail_at = faults;
+        let mut watched = Watched { kernel, shadow: Actual::default(), seen: 0, window: Vec::new() };
+        let mut now = Instant::now();
+        let mut reconciler = start(&watched, &tables);
+        for (step, then) in &steps {
+            tell(&tables, step);
+            watched.window.push(wants(&tables.snapshot()));
+            match then {
+                // Several steps may become one round.
+                0..=3 => {}
+                4 => reconciler = start(&watched, &tables),
+                5 => {
+                    settle(&mut reconciler, &mut now);
+                    watched.follow();
+                    watched.window.drain(..watched.window.len() - 1);
+                    prop_assert!(watched.epoch_is_last());
+                }
+                _ => {
+                    reconciler.round(now);
+                    watched.follow();
+                }
+            }
+        }
+        settle(&mut reconciler, &mut now);
+        watched.follow();
+        let got = watched.kernel.state.lock().actual.clone();
+        let state = &reconciler.policies.state;
+        prop_assert_eq!(&got.identities, &state.identities);
+        prop_assert_eq!(&got.cidrs, &state.cidrs);
+        let rules = state.rules.iter().filter(|(_, rows)| !rows.is_empty());
+        let rules: BTreeMap<_, BTreeMap<_, _>> = rules
+            .map(|(pair, rows)| (*pair, rows.iter().map(|(row, verdict)| (*row, verdict.ruling())).collect()))
+            .collect();
+        let used: BTreeSet<u32> = got.endpoints.values().filter_map(|one| one.policed).flat_map(|one| [one.ingress, one.egress]).collect();
+        for (pair, rows) in &got.rulings {
+            prop_assert!(rules.get(pair) == Some(rows) || used.contains(&pair.0) && !rules.contains_key(pair));
+        }
+        prop_assert!(rules.keys().all(|pair| got.rulings.contains_key(pair)));
+        let (does, wants) = (does(&got), wants(&tables.snapshot()));
+        for (way, passes) in &does {
+            let wanted = wants.get(way);
+            prop_assert!(wanted.is_none_or(|wanted| wanted == passes), "{:?}", way);
+        }
+        let attached = got.endpoints.len();
+        let known = tables.snapshot().endpoints.values().filter(|one| state.endpoints.contains_key(&one.id())).count();
+        prop_assert!(attached >= known, "who is known is attached");
+        prop_assert!(watched.epoch_is_last());
+
+        // A restart changes nothing but the epoch.
+        let before = watched.kernel.state.lock().log.len();
+        settle(&mut start(&watched, &tables), &mut now);
+        let again = watched.kernel.state.lock().log[before..].to_vec();
+        let is_same = again.iter().all(|op| matches!(op, Op::NextEpoch));
+        let all_known = tables.snapshot().endpoints.values().all(|one| tables.snapshot().policy.pods.contains_key(&agent::tables::ObjectName { namespace: one.pod_namespace.clone(), name: one.pod_name.clone() }));
+        prop_assert!(is_same || !all_known, "{:?}", again);
+    }
+}
+
+#[test]
+fn networks_inside_of_others_come_before_them_and_go_after_them() {
+    let tables = synced();
+    let kernel = FakeKernel::default();
+    let numbers = [("10.0.0.0/8", 20), ("10.0.0.0/30", 21), ("::/0", 22), ("fd00::/16", 23)];
+    kernel.state.lock().actual.cidrs = numbers.map(|(text, number)| (text.parse().unwrap(), number)).into();
+    let watched = Watched { kernel, shadow: Actual::default(), seen: 0, window: Vec::new() };
+    let blocks = ["0.0.0.0/0", "10.0.0.0/16", "fd00::/126"]
+        .map(|text| Peer::Block { cidr: text.parse().unwrap(), except: BTreeSet::new() });
+    let rule = Rule { index: 0, peers: Some(blocks.into()), ports: None };
+    tell(&tables, &Step::Policy(0, 0, Some(Policy { egress: Some(vec![rule]), ..Policy::default() })));
+    tell(&tables, &Step::Pod(0, 0, Some(ClusterPod::default())));
+    tell(&tables, &Step::Endpoint(0, 0, true));
+    settle(&mut start(&watched, &tables), &mut Instant::now());
+    let log = watched.kernel.state.lock().log.clone();
+    let ops: Vec<String> = log
+        .iter()
+        .filter_map(|op| match op {
+            Op::WriteCidr { network, .. } => Some(format!("+{network}")),
+            Op::DeleteCidr { network } => Some(format!("-{network}")),
+            _ => None,
+        })
+        .collect();
+    let want =
+        ["+fd00::/126", "+10.0.0.0/16", "+0.0.0.0/0", "-::/0", "-fd00::/16", "-10.0.0.0/8", "-10.0.0.0/30"];
+    assert_eq!(ops[..want.len()], want);
+}
