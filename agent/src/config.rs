@@ -282,8 +282,8 @@ pub struct Run {
     /// prefixes, whose addresses are followed as they come and go.
     #[arg(long, env = "HAWSER_NODEPORT_ADDRESSES", default_value = "primary", value_parser = nodeport_addresses)]
     pub nodeport_addresses: NodePortAddresses,
-    /// The ConfigMap with pools of addresses (key `pools.yaml`), as NAMESPACE/NAME. Where the cluster allocates no podCIDRs, the
-    /// node takes blocks for its pods out of pools of the kind Pod.
+    /// The ConfigMap with pools of addresses (key `pools.yaml`), as NAMESPACE/NAME; Leases about load balancers are in its
+    /// namespace. Where the cluster allocates no podCIDRs, the node takes blocks for its pods out of pools of the kind Pod.
     #[arg(long, default_value = "kube-system/hawser")]
     pub config_map: Place,
     /// Capacity of the maps for services and flows, as a power of two: 1 holds 16,384 service ports and 131,072 backends.

@@ -11,6 +11,7 @@ pub mod health;
 pub mod ipam;
 pub mod kernel;
 pub mod kubelet_api;
+pub mod load_balancer;
 pub mod node;
 pub mod oracle;
 pub mod plain_http;

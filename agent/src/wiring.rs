@@ -28,6 +28,7 @@ use crate::desired::overlay::Tunnelling;
 use crate::health::proxy::Proxy;
 use crate::health::pulse::Pulse;
 use crate::kernel::linux::{LinuxKernel, Settings};
+use crate::load_balancer;
 use crate::pods::events;
 use crate::reconcile::run::Reconciling;
 use crate::sources;
@@ -208,6 +209,13 @@ async fn serve(config: Arc<Run>, mut uplinks: sources::links::Uplinks) -> Result
     };
     tasks.spawn(taker.run(stop.clone()));
     let recorder = events::start(client.clone(), config.node_name.clone(), stop.clone());
+    tasks.spawn(load_balancer::run(
+        client.clone(),
+        config.config_map.clone(),
+        config.node_name.clone(),
+        Arc::clone(&tables),
+        stop.clone(),
+    ));
     tasks.spawn(complaints::run(Arc::clone(&tables), recorder, stop.clone()));
     tasks.spawn(watch_uplinks(uplinks.devices, Arc::clone(&tables), stop.clone()));
     let mut admin = tasks.spawn(server::run(server::socket(&config.run_dir), admin, stop.clone()));

@@ -45,10 +45,8 @@ impl LinkSocket {
         let raw = check(unsafe { libc::socket(libc::AF_PACKET, kind, 0) }).map_err(failed("open"))?;
         // SAFETY: the descriptor is new and nobody else's.
         let fd = unsafe { OwnedFd::from_raw_fd(raw) };
-        let index = i32::try_from(
-            nix::net::if_::if_nametoindex(device).map_err(io::Error::from).map_err(failed("find"))?,
-        )
-        .map_err(|_| KernelError::NoDevice(device.to_owned()))?;
+        let index = nix::net::if_::if_nametoindex(device).map_err(io::Error::from).map_err(failed("find"))?;
+        let index = index.cast_signed();
         let mac = hardware_address(&fd, device).map_err(failed("ask for"))?;
         if heard == Heard::Solicitations {
             only_solicitations(&fd).map_err(failed("filter"))?;
@@ -73,7 +71,7 @@ impl LinkSocket {
                 let length = unsafe {
                     libc::recv(fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), libc::MSG_TRUNC)
                 };
-                usize::try_from(length).map_err(|_| io::Error::last_os_error())
+                if length < 0 { Err(io::Error::last_os_error()) } else { Ok(length.cast_unsigned()) }
             });
             if let Ok(length) = read {
                 return length.map(|length| length.min(buffer.len()));

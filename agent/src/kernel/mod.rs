@@ -21,6 +21,7 @@ pub mod fake;
 pub mod features;
 pub mod flow_table;
 pub mod kube_proxy;
+pub mod link_socket;
 pub mod linux;
 pub mod mapped;
 pub mod meters;

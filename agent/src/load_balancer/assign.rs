@@ -195,7 +195,10 @@ mod tests {
     fn each_family_gets_its_own_in_the_order_of_the_service() {
         let pools = [pool("a", &["192.0.2.0/32"], true), pool("b", &["2001:db8::/128"], true)];
         let both = Wish { families: vec![false, true], ..wish("w", 1) };
-        assert_eq!(assign(&[both.clone()], &pools)[&name("w")].addresses, ips(&["2001:db8::", "192.0.2.0"]));
+        assert_eq!(
+            assign(std::slice::from_ref(&both), &pools)[&name("w")].addresses,
+            ips(&["2001:db8::", "192.0.2.0"])
+        );
         let only = assign(&[both], &pools[..1])[&name("w")].clone();
         assert_eq!(only.addresses, ips(&["192.0.2.0"]));
         assert!(only.refused.unwrap().contains("IPv6"));

@@ -14,4 +14,4 @@ mod give;
 mod leases;
 mod run;
 
-pub use run::{Place, run};
+pub use run::run;

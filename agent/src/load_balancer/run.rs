@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,35 +18,13 @@ use super::election::{Act, decide, holds};
 use super::groups::{GIVER, Group, groups};
 use super::leases::Leases;
 use super::{announcer, give};
-use crate::pools::{self, Pool};
+use crate::pools::{self, Place, Pool};
 use crate::tables::{Complaint, ObjectName, Source, Tables};
 
 /// How often Leases are looked at.
 const TICK: Duration = Duration::from_millis(100);
 /// How often addresses are given without a change: what others wrote over them is put right.
 const PASS: Duration = Duration::from_secs(30);
-
-/// Where the ConfigMap is, as `namespace/name`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
-    /// Its namespace, which is also that of the Leases.
-    pub namespace: String,
-    /// Its name.
-    pub name: String,
-}
-
-impl FromStr for Place {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text.split_once('/') {
-            Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
-                Ok(Self { namespace: namespace.to_owned(), name: name.to_owned() })
-            }
-            _ => Err(format!("{text:?} is not NAMESPACE/NAME")),
-        }
-    }
-}
 
 /// Runs until `stop`.
 pub async fn run(client: Client, place: Place, node: String, tables: Arc<Tables>, stop: CancellationToken) {

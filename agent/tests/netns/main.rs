@@ -2,6 +2,7 @@
 
 mod addresses;
 mod agreement;
+mod announce;
 mod asking;
 mod continuity;
 mod figures;

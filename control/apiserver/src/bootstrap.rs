@@ -73,6 +73,7 @@ fn wanted(allocator: &Allocator, advertised: &Advertised) -> Vec<(&'static Resou
         }
     }
     out.extend(controllers_role(&out));
+    out.extend(agents_roles());
     out.push((known("networking.k8s.io", "servicecidrs"), service_ranges(allocator)));
     out.push((known("", "services"), kubernetes_service(allocator, advertised.port)));
     out
@@ -90,16 +91,46 @@ fn controllers_role(objects: &[(&'static Resource, Value)]) -> Vec<(&'static Res
         })
         .flat_map(|(_, object)| list(object, &["rules"]).to_vec())
         .collect();
-    let meta = json!({ "name": name, "annotations": { "rbac.authorization.kubernetes.io/autoupdate": "true" },
-                       "labels": { "kubernetes.io/bootstrapping": "rbac-defaults" } });
+    let subject = json!({ "kind": "User", "name": crate::CONTROLLERS });
+    granted("ClusterRole", &meta(name, None), json!(rules), subject).into()
+}
+
+/// What agents do on their nodes beyond a kubelet's duties: pools of addresses, and the Leases about them.
+fn agents_roles() -> Vec<(&'static Resource, Value)> {
+    let name = "system:hawser:agents";
+    let subject = json!({ "kind": "Group", "name": "system:nodes" });
+    let everywhere = json!([{ "apiGroups": [""], "resources": ["services/status"], "verbs": ["patch"] }]);
+    let own = json!([
+        { "apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["hawser"], "verbs": ["get", "list", "watch"] },
+        { "apiGroups": ["coordination.k8s.io"], "resources": ["leases"],
+          "verbs": ["get", "list", "watch", "create", "update"] },
+    ]);
+    let mut all = granted("ClusterRole", &meta(name, None), everywhere, subject.clone()).to_vec();
+    all.extend(granted("Role", &meta(name, Some("kube-system")), own, subject));
+    all
+}
+
+fn meta(name: &str, namespace: Option<&str>) -> Value {
+    let mut meta = json!({ "name": name, "annotations": { "rbac.authorization.kubernetes.io/autoupdate": "true" },
+                           "labels": { "kubernetes.io/bootstrapping": "rbac-defaults" } });
+    if let Some(namespace) = namespace {
+        meta["namespace"] = json!(namespace);
+    }
+    meta
+}
+
+/// A role and its binding to one subject.
+fn granted(kind: &str, meta: &Value, rules: Value, mut subject: Value) -> [(&'static Resource, Value); 2] {
     let group = "rbac.authorization.k8s.io";
-    let role = json!({ "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": meta, "rules": rules });
+    let version = "rbac.authorization.k8s.io/v1";
+    subject["apiGroup"] = json!(group);
+    let role = json!({ "apiVersion": version, "kind": kind, "metadata": meta, "rules": rules });
     let binding = json!({
-        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": meta,
-        "roleRef": { "apiGroup": group, "kind": "ClusterRole", "name": name },
-        "subjects": [{ "apiGroup": group, "kind": "User", "name": crate::CONTROLLERS }],
+        "apiVersion": version, "kind": format!("{kind}Binding"), "metadata": meta,
+        "roleRef": { "apiGroup": group, "kind": kind, "name": meta["name"] }, "subjects": [subject],
     });
-    vec![(known(group, "clusterroles"), role), (known(group, "clusterrolebindings"), binding)]
+    let plural = kind.to_lowercase();
+    [(known(group, &format!("{plural}s")), role), (known(group, &format!("{plural}bindings")), binding)]
 }
 
 fn service_ranges(allocator: &Allocator) -> Value {

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::kinds;
+use crate::pooled;
 use crate::support::{self, Subject, is_skipped};
 use anyhow::{Context, Result, ensure};
 use e2e::{Cluster, Layout, Place};
@@ -40,6 +41,7 @@ async fn cases(layout: Layout) -> Result<()> {
         services(&subject).await,
     )?;
     case("services of every kind and policy", kinds::cases(&cluster, &subject).await)?;
+    case("a load balancer's address from a pool", pooled::cases(&cluster).await)?;
     case("pods reach pods without NAT", subject.pods_reach_pods().await)?;
     case("pods reach the outside with their node's address", subject.masquerade().await)?;
     case("map dumps name their fields", subject.dumps_name_fields())?;

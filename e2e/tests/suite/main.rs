@@ -9,4 +9,5 @@ mod deploy;
 mod kinds;
 mod kubectl;
 mod lifecycle;
+mod pooled;
 mod support;
