@@ -284,7 +284,7 @@ pub struct Run {
     pub nodeport_addresses: NodePortAddresses,
     /// The ConfigMap with pools of addresses (key `pools.yaml`), as NAMESPACE/NAME; Leases about load balancers are in its
     /// namespace. Where the cluster allocates no podCIDRs, the node takes blocks for its pods out of pools of the kind Pod.
-    #[arg(long, default_value = "kube-system/hawser")]
+    #[arg(long, env = "HAWSER_CONFIG_MAP", default_value = "kube-system/hawser")]
     pub config_map: Place,
     /// Capacity of the maps for services and flows, as a power of two: 1 holds 16,384 service ports and 131,072 backends.
     #[arg(long, env = "HAWSER_MAP_SCALE", default_value = "1", value_parser = map_scale)]

@@ -62,7 +62,9 @@ impl Leases {
                 Some(Ok(Event::Apply(lease) | Event::InitApply(lease))) => self.learn(lease, Instant::now()),
                 Some(Ok(Event::Delete(lease))) => drop(self.known.lock().remove(&lease.name_any())),
                 Some(Ok(Event::Init | Event::InitDone)) => {}
-                Some(Err(error)) => tracing::debug!(%error, "the watch of Leases is begun again"),
+                Some(Err(error)) => {
+                    tracing::warn!(%error, "the watch of Leases was interrupted, reconnecting");
+                }
                 None => return,
             }
         }

@@ -72,7 +72,7 @@ async fn follow_pools(
             Some(Ok(Event::Delete(_))) => String::new(),
             Some(Ok(Event::Init | Event::InitDone)) => continue,
             Some(Err(error)) => {
-                tracing::debug!(%error, "the watch of the pools is begun again");
+                tracing::warn!(%error, "the watch of the pools was interrupted, reconnecting");
                 continue;
             }
             None => return,
@@ -153,7 +153,11 @@ impl Holder {
         self.written.extend(acts.iter().map(|(name, _)| ((*name).clone(), now)));
         let done = join_all(acts.iter().map(|(name, act)| self.leases.act(name, *act))).await;
         for error in done.into_iter().filter_map(Result::err) {
-            tracing::debug!(%error, "a Lease could not be written");
+            match error {
+                kube::Error::Api(status) => tracing::warn!(%status, "a Lease was refused"),
+                // The watches tell of an API server that is away.
+                error => tracing::debug!(%error, "a Lease could not be written"),
+            }
         }
     }
 
