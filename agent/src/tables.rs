@@ -382,6 +382,7 @@ pub struct Tables {
     states: watch::Sender<BTreeMap<EndpointId, EndpointState>>,
     pod_cidrs: watch::Sender<Vec<IpNetwork>>,
     arrivals: Mutex<Arrivals>,
+    rule_sets: Mutex<BTreeMap<u32, policy::RuleSetName>>,
 }
 
 /// What has arrived, for whoever measures how fast it reaches the kernel.
@@ -406,6 +407,7 @@ impl Default for Tables {
             states: watch::Sender::new(BTreeMap::new()),
             pod_cidrs: watch::Sender::new(Vec::new()),
             arrivals: Mutex::default(),
+            rule_sets: Mutex::default(),
         }
     }
 }
@@ -471,6 +473,25 @@ impl Tables {
     /// These are all EndpointSlices there are.
     pub fn replace_slices(&self, all: BTreeMap<ObjectName, Arc<Slice>>) {
         self.write(|rows| rows.replace_slices(all));
+    }
+
+    /// Names the rule sets that are in the kernel, if they are not those that are known. By the reconciler alone.
+    pub fn name_rule_sets(
+        &self,
+        numbers: impl Iterator<Item = u32>,
+        name: impl Fn(u32) -> policy::RuleSetName,
+    ) {
+        let numbers: BTreeSet<u32> = numbers.collect();
+        let mut known = self.rule_sets.lock();
+        known.retain(|number, _| numbers.contains(number));
+        for number in numbers {
+            known.entry(number).or_insert_with(|| name(number));
+        }
+    }
+
+    /// What a rule set stands for.
+    pub fn rule_set(&self, number: u32) -> Option<policy::RuleSetName> {
+        self.rule_sets.lock().get(&number).cloned()
     }
 
     /// Adds, replaces or takes away a NetworkPolicy.

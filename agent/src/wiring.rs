@@ -16,6 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::admin::audit::{self, Audits};
 use crate::admin::explain::{self, Explainer, Question};
 use crate::admin::metrics::Metrics;
 use crate::admin::monitor::hub::Hub;
@@ -191,9 +192,12 @@ async fn serve(config: Arc<Run>, mut uplinks: sources::links::Uplinks) -> Result
         facts,
         pins: reconciling.pins.clone(),
         cni: cni.clone(),
+        audits: Audits::default(),
         scale: config.map_scale,
     };
     let admin = admin(&config, &metrics, &reconciling);
+    let audits = metrics.audits.clone();
+    tasks.spawn(audit::run(admin.hub.clone(), Arc::clone(&tables), audits, stop.clone()));
     health::start(&config, metrics, &tasks, &stop);
     tasks.spawn(sources::kube::run(
         client.clone(),

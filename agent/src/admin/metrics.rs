@@ -12,6 +12,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, NoLabelSe
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
+use super::audit::Audits;
 use crate::desired::NodeFacts;
 use crate::health::proxy::Proxy;
 use crate::health::pulse::Pulse;
@@ -39,6 +40,8 @@ pub struct Metrics {
     pub pins: Option<PathBuf>,
     /// Attachments of pods, and their addresses.
     pub cni: Cni,
+    /// What audited namespaces would have been denied.
+    pub audits: Audits,
     /// How many times the sizes of maps are what they are at scale one.
     pub scale: u32,
 }
@@ -114,6 +117,7 @@ impl Metrics {
                 ("routes", round.routes),
             ],
         )?;
+        page.audits(&self.audits)?;
         let capacities = abi::name::MAPS.iter().map(|map| (map.name, map.capacity(self.scale) as u64));
         page.gauges("hawser_map_capacity", "How many entries a map can have", "map", capacities)
     }
@@ -176,6 +180,17 @@ impl Collector for Metrics {
 struct Page<'a>(DescriptorEncoder<'a>);
 
 impl Page<'_> {
+    fn audits(&mut self, audits: &Audits) -> Result<(), Error> {
+        let help = "Flows of audited namespaces that no rule of these policies allows";
+        let mut metric =
+            self.0.encode_descriptor("hawser_policy_would_drop", help, None, MetricType::Counter)?;
+        for ((reason, policies), count) in audits.counts() {
+            let labels = [("reason", reason.as_str()), ("policies", policies.as_str())];
+            metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
+        }
+        Ok(())
+    }
+
     fn counter(&mut self, name: &str, help: &str, value: u64) -> Result<(), Error> {
         let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
         metric.encode_counter::<NoLabelSet, _, u64>(&value, None)
@@ -231,8 +246,16 @@ mod tests {
         tables.changed(Source::Slices, None);
         let state = tempfile::tempdir().unwrap();
         let cni = Cni::restore(Arc::clone(&tables), state.path()).unwrap();
-        let metrics =
-            Metrics { pulse, proxy, tables, facts: NodeFacts::default(), pins: None, cni, scale: 2 };
+        let metrics = Metrics {
+            pulse,
+            proxy,
+            tables,
+            facts: NodeFacts::default(),
+            pins: None,
+            cni,
+            audits: Audits::default(),
+            scale: 2,
+        };
         let text = metrics.answer("/metrics").body;
         for line in [
             "kubeproxy_proxy_healthz_total{code=\"503\"} 1",

@@ -1,5 +1,6 @@
 //! What a person asks the running agent: over `admin.sock`, JSON behind, tables in front.
 
+pub mod audit;
 pub mod client;
 pub mod explain;
 pub mod metrics;

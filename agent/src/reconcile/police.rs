@@ -16,6 +16,7 @@ use super::actual::Op;
 use super::apply::Reconciler;
 use crate::desired::policy::{Pair, Policed};
 use crate::kernel::{Kernel, KernelError};
+use crate::tables::policy::RuleSetName;
 
 /// What policies are called among the failures.
 const POLICIES: &str = "policies";
@@ -67,6 +68,11 @@ impl<K: Kernel> Reconciler<K> {
             }
             // What only sets asked that nobody has any more need not be known of addresses.
             let tables = Arc::clone(&self.tables);
+            tables.name_rule_sets(self.policies.set_numbers(), |number| {
+                let set = self.policies.set(number);
+                let policies = set.iter().flat_map(|set| &set.policies).map(|name| (**name).clone());
+                RuleSetName { policies: policies.collect() }
+            });
             if !tables.look(|rows| self.policies.settle(rows)) {
                 return Ok(());
             }

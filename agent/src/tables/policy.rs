@@ -130,6 +130,13 @@ pub enum Holds {
     DoesNotExist,
 }
 
+/// What a rule set in the kernel stands for.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RuleSetName {
+    /// The policies that isolate pods with it.
+    pub policies: Vec<ObjectName>,
+}
+
 /// What the policies of a cluster are about.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PolicyRows {

@@ -16,7 +16,7 @@ use crate::world::{Clients, NODE_PORT, NodeWorld, OUTSIDE, PORT, VIPS, World, al
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
-fn explain(node: &NodeWorld, src: &str, dst: &str) -> Explanation {
+pub fn explain(node: &NodeWorld, src: &str, dst: &str) -> Explanation {
     let explainer = Explainer {
         tables: Arc::clone(&node.tables),
         facts: node.reconciler.as_ref().unwrap().facts().clone(),
@@ -84,7 +84,7 @@ fn explain_finds_maps_that_are_not_as_the_rules_want() {
     assert!(explained.disagreements[1].contains("the maps hold"), "{:?}", explained.disagreements);
 }
 
-fn hub(node: &NodeWorld) -> Hub {
+pub fn hub(node: &NodeWorld) -> Hub {
     let services = vec!["10.96.0.0/16".parse().unwrap(), "fd00:96::/112".parse().unwrap()];
     let facts = node.reconciler.as_ref().unwrap().facts().clone();
     Hub::new(Some(node.pins()), Arc::clone(&node.tables), facts, services)
@@ -96,7 +96,7 @@ fn line(subscription: &mut Subscription) -> Option<Line> {
     runtime.block_on(async { tokio::time::timeout(PATIENCE, subscription.next()).await }).expect("in time")
 }
 
-fn next(subscription: &mut Subscription) -> Shown {
+pub fn next(subscription: &mut Subscription) -> Shown {
     match line(subscription) {
         Some(Line::Event(event)) => *event,
         other => panic!("an event, not {other:?}"),
@@ -131,7 +131,7 @@ fn monitors_see_flows_and_drops_by_name_while_they_listen() {
     let mut flows = hub
         .subscribe(Filter { flows: true, service: Some("default/web".into()), ..Filter::default() })
         .unwrap();
-    while wanted(node) != 31 {
+    while wanted(node) != 63 {
         std::thread::sleep(Duration::from_millis(20));
     }
     send(node, SocketAddr::new(VIPS[0].parse().unwrap(), PORT));

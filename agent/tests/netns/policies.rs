@@ -10,6 +10,7 @@ use agent::tables::ObjectName;
 use agent::tables::policy::{ClusterPod, Labels};
 use serde_json::{Value, json};
 
+use crate::asking::{explain, hub, next};
 use crate::paths::{answer, tcp, udp};
 use crate::world::{BACKEND_PORT, Clients, World, allowed};
 
@@ -172,8 +173,24 @@ fn what_an_audited_namespace_is_denied_passes() {
     world.nodes[0].tables.put_namespace("default".into(), Some(Arc::new(audited)));
     apply(&mut world, "only-far", Some(only_from_far()));
     let to = address(&world, 0, 1, 0);
+    let mut audits = hub(&world.nodes[0]).audits().unwrap();
+    // Until the programs know that somebody listens.
+    std::thread::sleep(SILENCE);
     assert_eq!(reaches(&world, (0, 0), to), (true, true));
+    let event = next(&mut audits);
+    assert_eq!((event.kind.as_str(), &event.policies[..]), ("audit", &["default/only-far".to_owned()][..]));
+    assert!(event.reason.unwrap().starts_with("PolicyIngress"));
+    let explained = explain(&world.nodes[0], "default/pod0", &to.to_string());
+    assert!(
+        explained.policy.contains("no rule of default/only-far allows it; audited"),
+        "{}",
+        explained.policy
+    );
+    assert!(explained.disagreements.is_empty(), "{:?}", explained.disagreements);
     world.nodes[0].tables.put_namespace("default".into(), None);
     world.nodes[0].round();
+    let explained = explain(&world.nodes[0], "default/pod0", &to.to_string());
+    assert!(explained.live.contains("PolicyIngress"), "{}", explained.live);
+    assert!(explained.disagreements.is_empty(), "{:?}", explained.disagreements);
     assert_eq!(reaches(&world, (0, 0), to), (false, false));
 }

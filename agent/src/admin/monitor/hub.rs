@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use abi::event::Event;
+use abi::event::{Event, kind};
 use ipnetwork::IpNetwork;
 use parking_lot::Mutex;
 use tokio::sync::broadcast::{self, Receiver, Sender, error::RecvError};
@@ -44,6 +44,7 @@ pub struct Subscription {
     number: u64,
     readers: Arc<Mutex<Readers>>,
     events: Receiver<Event>,
+    kinds: u32,
     filter: Filter,
     names: Names,
 }
@@ -61,16 +62,25 @@ impl Hub {
 
     /// Begins to listen.
     pub fn subscribe(&self, filter: Filter) -> Result<Subscription, KernelError> {
+        self.listen(filter.kinds(), filter)
+    }
+
+    /// Begins to listen to what is only audited.
+    pub fn audits(&self) -> Result<Subscription, KernelError> {
+        self.listen(kind::AUDIT, Filter::default())
+    }
+
+    fn listen(&self, kinds: u32, filter: Filter) -> Result<Subscription, KernelError> {
         let mut readers = self.readers.lock();
         let number = readers.next;
         let events = match &readers.events {
             Some(events) => events.subscribe(),
-            None => self.start(&mut readers, filter.kinds())?,
+            None => self.start(&mut readers, kinds)?,
         };
         readers.next += 1;
-        readers.wanted.push((number, filter.kinds()));
+        readers.wanted.push((number, kinds));
         let names = Names::new(Arc::clone(&self.tables), self.facts.clone(), self.services.clone());
-        Ok(Subscription { number, readers: Arc::clone(&self.readers), events, filter, names })
+        Ok(Subscription { number, readers: Arc::clone(&self.readers), events, kinds, filter, names })
     }
 
     fn start(&self, readers: &mut Readers, kinds: u32) -> Result<Receiver<Event>, KernelError> {
@@ -118,7 +128,7 @@ impl Subscription {
             match self.events.recv().await {
                 Ok(event) => {
                     let shown = self.names.show(&event, Instant::now());
-                    if event.kind & self.filter.kinds() != 0 && self.filter.wants(&shown) {
+                    if event.kind & self.kinds != 0 && self.filter.wants(&shown) {
                         return Some(Line::Event(Box::new(shown)));
                     }
                 }

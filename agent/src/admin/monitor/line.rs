@@ -22,7 +22,7 @@ pub enum Line {
 pub struct Shown {
     /// When.
     pub time: String,
-    /// `drop`, `begun`, `answered`, `ended`, `socket`.
+    /// `drop`, `audit`, `begun`, `answered`, `ended`, `socket`.
     pub kind: String,
     /// Where in the kernel; empty where it does not matter.
     pub hook: String,
@@ -30,7 +30,7 @@ pub struct Shown {
     pub device: Option<String>,
     /// Bytes of the packet.
     pub length: u32,
-    /// Why it was dropped.
+    /// Why it was dropped, or would have been.
     pub reason: Option<String>,
     /// Protocol.
     pub protocol: String,
@@ -46,12 +46,14 @@ pub struct Shown {
     pub service: Option<String>,
     /// `namespace/name` of the pods of this node that are involved.
     pub pods: Vec<String>,
+    /// `namespace/name` of the NetworkPolicies of which no rule allows it.
+    pub policies: Vec<String>,
 }
 
 /// What to show; everything that is given has to fit.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, Args)]
 pub struct Filter {
-    /// Only drops.
+    /// Only drops, and what would be dropped if it were not audited.
     #[arg(long)]
     pub drops: bool,
     /// Only flows and sockets.
@@ -79,15 +81,15 @@ impl Filter {
     pub fn kinds(&self) -> u32 {
         let flows = kind::BEGUN | kind::ANSWERED | kind::ENDED | kind::SOCKET;
         match (self.drops, self.flows) {
-            (true, false) => kind::DROP,
+            (true, false) => kind::DROP | kind::AUDIT,
             (false, true) => flows,
-            _ => kind::DROP | flows,
+            _ => kind::DROP | kind::AUDIT | flows,
         }
     }
 
     /// Whether an event is wanted.
     pub fn wants(&self, event: &Shown) -> bool {
-        let is_drop = event.kind == "drop";
+        let is_drop = matches!(event.kind.as_str(), "drop" | "audit");
         let kind = self.drops == self.flows || self.drops == is_drop;
         let ends = [Some(event.src), Some(event.dst), event.backend, event.hidden_as];
         let mut ends_of = ends.into_iter().flatten();
@@ -131,6 +133,9 @@ impl fmt::Display for Shown {
         if let Some(reason) = &self.reason {
             write!(f, "  {reason}")?;
         }
+        if !self.policies.is_empty() {
+            write!(f, "  policies {}", self.policies.join(", "))?;
+        }
         match (&self.device, self.hook.as_str()) {
             (Some(device), hook) => write!(f, "  ({hook} {device}, {} bytes)", self.length),
             (None, "") => Ok(()),
@@ -158,6 +163,7 @@ mod tests {
             hidden_as: None,
             service: Some("shop/web:http".into()),
             pods: vec!["shop/client".into()],
+            policies: Vec::new(),
         }
     }
 
@@ -190,9 +196,9 @@ mod tests {
 
     #[test]
     fn the_programs_write_only_what_somebody_reads() {
-        assert_eq!(Filter { drops: true, ..Filter::default() }.kinds(), kind::DROP);
+        assert_eq!(Filter { drops: true, ..Filter::default() }.kinds(), kind::DROP | kind::AUDIT);
         assert_eq!(Filter { flows: true, ..Filter::default() }.kinds() & kind::DROP, 0);
-        assert_eq!(Filter::default().kinds(), 31);
+        assert_eq!(Filter::default().kinds(), 63);
     }
 
     #[test]

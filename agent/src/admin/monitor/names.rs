@@ -43,7 +43,9 @@ impl Names {
         let ends = [Some(src), Some(dst), went].into_iter().flatten();
         let mut pods: Vec<String> = ends.filter_map(|end| self.pods.get(&end.ip()).cloned()).collect();
         pods.dedup();
-        let dropped = event.kind == kind::DROP;
+        let dropped = event.kind & (kind::DROP | kind::AUDIT) != 0;
+        let set = self.tables.rule_set(event.set).unwrap_or_default();
+        let policies = set.policies.iter().map(|name| format!("{}/{}", name.namespace, name.name));
         Shown {
             time: time(event.at),
             kind: kind_name(event.kind).to_owned(),
@@ -58,6 +60,7 @@ impl Names {
             hidden_as: from.filter(|from| *from != src),
             service: self.service(tuple.dst, tuple.dport, event.key.proto).map(|name| name.to_string()),
             pods,
+            policies: policies.collect(),
         }
     }
 
@@ -131,13 +134,14 @@ fn protocol_name(number: u8) -> String {
     }
 }
 
-fn kind_name(bit: u32) -> &'static str {
+pub fn kind_name(bit: u32) -> &'static str {
     match bit {
         kind::DROP => "drop",
         kind::BEGUN => "begun",
         kind::ANSWERED => "answered",
         kind::ENDED => "ended",
         kind::SOCKET => "socket",
+        kind::AUDIT => "audit",
         _ => "unknown",
     }
 }
@@ -162,6 +166,8 @@ mod tests {
     use abi::flow::FlowKey;
 
     use super::*;
+    use crate::admin::audit::Audits;
+    use crate::tables::policy::RuleSetName;
     use crate::tables::{ObjectName, Service, ServicePort};
 
     #[test]
@@ -196,10 +202,33 @@ mod tests {
             ("drop", "pod out", "TCP")
         );
         assert_eq!((shown.backend, shown.hidden_as), (None, None));
+        assert!(shown.policies.is_empty());
         let to = Tuple { src: Addr16::mapped([192, 0, 2, 1]), dst: Addr16::mapped([10, 244, 2, 2]), ..key };
         let begun = names.show(&Event { kind: kind::BEGUN, to, ..event }, Instant::now());
         assert_eq!(begun.backend.map(|to| to.to_string()).as_deref(), Some("10.244.2.2:80"));
         assert_eq!(begun.hidden_as.map(|to| to.to_string()).as_deref(), Some("192.0.2.1:40000"));
         assert_eq!(begun.reason, None);
+    }
+
+    #[test]
+    fn what_is_audited_names_the_policies_that_would_have_dropped_it() {
+        let tables = Arc::<Tables>::default();
+        let name = |name: &str| ObjectName { namespace: "shop".into(), name: name.into() };
+        tables.name_rule_sets([7].into_iter(), |_| RuleSetName { policies: vec![name("few"), name("none")] });
+        let mut names = Names::new(Arc::clone(&tables), NodeFacts::default(), Vec::new());
+        let event =
+            Event { kind: kind::AUDIT, reason: Drop::PolicyIngress as u32, set: 7, ..Event::default() };
+        let shown = names.show(&event, Instant::now());
+        assert_eq!(
+            (shown.kind.as_str(), &shown.policies[..]),
+            ("audit", &["shop/few".into(), "shop/none".into()][..])
+        );
+        let audits = Audits::default();
+        audits.count(&shown);
+        audits.count(&shown);
+        let want = (("PolicyIngress".to_owned(), "shop/few,shop/none".to_owned()), 2);
+        assert_eq!(audits.counts().into_iter().collect::<Vec<_>>(), [want]);
+        tables.name_rule_sets(std::iter::empty(), |_| RuleSetName::default());
+        assert!(names.show(&event, Instant::now()).policies.is_empty(), "a set that is gone has no name");
     }
 }

@@ -182,6 +182,11 @@ impl Policies {
         true
     }
 
+    /// The numbers of all sets.
+    pub fn set_numbers(&self) -> impl Iterator<Item = u32> {
+        self.sets.keys().copied()
+    }
+
     /// The set with a number.
     pub fn set(&self, number: u32) -> Option<&Arc<RuleSet>> {
         self.sets.get(&number).map(|compiled| &compiled.set)
