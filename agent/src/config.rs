@@ -40,6 +40,8 @@ pub enum Command {
     /// Ask about NetworkPolicies.
     #[command(subcommand)]
     Policy(Policy),
+    /// Write what the agent and the kernel say of this node into one archive, for a report of a fault; no credentials.
+    Sysdump(Sysdump),
     /// Remove every device, route, program and map of Hawser on this node, or what a kube-proxy has left, and say what was
     /// removed.
     Cleanup(Cleanup),
@@ -101,6 +103,20 @@ pub struct Monitor {
     /// How to reach the agent.
     #[command(flatten)]
     pub ask: Ask,
+}
+
+/// Flags of `hawser-agent sysdump`.
+#[derive(Debug, Clone, Args)]
+pub struct Sysdump {
+    /// The archive; `-` is standard output.
+    #[arg(long, default_value = "hawser-sysdump.tar")]
+    pub to: PathBuf,
+    /// Folder on a bpffs where programs, maps and links are pinned.
+    #[arg(long, default_value = "/sys/fs/bpf/hawser")]
+    pub bpffs: PathBuf,
+    /// The agent's run directory.
+    #[arg(long, default_value = "/run/hawser")]
+    pub run_dir: PathBuf,
 }
 
 /// Flags of `hawser-agent cleanup`.

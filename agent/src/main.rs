@@ -15,6 +15,7 @@ fn main() -> ExitCode {
         Command::Explain(explain) => wiring::explain(explain),
         Command::Policy(Policy::WhatIf(what_if)) => wiring::policy::what_if(&what_if),
         Command::Monitor(monitor) => wiring::monitor(monitor),
+        Command::Sysdump(sysdump) => wiring::sysdump(&sysdump),
         Command::Cleanup(cleanup) => wiring::cleanup(&cleanup),
     };
     match outcome {

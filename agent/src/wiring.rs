@@ -8,6 +8,7 @@ pub mod policy;
 
 use std::collections::BTreeSet;
 use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
@@ -23,8 +24,8 @@ use crate::admin::monitor::hub::Hub;
 use crate::admin::report::Report;
 use crate::admin::server::Admin;
 use crate::admin::what_if::Foresight;
-use crate::admin::{client, server};
-use crate::config::{Ask, Cleanup, Explain, Monitor, Run};
+use crate::admin::{client, server, sysdump};
+use crate::config::{Ask, Cleanup, Explain, Monitor, Run, Sysdump};
 use crate::desired::overlay::Tunnelling;
 use crate::health::proxy::Proxy;
 use crate::health::pulse::Pulse;
@@ -99,6 +100,27 @@ pub fn monitor(monitor: Monitor) -> Result<()> {
         }
         Ok(out.flush()?)
     })
+}
+
+/// Writes the archive for a report of a fault.
+pub fn sysdump(wanted: &Sysdump) -> Result<()> {
+    let parts = sysdump::collect(&wanted.run_dir, &wanted.bpffs);
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .context("the clock is before 1970")?;
+    let archive = sysdump::archive(&parts, "hawser-sysdump", now.as_secs());
+    if wanted.to.as_os_str() == "-" {
+        return std::io::stdout().lock().write_all(&archive).context("write the archive");
+    }
+    let shown = wanted.to.display();
+    let mut file = std::fs::OpenOptions::new();
+    // Names and addresses of a cluster are nobody else's business.
+    file.write(true).create(true).truncate(true).mode(0o600);
+    file.open(&wanted.to)
+        .and_then(|mut file| file.write_all(&archive))
+        .with_context(|| format!("write {shown}"))?;
+    println!("{shown}: {} parts", parts.len());
+    Ok(())
 }
 
 /// Removes everything of ours from this node.

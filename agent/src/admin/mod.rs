@@ -10,4 +10,5 @@ pub mod report;
 pub mod request;
 pub mod server;
 pub mod show;
+pub mod sysdump;
 pub mod what_if;
