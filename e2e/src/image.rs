@@ -1,6 +1,7 @@
 //! Container images made on the spot: an archive of static binaries that `ctr images import` takes. No registry is needed.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 
@@ -37,6 +38,8 @@ pub struct Image {
     pub entrypoint: Vec<String>,
     /// Its arguments unless a container has others.
     pub command: Vec<String>,
+    /// Whether its layer is compressed: for images that travel.
+    pub compressed: bool,
 }
 
 /// busybox with all its applets; runs a shell.
@@ -66,8 +69,12 @@ pub fn program_image(name: &str, program: &Path) -> Result<Vec<u8>> {
 
 /// What `deploy/hawser.yaml` runs: the agent and the CNI plugin, and nothing else.
 pub fn release_image(name: &str, agent: &Path, plugin: &Path) -> Result<Vec<u8>> {
-    let mut image =
-        Image { name: name.to_owned(), entrypoint: vec![format!("/bin/{AGENT}")], ..Image::default() };
+    let mut image = Image {
+        name: name.to_owned(),
+        entrypoint: vec![format!("/bin/{AGENT}")],
+        compressed: true,
+        ..Image::default()
+    };
     for folder in ["bin", "etc", "proc", "run", "sys", "tmp", "var"] {
         image.entries.insert(folder.to_owned(), Entry::Folder);
     }
@@ -103,7 +110,7 @@ pub fn busybox(name: &str) -> Result<Image> {
     let passwd = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n";
     entries.insert("etc/passwd".to_owned(), Entry::Text(passwd.to_owned()));
     entries.insert("etc/group".to_owned(), Entry::Text("root:x:0:\nnogroup:x:65534:\n".to_owned()));
-    Ok(Image { name: name.to_owned(), entries, entrypoint: Vec::new(), command: vec!["/bin/sh".to_owned()] })
+    Ok(Image { name: name.to_owned(), entries, command: vec!["/bin/sh".to_owned()], ..Image::default() })
 }
 
 /// Does an ELF file of 64 bits name a dynamic loader (a program header of type PT_INTERP)?
@@ -128,6 +135,12 @@ impl Image {
             layer.entry(path, entry);
         }
         let layer = layer.finish();
+        let contents = digest(&layer);
+        let (layer, kind) = if self.compressed {
+            (compress(&layer), "application/vnd.oci.image.layer.v1.tar+gzip")
+        } else {
+            (layer, "application/vnd.oci.image.layer.v1.tar")
+        };
         let platform = json!({ "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }, "os": "linux" });
         let config = json!({
             "architecture": platform["architecture"],
@@ -137,14 +150,14 @@ impl Image {
                 "Entrypoint": (!self.entrypoint.is_empty()).then_some(&self.entrypoint),
                 "Cmd": (!self.command.is_empty()).then_some(&self.command),
             },
-            "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{}", digest(&layer))] },
+            "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{contents}")] },
         })
         .to_string();
         let manifest = json!({
             "schemaVersion": 2,
             "mediaType": "application/vnd.oci.image.manifest.v1+json",
             "config": described("application/vnd.oci.image.config.v1+json", config.as_bytes()),
-            "layers": [described("application/vnd.oci.image.layer.v1.tar", &layer)],
+            "layers": [described(kind, &layer)],
         })
         .to_string();
         let mut entry = described("application/vnd.oci.image.manifest.v1+json", manifest.as_bytes());
@@ -171,6 +184,13 @@ impl Image {
         archive.file("oci-layout", 0o644, br#"{"imageLayoutVersion":"1.0.0"}"#);
         archive.finish()
     }
+}
+
+/// As gzip, without a time.
+fn compress(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    encoder.write_all(bytes).expect("memory takes all that is written");
+    encoder.finish().expect("memory takes all that is written")
 }
 
 /// Where a layout keeps these bytes.
@@ -247,6 +267,36 @@ mod tests {
         if let Ok(image) = busybox("a:1") {
             let Entry::Program(bytes) = &image.entries["bin/busybox"] else { panic!("no program") };
             assert!(!wants_loader(bytes));
+        }
+    }
+
+    #[test]
+    fn every_blob_is_what_its_name_says_and_a_layer_may_be_compressed() {
+        for compressed in [false, true] {
+            let entries = BTreeMap::from([("bin/x".to_owned(), Entry::Program(vec![b'#'; 1 << 16]))]);
+            let image = Image { name: "a/b:1".into(), entries, compressed, ..Image::default() };
+            let folder =
+                std::env::temp_dir().join(format!("hawser-blobs-{compressed}-{}", std::process::id()));
+            std::fs::create_dir_all(&folder).unwrap();
+            std::fs::write(folder.join("image.tar"), image.archive()).unwrap();
+            let tar = |arguments: &[&str]| {
+                let output = Command::new("tar").args(arguments).current_dir(&folder).output().unwrap();
+                assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+                String::from_utf8(output.stdout).unwrap()
+            };
+            tar(&["-xf", "image.tar"]);
+            for blob in std::fs::read_dir(folder.join("blobs/sha256")).unwrap().map(Result::unwrap) {
+                assert_eq!(digest(&std::fs::read(blob.path()).unwrap()), blob.file_name().to_string_lossy());
+            }
+            let read = |path: &str| -> serde_json::Value {
+                serde_json::from_slice(&std::fs::read(folder.join(path)).unwrap()).unwrap()
+            };
+            let layer = read("manifest.json")[0]["Layers"][0].as_str().unwrap().to_owned();
+            assert_eq!(tar(&[if compressed { "-tzf" } else { "-tf" }, &layer]), "bin/x\n");
+            let manifest = read("index.json")["manifests"][0]["digest"].as_str().unwrap().replace(':', "/");
+            let layer = &read(&format!("blobs/{manifest}"))["layers"][0];
+            assert_eq!(layer["mediaType"].as_str().unwrap().ends_with("+gzip"), compressed);
+            std::fs::remove_dir_all(folder).unwrap();
         }
     }
 
