@@ -1,4 +1,4 @@
-//! Addresses of pods: handed out from the node's podCIDRs, each on disk before anybody hears of it.
+//! Addresses of pods: handed out from the node's podCIDRs, each written down before anybody hears of it.
 
 pub mod blocks;
 mod journal;
@@ -55,9 +55,10 @@ pub struct Wanted {
 }
 
 impl Addresses {
-    /// Reads the journal; what it holds is what was acknowledged before, whenever the agent died.
-    pub fn open(path: &Path) -> Result<Self, JournalError> {
-        let (journal, restored) = Journal::open(path)?;
+    /// Reads the journal in the boot of the machine that has this name; what it holds is what was acknowledged in it, whenever the
+    /// agent died.
+    pub fn open(path: &Path, boot: &str) -> Result<Self, JournalError> {
+        let (journal, restored) = Journal::open(path, boot)?;
         let mut pools: Vec<Pool> =
             restored.cursors.iter().map(|(network, last)| Pool::resumed(*network, *last)).collect();
         for endpoint in restored.endpoints.values() {
@@ -195,7 +196,7 @@ mod tests {
     }
 
     fn open(path: &Path) -> Addresses {
-        let mut addresses = Addresses::open(path).unwrap();
+        let mut addresses = Addresses::open(path, "this").unwrap();
         addresses.use_networks(&networks());
         addresses
     }
@@ -253,7 +254,7 @@ mod tests {
         for cut in 0..=bytes.len() {
             let torn = dir.path().join("torn");
             std::fs::write(&torn, &bytes[..cut]).unwrap();
-            let restored = Addresses::open(&torn).unwrap();
+            let restored = Addresses::open(&torn, "this").unwrap();
             let expected = acknowledged.iter().rev().find(|(length, _)| *length <= cut as u64).unwrap();
             assert_eq!(restored.endpoints, expected.1, "cut at {cut}");
         }

@@ -1,7 +1,10 @@
-//! The journal of addresses: one JSON line per change, on disk before the change is acknowledged.
+//! The journal of addresses: one JSON line per change, written before the change is acknowledged.
 //!
-//! The last line may be torn by a crash: it was never acknowledged and is cut off. A line in the middle that cannot be
-//! read is damage, and is said.
+//! It outlives the agent, whenever that is killed, and not the machine: networks of pods do not either. So nobody waits for the
+//! disk, which would be most of the time of an ADD; and what an earlier boot has left holds no address.
+//!
+//! The last line may be torn by the agent's end: it was never acknowledged and is cut off. A line in the middle that cannot be
+//! read is damage, and is said, unless it is of an earlier boot, which the machine's end may have left in any state.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -18,6 +21,11 @@ use crate::tables::{Endpoint, EndpointId};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "camelCase")]
 pub enum Record {
+    /// What follows is of this boot of the machine.
+    Boot {
+        /// The kernel's random name for it.
+        id: String,
+    },
     /// An attachment got its addresses, one of each of these networks.
     Add {
         /// The attachment.
@@ -67,6 +75,8 @@ pub enum JournalError {
 /// What a journal adds up to.
 #[derive(Debug, Default)]
 pub(super) struct Restored {
+    /// The boot it is of, if it says so.
+    pub(super) boot: Option<String>,
     pub(super) endpoints: BTreeMap<EndpointId, Endpoint>,
     pub(super) cursors: BTreeMap<IpNetwork, IpAddr>,
 }
@@ -74,6 +84,7 @@ pub(super) struct Restored {
 #[derive(Debug)]
 pub(super) struct Journal {
     path: PathBuf,
+    boot: String,
     file: File,
     /// Bytes that are whole lines; a failed append is cut back to here.
     length: u64,
@@ -81,7 +92,8 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    pub(super) fn open(path: &Path) -> Result<(Self, Restored), JournalError> {
+    /// Opens the journal in the boot of the machine that has this name.
+    pub(super) fn open(path: &Path, boot: &str) -> Result<(Self, Restored), JournalError> {
         let failed = |source| JournalError::Io { path: path.to_owned(), source };
         if let Some(dir) = path.parent() {
             fs::create_dir_all(dir).map_err(failed)?;
@@ -89,29 +101,40 @@ impl Journal {
         let file = OpenOptions::new().create(true).append(true).read(true).open(path).map_err(failed)?;
         let bytes = fs::read(path).map_err(failed)?;
         let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-        let mut restored = Restored::default();
-        let mut lines = 0;
+        let (mut restored, mut lines, mut damage) = (Restored::default(), 0, None);
         for line in bytes[..whole].split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
             lines += 1;
-            let record = serde_json::from_slice(line).map_err(|source| JournalError::Damaged {
-                path: path.to_owned(),
-                line: lines,
-                source,
-            })?;
-            restored.apply(record);
+            match serde_json::from_slice(line) {
+                Ok(record) => restored.apply(record),
+                Err(source) => {
+                    damage = Some(JournalError::Damaged { path: path.to_owned(), line: lines, source });
+                    break;
+                }
+            }
         }
-        if whole < bytes.len() {
-            file.set_len(whole as u64).and_then(|()| file.sync_all()).map_err(failed)?;
+        let mut journal =
+            Self { path: path.to_owned(), boot: boot.to_owned(), file, length: whole as u64, lines };
+        if restored.boot.as_deref() != Some(boot) && (lines == 0 || restored.boot.is_some()) {
+            if !restored.endpoints.is_empty() {
+                tracing::info!(
+                    count = restored.endpoints.len(),
+                    "the machine has forgotten these attachments"
+                );
+            }
+            restored.endpoints.clear();
+            journal.rewrite(&restored.cursors, &restored.endpoints)?;
+        } else if let Some(damage) = damage {
+            return Err(damage);
+        } else if whole < bytes.len() {
+            journal.file.set_len(whole as u64).map_err(failed)?;
         }
-        sync_dir(path).map_err(failed)?;
-        Ok((Self { path: path.to_owned(), file, length: whole as u64, lines }, restored))
+        Ok((journal, restored))
     }
 
-    /// Durable when this returns.
+    /// Beyond the agent's reach when this returns.
     pub(super) fn append(&mut self, record: &Record) -> Result<(), JournalError> {
         let line = line(record);
-        let written = self.file.write_all(&line).and_then(|()| self.file.sync_data());
-        if let Err(source) = written {
+        if let Err(source) = self.file.write_all(&line) {
             // Half a line would make the next one unreadable; should this fail too, the next append says so again.
             if let Err(error) = self.file.set_len(self.length) {
                 tracing::error!(path = %self.path.display(), %error, "a torn line stays in the address journal");
@@ -145,7 +168,8 @@ impl Journal {
             .map(|endpoint| Record::Add { endpoint: endpoint.clone(), networks: Vec::new() });
         // The cursors come last: an Add moves none of a network it does not name.
         let cursors = cursors.iter().map(|(network, last)| Record::Cursor { network: *network, last: *last });
-        let records: Vec<Record> = adds.chain(cursors).collect();
+        let boot = Record::Boot { id: self.boot.clone() };
+        let records: Vec<Record> = std::iter::once(boot).chain(adds).chain(cursors).collect();
         let scratch = self.path.with_extension("new");
         let mut file = File::create(&scratch).map_err(failed)?;
         let bytes: Vec<u8> = records.iter().flat_map(line).collect();
@@ -162,6 +186,7 @@ impl Journal {
 impl Restored {
     fn apply(&mut self, record: Record) {
         match record {
+            Record::Boot { id } => self.boot = Some(id),
             Record::Add { endpoint, networks } => {
                 for network in networks {
                     let given = endpoint.addresses.iter().find(|address| network.contains(**address));
@@ -202,7 +227,7 @@ mod tests {
     fn a_rewritten_journal_says_the_same() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("journal");
-        let (mut journal, _) = Journal::open(&path).unwrap();
+        let (mut journal, _) = Journal::open(&path, "this").unwrap();
         let endpoint = Endpoint {
             container_id: "c".into(),
             ifname: "eth0".into(),
@@ -215,9 +240,33 @@ mod tests {
         let cursors = BTreeMap::from([("10.0.0.0/24".parse().unwrap(), "10.0.0.9".parse().unwrap())]);
         let endpoints = BTreeMap::from([(endpoint.id(), endpoint)]);
         journal.rewrite(&cursors, &endpoints).unwrap();
-        let (_, restored) = Journal::open(&path).unwrap();
+        let (_, restored) = Journal::open(&path, "this").unwrap();
         assert_eq!(restored.cursors, cursors);
         assert_eq!(restored.endpoints, endpoints);
+    }
+
+    #[test]
+    fn what_an_earlier_boot_has_left_holds_no_address_and_may_be_damaged() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal");
+        let (mut journal, _) = Journal::open(&path, "earlier").unwrap();
+        let network: IpNetwork = "10.0.0.0/24".parse().unwrap();
+        let endpoint = Endpoint { container_id: "c".into(), ifname: "eth0".into(), ..Endpoint::default() };
+        journal.append(&Record::Cursor { network, last: "10.0.0.9".parse().unwrap() }).unwrap();
+        journal.append(&Record::Add { endpoint, networks: Vec::new() }).unwrap();
+        assert_eq!(Journal::open(&path, "earlier").unwrap().1.endpoints.len(), 1);
+        // As a machine that went down leaves it.
+        OpenOptions::new().append(true).open(&path).unwrap().write_all(&[0, 0, b'\n', 0]).unwrap();
+        assert!(matches!(Journal::open(&path, "earlier"), Err(JournalError::Damaged { line: 4, .. })));
+        for _ in 0..2 {
+            let (_, restored) = Journal::open(&path, "this").unwrap();
+            assert!(restored.endpoints.is_empty());
+            assert_eq!(
+                restored.cursors[&network],
+                "10.0.0.9".parse::<IpAddr>().unwrap(),
+                "addresses go on resting"
+            );
+        }
     }
 
     #[test]
@@ -226,7 +275,7 @@ mod tests {
         let path = dir.path().join("journal");
         fs::write(&path, "{\"op\":\"cursor\",\"network\":\"10.0.0.0/24\",\"last\":\"10.0.0.1\"}\nrubbish\n")
             .unwrap();
-        let error = Journal::open(&path).unwrap_err();
+        let error = Journal::open(&path, "this").unwrap_err();
         assert!(error.to_string().contains("damaged in line 2"), "{error}");
     }
 }

@@ -26,6 +26,8 @@ use crate::tables::{
     Tables,
 };
 
+/// The kernel's random name for this boot.
+const BOOT: &str = "/proc/sys/kernel/random/boot_id";
 /// How long ADD waits for the kernel; the plugin waits longer.
 const ATTACH_PATIENCE: Duration = Duration::from_secs(20);
 /// How often is looked whether the namespace of a pod that is being attached is still there.
@@ -36,6 +38,9 @@ const SPOOL_PERIOD: Duration = Duration::from_secs(15);
 /// Why the CNI server cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum CniError {
+    /// The kernel does not say which boot this is.
+    #[error("cannot read {BOOT}")]
+    Boot(#[source] io::Error),
     /// The addresses cannot be read.
     #[error(transparent)]
     Journal(#[from] JournalError),
@@ -68,7 +73,8 @@ pub struct Cni {
 impl Cni {
     /// Restores the attachments of the journal into the tables.
     pub fn restore(tables: Arc<Tables>, state_dir: &Path) -> Result<Self, CniError> {
-        let addresses = Addresses::open(&state_dir.join("addresses.journal"))?;
+        let boot = std::fs::read_to_string(BOOT).map_err(CniError::Boot)?;
+        let addresses = Addresses::open(&state_dir.join("addresses.journal"), boot.trim())?;
         for endpoint in addresses.endpoints() {
             tables.put_endpoint(endpoint.clone());
         }

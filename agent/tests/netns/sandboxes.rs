@@ -34,15 +34,21 @@ impl Traces {
         let rows = |map| dump(&folder.join(map)).matches("\"key\"").count();
         let lines =
             |text: String| text.lines().map(|line| line.split(':').nth(1).unwrap().to_owned()).collect();
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
         let journal = node.state.path().join("addresses.journal");
         Self {
             devices: lines(node.namespace.ip("-o link")),
+            // The kernel gives devices link-local addresses in its own time.
             routes: ["-4", "-6"]
                 .map(|family| node.namespace.ip(&format!("{family} route show table all")))
-                .concat(),
+                .concat()
+                .lines()
+                .filter(|route| !route.contains("fe80:"))
+                .collect::<Vec<_>>()
+                .join("\n"),
             rows: ["hw_endpoints", "hw_links", "hw_netns"].map(rows).to_vec(),
             pins: std::fs::read_dir(&folder).unwrap().map(|pin| pin.unwrap().path()).collect(),
-            attachments: Addresses::open(&journal).unwrap().endpoints().count(),
+            attachments: Addresses::open(&journal, boot.trim()).unwrap().endpoints().count(),
             queued: spool::waiting(&node.state.path().join("cni-del")).unwrap().len(),
         }
     }
