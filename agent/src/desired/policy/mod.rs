@@ -91,6 +91,8 @@ pub struct Policies {
     /// The sets of local pods, and those that pods may still have in the kernel.
     sets: BTreeMap<u32, Compiled>,
     wanted: BTreeSet<u32>,
+    /// Those whose clauses are asked.
+    asked: BTreeSet<u32>,
     sets_of: HashMap<Subject, (u32, u32)>,
     local: BTreeMap<EndpointId, Subject>,
     /// Identities that addresses and networks have, and how many.
@@ -120,6 +122,7 @@ impl Default for Policies {
             set_numbers: Numbers::from(1),
             sets: BTreeMap::new(),
             wanted: BTreeSet::new(),
+            asked: BTreeSet::new(),
             sets_of: HashMap::new(),
             local: BTreeMap::new(),
             users: HashMap::new(),
@@ -176,6 +179,7 @@ impl Policies {
         let is_there = |number: &u32| *number == 0 || self.sets.contains_key(number);
         self.sets_of.retain(|_, (ingress, egress)| is_there(ingress) && is_there(egress));
         self.compile(tables, false, &BTreeSet::new());
+        self.drop_sets();
         self.set_numbers.retain(|number| self.sets.contains_key(&number));
         let used: BTreeSet<u32> = self.entries().map(|entry| entry.number).collect();
         self.rules.retain(|number| used.contains(&number));
@@ -253,8 +257,7 @@ impl Policies {
 
     /// Identities of what was touched, or of everything if clauses changed; then the rows of what is new.
     fn compile(&mut self, tables: &Snapshot, everything: bool, touched: &BTreeSet<IpAddr>) {
-        let entries = self.sets.values().flat_map(|compiled| &compiled.set.entries);
-        if self.identities.ask(entries) || everything {
+        if self.ask() || everything {
             self.identify_all(tables);
             return;
         }
@@ -274,7 +277,15 @@ impl Policies {
             let rows = self.rows_of_set(number);
             self.put_rows(rows);
         }
-        self.drop_sets();
+    }
+
+    /// Asks what the sets ask, if they are others than the last time; answers whether that makes a difference.
+    fn ask(&mut self) -> bool {
+        if self.sets.keys().eq(&self.asked) {
+            return false;
+        }
+        self.asked = self.sets.keys().copied().collect();
+        self.identities.ask(self.sets.values().flat_map(|compiled| &compiled.set.entries))
     }
 
     fn identify_all(&mut self, tables: &Snapshot) {
