@@ -132,10 +132,11 @@ fn rules(shape: Shape) -> Option<Vec<Rule>> {
             let block = |number: u32| Peer::Block {
                 cidr: format!("{}/30", Ipv4Addr::from(u32::from(Ipv4Addr::new(11, 0, 0, 0)) + number * 8))
                     .parse()
-                    .unwrap(),
+                    .expect("it is one"),
                 except: BTreeSet::new(),
             };
-            let own = Peer::Block { cidr: "10.244.1.0/24".parse().unwrap(), except: BTreeSet::new() };
+            let own =
+                Peer::Block { cidr: "10.244.1.0/24".parse().expect("it is one"), except: BTreeSet::new() };
             let peers = (1..count).map(block).chain([own]).collect();
             Some(vec![Rule { index: 0, peers: Some(peers), ports: port(PORT) }])
         }

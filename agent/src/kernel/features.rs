@@ -17,6 +17,9 @@ pub enum Optional {
     /// `bpf_set_retval`.
     #[value(name = "set_retval")]
     SetRetval,
+    /// `bpf_for_each_map_elem`.
+    #[value(name = "for_each")]
+    ForEach,
 }
 
 /// The features the agent takes decisions on.
@@ -54,6 +57,7 @@ impl Features {
             match feature {
                 Optional::Tcx => self.tcx = false,
                 Optional::SetRetval => self.set_retval = false,
+                Optional::ForEach => self.for_each = false,
             }
         }
         self
@@ -97,7 +101,7 @@ impl Features {
             feature(
                 "for_each",
                 self.for_each,
-                "silent flows stay until their ports are used again: no bpf_for_each_map_elem (Linux 5.13)",
+                "the agent walks the flows itself: no bpf_for_each_map_elem (Linux 5.13), or disabled by flag",
             ),
             feature("vxlan", false, "peers must share a link with this node: overlays are not built yet"),
         ]

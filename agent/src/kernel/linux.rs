@@ -16,7 +16,7 @@ use aya::programs::{SchedClassifier, TestRun};
 use aya::{Ebpf, TestRunOptions};
 use ipnetwork::IpNetwork;
 
-use super::bpf::ensure_bpffs;
+use super::bpf::{ensure_bpffs, monotonic_second};
 use super::convert::{self, Conversion};
 use super::features::{Features, Optional, cgroup2_mount};
 use super::netlink::{Device, Netlink};
@@ -25,7 +25,7 @@ use super::policy_maps::PolicyMaps;
 use super::service_maps::ServiceMaps;
 use super::unmasked::Unmasked;
 use super::xdp::{Mode, Uplinks};
-use super::{Counters, Feature, Kernel, KernelError, Tally, overlay, pod_link, router};
+use super::{Counters, Feature, Kernel, KernelError, Tally, flow_walk, overlay, pod_link, router};
 use crate::desired::endpoints::LINK_PREFIX;
 use crate::desired::overlay::DEVICE;
 use crate::desired::policy::Policed;
@@ -415,7 +415,7 @@ impl Kernel for LinuxKernel {
 
     fn expire_flows(&mut self) -> Result<(), KernelError> {
         if !self.features.for_each {
-            return Ok(());
+            return flow_walk::expire(&self.objects.folder, monotonic_second());
         }
         let program: &mut SchedClassifier = typed(&mut self.objects.ebpf, name::FLOW_EXPIRE)?;
         // The smallest frame the kernel accepts; the program does not look at it.

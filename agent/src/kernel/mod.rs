@@ -20,6 +20,7 @@ pub mod events;
 pub mod fake;
 pub mod features;
 pub mod flow_table;
+pub mod flow_walk;
 pub mod kube_proxy;
 pub mod link_socket;
 pub mod linux;

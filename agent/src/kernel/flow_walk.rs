@@ -1,0 +1,121 @@
+//! Forgetting silent flows from outside the kernel: for kernels whose programs cannot walk a map (before 5.13).
+//!
+//! An entry is looked at once more before it goes; a packet in the moment between makes its flow begin anew.
+
+use std::path::Path;
+
+use abi::count::gauge;
+use abi::flow::{Flow, FlowKey, bits, timeout};
+use abi::name;
+use aya::maps::{Array, HashMap, MapData, MapError};
+
+use super::KernelError;
+use super::linux::gone;
+use super::meters::open;
+
+const TCP: u8 = 6;
+const SCTP: u8 = 132;
+
+/// Forgets what is over, and counts the rest. `now` is in seconds of the monotonic clock.
+pub fn expire(folder: &Path, now: u32) -> Result<(), KernelError> {
+    let mut tables = Tables { flows: open(folder, name::FLOWS)?, embryos: open(folder, name::EMBRYOS)? };
+    let mut gauges: Array<MapData, u64> = open(folder, name::GAUGES)?;
+    let (flows, held) = walk(&mut tables, |tables| &tables.flows, now)?;
+    let (embryos, more) = walk(&mut tables, |tables| &tables.embryos, now)?;
+    for (index, value) in
+        [(gauge::FLOWS, flows), (gauge::EMBRYOS, embryos), (gauge::MASQUERADED, held + more)]
+    {
+        gauges.set(index, value, 0).map_err(|source| KernelError::Map { map: name::GAUGES, source })?;
+    }
+    Ok(())
+}
+
+struct Tables {
+    flows: HashMap<MapData, FlowKey, Flow>,
+    embryos: HashMap<MapData, FlowKey, Flow>,
+}
+
+type Table = HashMap<MapData, FlowKey, Flow>;
+
+impl Tables {
+    /// The entry, and whether it is of an answered flow.
+    fn find(&self, key: &FlowKey) -> Option<(Flow, bool)> {
+        let found = |table: &Table| table.get(key, 0).ok();
+        found(&self.flows).map(|flow| (flow, true)).or_else(|| found(&self.embryos).map(|flow| (flow, false)))
+    }
+
+    fn forget(&mut self, key: &FlowKey) -> Result<(), MapError> {
+        for table in [&mut self.flows, &mut self.embryos] {
+            gone(table.remove(key))?;
+        }
+        Ok(())
+    }
+}
+
+/// Answers with how many entries stay, and how many of them hold a port of the node.
+fn walk(tables: &mut Tables, table: fn(&Tables) -> &Table, now: u32) -> Result<(u64, u64), KernelError> {
+    let failed = |source| KernelError::Map { map: name::FLOWS, source };
+    // A walk that the kernel begins anew, because an entry went, shows some entries twice.
+    let keys: Vec<FlowKey> = table(tables).keys().filter_map(Result::ok).collect();
+    let (mut stay, mut held) = (0, 0);
+    for key in keys {
+        let Some((flow, _)) = tables.find(&key) else { continue };
+        let twin = FlowKey { tuple: flow.to.reversed(), ..key };
+        if is_over(&key, &flow, tables.find(&twin), now) {
+            tables.forget(&key).and_then(|()| tables.forget(&twin)).map_err(failed)?;
+            continue;
+        }
+        stay += 1;
+        held +=
+            u64::from(flow.flags & (bits::FORWARD | bits::MASQUERADE) == bits::FORWARD | bits::MASQUERADE);
+    }
+    Ok((stay, held))
+}
+
+/// As `ending::is_over` of the programs decides. The twin comes with whether it is of an answered flow.
+fn is_over(key: &FlowKey, flow: &Flow, twin: Option<(Flow, bool)>, now: u32) -> bool {
+    let answered = twin.is_some_and(|(_, answered)| answered);
+    let twin = twin.map(|(twin, _)| twin).unwrap_or_default();
+    let flags = flow.flags | twin.flags;
+    let direct = flags & bits::DSR != 0 && flags & bits::FIN != 0;
+    let closed = flags & bits::RST != 0 || flow.flags & twin.flags & bits::FIN != 0 || direct;
+    let patience = if !answered {
+        timeout::EMBRYO
+    } else if !matches!(key.proto, TCP | SCTP) {
+        timeout::DATAGRAM
+    } else if closed {
+        timeout::TCP_CLOSED
+    } else {
+        timeout::TCP
+    };
+    now.saturating_sub(flow.last_seen.max(twin.last_seen)) >= patience
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patience_depends_on_protocol_answer_and_end() {
+        let flow = |flags, last_seen| Flow { flags, last_seen, ..Flow::default() };
+        let (start, fin) = (bits::FORWARD, bits::FORWARD | bits::FIN);
+        for (proto, own, twin, age, over) in [
+            (TCP, start, None, 59, false),
+            (TCP, start, None, 60, true),
+            (TCP, start, Some((0, false)), 60, true),
+            (TCP, start, Some((0, true)), 7_999, false),
+            (TCP, start, Some((0, true)), 8_000, true),
+            (TCP, fin, Some((0, true)), 100, false),
+            (TCP, fin, Some((bits::FIN, true)), 10, true),
+            (TCP, start, Some((bits::RST, true)), 10, true),
+            (TCP, fin | bits::DSR, Some((0, true)), 10, true),
+            (17, start, Some((0, true)), 179, false),
+            (17, start, Some((0, true)), 180, true),
+        ] {
+            let key = FlowKey { proto, ..FlowKey::default() };
+            let twin = twin.map(|(flags, answered)| (flow(flags, 1_000), answered));
+            let found = is_over(&key, &flow(own, 900), twin, if twin.is_some() { 1_000 } else { 900 } + age);
+            assert_eq!(found, over, "{proto} {own} {twin:?} {age}");
+        }
+    }
+}
