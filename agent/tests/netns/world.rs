@@ -184,9 +184,17 @@ impl Drop for World {
         }
         let root = agent::kernel::features::cgroup2_mount().unwrap();
         std::fs::write(root.join("cgroup.procs"), std::process::id().to_string()).unwrap();
-        for cgroup in &self.cgroups {
-            std::fs::remove_dir(cgroup).unwrap();
-        }
+        self.cgroups.iter().for_each(|cgroup| remove_cgroup(cgroup));
+    }
+}
+
+/// Programs that another test has started in the meantime were born into the process's cgroup, and end soon.
+fn remove_cgroup(cgroup: &Path) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while let Err(error) = std::fs::remove_dir(cgroup) {
+        let busy = error.raw_os_error() == Some(libc::EBUSY);
+        assert!(busy && Instant::now() < deadline, "{}: {error}", cgroup.display());
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 
