@@ -233,12 +233,12 @@ fn begin_plain(work: &mut Work, hook: u32) -> Result<(), Drop> {
     if hook == POD_OUT && !is_pod(&dst) {
         work.forward.flags |= bits::OUTWARD;
     }
+    policy::admit(work)?;
     flow::prepare_answer(work);
     if flow::is_known(&work.answer) {
-        // It was let pass by the hook that has translated it.
+        // Its answers are those of the flow that another hook has translated.
         return Ok(());
     }
-    policy::admit(work)?;
     let kept = matches!(work.packet.ports, Ports::Pair | Ports::EchoRequest);
     if kept && !matches!(work.packet.part, Part::Later) && work.packet.tcp_flags & RST == 0 {
         fragment::record(work);

@@ -32,6 +32,7 @@ const CASES: &[Case] = &[
     ("the node reaches every pod, and every pod the node", own_node),
     ("a pod reaches itself through its service", itself),
     ("policy sees the backend, not the service", service),
+    ("a packet with the answers of a translated flow is asked as well", twin),
     ("policy sees the client outside, not the NodePort", node_port),
     ("a pod that leaves the cluster is asked before it is hidden", outside),
     ("what comes from another node is asked", other_node),
@@ -203,6 +204,18 @@ fn service(w: &mut World) -> Result<()> {
     w.isolate(n.pod_a, |row| row.egress = 0)?;
     w.isolate(n.pod_b, |row| row.ingress = NOTHING)?;
     w.expect(Hook::FromPodA, &again, &Want::Dropped(Drop::PolicyIngress))?;
+    Ok(())
+}
+
+fn twin(w: &mut World) -> Result<()> {
+    let n = w.names;
+    w.service(&[(n.vip, 80)], 0, UDP, &[(n.pod_b, 8080)])?;
+    let asked = packet(n.pod_a, n.vip).udp(40000, 80);
+    let got = packet(n.pod_a, n.pod_b).udp(40000, 8080);
+    w.expect(Hook::FromPodA, &asked, &sent(&got))?;
+    w.isolate(n.pod_b, |row| row.ingress = NOTHING)?;
+    w.expect(Hook::FromPodA, &asked, &Want::Dropped(Drop::PolicyIngress))?;
+    w.expect(Hook::FromPodA, &got, &Want::Dropped(Drop::PolicyIngress))?;
     Ok(())
 }
 
