@@ -39,9 +39,15 @@ type Table = HashMap<MapData, FlowKey, Flow>;
 
 impl Tables {
     /// The entry, and whether it is of an answered flow.
-    fn find(&self, key: &FlowKey) -> Option<(Flow, bool)> {
-        let found = |table: &Table| table.get(key, 0).ok();
-        found(&self.flows).map(|flow| (flow, true)).or_else(|| found(&self.embryos).map(|flow| (flow, false)))
+    fn find(&self, key: &FlowKey) -> Result<Option<(Flow, bool)>, MapError> {
+        for (table, answered) in [(&self.flows, true), (&self.embryos, false)] {
+            match table.get(key, 0) {
+                Ok(flow) => return Ok(Some((flow, answered))),
+                Err(MapError::KeyNotFound) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
     }
 
     fn forget(&mut self, key: &FlowKey) -> Result<(), MapError> {
@@ -56,12 +62,12 @@ impl Tables {
 fn walk(tables: &mut Tables, table: fn(&Tables) -> &Table, now: u32) -> Result<(u64, u64), KernelError> {
     let failed = |source| KernelError::Map { map: name::FLOWS, source };
     // A walk that the kernel begins anew, because an entry went, shows some entries twice.
-    let keys: Vec<FlowKey> = table(tables).keys().filter_map(Result::ok).collect();
+    let keys: Vec<FlowKey> = table(tables).keys().collect::<Result<_, _>>().map_err(failed)?;
     let (mut stay, mut held) = (0, 0);
     for key in keys {
-        let Some((flow, _)) = tables.find(&key) else { continue };
+        let Some((flow, _)) = tables.find(&key).map_err(failed)? else { continue };
         let twin = FlowKey { tuple: flow.to.reversed(), ..key };
-        if is_over(&key, &flow, tables.find(&twin), now) {
+        if is_over(&key, &flow, tables.find(&twin).map_err(failed)?, now) {
             tables.forget(&key).and_then(|()| tables.forget(&twin)).map_err(failed)?;
             continue;
         }
