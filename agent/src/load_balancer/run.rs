@@ -119,17 +119,20 @@ impl Holder {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                _ = tick.tick() => {}
+                _ = tick.tick(), if !groups.is_empty() => {}
+                // Without pools there is nothing to look at.
+                changed = pools.changed(), if groups.is_empty() => if changed.is_err() { return },
                 () = stop.cancelled() => return self.give_back(&groups).await,
             }
-            if changes.has_changed().unwrap_or(false) | pools.has_changed().unwrap_or(false) {
+            let news = changes.has_changed().unwrap_or(false) | pools.has_changed().unwrap_or(false);
+            if news || groups.is_empty() {
                 changes.mark_unchanged();
                 pools.mark_unchanged();
                 groups = self.groups();
             }
             self.write(&groups, Instant::now()).await;
             self.announce(&groups);
-            if holds(&self.node, self.leases.seen(GIVER).as_ref()) {
+            if groups.contains_key(GIVER) && holds(&self.node, self.leases.seen(GIVER).as_ref()) {
                 self.give(Instant::now()).await;
             }
         }
