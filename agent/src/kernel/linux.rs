@@ -25,7 +25,9 @@ use super::policy_maps::PolicyMaps;
 use super::service_maps::ServiceMaps;
 use super::unmasked::Unmasked;
 use super::xdp::{Mode, Uplinks};
-use super::{Counters, Feature, Kernel, KernelError, Tally, flow_walk, overlay, pod_link, router};
+use super::{
+    Counters, Feature, Kernel, KernelError, Tally, flow_walk, overlay, pod_link, router, source_ports,
+};
 use crate::desired::endpoints::LINK_PREFIX;
 use crate::desired::overlay::DEVICE;
 use crate::desired::policy::Policed;
@@ -83,7 +85,7 @@ impl LinuxKernel {
     pub fn start(settings: Settings) -> Result<Self, KernelError> {
         let features = Features::probe().without(&settings.disabled);
         let netlink = Netlink::new()?;
-        let node = Node { router: router::ensure(&netlink)?, ..facts(&settings, features) };
+        let node = Node { router: router::ensure(&netlink)?, ..facts(&settings, features)? };
         let folder = folder(&settings.bpffs, settings.scale);
         ensure_bpffs(&settings.bpffs)?;
         let conversion = Conversion::find(&settings.bpffs, &folder, settings.scale)?;
@@ -113,8 +115,8 @@ impl LinuxKernel {
 
     /// The node's own addresses, as a client.
     fn host(&self) -> Link {
-        let node = facts(&self.settings, self.features);
-        Link { v4: node.v4, v6: node.v6, flags: link::HOST, ..Link::default() }
+        let [v4, v6] = [true, false].map(|v4| own_address(&self.settings, v4));
+        Link { v4, v6, flags: link::HOST, ..Link::default() }
     }
 
     fn attach_endpoint(&mut self, row: &EndpointRow, policed: Policed) -> Result<(), KernelError> {
@@ -499,10 +501,7 @@ pub(super) fn gone(result: Result<(), MapError>) -> Result<(), MapError> {
     }
 }
 
-fn facts(settings: &Settings, features: Features) -> Node {
-    let address = |v4| {
-        settings.node.iter().find(|own| own.is_ipv4() == v4).map_or(Addr16::NONE, |own| Addr16::from(*own))
-    };
+fn facts(settings: &Settings, features: Features) -> Result<Node, KernelError> {
     let prefixes = |networks: &[IpNetwork]| {
         [true, false].map(|v4| {
             networks
@@ -511,16 +510,20 @@ fn facts(settings: &Settings, features: Features) -> Node {
                 .map_or(Prefix::NONE, |network| Prefix::new(network.network(), network.prefix()))
         })
     };
-    Node {
-        v4: address(true),
-        v6: address(false),
+    let ports = source_ports::of_this_node()?;
+    Ok(Node {
+        v4: own_address(settings, true),
+        v6: own_address(settings, false),
         services: prefixes(&settings.services),
         pods: prefixes(&settings.pods),
         cpus: aya::util::nr_cpus().map_or(1, |cpus| cpus as u32),
-        // Above Linux's default ephemeral ports (32768..60999).
-        port_min: Be16::new(61_000),
-        port_max: Be16::new(65_535),
+        port_min: Be16::new(*ports.start()),
+        port_max: Be16::new(*ports.end()),
         features: features.bits(),
         router: 0,
-    }
+    })
+}
+
+fn own_address(settings: &Settings, v4: bool) -> Addr16 {
+    settings.node.iter().find(|own| own.is_ipv4() == v4).map_or(Addr16::NONE, |own| Addr16::from(*own))
 }

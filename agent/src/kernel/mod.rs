@@ -34,6 +34,7 @@ pub mod pod_link;
 pub mod policy_maps;
 pub mod router;
 pub mod service_maps;
+pub mod source_ports;
 pub mod trial;
 pub mod unmasked;
 pub mod xdp;

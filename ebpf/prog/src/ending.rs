@@ -13,9 +13,9 @@ pub fn twin(key: &FlowKey, entry: &Flow) -> FlowKey {
     FlowKey { tuple: entry.to.reversed(), proto: key.proto, zero: [0; 3] }
 }
 
-/// Whether a flow has been silent for so long, or closed, that it is over.
+/// Whether a flow has been silent for so long, or closed for `closed_for` seconds, that it is over.
 #[inline(always)]
-pub fn is_over(key: &FlowKey, entry: &Flow, twin: &FlowKey) -> bool {
+pub fn is_over(key: &FlowKey, entry: &Flow, twin: &FlowKey, closed_for: u32) -> bool {
     let (answered, other) = match FLOWS.get_ptr(twin) {
         Some(other) => (true, Some(other)),
         None => (false, EMBRYOS.get_ptr(twin)),
@@ -42,7 +42,7 @@ pub fn is_over(key: &FlowKey, entry: &Flow, twin: &FlowKey) -> bool {
     } else if !connection {
         timeout::DATAGRAM
     } else if both_closed || flags & bits::RST != 0 {
-        timeout::TCP_CLOSED
+        closed_for
     } else {
         timeout::TCP
     };
@@ -62,7 +62,7 @@ pub extern "C" fn take_over() -> i32 {
     // SAFETY: the program runs under RCU: the element's memory stays valid.
     let holder = unsafe { &*holder };
     let other = twin(&work.answer, holder);
-    if !is_over(&work.answer, holder, &other) {
+    if !is_over(&work.answer, holder, &other, work.closed_for) {
         return 0;
     }
     forget(&work.answer, &other);

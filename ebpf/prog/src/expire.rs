@@ -1,7 +1,7 @@
 //! Forgetting silent flows, in the kernel: the agent runs this program and copies nothing.
 
 use abi::count::{Path, gauge};
-use abi::flow::{Flow, FlowKey, bits};
+use abi::flow::{Flow, FlowKey, bits, timeout};
 use aya_ebpf::bindings::TC_ACT_UNSPEC;
 use aya_ebpf::cty::{c_long, c_void};
 use aya_ebpf::helpers::generated::bpf_for_each_map_elem;
@@ -52,7 +52,7 @@ extern "C" fn visit(_map: *mut c_void, key: *const FlowKey, entry: *const Flow, 
     // SAFETY: the helper passes pointers into the element and to the caller's tally, valid for the call.
     let (key, entry, tally) = unsafe { (*key, *entry, &mut *tally) };
     let twin = twin(&key, &entry);
-    if is_over(&key, &entry, &twin) {
+    if is_over(&key, &entry, &twin, timeout::TCP_CLOSED) {
         forget(&key, &twin);
         count(Path::Expired, 0);
         return 0;

@@ -134,6 +134,9 @@ pub struct Work {
     pub scratch: Scratch,
     /// The next hop that was looked up.
     pub hop: Hop,
+    /// The next row of source ports to try, and for how many seconds a closed flow keeps its port from them.
+    pub row: u32,
+    pub closed_for: u32,
     /// What policy is asked.
     pub question: Question,
     /// Headers on their way from or to the packet.

@@ -146,7 +146,7 @@ extern "C" fn begin_flow(skb: *mut __sk_buff, hook: u32) -> i32 {
     let Some(work) = work() else {
         return leave(&ctx, hook, Err(Drop::FlowTable));
     };
-    let begun = begin(work, hook != UPLINK_IN).and_then(|()| {
+    let begun = begin(&ctx, work, hook != UPLINK_IN).and_then(|()| {
         work.to = work.forward.to;
         work.tunnelled = work.forward.flags & bits::DSR;
         if work.tunnelled == 0 { nat::rewrite(&ctx) } else { Ok(()) }
@@ -165,7 +165,7 @@ extern "C" fn begin_flow(skb: *mut __sk_buff, hook: u32) -> i32 {
 /// The client keeps its address where the answer is sure to come back this way: from pods of this node (unless the pod
 /// would talk to itself), and towards backends of this node.
 #[inline(always)]
-fn begin(work: &mut Work, inside: bool) -> Result<(), Drop> {
+fn begin(ctx: &TcContext, work: &mut Work, inside: bool) -> Result<(), Drop> {
     let Picked { backend, generation, service, bits: service_bits } = work.scratch.picked;
     let hide = if inside {
         same(&backend.addr, &work.packet.tuple().src)
@@ -187,7 +187,7 @@ fn begin(work: &mut Work, inside: bool) -> Result<(), Drop> {
     }
     if hide {
         work.forward.flags |= bits::MASQUERADE;
-        return masquerade::create(work);
+        return masquerade::create(ctx, work);
     }
     flow::create(work)
 }
@@ -267,7 +267,7 @@ pub fn hide(ctx: &TcContext, work: &mut Work) -> Result<(), Drop> {
     flow::prepare(work, &dst, dport);
     work.forward.flags = bits::FORWARD | bits::MASQUERADE;
     fragment::record(work);
-    masquerade::create(work)?;
+    masquerade::create(ctx, work)?;
     // What was remembered under the pod's own address.
     work.answer.tuple = work.packet.key.tuple.reversed();
     flow::drop_embryo(&work.answer);

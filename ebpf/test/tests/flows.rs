@@ -1,5 +1,8 @@
 //! The lives of flows: how they are counted, how they end, and how their ports come back.
 
+use std::collections::BTreeSet;
+use std::net::UdpSocket;
+
 use abi::count::{Path, gauge};
 use abi::drops::Drop;
 use abi::event::Control;
@@ -11,7 +14,7 @@ use anyhow::{Result, ensure};
 use ebpf_test::case::{Case, hold_in};
 use ebpf_test::packet::{ACK, Packet, RST, SYN, packet};
 use ebpf_test::runner::STACK;
-use ebpf_test::world::{Hook, Want, World, node};
+use ebpf_test::world::{Hook, MASQUERADED, Want, World, node};
 
 const TCP: u8 = 6;
 
@@ -21,6 +24,9 @@ const CASES: &[Case] = &[
     ("a connection counts for its backend from its answer to its end", counted),
     ("a backend that went while it was counted is not counted down", counted_gone),
     ("a port whose flow is over is taken over", reclaimed),
+    ("a closed flow gives its port up when there is no other", pressed),
+    ("a client's ports are mapped one to one, and to the same again", one_to_one),
+    ("a port that a socket of the host would get answers at is left alone", host_socket),
     ("with 99 of 100 ports taken, every new flow still finds one", nearly_exhausted),
 ];
 
@@ -169,6 +175,56 @@ fn reclaimed(w: &mut World) -> Result<()> {
     ensure!(Packet::read(&outcome.frame)?.ports().0 == flow.to.sport.host(), "the port that was given up");
     ensure!(w.counted(name::PATHS, Path::PortCollision as u32)? > collisions, "collisions are counted");
     ensure!(w.runner.hash::<FlowKey, Flow>(name::EMBRYOS)?.get(&key, 0).is_err(), "no half is left");
+    Ok(())
+}
+
+fn pressed(w: &mut World) -> Result<()> {
+    let n = w.names;
+    fill(w, |_| false)?;
+    // As if all were connections: a flow that is answered has both halves among the flows.
+    for (key, flow) in w.flows(name::EMBRYOS)? {
+        w.runner.hash(name::FLOWS)?.insert(FlowKey { proto: TCP, ..key }, flow, 0)?;
+    }
+    w.runner.clear::<FlowKey, Flow>(name::EMBRYOS)?;
+    let next = packet(n.pod_b, n.client).tcp(9, 53, SYN);
+    w.expect(Hook::UplinkOut, &next, &Want::Dropped(Drop::NoPort))?;
+    edit(w, name::FLOWS, |flow| Flow { flags: flow.flags | bits::FIN, ..flow })?;
+    let want = packet(n.node, n.client).tcp(MASQUERADED, 53, SYN);
+    w.expect(Hook::UplinkOut, &next, &Want::Stack(want)).map(drop)
+}
+
+fn one_to_one(w: &mut World) -> Result<()> {
+    let collisions = w.counted(name::PATHS, Path::PortCollision as u32)?;
+    // As many ports as there are.
+    let clients = 40_000..40_000 + (65_535 - MASQUERADED + 1);
+    let first = clients.clone().map(|port| masqueraded(w, port)).collect::<Result<Vec<_>>>()?;
+    ensure!(first.iter().collect::<BTreeSet<_>>().len() == first.len(), "two of them share a port");
+    let tried = w.counted(name::PATHS, Path::PortCollision as u32)?;
+    ensure!(tried == collisions, "{} were tried in vain", tried - collisions);
+    w.forget_flows()?;
+    let again = clients.rev().step_by(100).map(|port| masqueraded(w, port)).collect::<Result<Vec<_>>>()?;
+    ensure!(first.into_iter().rev().step_by(100).eq(again), "to others the second time");
+    Ok(())
+}
+
+/// The port of the node that a new flow of pod A gets.
+fn masqueraded(w: &mut World, port: u16) -> Result<u16> {
+    let outcome = w.run(Hook::UplinkOut, &packet(w.names.pod_a, w.names.client).udp(port, 53).bytes())?;
+    ensure!(outcome.code == STACK, "{}", w.drops()?);
+    Ok(Packet::read(&outcome.frame)?.ports().0)
+}
+
+fn host_socket(w: &mut World) -> Result<()> {
+    let wanted = masqueraded(w, 40_000)?;
+    w.forget_flows()?;
+    let any = if w.names.node.is_ipv4() { "0.0.0.0" } else { "::" };
+    let socket = UdpSocket::bind((any, wanted))?;
+    let collisions = w.counted(name::PATHS, Path::PortCollision as u32)?;
+    ensure!(masqueraded(w, 40_000)? != wanted, "the host has a socket at port {wanted}");
+    ensure!(w.counted(name::PATHS, Path::PortCollision as u32)? > collisions, "it counts as a collision");
+    drop(socket);
+    w.forget_flows()?;
+    ensure!(masqueraded(w, 40_000)? == wanted, "the socket is gone");
     Ok(())
 }
 
