@@ -42,6 +42,14 @@ pub enum Command {
     Policy(Policy),
     /// Write what the agent and the kernel say of this node into one archive, for a report of a fault; no credentials.
     Sysdump(Sysdump),
+    /// Check the node this runs on, and with short-lived pods who reaches whom in the cluster; fails when something is broken.
+    Check(Box<Check>),
+    /// Answer in a pod that `check` has made.
+    #[command(hide = true)]
+    CheckServe(CheckServe),
+    /// Ask from a pod that `check` has made.
+    #[command(hide = true)]
+    CheckCall(CheckCall),
     /// Remove every device, route, program and map of Hawser on this node, or what a kube-proxy has left, and say what was
     /// removed.
     Cleanup(Cleanup),
@@ -117,6 +125,80 @@ pub struct Sysdump {
     /// The agent's run directory.
     #[arg(long, default_value = "/run/hawser")]
     pub run_dir: PathBuf,
+}
+
+/// What is checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Scope {
+    /// The node this runs on, then the traffic of the cluster.
+    All,
+    /// The node this runs on.
+    Node,
+    /// The traffic of the cluster; runs anywhere.
+    Traffic,
+}
+
+/// Flags of `hawser-agent check`.
+#[derive(Debug, Clone, Args)]
+pub struct Check {
+    /// What to check.
+    #[arg(long, value_enum, default_value = "all")]
+    pub scope: Scope,
+    /// How to reach the API server.
+    #[command(flatten)]
+    pub access: Access,
+    /// The agent's run directory.
+    #[arg(long, default_value = "/run/hawser")]
+    pub run_dir: PathBuf,
+    /// Folder on a bpffs where programs, maps and links are pinned.
+    #[arg(long, default_value = "/sys/fs/bpf/hawser")]
+    pub bpffs: PathBuf,
+    /// Where the container runtime looks for CNI plugins; default: /host/cni/bin if it is there, else /opt/cni/bin.
+    #[arg(long)]
+    pub cni_bin_dir: Option<PathBuf>,
+    /// Where it looks for their configuration; default: /host/cni/net.d if it is there, else /etc/cni/net.d.
+    #[arg(long)]
+    pub cni_conf_dir: Option<PathBuf>,
+    /// Container runtime endpoint.
+    #[arg(long, default_value = "unix:///run/containerd/containerd.sock")]
+    pub cri_endpoint: String,
+    /// Image with this program; default: that of the DaemonSet kube-system/hawser, else hawser.dev/hawser:latest.
+    #[arg(long)]
+    pub image: Option<String>,
+    /// The node that asks, and after a comma the other one; default: the first two that are Ready.
+    #[arg(long, value_delimiter = ',', num_args = 1)]
+    pub nodes: Vec<String>,
+    /// Have the cluster give the load balancers' addresses, and expect that it announces them. Otherwise check gives them, which is
+    /// enough for pods and nodes.
+    #[arg(long)]
+    pub load_balancer: bool,
+    /// Seconds in which pods have to start, and after that each way has to work.
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub patience: u64,
+    /// Print JSON: one object per row, in a list.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of `hawser-agent check-serve`.
+#[derive(Debug, Clone, Args)]
+pub struct CheckServe {
+    /// The name to answer with.
+    #[arg(long)]
+    pub name: String,
+    /// TCP and UDP port.
+    #[arg(long)]
+    pub port: u16,
+}
+
+/// Flags of `hawser-agent check-call`.
+#[derive(Debug, Clone, Args)]
+pub struct CheckCall {
+    /// Seconds in which every answer has to come.
+    #[arg(long)]
+    pub patience: u64,
+    /// What to ask, as JSON.
+    pub asks: String,
 }
 
 /// Flags of `hawser-agent cleanup`.
@@ -200,12 +282,9 @@ impl Listen {
     }
 }
 
-/// Flags of `hawser-agent run`.
+/// The way to the API server.
 #[derive(Debug, Clone, Args)]
-pub struct Run {
-    /// Name of this node's Node object.
-    #[arg(long, env = "NODE_NAME")]
-    pub node_name: String,
+pub struct Access {
     /// Credentials for the API server; default: the pod's service account.
     #[arg(long)]
     pub kubeconfig: Option<PathBuf>,
@@ -216,6 +295,17 @@ pub struct Run {
     /// Folder with `token` and `ca.crt` of the service account; the token is read again as it is renewed.
     #[arg(long, default_value = "/var/run/secrets/kubernetes.io/serviceaccount")]
     pub service_account_dir: PathBuf,
+}
+
+/// Flags of `hawser-agent run`.
+#[derive(Debug, Clone, Args)]
+pub struct Run {
+    /// Name of this node's Node object.
+    #[arg(long, env = "NODE_NAME")]
+    pub node_name: String,
+    /// How to reach the API server.
+    #[command(flatten)]
+    pub access: Access,
     /// Addresses of this node, at most one per family.
     #[arg(long, env = "NODE_IP", required = true, value_delimiter = ',')]
     pub node_ip: Vec<IpAddr>,

@@ -4,10 +4,10 @@
 //! [`reconcile`] are pure. Start reading at [`wiring`].
 
 pub mod admin;
+pub mod check;
 pub mod config;
 pub mod desired;
 pub mod health;
-
 pub mod ipam;
 pub mod kernel;
 pub mod kubelet_api;

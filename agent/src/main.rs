@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use agent::admin;
+use agent::check;
 use agent::config::{Cli, Command, Policy};
 use agent::wiring;
 use clap::Parser;
@@ -16,6 +17,9 @@ fn main() -> ExitCode {
         Command::Policy(Policy::WhatIf(what_if)) => wiring::policy::what_if(&what_if),
         Command::Monitor(monitor) => wiring::monitor(monitor),
         Command::Sysdump(sysdump) => wiring::sysdump(&sysdump),
+        Command::Check(check) => check::run(&check),
+        Command::CheckServe(serve) => check::traffic::serve(&serve.name, serve.port),
+        Command::CheckCall(call) => check::traffic::print_answers(&call.asks, call.patience),
         Command::Cleanup(cleanup) => wiring::cleanup(&cleanup),
     };
     match outcome {

@@ -1,6 +1,6 @@
 //! Composition: which parts run, and how they are stopped.
 
-mod api_client;
+pub(crate) mod api_client;
 mod complaints;
 mod health;
 mod pods;
@@ -177,7 +177,7 @@ async fn serve(config: Arc<Run>, mut uplinks: sources::links::Uplinks) -> Result
     let stop = CancellationToken::new();
     let tables = Arc::new(Tables::default());
     let tasks = TaskTracker::new();
-    let client = api_client::connect(&config).await?;
+    let client = api_client::connect(&config.access).await?;
     let cni = pods::restore(&config, &tables)?;
 
     let settings = Settings {

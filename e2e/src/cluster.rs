@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::Node as NodeObject;
 use crate::api::{Api, connect};
 use crate::cgroup;
 use crate::daemon::{self, Daemon};
+use crate::image;
 use crate::layout::{Layout, MAX_NODES};
 use crate::network;
 use crate::node::Node;
@@ -84,6 +85,14 @@ impl Cluster {
         let cluster = Self { layout, nodes, control, api, binaries };
         cluster.start_nodes(tell).await?;
         Ok(cluster)
+    }
+
+    /// Gives every node the image with the agent, which `hawser-agent check` runs.
+    pub fn import_agent(&self) -> Result<()> {
+        let archive = image::program_image(image::HAWSER, &self.binaries.agent)?;
+        self.nodes.iter().try_for_each(|node| {
+            node.import(&archive).with_context(|| format!("give {} the agent's image", node.layout.name()))
+        })
     }
 
     async fn start_nodes(&self, tell: &(dyn Fn(&str) + Sync)) -> Result<()> {

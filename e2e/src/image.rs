@@ -11,6 +11,8 @@ use sha2::{Digest, Sha256};
 
 /// The image of the example: busybox, and a small server that says which pod answered.
 pub const HELLO: &str = "hawser.dev/hello:local";
+/// The image with the agent, as `deploy/hawser.yaml` names it.
+pub const HAWSER: &str = "hawser.dev/hawser:latest";
 /// The program an installed node runs.
 const AGENT: &str = "hawser-agent";
 
@@ -56,11 +58,14 @@ pub fn pause_image(name: &str) -> Result<Vec<u8>> {
     Ok(image.archive())
 }
 
-/// One static program of ours beside busybox; runs the program.
+/// One program of ours beside busybox, with the libraries it needs; runs the program.
 pub fn program_image(name: &str, program: &Path) -> Result<Vec<u8>> {
     let bytes = std::fs::read(program).with_context(|| format!("read {}", program.display()))?;
     let file = program.file_name().context("the program has no name")?.to_string_lossy().into_owned();
     let mut image = busybox(name)?;
+    if wants_loader(&bytes) {
+        image.entries.extend(libraries(program)?);
+    }
     image.entries.insert(format!("bin/{file}"), Entry::Program(bytes));
     image.entrypoint = vec![format!("/bin/{file}")];
     image.command = Vec::new();
@@ -113,6 +118,18 @@ pub fn busybox(name: &str) -> Result<Image> {
     Ok(Image { name: name.to_owned(), entries, command: vec!["/bin/sh".to_owned()], ..Image::default() })
 }
 
+/// The loader of a program and its shared libraries, where it looks for them.
+fn libraries(program: &Path) -> Result<BTreeMap<String, Entry>> {
+    let output = Command::new("ldd").arg(program).output().context("start ldd")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let paths = text.split_whitespace().filter(|word| word.starts_with('/'));
+    let read = |path: &str| {
+        let bytes = std::fs::read(path).with_context(|| format!("read {path}"))?;
+        Ok((path.trim_start_matches('/').to_owned(), Entry::Program(bytes)))
+    };
+    paths.map(read).collect()
+}
+
 /// Does an ELF file of 64 bits name a dynamic loader (a program header of type PT_INTERP)?
 fn wants_loader(elf: &[u8]) -> bool {
     const PT_INTERP: u32 = 3;
@@ -135,14 +152,14 @@ impl Image {
             layer.entry(path, entry);
         }
         let layer = layer.finish();
-        let contents = digest(&layer);
-        let (layer, kind) = if self.compressed {
-            (compress(&layer), "application/vnd.oci.image.layer.v1.tar+gzip")
+        let (contents, layer, kind) = if self.compressed {
+            (digest(&layer), Blob::new(compress(&layer)), "application/vnd.oci.image.layer.v1.tar+gzip")
         } else {
-            (layer, "application/vnd.oci.image.layer.v1.tar")
+            let layer = Blob::new(layer);
+            (layer.digest.clone(), layer, "application/vnd.oci.image.layer.v1.tar")
         };
         let platform = json!({ "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }, "os": "linux" });
-        let config = json!({
+        let config = Blob::of(&json!({
             "architecture": platform["architecture"],
             "os": platform["os"],
             "config": {
@@ -151,16 +168,14 @@ impl Image {
                 "Cmd": (!self.command.is_empty()).then_some(&self.command),
             },
             "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{contents}")] },
-        })
-        .to_string();
-        let manifest = json!({
+        }));
+        let manifest = Blob::of(&json!({
             "schemaVersion": 2,
             "mediaType": "application/vnd.oci.image.manifest.v1+json",
-            "config": described("application/vnd.oci.image.config.v1+json", config.as_bytes()),
-            "layers": [described(kind, &layer)],
-        })
-        .to_string();
-        let mut entry = described("application/vnd.oci.image.manifest.v1+json", manifest.as_bytes());
+            "config": config.described("application/vnd.oci.image.config.v1+json"),
+            "layers": [layer.described(kind)],
+        }));
+        let mut entry = manifest.described("application/vnd.oci.image.manifest.v1+json");
         entry["platform"] = platform;
         let tag = self.name.rsplit(':').next().unwrap_or_default();
         entry["annotations"] =
@@ -170,14 +185,10 @@ impl Image {
             "mediaType": "application/vnd.oci.image.index.v1+json",
             "manifests": [entry],
         });
-        let docker = json!([{
-            "Config": blob(config.as_bytes()),
-            "RepoTags": [self.name],
-            "Layers": [blob(&layer)],
-        }]);
+        let docker = json!([{ "Config": config.path(), "RepoTags": [self.name], "Layers": [layer.path()] }]);
         let mut archive = Tar::default();
-        for content in [config.as_bytes(), &layer, manifest.as_bytes()] {
-            archive.file(&blob(content), 0o644, content);
+        for blob in [config, layer, manifest] {
+            archive.file(&blob.path(), 0o644, &blob.bytes);
         }
         archive.file("index.json", 0o644, index.to_string().as_bytes());
         archive.file("manifest.json", 0o644, docker.to_string().as_bytes());
@@ -186,21 +197,37 @@ impl Image {
     }
 }
 
+/// Bytes under their digest.
+struct Blob {
+    bytes: Vec<u8>,
+    digest: String,
+}
+
+impl Blob {
+    fn new(bytes: Vec<u8>) -> Self {
+        Self { digest: digest(&bytes), bytes }
+    }
+
+    fn of(object: &serde_json::Value) -> Self {
+        Self::new(object.to_string().into_bytes())
+    }
+
+    /// Where a layout keeps them.
+    fn path(&self) -> String {
+        format!("blobs/sha256/{}", self.digest)
+    }
+
+    /// How they are referred to.
+    fn described(&self, kind: &str) -> serde_json::Value {
+        json!({ "mediaType": kind, "digest": format!("sha256:{}", self.digest), "size": self.bytes.len() })
+    }
+}
+
 /// As gzip, without a time.
 fn compress(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
     encoder.write_all(bytes).expect("memory takes all that is written");
     encoder.finish().expect("memory takes all that is written")
-}
-
-/// Where a layout keeps these bytes.
-fn blob(content: &[u8]) -> String {
-    format!("blobs/sha256/{}", digest(content))
-}
-
-/// How they are referred to.
-fn described(kind: &str, content: &[u8]) -> serde_json::Value {
-    json!({ "mediaType": kind, "digest": format!("sha256:{}", digest(content)), "size": content.len() })
 }
 
 fn digest(bytes: &[u8]) -> String {

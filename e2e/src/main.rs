@@ -118,9 +118,11 @@ async fn up(layout: Layout, nodes: u8) -> Result<()> {
     let cluster = Cluster::up(layout, nodes, binaries()?, &tell).await?;
     e2e::demo(&cluster, &tell).await?;
     println!("up: everything above took {:.1?}\n", began.elapsed());
+    cluster.import_agent()?;
     let kubeconfig = cluster.layout.kubeconfig();
     println!("The cluster stays up until `cargo xtask down`. Worth trying:\n");
     println!("  export KUBECONFIG={}", kubeconfig.display());
+    println!("  hawser-agent check --scope traffic --kubeconfig $KUBECONFIG");
     for line in [
         "kubectl get nodes,pods,services -o wide",
         "kubectl scale deployment hello --replicas=5 && kubectl rollout status deployment hello",

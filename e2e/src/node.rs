@@ -61,6 +61,11 @@ impl Node {
         self.start_agent(binaries)
     }
 
+    /// Gives the node an image.
+    pub fn import(&self, archive: &[u8]) -> Result<()> {
+        self.containerd_layout().import(archive)
+    }
+
     /// Starts the agent alone, as after a crash of it.
     pub fn start_agent(&self, binaries: &Binaries) -> Result<()> {
         let state = self.layout.state();

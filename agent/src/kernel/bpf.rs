@@ -126,7 +126,8 @@ pub fn ensure_bpffs(folder: &Path) -> Result<(), KernelError> {
     })
 }
 
-fn is_bpffs(path: &Path) -> Result<bool, KernelError> {
+/// Whether this folder is on a bpffs.
+pub fn is_bpffs(path: &Path) -> Result<bool, KernelError> {
     let stat = nix::sys::statfs::statfs(path)
         .map_err(io::Error::from)
         .map_err(KernelError::io(format!("examine {}", path.display())))?;

@@ -103,9 +103,14 @@ impl Features {
                 self.for_each,
                 "the agent walks the flows itself: no bpf_for_each_map_elem (Linux 5.13), or disabled by flag",
             ),
-            feature("vxlan", false, "peers must share a link with this node: overlays are not built yet"),
         ]
     }
+}
+
+/// Version of the running kernel, and whether it is one that is supported (5.10 or newer).
+pub fn version() -> (String, bool) {
+    let version = KernelVersion::current().unwrap_or(KernelVersion::new(0, 0, 0));
+    (version.to_string(), version >= KernelVersion::new(5, 10, 0))
 }
 
 /// Where the cgroup2 hierarchy is mounted.

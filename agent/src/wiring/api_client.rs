@@ -7,13 +7,13 @@ use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
-use crate::config::Run;
+use crate::config::Access;
 
 /// A client with the credentials the command line names.
-pub(super) async fn connect(config: &Run) -> Result<kube::Client> {
-    let settings = match &config.kubeconfig {
+pub(crate) async fn connect(access: &Access) -> Result<kube::Client> {
+    let settings = match &access.kubeconfig {
         Some(path) => from_file(path).await?,
-        None => of_service_account(config, |name| std::env::var(name).ok())?,
+        None => of_service_account(access, |name| std::env::var(name).ok())?,
     };
     kube::Client::try_from(settings).context("make the API client")
 }
@@ -27,13 +27,13 @@ async fn from_file(path: &Path) -> Result<kube::Config> {
 }
 
 /// The token is named, not read: it is renewed once an hour, and the client reads it again.
-fn of_service_account(config: &Run, environment: impl Fn(&str) -> Option<String>) -> Result<kube::Config> {
-    let folder = &config.service_account_dir;
+fn of_service_account(access: &Access, environment: impl Fn(&str) -> Option<String>) -> Result<kube::Config> {
+    let folder = &access.service_account_dir;
     let (token, authority) = (folder.join("token"), folder.join("ca.crt"));
     if !token.exists() {
         bail!("{} is not there: give --kubeconfig, or run as a pod with a service account", token.display());
     }
-    let address = match &config.api_server {
+    let address = match &access.api_server {
         Some(address) => address.clone(),
         None => service(environment)?,
     };
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
     use crate::config::{Cli, Command};
 
-    fn configured(folder: &Path, more: &[&str]) -> Run {
+    fn configured(folder: &Path, more: &[&str]) -> Access {
         let folder = folder.to_string_lossy().into_owned();
         let base = [
             "hawser-agent",
@@ -75,7 +75,7 @@ mod tests {
             &folder,
         ];
         match Cli::try_parse_from(base.iter().chain(more)).unwrap().command {
-            Command::Run(run) => *run,
+            Command::Run(run) => run.access,
             other => panic!("{other:?}"),
         }
     }

@@ -5,6 +5,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::check;
 use crate::kinds;
 use crate::pooled;
 use crate::support::{self, Subject, is_skipped};
@@ -40,6 +41,7 @@ async fn cases(layout: Layout) -> Result<()> {
         "services answer nodes, pods and the outside, in both families and protocols",
         services(&subject).await,
     )?;
+    case("check finds every way and every node in order", check::cases(&cluster).await)?;
     case("services of every kind and policy", kinds::cases(&cluster, &subject).await)?;
     case("a load balancer's address from a pool", pooled::cases(&cluster).await)?;
     case("pods reach pods without NAT", subject.pods_reach_pods().await)?;

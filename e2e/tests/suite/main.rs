@@ -4,6 +4,7 @@
 //!
 //! Each brings up a cluster of its own, one at a time.
 
+mod check;
 mod cluster;
 mod deploy;
 mod kinds;
