@@ -37,6 +37,7 @@ pub fn allows(node: &str, attempt: &Attempt, objects: &Objects) -> bool {
         ("", "services" | "persistentvolumes" | "persistentvolumeclaims" | "namespaces", "")
         | ("discovery.k8s.io", "endpointslices", "")
         | ("networking.k8s.io", "networkpolicies", "")
+        | ("policy.networking.k8s.io", "clusternetworkpolicies", "")
         | ("storage.k8s.io", "csidrivers" | "volumeattachments", "") => reads,
         ("" | "events.k8s.io", "events", "") => matches!(verb.as_str(), "create" | "patch" | "update"),
         ("coordination.k8s.io", "leases", "") => {
