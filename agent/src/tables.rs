@@ -134,6 +134,8 @@ pub enum Source {
     Namespaces,
     /// All pods of the API server.
     ClusterPods,
+    /// ClusterNetworkPolicies, where the API server has that kind.
+    ClusterPolicies,
 }
 
 /// Namespace and name of an object.
@@ -216,7 +218,7 @@ pub struct PodOptions {
 /// Something about an object that its owner should know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Complaint {
-    /// `Service`, `Pod`, `Namespace` or `NetworkPolicy`.
+    /// `Service`, `Pod`, `Namespace`, `NetworkPolicy` or `ClusterNetworkPolicy`.
     pub kind: &'static str,
     /// The object.
     pub object: ObjectName,
@@ -449,9 +451,10 @@ impl Tables {
 
     /// Says that `source` has delivered everything it knows.
     pub fn synced(&self, source: Source) {
-        self.write(|rows| {
-            rows.changes.node = true;
-            rows.snapshot.synced.insert(source)
+        self.write_if(|rows| {
+            let is_first = rows.snapshot.synced.insert(source);
+            rows.changes.node |= is_first;
+            is_first
         });
     }
 
@@ -499,6 +502,11 @@ impl Tables {
         self.write_if(|rows| rows.put_policy(name, row));
     }
 
+    /// Adds, replaces or takes away a ClusterNetworkPolicy.
+    pub fn put_cluster_policy(&self, name: String, row: Option<Arc<policy::ClusterPolicy>>) {
+        self.write_if(|rows| rows.put_cluster_policy(name, row));
+    }
+
     /// Adds, replaces or takes away a Namespace.
     pub fn put_namespace(&self, name: String, row: Option<Arc<policy::Namespace>>) {
         self.write_if(|rows| rows.put_namespace(name, row));
@@ -512,6 +520,11 @@ impl Tables {
     /// These are all NetworkPolicies there are.
     pub fn replace_policies(&self, all: BTreeMap<ObjectName, Arc<policy::Policy>>) {
         self.write(|rows| rows.replace_policies(all));
+    }
+
+    /// These are all ClusterNetworkPolicies there are.
+    pub fn replace_cluster_policies(&self, all: BTreeMap<String, Arc<policy::ClusterPolicy>>) {
+        self.write_if(|rows| rows.replace_cluster_policies(all));
     }
 
     /// These are all Namespaces there are.

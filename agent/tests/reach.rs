@@ -176,6 +176,7 @@ fn synced(tables: &Tables) {
         Source::Slices,
         Source::Nodes,
         Source::Policies,
+        Source::ClusterPolicies,
         Source::Namespaces,
         Source::ClusterPods,
         Source::Endpoints,

@@ -59,6 +59,7 @@ fn one_change_among_fifty_thousand_services_is_a_handful_of_operations() {
         Source::Slices,
         Source::Nodes,
         Source::Policies,
+        Source::ClusterPolicies,
         Source::Namespaces,
         Source::ClusterPods,
         Source::Endpoints,

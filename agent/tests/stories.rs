@@ -96,6 +96,7 @@ fn all_synced(tables: &Tables) {
         Source::Slices,
         Source::Nodes,
         Source::Policies,
+        Source::ClusterPolicies,
         Source::Namespaces,
         Source::ClusterPods,
         Source::Endpoints,

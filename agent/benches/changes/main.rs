@@ -46,9 +46,14 @@ fn main() {
         node.reconciler = None;
         node.tables = Arc::new(Tables::default());
         node.scale = scale;
-        for source in
-            [Source::Nodes, Source::Endpoints, Source::Policies, Source::Namespaces, Source::ClusterPods]
-        {
+        for source in [
+            Source::Nodes,
+            Source::Endpoints,
+            Source::Policies,
+            Source::ClusterPolicies,
+            Source::Namespaces,
+            Source::ClusterPods,
+        ] {
             node.tables.synced(source);
         }
         node.start();

@@ -86,6 +86,7 @@ impl Ours {
             Source::Slices,
             Source::Nodes,
             Source::Policies,
+            Source::ClusterPolicies,
             Source::Namespaces,
             Source::ClusterPods,
         ] {

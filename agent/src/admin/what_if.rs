@@ -1,6 +1,6 @@
 //! `hawser-agent policy what-if`: the live flows of this node that other policies would cut.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -13,13 +13,13 @@ use thiserror::Error;
 use crate::desired::NodeFacts;
 use crate::kernel::{KernelError, flow_table};
 use crate::oracle::policy::{Decision, Flow, Side, decide};
-use crate::sources::kube::{Unreadable, read_policy};
-use crate::tables::{ObjectName, PolicyRows, Protocol, Snapshot, Tables};
+use crate::sources::kube::asked::{Read, Unreadable, read_policy};
+use crate::tables::{PolicyRows, Protocol, Snapshot, Tables};
 
 /// What somebody wants to know.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Proposal {
-    /// NetworkPolicies, as the API has them.
+    /// NetworkPolicies and ClusterNetworkPolicies, as the API has them.
     pub policies: Vec<serde_json::Value>,
     /// Whether they would be deleted, not applied.
     pub delete: bool,
@@ -56,7 +56,7 @@ pub struct Cut {
 /// Why there is no answer.
 #[derive(Debug, Error)]
 pub enum Unanswered {
-    /// A document is no NetworkPolicy.
+    /// A document is no policy.
     #[error(transparent)]
     Policy(#[from] Unreadable),
     /// The kernel is none that has flows.
@@ -154,34 +154,42 @@ fn propose(
 ) -> Result<PolicyRows, Unanswered> {
     let mut after = rows.clone();
     for document in &proposal.policies {
-        let (name, policy, complaints) = read_policy(document.clone())?;
-        let known = after.policies.contains_key(&name);
-        let ObjectName { namespace, name: own } = &name;
-        if proposal.delete {
-            if !known {
-                notes.push(format!("{namespace}/{own} does not exist"));
-            }
-            after.policies.remove(&name);
-        } else {
-            let said =
-                complaints.into_iter().map(|complaint| format!("{namespace}/{own}: {}", complaint.message));
-            notes.extend(said);
-            after.policies.insert(name, Arc::new(policy));
+        let (read, complaints) = read_policy(document.clone())?;
+        let name = read.to_string();
+        if !proposal.delete {
+            notes.extend(complaints.into_iter().map(|complaint| format!("{name}: {}", complaint.message)));
+        }
+        let was_there = match read {
+            Read::Namespaced(key, row) => replace(&mut after.policies, key, row, proposal.delete),
+            Read::Cluster(key, row) => replace(&mut after.cluster, key, row, proposal.delete),
+        };
+        if proposal.delete && !was_there {
+            notes.push(format!("{name} does not exist"));
         }
     }
     Ok(after)
+}
+
+/// Puts a row in its place, or only takes away what is there; answers whether there was any.
+fn replace<K: Ord, V>(rows: &mut BTreeMap<K, Arc<V>>, key: K, row: V, delete: bool) -> bool {
+    if delete { rows.remove(&key).is_some() } else { rows.insert(key, Arc::new(row)).is_some() }
 }
 
 /// Which end that is on this node denies a flow, and by which policies.
 fn because(rows: &Snapshot, decision: &Decision, live: Live) -> Option<String> {
     let ends = [("egress", &decision.egress, live.from), ("ingress", &decision.ingress, live.to)];
     ends.into_iter().find_map(|(direction, side, end)| {
-        let Side::Denied { policies } = side else { return None };
-        is_enforced(rows, end.ip()).then(|| {
-            let names: Vec<String> =
-                policies.iter().map(|policy| format!("{}/{}", policy.namespace, policy.name)).collect();
-            format!("{direction}: no rule of {} allows it", names.join(", "))
-        })
+        let because = match side {
+            Side::NotIsolated | Side::Node | Side::Allowed { .. } => return None,
+            Side::Decided(by) if by.accepts => return None,
+            Side::Decided(by) => format!("{direction}: {by} denies it"),
+            Side::Denied { policies } => {
+                let names: Vec<String> =
+                    policies.iter().map(|policy| format!("{}/{}", policy.namespace, policy.name)).collect();
+                format!("{direction}: no rule of {} allows it", names.join(", "))
+            }
+        };
+        is_enforced(rows, end.ip()).then_some(because)
     })
 }
 
@@ -220,8 +228,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::tables::Endpoint;
     use crate::tables::policy::{ClusterPod, Namespace};
+    use crate::tables::{Endpoint, ObjectName};
 
     /// `web`, which is on this node, and `far`, which is not.
     fn rows() -> Snapshot {
@@ -280,6 +288,23 @@ mod tests {
     }
 
     #[test]
+    fn policies_of_the_cluster_cut_as_well() {
+        let rows = rows();
+        let policy = json!({ "kind": "ClusterNetworkPolicy", "metadata": { "name": "guard" }, "spec": {
+            "tier": "Baseline", "priority": 1, "subject": { "namespaces": {} },
+            "egress": [{ "action": "Deny", "to": [{ "namespaces": {} }], "protocols": [{ "udp": {} }] }],
+        } });
+        let answer = ask(&rows, &Proposal { policies: vec![policy.clone()], delete: false });
+        assert_eq!(answer.cut.len(), 1, "{answer}");
+        assert_eq!(
+            answer.cut[0].because,
+            "egress: rule 0 of ClusterNetworkPolicy guard (Baseline) denies it"
+        );
+        let answer = ask(&rows, &Proposal { policies: vec![policy], delete: true });
+        assert_eq!(answer.notes, ["guard does not exist"]);
+    }
+
+    #[test]
     fn a_policy_that_allows_is_missed_when_it_is_deleted() {
         let mut rows = rows();
         for (name, spec) in [
@@ -287,7 +312,9 @@ mod tests {
             ("none", json!({ "podSelector": {} })),
         ] {
             let object = json!({ "metadata": { "namespace": "x", "name": name }, "spec": spec });
-            let (name, policy, _) = read_policy(object).unwrap();
+            let (Read::Namespaced(name, policy), _) = read_policy(object).unwrap() else {
+                panic!("it has a namespace")
+            };
             rows.policy.policies.insert(name, Arc::new(policy));
         }
         let answer = ask(&rows, &only_tcp_80(true));
@@ -301,7 +328,7 @@ mod tests {
         let wrong =
             Proposal { policies: vec![json!({ "kind": "Pod", "metadata": { "name": "a" } })], delete: false };
         let error = consequences(&rows(), &NodeFacts::default(), &wrong, &[]).unwrap_err();
-        assert_eq!(error.to_string(), "a document is a Pod, not a NetworkPolicy");
+        assert_eq!(error.to_string(), "a document is a Pod, not a NetworkPolicy or a ClusterNetworkPolicy");
         let mut proposal = only_tcp_80(false);
         proposal.policies[0]["spec"]["ingress"][0]["ports"][0]["port"] = json!(0);
         let answer = ask(&rows(), &proposal);

@@ -1,13 +1,18 @@
-//! Whether NetworkPolicies let a flow pass, found by reading them: as `networking.k8s.io/v1` defines its fields, policy by
-//! policy and rule by rule. It shares no code with [`desired::policy`](crate::desired::policy).
+//! Whether policies let a flow pass, found by reading them: as `networking.k8s.io/v1` and `policy.networking.k8s.io/v1alpha2`
+//! define their fields, policy by policy and rule by rule. It shares no code with [`desired::policy`](crate::desired::policy).
+
+mod tiers;
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::tables::policy::{ClusterPod, Holds, Labels, Peer, Policy, Ports, Rule, Selector};
+use crate::tables::policy::{
+    ClusterPod, ClusterPolicy, ClusterRule, Holds, Labels, Peer, Policy, Ports, Rule, Selector, Tier,
+};
 use crate::tables::{ObjectName, PolicyRows, Protocol};
 
 /// The first packet of a flow, as pods send and receive it.
@@ -40,6 +45,34 @@ pub enum Side {
         /// The policies that isolate the pod.
         policies: Vec<ObjectName>,
     },
+    /// A rule of a ClusterNetworkPolicy decides.
+    Decided(ByTier),
+}
+
+/// The rule of a ClusterNetworkPolicy that decides.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ByTier {
+    /// Whether the flow passes.
+    pub accepts: bool,
+    /// Where the policy stands.
+    pub tier: Tier,
+    /// Its name.
+    pub policy: String,
+    /// Place of the rule in its list, counted from zero.
+    pub rule: u16,
+    /// What the rule is called.
+    pub name: Option<String>,
+}
+
+impl fmt::Display for ByTier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { tier, policy, rule, name, .. } = self;
+        write!(f, "rule {rule} of ClusterNetworkPolicy {policy} ({tier:?}")?;
+        match name {
+            Some(name) => write!(f, ", \"{name}\")"),
+            None => write!(f, ")"),
+        }
+    }
 }
 
 /// What becomes of a flow.
@@ -54,7 +87,11 @@ pub struct Decision {
 impl Side {
     /// Whether it lets the flow pass.
     pub fn passes(&self) -> bool {
-        !matches!(self, Self::Denied { .. })
+        match self {
+            Self::NotIsolated | Self::Node | Self::Allowed { .. } => true,
+            Self::Denied { .. } => false,
+            Self::Decided(by) => by.accepts,
+        }
     }
 }
 
@@ -73,43 +110,85 @@ struct End<'a> {
     pod: Option<(&'a ObjectName, &'a ClusterPod)>,
 }
 
+/// A flow as one of its ends sees it.
+#[derive(Debug, Clone, Copy)]
+struct Seen<'a> {
+    cluster: &'a PolicyRows,
+    other: End<'a>,
+    /// Protocol and destination port.
+    port: Option<(Protocol, u16)>,
+    /// The pod that is asked.
+    receiver: Option<&'a ClusterPod>,
+}
+
+impl Seen<'_> {
+    /// Whether a rule of a policy of `namespace` is about it.
+    fn fits(&self, namespace: &str, rule: &Rule) -> bool {
+        let is_peer = rule
+            .peers
+            .as_ref()
+            .is_none_or(|peers| peers.iter().any(|peer| is_one(self.cluster, namespace, peer, self.other)));
+        let mut ports = rule.ports.iter().flatten();
+        is_peer && (rule.ports.is_none() || ports.any(|ports| has_port(ports, self.port, self.receiver)))
+    }
+}
+
+/// Where a policy of each kind keeps the rules of a direction.
+struct Lists {
+    namespaced: fn(&Policy) -> Option<&Vec<Rule>>,
+    cluster: fn(&ClusterPolicy) -> &Vec<ClusterRule>,
+}
+
 /// What the policies of `cluster` say about a flow; `hosts` are the addresses of the node that asks.
 pub fn decide(cluster: &PolicyRows, hosts: &BTreeSet<IpAddr>, flow: Flow) -> Decision {
     let end = |address| End { address, pod: pod_at(cluster, hosts, address) };
     let (from, to) = (end(flow.from), end(flow.to));
-    let side = |own: End<'_>, other: End<'_>, rules: fn(&Policy) -> Option<&Vec<Rule>>| {
-        let Some((name, pod)) = own.pod else { return Side::NotIsolated };
-        let isolating: Vec<(&ObjectName, &Vec<Rule>)> = cluster
-            .policies
-            .iter()
-            .filter(|(policy, row)| policy.namespace == name.namespace && selects(&row.pods, &pod.labels))
-            .filter_map(|(policy, row)| Some((policy, rules(row)?)))
-            .collect();
-        if isolating.is_empty() {
-            return Side::NotIsolated;
-        }
+    let side = |own: End<'_>, other: End<'_>, lists: Lists| {
+        let Some(own) = own.pod else { return Side::NotIsolated };
         if hosts.contains(&other.address) {
             return Side::Node;
         }
-        for (policy, rules) in &isolating {
-            for rule in *rules {
-                let is_peer = rule.peers.as_ref().is_none_or(|peers| {
-                    peers.iter().any(|peer| is_one(cluster, &policy.namespace, peer, other))
-                });
-                let is_port = rule.ports.as_ref().is_none_or(|ports| {
-                    ports.iter().any(|ports| has_port(ports, flow.port, to.pod.map(|(_, pod)| pod)))
-                });
-                if is_peer && is_port {
-                    return Side::Allowed { policy: (*policy).clone(), rule: rule.index };
-                }
-            }
-        }
-        Side::Denied { policies: isolating.into_iter().map(|(policy, _)| policy.clone()).collect() }
+        let seen = Seen { cluster, other, port: flow.port, receiver: to.pod.map(|(_, pod)| pod) };
+        let by_tier = |tier| tiers::decide(&seen, own, tier, lists.cluster).map(Side::Decided);
+        by_tier(Tier::Admin)
+            .or_else(|| by_namespace(&seen, own, lists.namespaced))
+            .or_else(|| by_tier(Tier::Baseline))
+            .unwrap_or(Side::NotIsolated)
     };
     Decision {
-        egress: side(from, to, |policy| policy.egress.as_ref()),
-        ingress: side(to, from, |policy| policy.ingress.as_ref()),
+        egress: side(
+            from,
+            to,
+            Lists { namespaced: |policy| policy.egress.as_ref(), cluster: |policy| &policy.egress },
+        ),
+        ingress: side(
+            to,
+            from,
+            Lists { namespaced: |policy| policy.ingress.as_ref(), cluster: |policy| &policy.ingress },
+        ),
     }
+}
+
+/// What NetworkPolicies say; `None` if none isolates the pod.
+fn by_namespace(
+    seen: &Seen<'_>,
+    (name, pod): (&ObjectName, &ClusterPod),
+    rules: fn(&Policy) -> Option<&Vec<Rule>>,
+) -> Option<Side> {
+    let own = seen
+        .cluster
+        .policies
+        .iter()
+        .filter(|(policy, row)| policy.namespace == name.namespace && selects(&row.pods, &pod.labels));
+    let isolating: Vec<(&ObjectName, &Vec<Rule>)> =
+        own.filter_map(|(policy, row)| Some((policy, rules(row)?))).collect();
+    for (policy, rules) in &isolating {
+        if let Some(rule) = rules.iter().find(|rule| seen.fits(&policy.namespace, rule)) {
+            return Some(Side::Allowed { policy: (*policy).clone(), rule: rule.index });
+        }
+    }
+    let policies: Vec<ObjectName> = isolating.into_iter().map(|(policy, _)| policy.clone()).collect();
+    (!policies.is_empty()).then_some(Side::Denied { policies })
 }
 
 /// The pod that has an address now: the youngest that has not finished.
@@ -136,13 +215,18 @@ fn is_one(cluster: &PolicyRows, own_namespace: &str, peer: &Peer, end: End<'_>) 
             let Some((name, pod)) = end.pod else { return false };
             let in_namespace = match namespaces {
                 None => name.namespace == own_namespace,
-                Some(selector) => match cluster.namespaces.get(&name.namespace) {
-                    Some(namespace) => selects(selector, &namespace.labels),
-                    None => selects(selector, &Labels::new()),
-                },
+                Some(selector) => has_labels(cluster, &name.namespace, selector),
             };
             in_namespace && selects(pods, &pod.labels)
         }
+    }
+}
+
+/// A namespace that is not known has no labels.
+fn has_labels(cluster: &PolicyRows, namespace: &str, selector: &Selector) -> bool {
+    match cluster.namespaces.get(namespace) {
+        Some(namespace) => selects(selector, &namespace.labels),
+        None => selects(selector, &Labels::new()),
     }
 }
 

@@ -2,14 +2,15 @@
 //!
 //! Rows come first: a set or an identity that nobody has yet can be written without anybody noticing. Then addresses get their
 //! identities, then pods their sets, then the epoch moves on, so that flows are looked at again; what nobody has any more goes
-//! last. An address whose pod changed while pods change sets is nobody's in particular for that moment: no mixture of what
-//! policies said before and who pods are now can allow more.
+//! last. An address whose pod changed while pods change sets is nobody's for that moment: no mixture of what policies said
+//! before and who pods are now can allow more.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use abi::policy::identity;
 use ipnetwork::IpNetwork;
 
 use super::actual::Op;
@@ -160,7 +161,7 @@ impl<K: Kernel> Reconciler<K> {
             let identity = self.policies.state.identities.get(&address).copied();
             let is_right = self.actual.identities.get(&address).copied() == identity;
             if !is_right && sets_change && self.policies.todo.moved.contains(&address) {
-                self.write_address(address, None)?;
+                self.write_address(address, Some(identity::NOBODY))?;
             } else {
                 self.write_address(address, identity)?;
                 self.policies.todo.addresses.remove(&address);

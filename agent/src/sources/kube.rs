@@ -1,8 +1,10 @@
-//! Services, EndpointSlices, Nodes, Pods, Namespaces and NetworkPolicies from the API server, decoded at once into the few
-//! fields in use.
+//! Services, EndpointSlices, Nodes, Pods, Namespaces, NetworkPolicies and ClusterNetworkPolicies from the API server, decoded
+//! at once into the few fields in use.
 
 mod annotations;
+pub mod asked;
 pub mod blocks;
+pub mod cluster_policy;
 pub mod decode;
 pub mod objects;
 mod once;
@@ -12,6 +14,7 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
 use kube::runtime::watcher::{self, Event};
@@ -20,8 +23,8 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
-use crate::tables::policy::{ClusterPod, Namespace, Policy};
-use crate::tables::{Complaint, Node, ObjectName, PodOptions, Service, Slice, Snapshot, Source, Tables};
+use crate::tables::policy::{ClusterPod, ClusterPolicy, Namespace, Policy};
+use crate::tables::{Node, ObjectName, PodOptions, Service, Slice, Snapshot, Source, Tables};
 use decode::{Context, object_name};
 
 /// A kind of rows the API server has.
@@ -29,6 +32,8 @@ trait Row: Sized + PartialEq + Send + Sync + 'static {
     type Object: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static;
     type Key: Ord + Clone + Send;
     const SOURCE: Source;
+    /// Whether an API server may not have the kind: then there are none.
+    const OPTIONAL: bool = false;
 
     fn key(object: &Self::Object) -> Self::Key;
     /// `None` for objects that are not ours to serve.
@@ -59,36 +64,10 @@ pub fn learn(rows: &mut Snapshot, kind: &str, object: serde_json::Value) -> Resu
         }
         "Namespace" => insert::<Namespace>(rows, serde_json::from_value(object)?),
         "NetworkPolicy" => insert::<Policy>(rows, serde_json::from_value(object)?),
+        "ClusterNetworkPolicy" => insert::<ClusterPolicy>(rows, serde_json::from_value(object)?),
         _ => return Ok(false),
     }
     Ok(true)
-}
-
-/// Why something is no NetworkPolicy.
-#[derive(Debug, thiserror::Error)]
-pub enum Unreadable {
-    /// It is something else.
-    #[error("a document is a {0}, not a NetworkPolicy")]
-    Kind(String),
-    /// It has fields of other types.
-    #[error("a NetworkPolicy cannot be read")]
-    Fields(#[from] serde_json::Error),
-}
-
-/// One NetworkPolicy as its watch would read it, and what would be said about it: for questions.
-pub fn read_policy(object: serde_json::Value) -> Result<(ObjectName, Policy, Vec<Complaint>), Unreadable> {
-    let kind = object.get("kind").and_then(serde_json::Value::as_str);
-    if let Some(kind) = kind.filter(|kind| *kind != "NetworkPolicy") {
-        return Err(Unreadable::Kind(kind.to_owned()));
-    }
-    let object: objects::NetworkPolicy = serde_json::from_value(object)?;
-    let mut name = object_name(&object);
-    if name.namespace.is_empty() {
-        "default".clone_into(&mut name.namespace);
-    }
-    let mut context = Context::default();
-    let row = policy::policy(object, &mut context);
-    Ok((name, row, context.complaints))
 }
 
 fn insert<R: Row>(rows: &mut Snapshot, object: R::Object) {
@@ -108,10 +87,14 @@ pub async fn run(client: Client, tables: Arc<Tables>, node: String, stop: Cancel
     let pods = follow::<PodOptions>(client.clone(), own, Arc::clone(&tables), &stop);
     let cluster_pods = follow::<ClusterPod>(client.clone(), all(), Arc::clone(&tables), &stop);
     let namespaces = follow::<Namespace>(client.clone(), all(), Arc::clone(&tables), &stop);
-    let policies = follow::<Policy>(client, all(), Arc::clone(&tables), &stop);
+    let policies = follow::<Policy>(client.clone(), all(), Arc::clone(&tables), &stop);
+    let cluster_policies = follow::<ClusterPolicy>(client, all(), Arc::clone(&tables), &stop);
     let cidrs = own_pod_cidrs(Arc::clone(&tables), node, &stop);
-    tokio::join!(services, slices, nodes, pods, cluster_pods, namespaces, policies, cidrs);
+    tokio::join!(services, slices, nodes, pods, cluster_pods, namespaces, policies, cluster_policies, cidrs);
 }
+
+/// How often it is asked whether there is a kind by now that there was not.
+const ABSENCE: Duration = if cfg!(test) { Duration::from_millis(10) } else { Duration::from_secs(10) };
 
 async fn follow<R: Row>(
     client: Client,
@@ -119,24 +102,50 @@ async fn follow<R: Row>(
     tables: Arc<Tables>,
     stop: &CancellationToken,
 ) {
+    loop {
+        let absent = tokio::select! {
+            absent = follow_while_served::<R>(client.clone(), config.clone(), &tables) => absent,
+            () = stop.cancelled() => return,
+        };
+        let Some(error) = absent else { return };
+        tracing::debug!(source = ?R::SOURCE, %error, "the API server does not have this kind");
+        R::replace(&tables, BTreeMap::new());
+        tables.synced(R::SOURCE);
+        tokio::select! {
+            () = tokio::time::sleep(ABSENCE) => {}
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+/// Follows a kind; answers with what the API server says when it does not have it, if it need not.
+async fn follow_while_served<R: Row>(
+    client: Client,
+    config: watcher::Config,
+    tables: &Tables,
+) -> Option<watcher::Error> {
     let events = watch(Api::<R::Object>::all(client), config).default_backoff();
     let mut events = pin!(events);
     let (mut listed, mut context) = (BTreeMap::new(), Context::default());
     loop {
-        let event = tokio::select! {
-            event = events.next() => event,
-            () = stop.cancelled() => return,
-        };
-        match event {
-            Some(Ok(event)) => handle::<R>(event, &tables, &mut listed, &mut context),
-            Some(Err(error)) => {
-                tracing::warn!(source = ?R::SOURCE, %error, "watch interrupted, reconnecting");
-            }
-            None => return,
+        match events.next().await? {
+            Ok(event) => handle::<R>(event, tables, &mut listed, &mut context),
+            Err(error) if R::OPTIONAL && is_absent(&error) => return Some(error),
+            Err(error) => tracing::warn!(source = ?R::SOURCE, %error, "watch interrupted, reconnecting"),
         }
         for complaint in context.complaints.drain(..) {
             tables.complain(complaint);
         }
+    }
+}
+
+/// Whether the API server says that it does not have the kind.
+fn is_absent(error: &watcher::Error) -> bool {
+    match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => status.code == 404,
+        watcher::Error::WatchError(status) => status.code == 404,
+        _ => false,
     }
 }
 
@@ -384,6 +393,33 @@ impl Row for Policy {
     }
 }
 
+impl Row for ClusterPolicy {
+    type Object = objects::ClusterNetworkPolicy;
+    type Key = String;
+    const SOURCE: Source = Source::ClusterPolicies;
+    const OPTIONAL: bool = true;
+
+    fn key(object: &objects::ClusterNetworkPolicy) -> String {
+        object.name_any()
+    }
+
+    fn decode(object: objects::ClusterNetworkPolicy, context: &mut Context) -> Option<Self> {
+        Some(cluster_policy::cluster_policy(object, context))
+    }
+
+    fn put(tables: &Tables, key: String, row: Option<Arc<Self>>) {
+        tables.put_cluster_policy(key, row);
+    }
+
+    fn replace(tables: &Tables, all: BTreeMap<String, Arc<Self>>) {
+        tables.replace_cluster_policies(all);
+    }
+
+    fn insert(rows: &mut Snapshot, key: String, row: Arc<Self>) {
+        rows.policy.cluster.insert(key, row);
+    }
+}
+
 fn put<K: Ord, V: PartialEq>(table: &mut BTreeMap<K, Arc<V>>, key: K, row: Option<Arc<V>>) -> bool {
     match row {
         Some(row) if table.get(&key) == Some(&row) => false,
@@ -392,5 +428,71 @@ fn put<K: Ord, V: PartialEq>(table: &mut BTreeMap<K, Arc<V>>, key: K, row: Optio
             true
         }
         None => table.remove(&key).is_some(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+    use http::{Request, Response};
+    use kube::client::Body;
+    use serde_json::json;
+
+    use super::*;
+
+    /// An API server that has one ClusterNetworkPolicy, while it has the kind at all.
+    fn client(served: Arc<AtomicBool>) -> Client {
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let served = served.load(Relaxed);
+            async move {
+                assert!(request.uri().path().ends_with("/v1alpha2/clusternetworkpolicies"));
+                let is_watch = request.uri().query().is_some_and(|query| query.contains("watch=true"));
+                let object = json!({ "metadata": { "name": "guard" }, "spec": {} });
+                let (code, answer) = match (served, is_watch) {
+                    (false, _) => (404, json!({ "status": "Failure", "code": 404 }).to_string()),
+                    (true, false) => {
+                        let metadata = json!({ "resourceVersion": "1" });
+                        (200, json!({ "metadata": metadata, "items": [object] }).to_string())
+                    }
+                    (true, true) => (200, String::new()),
+                };
+                Ok::<_, std::convert::Infallible>(
+                    Response::builder()
+                        .status(code)
+                        .body(Body::from(answer.into_bytes()))
+                        .expect("it has a status"),
+                )
+            }
+        });
+        Client::new(service, "default")
+    }
+
+    #[tokio::test]
+    async fn a_kind_that_comes_and_goes_is_followed_while_it_is_there() {
+        let served = Arc::new(AtomicBool::new(false));
+        let (tables, stop) = (Arc::<Tables>::default(), CancellationToken::new());
+        let following = follow::<ClusterPolicy>(
+            client(Arc::clone(&served)),
+            watcher::Config::default(),
+            Arc::clone(&tables),
+            &stop,
+        );
+        let known = || tables.look(|rows| rows.policy.cluster.len());
+        let story = async {
+            let mut changes = tables.changes();
+            changes
+                .wait_for(|_| tables.look(|rows| rows.synced.contains(&Source::ClusterPolicies)))
+                .await
+                .unwrap();
+            assert_eq!(known(), 0, "without the kind there are none, and that is known");
+            served.store(true, Relaxed);
+            changes.wait_for(|_| known() == 1).await.unwrap();
+            served.store(false, Relaxed);
+            changes.wait_for(|_| known() == 0).await.unwrap();
+            stop.cancel();
+        };
+        let both = async { tokio::join!(following, story) };
+        tokio::time::timeout(Duration::from_secs(60), both).await.expect("it gets there");
     }
 }

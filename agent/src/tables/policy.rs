@@ -1,13 +1,14 @@
 //! Rows of network policy: policies, namespaces, and the pods of the whole cluster as far as policies can ask about them.
 //!
-//! Source: `networking.k8s.io/v1` NetworkPolicy. What cannot be understood was left out when the rows were made, on the side
-//! of denying.
+//! Source: `networking.k8s.io/v1` NetworkPolicy, `policy.networking.k8s.io/v1alpha2` ClusterNetworkPolicy. What cannot be
+//! understood was left out when the rows were made, on the side of denying.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
+use serde::{Deserialize, Serialize};
 
 use super::{ObjectName, Protocol};
 
@@ -71,6 +72,54 @@ pub struct Rule {
     pub peers: Option<Vec<Peer>>,
     /// Ports; `None` is every port of every protocol.
     pub ports: Option<Vec<Ports>>,
+}
+
+/// A ClusterNetworkPolicy: rules in order, of which the first that fits decides.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterPolicy {
+    /// Before or after NetworkPolicies.
+    pub tier: Tier,
+    /// Place in its tier: less comes first. Of equal ones the order of names decides.
+    pub priority: u16,
+    /// The namespaces whose pods it is about.
+    pub namespaces: Selector,
+    /// Which of their pods; none on the node's network.
+    pub pods: Selector,
+    /// What comes to them.
+    pub ingress: Vec<ClusterRule>,
+    /// What they send.
+    pub egress: Vec<ClusterRule>,
+}
+
+/// Where ClusterNetworkPolicies stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Tier {
+    /// Before NetworkPolicies.
+    Admin,
+    /// After them: where none isolates the pod.
+    Baseline,
+}
+
+/// What a rule of a ClusterNetworkPolicy does with what fits it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Action {
+    /// It passes, whatever comes after.
+    Accept,
+    /// It does not pass.
+    Deny,
+    /// No further rule of the tier is asked.
+    Pass,
+}
+
+/// A rule of a ClusterNetworkPolicy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterRule {
+    /// Whom and what it is about.
+    pub fits: Rule,
+    /// What it does.
+    pub action: Action,
+    /// What its author calls it.
+    pub name: Option<Arc<str>>,
 }
 
 /// The other side of a rule.
@@ -142,6 +191,8 @@ pub struct RuleSetName {
 pub struct PolicyRows {
     /// Policies by name.
     pub policies: BTreeMap<ObjectName, Arc<Policy>>,
+    /// ClusterNetworkPolicies by name.
+    pub cluster: BTreeMap<String, Arc<ClusterPolicy>>,
     /// Namespaces by name.
     pub namespaces: BTreeMap<String, Arc<Namespace>>,
     /// All pods by name.

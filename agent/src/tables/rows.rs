@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::policy::{ClusterPod, Namespace, Policy};
+use super::policy::{ClusterPod, ClusterPolicy, Namespace, Policy};
 use super::{ObjectName, Service, Slice, Snapshot};
 
 /// What changed.
@@ -22,7 +22,7 @@ pub struct Changes {
 /// What changed about policies.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PolicyChanges {
-    /// Policies.
+    /// Policies of namespaces or of the cluster.
     pub policies: bool,
     /// Namespaces.
     pub namespaces: bool,
@@ -116,6 +116,12 @@ impl Rows {
         changed
     }
 
+    pub(super) fn put_cluster_policy(&mut self, name: String, row: Option<Arc<ClusterPolicy>>) -> bool {
+        let changed = put(&mut self.snapshot.policy.cluster, &name, row);
+        self.changes.policy.policies |= changed;
+        changed
+    }
+
     pub(super) fn put_namespace(&mut self, name: String, row: Option<Arc<Namespace>>) -> bool {
         let changed = put(&mut self.snapshot.policy.namespaces, &name, row);
         self.changes.policy.namespaces |= changed;
@@ -133,6 +139,13 @@ impl Rows {
     pub(super) fn replace_policies(&mut self, all: BTreeMap<ObjectName, Arc<Policy>>) {
         self.changes.policy.policies |= self.snapshot.policy.policies != all;
         self.snapshot.policy.policies = all;
+    }
+
+    pub(super) fn replace_cluster_policies(&mut self, all: BTreeMap<String, Arc<ClusterPolicy>>) -> bool {
+        let changed = self.snapshot.policy.cluster != all;
+        self.changes.policy.policies |= changed;
+        self.snapshot.policy.cluster = all;
+        changed
     }
 
     pub(super) fn replace_namespaces(&mut self, all: BTreeMap<String, Arc<Namespace>>) {

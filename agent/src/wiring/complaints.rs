@@ -30,7 +30,7 @@ fn reference(tables: &Tables, complaint: &Complaint) -> ObjectReference {
     ObjectReference {
         api_version: Some(api_version(complaint.kind).to_owned()),
         kind: Some(complaint.kind.to_owned()),
-        namespace: Some(object.namespace.clone()),
+        namespace: Some(object.namespace.clone()).filter(|namespace| !namespace.is_empty()),
         name: Some(object.name.clone()),
         uid: (uid != 0).then(|| hyphenated(uid)),
         ..ObjectReference::default()
@@ -38,7 +38,11 @@ fn reference(tables: &Tables, complaint: &Complaint) -> ObjectReference {
 }
 
 fn api_version(kind: &str) -> &'static str {
-    if kind == "NetworkPolicy" { "networking.k8s.io/v1" } else { "v1" }
+    match kind {
+        "NetworkPolicy" => "networking.k8s.io/v1",
+        "ClusterNetworkPolicy" => "policy.networking.k8s.io/v1alpha2",
+        _ => "v1",
+    }
 }
 
 fn hyphenated(uid: u128) -> String {

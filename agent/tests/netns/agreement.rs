@@ -249,6 +249,7 @@ pub fn tell(node: &mut NodeWorld, (services, slices): &Objects) {
         Source::Slices,
         Source::Nodes,
         Source::Policies,
+        Source::ClusterPolicies,
         Source::Namespaces,
         Source::ClusterPods,
     ] {

@@ -84,6 +84,7 @@ fn agent_process() {
             Source::Slices,
             Source::Nodes,
             Source::Policies,
+            Source::ClusterPolicies,
             Source::Namespaces,
             Source::ClusterPods,
         ] {

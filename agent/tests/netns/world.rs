@@ -311,7 +311,13 @@ impl NodeWorld {
         };
         let id = endpoint.id();
         self.tables.put_endpoint(endpoint);
-        for source in [Source::Endpoints, Source::Policies, Source::Namespaces, Source::ClusterPods] {
+        for source in [
+            Source::Endpoints,
+            Source::Policies,
+            Source::ClusterPolicies,
+            Source::Namespaces,
+            Source::ClusterPods,
+        ] {
             self.tables.synced(source);
         }
         self.round();

@@ -9,7 +9,8 @@ use agent::desired::policy::lookup::Asked;
 use agent::oracle::policy::{Flow, decide};
 use agent::tables::Protocol::{self, Sctp, Tcp, Udp};
 use agent::tables::policy::{
-    ClusterPod, Holds, Labels, NamedPort, Namespace, Peer, Policy, Ports, Requirement, Rule, Selector,
+    Action, ClusterPod, ClusterPolicy, ClusterRule, Holds, Labels, NamedPort, Namespace, Peer, Policy, Ports,
+    Requirement, Rule, Selector, Tier,
 };
 use agent::tables::{Endpoint, ObjectName, PolicyChanges, Snapshot, Source};
 use proptest::prelude::*;
@@ -18,6 +19,7 @@ use proptest::prelude::*;
 #[derive(Debug, Clone)]
 pub enum Step {
     Policy(u8, u8, Option<Policy>),
+    Cluster(u8, Option<ClusterPolicy>),
     Namespace(u8, Option<Labels>),
     Pod(u8, u8, Option<ClusterPod>),
     /// A pod is attached to this node, or leaves it.
@@ -107,6 +109,41 @@ fn policy() -> impl Strategy<Value = Policy> {
     (selector(), rules(), rules()).prop_map(|(pods, ingress, egress)| Policy { pods, ingress, egress })
 }
 
+/// No namespace is a ClusterNetworkPolicy's own: its peers say which.
+fn of_cluster(mut rule: Rule) -> Rule {
+    for peer in rule.peers.iter_mut().flatten() {
+        if let Peer::Pods { namespaces, .. } = peer {
+            namespaces.get_or_insert_default();
+        }
+    }
+    rule
+}
+
+fn cluster_policy() -> impl Strategy<Value = ClusterPolicy> {
+    let action = || prop_oneof![Just(Action::Accept), Just(Action::Deny), Just(Action::Pass)];
+    let rules = || {
+        prop::collection::vec((rule(), action()), 0..4).prop_map(|rules| {
+            let numbered = (0..).zip(rules).map(|(index, (rule, action))| ClusterRule {
+                fits: of_cluster(Rule { index, ..rule }),
+                action,
+                name: None,
+            });
+            numbered.collect()
+        })
+    };
+    let tier = prop_oneof![Just(Tier::Admin), Just(Tier::Baseline)];
+    (tier, 0..3_u16, selector(), selector(), rules(), rules()).prop_map(
+        |(tier, priority, namespaces, pods, ingress, egress)| ClusterPolicy {
+            tier,
+            priority,
+            namespaces,
+            pods,
+            ingress,
+            egress,
+        },
+    )
+}
+
 fn pod() -> impl Strategy<Value = ClusterPod> {
     let port = (0..2_u8, protocol(), 1..6_u16).prop_map(|(name, protocol, port)| NamedPort {
         name: format!("p{name}").into(),
@@ -133,6 +170,7 @@ pub fn both(last: u8) -> [IpAddr; 2] {
 pub fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => (0..2_u8, 0..3_u8, prop::option::weighted(0.8, policy())).prop_map(|(ns, name, row)| Step::Policy(ns, name, row)),
+        2 => (0..3_u8, prop::option::weighted(0.7, cluster_policy())).prop_map(|(name, row)| Step::Cluster(name, row)),
         1 => (0..2_u8, prop::option::weighted(0.8, labels())).prop_map(|(ns, row)| Step::Namespace(ns, row)),
         4 => (0..2_u8, 0..4_u8, prop::option::weighted(0.8, pod())).prop_map(|(ns, name, row)| Step::Pod(ns, name, row)),
         2 => (0..2_u8, 0..4_u8, prop::bool::weighted(0.8)).prop_map(|(ns, name, here)| Step::Endpoint(ns, name, here)),
@@ -150,6 +188,10 @@ pub fn apply(tables: &mut Snapshot, step: &Step) -> PolicyChanges {
     match step {
         Step::Policy(namespace, policy, row) => {
             set(&mut tables.policy.policies, name(*namespace, *policy), row.clone());
+            changes.policies = true;
+        }
+        Step::Cluster(policy, row) => {
+            set(&mut tables.policy.cluster, policy.to_string(), row.clone());
             changes.policies = true;
         }
         Step::Namespace(namespace, labels) => {
@@ -256,7 +298,7 @@ proptest! {
 
     #[test]
     fn rows_and_oracle_agree_after_every_change(steps in prop::collection::vec(step(), 1..50)) {
-        let synced = [Source::Policies, Source::Namespaces, Source::ClusterPods].into();
+        let synced = [Source::Policies, Source::ClusterPolicies, Source::Namespaces, Source::ClusterPods].into();
         let mut tables = Snapshot { synced, ..Snapshot::default() };
         let mut policies = Policies::default();
         for step in &steps {

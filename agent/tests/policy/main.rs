@@ -7,5 +7,6 @@
 mod agreement;
 mod changes;
 mod reach;
+mod tiers;
 mod titles;
 mod world;

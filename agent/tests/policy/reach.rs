@@ -14,7 +14,9 @@ use agent::desired::policy::lookup::Asked;
 use agent::kernel::fake::FakeKernel;
 use agent::reconcile::actual::{Actual, Op};
 use agent::reconcile::apply::Reconciler;
-use agent::tables::policy::{ClusterPod, Peer, Policy, Rule};
+use agent::tables::policy::{
+    Action, ClusterPod, ClusterPolicy, ClusterRule, Holds, Peer, Policy, Requirement, Rule, Selector, Tier,
+};
 use agent::tables::{PolicyChanges, Snapshot, Source, Tables};
 use proptest::prelude::*;
 
@@ -158,6 +160,10 @@ fn tell(tables: &Tables, step: &Step) {
             let name = name(*namespace, *policy_name);
             tables.put_policy(name.clone(), policy.policies.get(&name).cloned());
         }
+        Step::Cluster(number, _) => {
+            let name = number.to_string();
+            tables.put_cluster_policy(name.clone(), policy.cluster.get(&name).cloned());
+        }
         Step::Namespace(namespace, _) => {
             let name = format!("n{namespace}");
             tables.put_namespace(name.clone(), policy.namespaces.get(&name).cloned());
@@ -178,9 +184,14 @@ fn tell(tables: &Tables, step: &Step) {
 
 fn synced() -> Arc<Tables> {
     let tables = Arc::new(Tables::default());
-    for source in
-        [Source::Endpoints, Source::Nodes, Source::Policies, Source::Namespaces, Source::ClusterPods]
-    {
+    for source in [
+        Source::Endpoints,
+        Source::Nodes,
+        Source::Policies,
+        Source::ClusterPolicies,
+        Source::Namespaces,
+        Source::ClusterPods,
+    ] {
         tables.synced(source);
     }
     tables
@@ -280,4 +291,56 @@ fn networks_inside_of_others_come_before_them_and_go_after_them() {
     let want =
         ["+fd00::/126", "+10.0.0.0/16", "+0.0.0.0/0", "-::/0", "-fd00::/16", "-10.0.0.0/8", "-10.0.0.0/30"];
     assert_eq!(ops[..want.len()], want);
+}
+
+/// A pod and the denial of it change at once: between the two it is nobody's, and nobody's is not what anybody may.
+#[test]
+fn a_pod_is_denied_while_it_and_the_denial_of_it_change() {
+    let tables = synced();
+    let selects = |value: &str| Selector {
+        requirements: [Requirement { key: "k0".into(), holds: Holds::In([value.into()].into()) }].into(),
+    };
+    let denial = |value: &str| {
+        let peers = vec![Peer::Pods { namespaces: Some(Selector::default()), pods: selects(value) }];
+        let rule = ClusterRule {
+            fits: Rule { index: 0, peers: Some(peers), ports: None },
+            action: Action::Deny,
+            name: None,
+        };
+        ClusterPolicy {
+            tier: Tier::Admin,
+            priority: 1,
+            namespaces: Selector::default(),
+            pods: Selector::default(),
+            ingress: vec![rule],
+            egress: Vec::new(),
+        }
+    };
+    let pod = |last: u8, value: &str| ClusterPod {
+        addresses: both(last).into(),
+        labels: Arc::new([("k0".into(), value.into())].into()),
+        ..ClusterPod::default()
+    };
+    let mut watched =
+        Watched { kernel: FakeKernel::default(), shadow: Actual::default(), seen: 0, window: Vec::new() };
+    for step in [
+        Step::Pod(0, 0, Some(pod(1, "own"))),
+        Step::Endpoint(0, 0, true),
+        Step::Pod(0, 1, Some(pod(2, "a"))),
+        Step::Cluster(0, Some(denial("a"))),
+    ] {
+        tell(&tables, &step);
+    }
+    let (mut reconciler, mut now) = (start(&watched, &tables), Instant::now());
+    settle(&mut reconciler, &mut now);
+    watched.window.push(wants(&tables.snapshot()));
+    watched.follow();
+    tell(&tables, &Step::Pod(0, 1, Some(pod(2, "b"))));
+    tell(&tables, &Step::Cluster(0, Some(denial("b"))));
+    watched.window.push(wants(&tables.snapshot()));
+    let before = watched.seen;
+    settle(&mut reconciler, &mut now);
+    watched.follow();
+    let log = watched.kernel.state.lock().log[before..].to_vec();
+    assert!(log.iter().any(|op| matches!(op, Op::Police { .. })), "the set is another: {log:?}");
 }

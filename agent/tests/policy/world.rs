@@ -51,7 +51,12 @@ impl World {
     pub fn new() -> Self {
         let mut world =
             Self { tables: Snapshot::default(), policies: Policies::default(), labels: BTreeMap::new() };
-        world.tables.synced = BTreeSet::from([Source::Policies, Source::Namespaces, Source::ClusterPods]);
+        world.tables.synced = BTreeSet::from([
+            Source::Policies,
+            Source::ClusterPolicies,
+            Source::Namespaces,
+            Source::ClusterPods,
+        ]);
         for namespace in NAMESPACES {
             world.label_namespace(namespace, &json!({}));
         }
@@ -109,6 +114,11 @@ impl World {
             "NetworkPolicy",
             json!({ "metadata": { "namespace": namespace, "name": name }, "spec": spec }),
         );
+    }
+
+    /// Adds or replaces a ClusterNetworkPolicy.
+    pub fn apply_cluster(&mut self, name: &str, spec: Value) {
+        self.learn("ClusterNetworkPolicy", json!({ "metadata": { "name": name }, "spec": spec }));
     }
 
     pub fn delete(&mut self, namespace: &str, name: &str) {

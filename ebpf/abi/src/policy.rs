@@ -58,6 +58,8 @@ pub mod identity {
     pub const HOST: u32 = 1;
     /// Addresses that nobody has asked for by name.
     pub const WORLD: u32 = 2;
+    /// An address that is between two identities: what ClusterNetworkPolicies have a say in is denied to it.
+    pub const NOBODY: u32 = 3;
     /// The first that is given to somebody.
     pub const FIRST: u32 = 16;
 }

@@ -1,4 +1,4 @@
-//! What NetworkPolicies say of a packet, by the oracle, to each who may answer it.
+//! What policies say of a packet, by the oracle, to each who may answer it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -120,6 +120,8 @@ fn side(side: &Side) -> String {
                 policies.iter().map(name).collect::<Vec<_>>().join(", ")
             )
         }
+        Side::Decided(by) if by.accepts => format!("allowed by {by}"),
+        Side::Decided(by) => format!("denied by {by}"),
     }
 }
 
@@ -179,6 +181,20 @@ mod tests {
         let everybody = Rule { index: 3, peers: None, ports: None };
         let allowed = ask(&rows(vec![everybody]));
         assert!(allowed.text().starts_with("egress allowed by default/few rule 3"), "{}", allowed.text());
+    }
+
+    #[test]
+    fn rules_of_the_cluster_are_named_with_their_tier() {
+        let mut rows = rows(Vec::new());
+        let object = serde_json::json!({ "metadata": { "name": "guard" }, "spec": {
+            "tier": "Admin", "priority": 1, "subject": { "namespaces": {} },
+            "egress": [{ "name": "all", "action": "Accept", "to": [{ "namespaces": {} }] }],
+            "ingress": [{ "action": "Deny", "from": [{ "namespaces": {} }] }],
+        } });
+        assert!(crate::sources::kube::learn(&mut rows, "ClusterNetworkPolicy", object).unwrap());
+        let want = "egress allowed by rule 0 of ClusterNetworkPolicy guard (Admin, \"all\"), \
+                    ingress denied by rule 0 of ClusterNetworkPolicy guard (Admin)";
+        assert_eq!(ask(&rows).text(), want);
     }
 
     #[test]

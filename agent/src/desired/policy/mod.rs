@@ -1,4 +1,4 @@
-//! NetworkPolicy compiled: identities for addresses, rule sets for local pods, rows for what sets say about identities.
+//! NetworkPolicy and ClusterNetworkPolicy compiled: identities for addresses, rule sets for local pods, rows for what sets say about identities.
 //!
 //! Policies become [sets] of rules, whose peers are [clauses]. An [identity](identities) is the set of clauses that hold of an
 //! address; a row says for a set, an identity and [ports] what becomes of a flow. Sets, identities and rules have [numbers] that
@@ -13,6 +13,7 @@ pub mod lookup;
 pub mod numbers;
 pub mod ports;
 pub mod sets;
+pub mod tiers;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -26,7 +27,7 @@ use addresses::Addresses;
 use identities::{ClauseId, Identities, Identity};
 use numbers::Numbers;
 use ports::{Match, Verdict};
-use sets::{Direction, RuleName, RuleSet, Subject, rows_of};
+use sets::{Direction, RuleName, RuleSet, Subject};
 
 /// The rows of one set and one identity.
 pub type PairRows = Vec<(Match, Verdict)>;
@@ -110,6 +111,14 @@ struct Compiled {
     by_name: Vec<usize>,
 }
 
+impl Compiled {
+    /// Rules that are about everybody.
+    fn for_all(&self) -> impl Iterator<Item = usize> {
+        let entries = self.set.entries.iter().enumerate();
+        entries.filter(|(_, entry)| entry.peers.is_none()).map(|(at, _)| at)
+    }
+}
+
 impl Default for Policies {
     fn default() -> Self {
         Self {
@@ -141,12 +150,12 @@ impl Policies {
         everything: bool,
         hosts: &BTreeSet<IpAddr>,
     ) {
-        let sources = [Source::Policies, Source::Namespaces, Source::ClusterPods];
+        let sources = [Source::Policies, Source::ClusterPolicies, Source::Namespaces, Source::ClusterPods];
         if !sources.iter().all(|source| tables.synced.contains(source)) {
             return;
         }
         let everything = !std::mem::replace(&mut self.known, true) || everything;
-        if everything || changes.policies {
+        if everything || changes.policies || changes.namespaces && !tables.policy.cluster.is_empty() {
             self.sets_of.clear();
         }
         if everything || changes.namespaces {
@@ -239,7 +248,7 @@ impl Policies {
         }
         let [ingress, egress] = [Direction::Ingress, Direction::Egress].map(|direction| {
             let rules = &mut self.rules;
-            let set = sets::set(&subject, direction, &tables.policy.policies, |rule| rules.of(rule))?;
+            let set = sets::set(&subject, direction, &tables.policy, |rule| rules.of(rule))?;
             let set = Arc::new(set);
             let number = self.set_numbers.of(&set);
             let fresh = || Compiled { set, by_clause: HashMap::new(), by_name: Vec::new() };
@@ -335,6 +344,7 @@ const ANCHOR: u32 = identity::ANYBODY;
 fn has_policies(tables: &Snapshot, namespace: &str) -> bool {
     let from = ObjectName { namespace: namespace.to_owned(), name: String::new() };
     tables.policy.policies.range(from..).next().is_some_and(|(name, _)| name.namespace == namespace)
+        || tiers::may_select(&tables.policy, namespace)
 }
 
 /// Who has which identity.
@@ -436,7 +446,10 @@ impl Policies {
         let Some(compiled) = self.sets.get(&number) else { return BTreeMap::new() };
         let for_all = compiled.set.entries.iter().filter(|entry| entry.peers.is_none());
         // Rows or not: the set is known by this.
-        let mut rows = BTreeMap::from([((number, ANCHOR), rows_of(for_all, &[]))]);
+        let mut rows = BTreeMap::from([((number, ANCHOR), compiled.set.rows(for_all, &[]))]);
+        if compiled.set.is_tiered() {
+            rows.insert((number, identity::NOBODY), ports::nothing());
+        }
         let having = compiled.by_clause.keys().filter_map(|clause| self.having.get(clause)).flatten();
         let named = if compiled.by_name.is_empty() { None } else { Some(&self.with_ports) };
         let concerned: BTreeSet<u32> = having.chain(named.into_iter().flatten()).copied().collect();
@@ -459,9 +472,12 @@ impl Policies {
         let Identity { traits, clauses } = self.identities.known(identity)?;
         let fitting = clauses.iter().filter_map(|clause| compiled.by_clause.get(clause)).flatten();
         let named = if traits.ports.is_empty() { &[][..] } else { &compiled.by_name };
-        let fitting: BTreeSet<usize> = fitting.chain(named).copied().collect();
-        let rows = rows_of(fitting.into_iter().map(|at| &compiled.set.entries[at]), &traits.ports);
-        (!rows.is_empty()).then_some(rows)
+        let mut fitting: BTreeSet<usize> = fitting.chain(named).copied().collect();
+        if !fitting.is_empty() && compiled.set.is_tiered() {
+            fitting.extend(compiled.for_all());
+        }
+        let rows = compiled.set.rows(fitting.iter().map(|at| &compiled.set.entries[*at]), &traits.ports);
+        (!fitting.is_empty() && !rows.is_empty()).then_some(rows)
     }
 
     fn put_rows(&mut self, rows: BTreeMap<Pair, PairRows>) {

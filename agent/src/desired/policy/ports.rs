@@ -52,6 +52,11 @@ impl Verdict {
     }
 }
 
+/// The rows of whom everything is denied.
+pub fn nothing() -> Vec<(Match, Verdict)> {
+    rows(&[], |_| Some(Verdict { allow: false, rule: 0 }))
+}
+
 /// The rows for what `decide` says: of every protocol without ports, and of all ports between the borders of `spans`. Where it
 /// says nothing there is no row.
 pub fn rows(
@@ -66,23 +71,28 @@ pub fn rows(
     let protocols: BTreeSet<Protocol> = spans.iter().map(|span| span.protocol).collect();
     for protocol in protocols {
         let runs = runs(protocol, spans, &decide);
-        let mut fallback = base.map(|verdict| verdict.allow);
+        let mut fallback = base.map(word);
         let whole = runs.iter().all(|(_, verdict)| verdict.is_some());
         if let Some((_, Some(most))) =
             runs.iter().max_by_key(|((first, last), _)| last - first).filter(|_| whole)
-            && fallback != Some(most.allow)
+            && fallback != Some(word(*most))
         {
             rows.push((Match { bits: bits::PROTOCOL, proto: protocol.number(), port: 0 }, *most));
-            fallback = Some(most.allow);
+            fallback = Some(word(*most));
         }
         for ((first, last), verdict) in runs {
-            let Some(verdict) = verdict.filter(|verdict| fallback != Some(verdict.allow)) else { continue };
+            let Some(verdict) = verdict.filter(|verdict| fallback != Some(word(*verdict))) else { continue };
             let row =
                 |(port, length)| Match { bits: bits::PROTOCOL + length, proto: protocol.number(), port };
             rows.extend(prefixes(first, last).map(|prefix| (row(prefix), verdict)));
         }
     }
     rows
+}
+
+/// What rows have to tell apart: who is denied, and by which rule; nobody asks by which one is allowed.
+fn word(verdict: Verdict) -> Option<u32> {
+    (!verdict.allow).then_some(verdict.rule)
 }
 
 /// All ports of a protocol in runs that have one verdict.
@@ -185,7 +195,11 @@ mod tests {
             for port in asked.into_iter().chain(ends).chain([0, u16::MAX]) {
                 for protocol in [Protocol::Tcp, Protocol::Udp, Protocol::Sctp] {
                     let got = found(&rows, protocol.number(), port);
-                    prop_assert_eq!(got.map(|verdict| verdict.allow), decide(Some((protocol, port))).map(|verdict| verdict.allow));
+                    let want = decide(Some((protocol, port)));
+                    prop_assert_eq!(got.map(|verdict| verdict.allow), want.map(|verdict| verdict.allow));
+                    if want.is_some_and(|verdict| !verdict.allow) {
+                        prop_assert_eq!(got, want, "who is denied hears by which rule");
+                    }
                 }
             }
             prop_assert_eq!(found(&rows, 1, 0), decide(None), "a protocol without ports");

@@ -1,12 +1,12 @@
 //! Rule sets: everything that policies say about one direction of a pod. Pods of which the same is said share a set.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::clauses::{Clause, matches};
 use super::ports::{Match, Span, Verdict, rows};
-use crate::tables::policy::{Labels, NamedPort, Policy, Ports, Rule};
-use crate::tables::{ObjectName, Protocol};
+use super::tiers::{self, Layer};
+use crate::tables::policy::{Labels, NamedPort, Ports, Rule};
+use crate::tables::{ObjectName, PolicyRows, Protocol};
 
 /// A direction, as the pod sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -20,7 +20,7 @@ pub enum Direction {
 /// A rule of a policy, as people name it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RuleName {
-    /// The policy.
+    /// The policy; one without a namespace is a ClusterNetworkPolicy.
     pub policy: Arc<ObjectName>,
     /// In which of its lists.
     pub direction: Direction,
@@ -28,14 +28,14 @@ pub struct RuleName {
     pub index: u16,
 }
 
-/// What policies say about one direction of a pod that they isolate.
+/// What policies say about one direction of a pod that any of them selects.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RuleSet {
     /// Which direction.
     pub direction: Direction,
-    /// The policies that isolate it.
+    /// The NetworkPolicies that isolate it.
     pub policies: Vec<Arc<ObjectName>>,
-    /// What they allow; the first that fits counts.
+    /// Rules in the order in which they are asked.
     pub entries: Vec<Entry>,
 }
 
@@ -46,6 +46,8 @@ pub struct Entry {
     pub rule: Arc<RuleName>,
     /// Its number.
     pub number: u32,
+    /// Where it stands, and what it does there.
+    pub layer: Layer,
     /// The other side; `None` is everybody.
     pub peers: Option<Vec<Arc<Clause>>>,
     /// Ports; `None` is every port of every protocol.
@@ -72,39 +74,58 @@ pub struct Subject {
     pub ports: Arc<[NamedPort]>,
 }
 
-/// All policies of the subject's namespace.
-pub type Policies<'a> = &'a BTreeMap<ObjectName, Arc<Policy>>;
-
-/// The set of one direction of a pod; `None` if no policy isolates it. `number` gives rules their numbers.
+/// The set of one direction of a pod; `None` if no policy selects it. `number` gives rules their numbers.
 pub fn set(
     subject: &Subject,
     direction: Direction,
-    policies: Policies<'_>,
+    rows: &PolicyRows,
     mut number: impl FnMut(&Arc<RuleName>) -> u32,
 ) -> Option<RuleSet> {
     let mut set = RuleSet { direction, policies: Vec::new(), entries: Vec::new() };
+    let mut add = |entries: &mut Vec<Entry>, policy: &Arc<ObjectName>, rule: &Rule, layer: Layer| {
+        let rule_name = RuleName { policy: Arc::clone(policy), direction, index: rule.index };
+        let rule_name = Arc::new(rule_name);
+        entries.push(Entry {
+            number: number(&rule_name),
+            rule: rule_name,
+            layer,
+            peers: peers(subject, rule),
+            ports: ports(subject, direction, rule),
+        });
+    };
+    let cluster = tiers::rules(subject, direction, rows);
+    for one in cluster.iter().filter(|one| one.is_admin()) {
+        add(&mut set.entries, &one.policy, one.fits, one.layer);
+    }
+    for (name, rules) in isolating(subject, direction, rows) {
+        let name = Arc::new(name.clone());
+        for rule in rules {
+            add(&mut set.entries, &name, rule, Layer::Namespace);
+        }
+        set.policies.push(name);
+    }
+    // Where a NetworkPolicy isolates, it has the last word.
+    for one in cluster.iter().filter(|one| !one.is_admin() && set.policies.is_empty()) {
+        add(&mut set.entries, &one.policy, one.fits, one.layer);
+    }
+    (!set.policies.is_empty() || !set.entries.is_empty()).then_some(set)
+}
+
+/// The NetworkPolicies that isolate one direction of a pod, with what they allow.
+fn isolating<'a>(
+    subject: &'a Subject,
+    direction: Direction,
+    rows: &'a PolicyRows,
+) -> impl Iterator<Item = (&'a ObjectName, &'a Vec<Rule>)> {
     let from = ObjectName { namespace: subject.namespace.as_ref().to_owned(), name: String::new() };
-    let own = policies.range(from..).take_while(|(name, _)| *name.namespace == *subject.namespace);
-    for (name, policy) in own {
+    let own = rows.policies.range(from..).take_while(|(name, _)| *name.namespace == *subject.namespace);
+    own.filter_map(move |(name, policy)| {
         let rules = match direction {
             Direction::Ingress => &policy.ingress,
             Direction::Egress => &policy.egress,
         };
-        let Some(rules) = rules.as_ref().filter(|_| matches(&policy.pods, &subject.labels)) else { continue };
-        let name = Arc::new(name.clone());
-        for rule in rules {
-            let named = Arc::new(RuleName { policy: Arc::clone(&name), direction, index: rule.index });
-            let number = number(&named);
-            set.entries.push(Entry {
-                rule: named,
-                number,
-                peers: peers(subject, rule),
-                ports: ports(subject, direction, rule),
-            });
-        }
-        set.policies.push(name);
-    }
-    (!set.policies.is_empty()).then_some(set)
+        Some((name, rules.as_ref().filter(|_| matches(&policy.pods, &subject.labels))?))
+    })
 }
 
 fn peers(subject: &Subject, rule: &Rule) -> Option<Vec<Arc<Clause>>> {
@@ -137,26 +158,47 @@ fn called<'a>(ports: &'a [NamedPort], protocol: Protocol, name: &'a str) -> impl
     own.map(move |port| Span { protocol, first: port.port, last: port.port })
 }
 
-/// The rows that `entries` make for an identity with these named ports.
-pub fn rows_of<'a>(entries: impl Iterator<Item = &'a Entry>, named: &[NamedPort]) -> Vec<(Match, Verdict)> {
-    let resolved: Vec<(Verdict, Option<Vec<Span>>)> = entries
-        .map(|entry| {
-            let ports =
-                entry.ports.as_ref().map(|asked| asked.iter().flat_map(|one| spans(one, named)).collect());
-            (Verdict { allow: true, rule: entry.number }, ports)
+impl RuleSet {
+    /// Whether rules of ClusterNetworkPolicies are among its own: then an identity's rows say everything of it, where those of
+    /// NetworkPolicies leave to those for everybody what they do not allow.
+    pub fn is_tiered(&self) -> bool {
+        self.entries.iter().any(|entry| entry.layer != Layer::Namespace)
+    }
+
+    /// The rows that `entries` of it make for an identity with these named ports.
+    pub fn rows<'a>(
+        &self,
+        entries: impl Iterator<Item = &'a Entry>,
+        named: &[NamedPort],
+    ) -> Vec<(Match, Verdict)> {
+        let resolved: Vec<(&Entry, Option<Vec<Span>>)> = entries
+            .map(|entry| {
+                let ports = entry
+                    .ports
+                    .as_ref()
+                    .map(|asked| asked.iter().flat_map(|one| spans(one, named)).collect());
+                (entry, ports)
+            })
+            .collect();
+        let all: Vec<Span> =
+            resolved.iter().filter_map(|(_, ports)| ports.as_ref()).flatten().copied().collect();
+        let otherwise = self.is_tiered().then_some(Verdict { allow: self.policies.is_empty(), rule: 0 });
+        rows(&all, |asked| {
+            let fitting = resolved.iter().filter(|(_, ports)| fits(ports.as_deref(), asked));
+            tiers::decide(fitting.map(|(entry, _)| *entry)).or(otherwise)
         })
-        .collect();
-    let all: Vec<Span> = resolved.iter().filter_map(|(_, ports)| ports.as_ref()).flatten().copied().collect();
-    rows(&all, |asked| {
-        let fits = |ports: &Option<Vec<Span>>| match (ports, asked) {
-            (None, _) => true,
-            (Some(_), None) => false,
-            (Some(spans), Some((protocol, port))) => {
-                spans.iter().any(|span| span.protocol == protocol && (span.first..=span.last).contains(&port))
-            }
-        };
-        resolved.iter().find(|(_, ports)| fits(ports)).map(|(verdict, _)| *verdict)
-    })
+    }
+}
+
+/// Whether ports, of which `None` is every one, are what is asked.
+fn fits(ports: Option<&[Span]>, asked: Option<(Protocol, u16)>) -> bool {
+    match (ports, asked) {
+        (None, _) => true,
+        (Some(_), None) => false,
+        (Some(spans), Some((protocol, port))) => {
+            spans.iter().any(|span| span.protocol == protocol && (span.first..=span.last).contains(&port))
+        }
+    }
 }
 
 fn spans(asked: &Asked, named: &[NamedPort]) -> Vec<Span> {

@@ -13,6 +13,9 @@ use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 
 macro_rules! resource {
     ($name:ident, $kind:literal, $group:literal, $plural:literal) => {
+        resource!($name, $kind, $group, "v1", $plural);
+    };
+    ($name:ident, $kind:literal, $group:literal, $version:literal, $plural:literal) => {
         impl Resource for $name {
             type DynamicType = ();
             type Scope = k8s_openapi::NamespaceResourceScope;
@@ -26,7 +29,7 @@ macro_rules! resource {
             }
 
             fn version((): &()) -> Cow<'_, str> {
-                "v1".into()
+                $version.into()
             }
 
             fn plural((): &()) -> Cow<'_, str> {
@@ -108,6 +111,23 @@ pub struct NetworkPolicy {
     pub spec: NetworkPolicySpec,
 }
 resource!(NetworkPolicy, "NetworkPolicy", "networking.k8s.io", "networkpolicies");
+
+/// A ClusterNetworkPolicy. Its kind is defined in the cluster, so that its fields are read one by one: what a rule cannot be
+/// read for is that rule's fault alone.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct ClusterNetworkPolicy {
+    #[serde(deserialize_with = "metadata")]
+    pub metadata: ObjectMeta,
+    pub spec: serde_json::Value,
+}
+resource!(
+    ClusterNetworkPolicy,
+    "ClusterNetworkPolicy",
+    "policy.networking.k8s.io",
+    "v1alpha2",
+    "clusternetworkpolicies"
+);
 
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]

@@ -19,7 +19,7 @@ use crate::tables::policy::{
 };
 
 /// What is wrong with a field, in words.
-type Wrong = String;
+pub(super) type Wrong = String;
 
 /// A pod of the cluster.
 pub fn cluster_pod(object: objects::Pod, context: &mut Context) -> ClusterPod {
@@ -182,7 +182,7 @@ fn block(given: &IPBlock) -> Result<Peer, Wrong> {
 }
 
 /// The network a text names; bits of hosts are ignored, as the API server allows them.
-fn prefix(text: &str) -> Option<IpNetwork> {
+pub(super) fn prefix(text: &str) -> Option<IpNetwork> {
     let (address, length) = text.split_once('/')?;
     let length: u8 = length.parse().ok().filter(|_| length.bytes().all(|byte| byte.is_ascii_digit()))?;
     let address: IpAddr = address.parse().ok()?;
@@ -231,7 +231,7 @@ fn one_port(given: &NetworkPolicyPort, context: &mut Context) -> Result<Ports, W
     }
 }
 
-fn selector(given: LabelSelector, context: &mut Context) -> Result<Selector, Wrong> {
+pub(super) fn selector(given: LabelSelector, context: &mut Context) -> Result<Selector, Wrong> {
     let mut requirements = BTreeSet::new();
     for (key, value) in given.match_labels.unwrap_or_default() {
         let holds = Holds::In([context.name(&value)].into());
