@@ -1,4 +1,5 @@
-//! A node that stops renewing its Lease becomes `Unknown`, is tainted, and loses the pods that do not tolerate that.
+//! A node that stops renewing its Lease becomes `Unknown`, is tainted, its pods count as unready, and it loses those that do not
+//! tolerate that.
 //!
 //! A heartbeat is judged by when the Lease was renewed. `node.kubernetes.io/not-ready` and `.../unreachable` follow the
 //! Ready condition; pods are deleted when the time their toleration grants is over.
@@ -6,7 +7,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{NodeCondition, Taint, Toleration};
+use k8s_openapi::api::core::v1::{NodeCondition, PodCondition, Taint, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::json;
 
@@ -57,6 +58,7 @@ impl Controller for NodeLifecycleController {
         };
         self.judge(key, node, view, now, &mut outcome);
         taint(key, node, now, &mut outcome);
+        mark_unready(key, node, view, now, &mut outcome);
         evict(key, node, view, now, &mut outcome);
         outcome
     }
@@ -150,6 +152,27 @@ fn taint(key: &Key, node: &Node, now: Timestamp, outcome: &mut Outcome) {
         subresource: None,
         body,
     });
+}
+
+/// Nobody is sent to pods of which nothing is known. Their node says again what they are when it is back.
+fn mark_unready(key: &Key, node: &Node, view: &View, now: Timestamp, outcome: &mut Outcome) {
+    if ready_status(node) != "Unknown" {
+        return;
+    }
+    for (pod_key, pod) in on_node(key, view) {
+        let mut conditions = pod.status.conditions.clone();
+        let is_ready =
+            |condition: &&mut PodCondition| condition.type_ == "Ready" && condition.status == "True";
+        let Some(ready) = conditions.iter_mut().find(is_ready) else { continue };
+        ready.status = "False".to_owned();
+        ready.last_transition_time = Some(Time(now));
+        let metadata = json!({"resourceVersion": pod.metadata.resource_version});
+        outcome.writes.push(Write::Patch {
+            target: Target::new("v1", "pods", pod_key.clone()),
+            subresource: Some("status"),
+            body: json!({"metadata": metadata, "status": {"conditions": conditions}}),
+        });
+    }
 }
 
 fn evicting(node: &Node) -> Vec<&Taint> {
@@ -320,6 +343,26 @@ mod tests {
         assert_eq!(deletes("2026-01-01T00:50:00Z", Some(300)), 1);
         assert_eq!(deletes("2026-01-01T00:58:00Z", Some(300)), 0);
         assert_eq!(deletes("2026-01-01T00:50:00Z", None), 0);
+    }
+
+    #[test]
+    fn pods_of_an_unreachable_node_are_not_ready() {
+        let marked = |node_ready, pod_ready| {
+            let mut pod = pod(None);
+            pod["status"]["conditions"] =
+                json!([{"type": "PodScheduled", "status": "True"}, {"type": "Ready", "status": pod_ready}]);
+            let outcome = look(&[node(node_ready, &json!([])), lease("2026-01-01T00:59:50.000000Z"), pod]);
+            let mut bodies = outcome.writes.into_iter().filter_map(|write| match write {
+                Write::Patch { target, body, .. } if target.resource == "pods" => Some(body),
+                _ => None,
+            });
+            bodies.next().map(|body| body["status"]["conditions"].clone())
+        };
+        let conditions = marked("Unknown", "True").unwrap();
+        assert_eq!((&conditions[0]["status"], &conditions[1]["status"]), (&json!("True"), &json!("False")));
+        for (node, pod) in [("Unknown", "False"), ("True", "True"), ("False", "True")] {
+            assert_eq!(marked(node, pod), None, "{node}, {pod}");
+        }
     }
 
     #[test]
