@@ -15,10 +15,11 @@ fn main() -> std::io::Result<()> {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         [_] => answer(),
         [_, "load", mode @ ("connect" | "keepalive"), address] => load(*mode == "connect", address),
+        [_, "hold", address] => hold(address),
         [_, "ask", "tcp", address] => ask_tcp(address),
         [_, "ask", "udp", address] => ask_udp(address),
         _ => {
-            eprintln!("usage: hawser-hello [ask tcp|udp ADDRESS:PORT | load connect|keepalive ADDRESS:PORT]");
+            eprintln!("usage: hawser-hello [ask tcp|udp ADDRESS:PORT | load connect|keepalive ADDRESS:PORT | hold ADDRESS:PORT]");
             std::process::exit(2);
         }
     }
@@ -115,19 +116,7 @@ fn load(connect: bool, address: &str) -> std::io::Result<()> {
             Some(stream) => stream,
             None => TcpStream::connect(address)?,
         };
-        stream.set_nodelay(true)?;
-        let connection = if connect { "close" } else { "keep-alive" };
-        stream.write_all(format!("GET / HTTP/1.1\r\nConnection: {connection}\r\n\r\n").as_bytes())?;
-        let mut buffer = [0; 1024];
-        let mut length = 0;
-        // An answer has no empty line in its body, and its body ends with the client's address and a line end.
-        while !(buffer[..length].ends_with(b"\n") && contains(&buffer[..length], b"\nclient ")) {
-            let read = stream.read(&mut buffer[length..])?;
-            if read == 0 {
-                return Err(std::io::ErrorKind::UnexpectedEof.into());
-            }
-            length += read;
-        }
+        request(&mut stream, if connect { "close" } else { "keep-alive" })?;
         if !connect {
             kept = Some(stream);
         }
@@ -136,6 +125,35 @@ fn load(connect: bool, address: &str) -> std::io::Result<()> {
     times.sort_unstable();
     let rate = times.len() as f64 / began.elapsed().as_secs_f64();
     println!("{rate:.1} {:.1}", times[times.len() / 2].as_secs_f64() * 1e6);
+    Ok(())
+}
+
+/// Asks ten times a second on one connection, for ever, and prints how often it was answered; ends when it is not.
+fn hold(address: &str) -> std::io::Result<()> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    for answers in 1_u64.. {
+        request(&mut stream, "keep-alive")?;
+        println!("{answers}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    Ok(())
+}
+
+/// One request and its answer.
+fn request(stream: &mut TcpStream, connection: &str) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    stream.write_all(format!("GET / HTTP/1.1\r\nConnection: {connection}\r\n\r\n").as_bytes())?;
+    let mut buffer = [0; 1024];
+    let mut length = 0;
+    // An answer has no empty line in its body, and its body ends with the client's address and a line end.
+    while !(buffer[..length].ends_with(b"\n") && contains(&buffer[..length], b"\nclient ")) {
+        let read = stream.read(&mut buffer[length..])?;
+        if read == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        length += read;
+    }
     Ok(())
 }
 

@@ -29,6 +29,14 @@ pub(crate) fn remove(layout: &Layout) -> Result<()> {
     leftovers(layout)?.iter().try_for_each(|cgroup| empty_and_remove(cgroup))
 }
 
+/// Ends every process in the cgroups of a node.
+pub(crate) fn kill_node(scope: &str) -> Result<()> {
+    for root in hierarchies()? {
+        kill_all(&root.join(scope));
+    }
+    Ok(())
+}
+
 /// Cgroups of the cluster that are there.
 pub(crate) fn leftovers(layout: &Layout) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();

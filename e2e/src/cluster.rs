@@ -227,7 +227,7 @@ pub fn down(layout: &Layout, purge: bool) -> Result<()> {
             scope.spawn(|| daemon.stop(Duration::from_secs(5)));
         }
     });
-    daemon::kill_all(&daemon::strays(layout)?);
+    daemon::kill_all(&daemon::strays(&[layout.control(), layout.scratch(), layout.run()])?);
     cgroup::remove(layout)?;
     unmount_below(&[layout.scratch(), layout.run()])?;
     network::remove(layout)?;

@@ -116,17 +116,21 @@ pub(crate) fn all(layout: &Layout) -> Vec<Daemon> {
 const PROGRAMS: [&str; 5] =
     ["hawser-control", "hawser-agent", "containerd", "containerd-shim-runc-v2", "ctr"];
 
-/// Processes of the cluster that no pid file knows, as after a crash between start and note: known by their program and
-/// by a path of the cluster on their command line.
-pub(crate) fn strays(layout: &Layout) -> Result<Vec<Pid>> {
-    let places = [layout.control(), layout.scratch(), layout.run()].map(|path| path.display().to_string());
+/// Processes of a cluster or a node that no pid file knows, as after a crash between start and note: known by their program
+/// and by one of these paths on their command line.
+pub(crate) fn strays(places: &[PathBuf]) -> Result<Vec<Pid>> {
+    let places: Vec<String> = places.iter().map(|path| path.display().to_string()).collect();
+    // `n1` is the beginning of `n10`.
+    let names = |word: &str, place: &String| word.contains(&format!("{place}/")) || word.ends_with(place);
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").context("read /proc")?.flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
         // A process that ended meanwhile has no command line.
         let line = fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
         let program = line.split('\0').next().and_then(|path| path.rsplit('/').next()).unwrap_or_default();
-        if PROGRAMS.contains(&program) && places.iter().any(|place| line.contains(place.as_str())) {
+        if PROGRAMS.contains(&program)
+            && line.split('\0').any(|word| places.iter().any(|place| names(word, place)))
+        {
             found.push(Pid::from_raw(pid));
         }
     }

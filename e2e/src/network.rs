@@ -36,6 +36,11 @@ pub(crate) fn make_node(layout: &Layout, node: &NodeLayout) -> Result<()> {
     inside(&["-6", "route", "replace", "default", "via", &layout.host_v6().to_string()])
 }
 
+/// Turns a node's link off; [`make_node`] turns it on again.
+pub(crate) fn unplug(node: &NodeLayout) -> Result<()> {
+    ip(&["link", "set", &node.host_link(), "down"])
+}
+
 /// Removes the bridge, every namespace and every link of the cluster.
 pub(crate) fn remove(layout: &Layout) -> Result<()> {
     // Deleting one end of a pair deletes the other. A namespace takes its links with it too, but only some time after it

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use crate::cgroup;
 use crate::cluster::Binaries;
 use crate::containerd::Containerd;
-use crate::daemon::Daemon;
+use crate::daemon::{self, Daemon};
 use crate::image;
 use crate::layout::{Layout, NodeLayout};
 use crate::network;
@@ -44,8 +44,18 @@ impl Node {
         Ok(Place { netns: Some(self.layout.netns()), cgroup: Some(cgroup) })
     }
 
+    /// What happens to a node that loses its power: its link is down and no process of it runs. [`Node::start`] brings it back.
+    pub fn crash(&self) -> Result<()> {
+        network::unplug(&self.layout)?;
+        for daemon in [&self.agent, &self.containerd] {
+            daemon.kill()?;
+        }
+        daemon::kill_all(&daemon::strays(&[self.layout.state(), self.layout.run()])?);
+        cgroup::kill_node(&self.layout.scope())
+    }
+
     /// Makes the namespace, starts containerd, imports the images and starts the agent; returns before it is Ready.
-    pub(crate) fn start(&self, binaries: &Binaries) -> Result<()> {
+    pub fn start(&self, binaries: &Binaries) -> Result<()> {
         network::make_node(&self.cluster, &self.layout)?;
         cgroup::make(&self.layout.scope())?;
         for folder in [self.layout.state(), self.layout.run()] {

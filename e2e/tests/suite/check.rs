@@ -16,7 +16,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 pub async fn cases(cluster: &Cluster) -> Result<()> {
     cluster.import_agent()?;
-    every_way_works(cluster).context("traffic")?;
+    // 16 ways each from a pod and its node, 4 from outside by NodePorts, and the namespace that is gone.
+    every_way_works(cluster, &[], (37, 12)).context("traffic")?;
     node_is_fit(cluster).context("a node")?;
     trouble_is_named(cluster).context("pods that do not start")?;
     nothing_is_left(cluster).await?;
@@ -24,15 +25,19 @@ pub async fn cases(cluster: &Cluster) -> Result<()> {
     nothing_is_left(cluster).await
 }
 
+/// While there are pools, the host reaches load balancers too.
+pub fn balancers_are_reached(cluster: &Cluster) -> Result<()> {
+    every_way_works(cluster, &["--load-balancer", "--nodes", "node-3,node-2"], (41, 8))
+}
+
 /// The host is outside: it has no route to pods and ClusterIPs, and nobody announces addresses that check gives.
-fn every_way_works(cluster: &Cluster) -> Result<()> {
+fn every_way_works(cluster: &Cluster, more: &[&str], wanted: (usize, usize)) -> Result<()> {
     let began = Instant::now();
-    let output = traffic(cluster).output()?;
+    let output = traffic(cluster).args(more).output()?;
     let rows = rows(&output)?;
     ensure!(output.status.success(), "{rows:#?}");
     let counted = |outcome: &str| rows.iter().filter(|row| row["outcome"] == outcome).count();
-    // 16 ways each from a pod and its node, 4 from outside by NodePorts, and the namespace that is gone.
-    ensure!((counted("ok"), counted("not-run")) == (37, 12), "{rows:#?}");
+    ensure!((counted("ok"), counted("not-run")) == wanted, "{rows:#?}");
     println!("  the traffic matrix took {:.1?}", began.elapsed());
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! One cluster of two nodes, and everything that only shows when all parts run together.
+//! One cluster of three nodes, and everything that only shows when all parts run together.
 //!
 //! The cases share the cluster, because bringing one up costs more than any of them; each makes its own objects.
 
@@ -7,11 +7,14 @@ use std::time::Duration;
 
 use crate::check;
 use crate::kinds;
+use crate::loss;
 use crate::pooled;
-use crate::support::{self, Subject, is_skipped};
+use crate::rolling;
+use crate::support::{self, REPLICAS, Subject, is_skipped};
 use anyhow::{Context, Result, ensure};
 use e2e::{Cluster, Layout, Place};
 
+const NODES: u8 = 3;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 #[test]
@@ -19,7 +22,7 @@ fn a_cluster_works_from_up_to_down() -> Result<()> {
     if is_skipped() {
         return Ok(());
     }
-    let _turn = support::turn();
+    let _turn = support::turn()?;
     let layout: Layout = "test:1".parse()?;
     e2e::down(&layout, true)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
@@ -34,9 +37,10 @@ fn a_cluster_works_from_up_to_down() -> Result<()> {
 }
 
 async fn cases(layout: Layout) -> Result<()> {
-    let cluster = Cluster::up(layout.clone(), 2, support::binaries()?, &|line| println!("{line}")).await?;
+    let cluster =
+        Cluster::up(layout.clone(), NODES, support::binaries()?, &|line| println!("{line}")).await?;
     let subject = Subject::deploy(&cluster).await.context("deploy the example")?;
-    case("every replica answers, on both nodes", subject.is_spread().await)?;
+    case("every replica answers, on every node", subject.is_spread().await)?;
     case(
         "services answer nodes, pods and the outside, in both families and protocols",
         services(&subject).await,
@@ -51,6 +55,11 @@ async fn cases(layout: Layout) -> Result<()> {
         "killing an agent interrupts nothing and its restart changes no map",
         subject.survives_agent_kill().await,
     )?;
+    case(
+        "agents are replaced on all nodes, by SIGTERM and by kill -9, and no connection is lost",
+        rolling::cases(&cluster, &subject).await,
+    )?;
+    case("a node is lost and comes back", loss::cases(&cluster, &subject).await)?;
     case("a pod that is deleted is replaced", subject.replaces_pods().await)?;
     case("logs and exec reach containers", subject.logs_and_exec().await)?;
     case("a second up finds everything running", again(&cluster).await)?;
@@ -82,17 +91,17 @@ async fn services(subject: &Subject<'_>) -> Result<()> {
 
 async fn again(cluster: &Cluster) -> Result<()> {
     let before = cluster.control.pid();
-    Cluster::up(cluster.layout.clone(), 2, cluster.binaries.clone(), &|_| ()).await?;
+    Cluster::up(cluster.layout.clone(), NODES, cluster.binaries.clone(), &|_| ()).await?;
     ensure!(cluster.control.pid() == before && before.is_some(), "the control plane was started anew");
     Ok(())
 }
 
 async fn objects_survive(layout: Layout) -> Result<()> {
     e2e::down(&layout, false)?;
-    let cluster = Cluster::up(layout, 2, support::binaries()?, &|line| println!("{line}")).await?;
+    let cluster = Cluster::up(layout, NODES, support::binaries()?, &|line| println!("{line}")).await?;
     let subject = Subject::find(&cluster).await?;
     let vip = SocketAddr::new(subject.cluster_ips().await?[0], 80);
-    e2e::answers_from(&support::binaries()?.local, &cluster.nodes[0].place()?, vip, 4, PATIENCE)?;
-    e2e::answers_from(&support::binaries()?.local, &Place::host(), subject.node_port(0), 4, PATIENCE)?;
+    e2e::answers_from(&support::binaries()?.local, &cluster.nodes[0].place()?, vip, REPLICAS, PATIENCE)?;
+    e2e::answers_from(&support::binaries()?.local, &Place::host(), subject.node_port(0), REPLICAS, PATIENCE)?;
     Ok(())
 }

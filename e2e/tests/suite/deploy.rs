@@ -29,7 +29,7 @@ fn the_manifest_installs_and_takes_everything_away_again() -> Result<()> {
     if support::is_skipped() {
         return Ok(());
     }
-    let _turn = support::turn();
+    let _turn = support::turn()?;
     let layout: Layout = "dply:7".parse()?;
     e2e::down(&layout, true)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;

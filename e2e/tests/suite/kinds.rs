@@ -1,4 +1,4 @@
-//! Services of every kind and policy, on the cluster that runs the example: two replicas on each of two nodes.
+//! Services of every kind and policy, on the cluster that runs the example: two replicas on each of three nodes.
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
@@ -12,7 +12,7 @@ use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
-use crate::support::Subject;
+use crate::support::{REPLICAS, Subject};
 
 const SERVICES: &str = include_str!("kinds.yaml");
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -60,7 +60,7 @@ async fn vip(services: &Api<Service>, name: &str) -> Result<IpAddr> {
 /// All replicas answer on node 1.
 fn everybody(cluster: &Cluster, address: SocketAddr) -> Result<()> {
     let node = &cluster.nodes[0];
-    e2e::answers_from(&cluster.binaries.local, &node.place()?, address, 4, PATIENCE).map(|_| ())
+    e2e::answers_from(&cluster.binaries.local, &node.place()?, address, REPLICAS, PATIENCE).map(|_| ())
 }
 
 /// On node 1 these replicas answer, and in the end no others.

@@ -23,7 +23,7 @@ fn kubectl_works_as_against_any_cluster() -> Result<()> {
         println!("skipped: kubectl is not on PATH");
         return Ok(());
     }
-    let _turn = support::turn();
+    let _turn = support::turn()?;
     let layout: Layout = "kctl:3".parse()?;
     e2e::down(&layout, true)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;

@@ -13,7 +13,7 @@ fn down_removes_what_a_killed_up_left() -> Result<()> {
     if support::is_skipped() {
         return Ok(());
     }
-    let _turn = support::turn();
+    let _turn = support::turn()?;
     let layout: Layout = "crsh:4".parse()?;
     for pause in [20, 150, 400, 1000].map(Duration::from_millis) {
         let mut up = Command::new(support::binaries()?.local)

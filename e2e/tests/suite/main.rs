@@ -10,5 +10,7 @@ mod deploy;
 mod kinds;
 mod kubectl;
 mod lifecycle;
+mod loss;
 mod pooled;
+mod rolling;
 mod support;

@@ -1,6 +1,6 @@
 //! A load balancer's address from a pool: given, announced on the link of the nodes, and taken over when its announcer dies.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -10,6 +10,9 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Service;
 use kube::Api;
 
+use crate::check;
+use crate::support::REPLICAS;
+
 const PATIENCE: Duration = Duration::from_secs(30);
 const KUBELET: u16 = 10250;
 const LEASE: &str = "hawser-announce-link";
@@ -17,7 +20,10 @@ const LEASE: &str = "hawser-announce-link";
 /// The pool is part of the nodes' own network, and the host is a neighbour of theirs.
 pub async fn cases(cluster: &Cluster) -> Result<()> {
     let [a, b, c, _] = cluster.layout.host_v4().octets();
-    let pool = format!("{a}.{b}.{c}.240/30");
+    let pool = format!("{a}.{b}.{c}.240/29");
+    let mut v6 = cluster.layout.host_v6().segments();
+    v6[7] = 0xf000;
+    let pool = format!("{pool}, '{}/120'", Ipv6Addr::from(v6));
     let objects = format!(
         "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: hawser, namespace: kube-system}}\n\
          data:\n  pools.yaml: |\n    - {{name: link, kind: LoadBalancer, cidrs: [{pool}]}}\n---\n\
@@ -28,6 +34,7 @@ pub async fn cases(cluster: &Cluster) -> Result<()> {
     let address = given(cluster).await.context("an address is given")?;
     ensure!(address == IpAddr::from(Ipv4Addr::new(a, b, c, 240)), "the first of the pool, not {address}");
     reach(cluster, address).context("the address answers")?;
+    check::balancers_are_reached(cluster).context("check, with addresses of the pool")?;
     let first = holder(cluster, None).await?;
     ensure!(neighbour(address)? == hardware_address(cluster, &first)?, "the announcer is the neighbour");
     let node = cluster.nodes.iter().find(|node| node.layout.name() == first).context("a node announces")?;
@@ -70,7 +77,7 @@ async fn given(cluster: &Cluster) -> Result<IpAddr> {
 
 fn reach(cluster: &Cluster, address: IpAddr) -> Result<()> {
     let address = SocketAddr::new(address, 80);
-    e2e::answers_from(&cluster.binaries.local, &Place::host(), address, 4, PATIENCE).map(drop)
+    e2e::answers_from(&cluster.binaries.local, &Place::host(), address, REPLICAS, PATIENCE).map(drop)
 }
 
 /// Who holds the Lease, once it is not `but`.

@@ -1,10 +1,10 @@
 //! What the cluster cases ask of the example.
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::Command;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -18,15 +18,17 @@ use tokio::io::AsyncReadExt;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const EXAMPLE: &str = include_str!("../../../deploy/examples/hello.yaml");
-const REPLICAS: i32 = 4;
+pub const REPLICAS: usize = 6;
 const HTTP_NODE_PORT: u16 = 30080;
 const UDP_NODE_PORT: u16 = 30081;
 
-/// One case at a time: each brings up a cluster of its own on the same two processors.
-pub fn turn() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    // A case that failed has taken its cluster down; the next one does not depend on it.
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+/// One case at a time, of all test runs on this machine: each brings up a cluster of its own, under a name of its own.
+pub fn turn() -> Result<File> {
+    let path = "/run/lock/hawser-suite";
+    let file = File::create(path).with_context(|| format!("create {path}"))?;
+    // The kernel takes the lock back from who ends, however that happens.
+    file.lock().with_context(|| format!("lock {path}"))?;
+    Ok(file)
 }
 
 /// Without root there is no cluster: that is a failure in CI and a printed line elsewhere.
@@ -98,7 +100,7 @@ pub struct Target {
     pub is_cluster_ip: bool,
 }
 
-/// The example with a replica more than the file says, so that both nodes carry two.
+/// The example with more replicas than the file says, so that three nodes carry two each.
 pub struct Subject<'a> {
     cluster: &'a Cluster,
     local: std::path::PathBuf,
@@ -112,7 +114,7 @@ impl<'a> Subject<'a> {
         deployments
             .patch("hello", &PatchParams::default(), &Patch::Merge(scale))
             .await
-            .context("scale to four")?;
+            .context("scale the example")?;
         Self::find(cluster).await
     }
 
@@ -122,7 +124,8 @@ impl<'a> Subject<'a> {
         let available = |deployment: &Deployment| {
             let status = deployment.status.as_ref();
             status.is_some_and(|status| {
-                status.available_replicas == Some(REPLICAS) && status.updated_replicas == Some(REPLICAS)
+                let wanted = i32::try_from(REPLICAS).ok();
+                status.available_replicas == wanted && status.updated_replicas == wanted
             })
         };
         cluster.api.eventually(path, PATIENCE, available).await?;
@@ -138,7 +141,7 @@ impl<'a> Subject<'a> {
     pub async fn is_spread(&self) -> Result<()> {
         let pods = self.pods().await?;
         let nodes: BTreeSet<_> = pods.iter().filter_map(|pod| pod.spec.as_ref()?.node_name.clone()).collect();
-        ensure!(nodes.len() == 2, "all pods run on {nodes:?}");
+        ensure!(nodes.len() == 3, "all pods run on {nodes:?}");
         let addresses: BTreeSet<String> =
             pods.iter().flat_map(addresses).map(|address| address.to_string()).collect();
         ensure!(
@@ -194,11 +197,10 @@ impl<'a> Subject<'a> {
 
     /// All replicas answer a caller in `place`.
     pub fn answers(&self, place: &Place, target: &Target) -> Result<()> {
-        let wanted = usize::try_from(REPLICAS)?;
         if target.is_udp {
-            return e2e::echoes_from(&self.local, place, target.address, wanted, Duration::from_secs(20));
+            return e2e::echoes_from(&self.local, place, target.address, REPLICAS, Duration::from_secs(20));
         }
-        e2e::answers_from(&self.local, place, target.address, wanted, Duration::from_secs(20)).map(|_| ())
+        e2e::answers_from(&self.local, place, target.address, REPLICAS, Duration::from_secs(20)).map(|_| ())
     }
 
     /// Some replica answers a call made inside a pod.
