@@ -17,7 +17,8 @@ use aya::{Ebpf, TestRunOptions};
 use ipnetwork::IpNetwork;
 
 use super::bpf::{ensure_bpffs, monotonic_second};
-use super::convert::{self, Conversion};
+use super::convert::crossing::Stand;
+use super::convert::{self, Conversion, Step};
 use super::features::{Features, Optional, cgroup2_mount};
 use super::netlink::{Device, Netlink};
 use super::objects::{Objects, folder, typed};
@@ -89,24 +90,16 @@ impl LinuxKernel {
         let folder = folder(&settings.bpffs, settings.scale);
         ensure_bpffs(&settings.bpffs)?;
         let conversion = Conversion::find(&settings.bpffs, &folder, settings.scale)?;
-        if let Some(conversion) = &conversion {
-            conversion.share()?;
-        }
-        let mut objects = Objects::load(&settings.bpffs, &node, features, settings.scale)?;
+        let older = conversion.as_ref().map(Conversion::share).transpose()?;
+        let mut objects = Objects::load(&settings.bpffs, &node, features, settings.scale, older.as_ref())?;
         let maps = Maps::take(&mut objects.ebpf)?;
         let cgroup = settings.cgroup.clone().or_else(cgroup2_mount).ok_or_else(|| KernelError::Io {
             action: "find the cgroup2 mount in /proc/mounts; mount one or give --cgroup-root".to_owned(),
             source: std::io::Error::from(std::io::ErrorKind::NotFound),
         })?;
-        if let Some(conversion) = &conversion {
-            conversion.copy()?;
-            conversion.copy_missing()?;
-        }
-        convert::take_attachments(&settings.bpffs, &objects.folder)?;
-        if let Some(conversion) = &conversion {
-            convert::swap(&objects.folder, features.xdp_program())?;
-            attach_pods(&mut objects, &netlink)?;
-            conversion.copy_missing()?;
+        match &conversion {
+            Some(conversion) => take_over(conversion, &settings, &mut objects, &netlink)?,
+            None => convert::take_attachments(&settings.bpffs, &objects.folder)?,
         }
         objects.attach_sockets(&cgroup)?;
         release_memory();
@@ -293,16 +286,56 @@ impl LinuxKernel {
     }
 }
 
-/// Gives the links of pods that are complete the new programs.
-fn attach_pods(objects: &mut Objects, netlink: &Netlink) -> Result<(), KernelError> {
-    let is_pods = |device: &Device| {
-        device.name.starts_with(LINK_PREFIX) && pod_link::addresses_of(&device.alias).is_some()
-    };
-    for device in netlink.devices()?.iter().filter(|device| is_pods(device)) {
-        objects.attach_tc(name::TC_POD_OUT, &device.name, true)?;
-        objects.attach_tc(name::TC_POD_IN, &device.name, false)?;
+/// Puts the new programs in the place of those of an agent with other maps.
+fn take_over(
+    conversion: &Conversion,
+    settings: &Settings,
+    objects: &mut Objects,
+    netlink: &Netlink,
+) -> Result<(), KernelError> {
+    Step::Loaded.done();
+    conversion.copy()?;
+    Step::Copied.done();
+    convert::take_attachments(&settings.bpffs, &objects.folder)?;
+    Step::Taken.done();
+    if !conversion.has_crossed() {
+        conversion.build()?;
+        stand(objects, netlink, Stand::Bridges)?;
+        Step::Bridged.done();
+        conversion.cross()?;
+        Step::Crossed.done();
+    }
+    stand(objects, netlink, Stand::Programs)?;
+    Step::Swapped.done();
+    conversion.follow()?;
+    Step::Followed.done();
+    Ok(())
+}
+
+/// Gives every attachment what is to stand there: pinned links, and the filters of pods' links and of uplinks without TCX.
+fn stand(objects: &mut Objects, netlink: &Netlink, stand: Stand) -> Result<(), KernelError> {
+    convert::swap(&objects.folder, objects.xdp_program(), stand)?;
+    for device in netlink.devices()? {
+        let uplink = [(name::TC_UPLINK_IN, true), (name::TC_UPLINK_OUT, false)];
+        let pod = [(name::TC_POD_OUT, true), (name::TC_POD_IN, false)];
+        let programs = match device.name.starts_with(LINK_PREFIX) {
+            true if pod_link::addresses_of(&device.alias).is_some() => pod,
+            false if !objects.attaches_by_link(&device.name) && has_filter(netlink, &device)? => uplink,
+            _ => continue,
+        };
+        for (program, ingress) in programs {
+            if let Some(program) = stand.at(program) {
+                objects.attach_tc(program, &device.name, ingress)?;
+            }
+        }
     }
     Ok(())
+}
+
+/// Whether the device is an uplink that an agent has attached filters to.
+fn has_filter(netlink: &Netlink, device: &Device) -> Result<bool, KernelError> {
+    let ours = [Stand::Programs, Stand::Bridges].map(|stand| stand.at(name::TC_UPLINK_IN));
+    Ok(netlink.filters(device.index)?.iter().any(|filter| ours.contains(&Some(filter.program.as_str()))))
 }
 
 impl LinuxKernel {
@@ -348,7 +381,7 @@ impl Kernel for LinuxKernel {
             }
         }
         if let Some(conversion) = self.conversion.take() {
-            conversion.copy_missing()?;
+            conversion.end()?;
         }
         convert::finish(&self.settings.bpffs, &self.objects.folder, self.settings.scale)?;
         Ok(actual)

@@ -20,6 +20,7 @@ use tokio::runtime::Runtime;
 use super::KernelError;
 
 mod everything;
+mod filters;
 pub mod tunnels;
 
 /// The `proto` of every route and rule of ours; `ip route show proto 75` lists them.

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use abi::name;
 use abi::node::Node;
+use abi::older::Older;
 use aya::programs::links::{CgroupAttachMode, FdLink, LinkOrder};
 use aya::programs::tc::{
     NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact, qdisc_detach_program,
@@ -18,6 +19,7 @@ use aya::{Ebpf, EbpfLoader};
 
 use super::KernelError;
 use super::bpf::{ensure_bpffs, open_pin, update_link};
+use super::convert::crossing;
 use super::features::Features;
 use crate::desired::endpoints::LINK_PREFIX;
 
@@ -48,7 +50,15 @@ pub fn folder(bpffs: &Path, scale: u32) -> PathBuf {
 
 impl Objects {
     /// Loads all programs against the pinned maps, which are made where they do not exist.
-    pub fn load(bpffs: &Path, node: &Node, features: Features, scale: u32) -> Result<Self, KernelError> {
+    ///
+    /// `older` says how the rows of tables lie that are laid out to be taken over; then bridges are loaded as well.
+    pub fn load(
+        bpffs: &Path,
+        node: &Node,
+        features: Features,
+        scale: u32,
+        older: Option<&Older>,
+    ) -> Result<Self, KernelError> {
         if OBJECT.is_empty() {
             return Err(KernelError::NoPrograms);
         }
@@ -62,8 +72,16 @@ impl Objects {
                 loader.map_max_entries(map.name, u32::try_from(map.capacity(scale)).unwrap_or(u32::MAX));
             }
         }
+        if let Some(older) = older {
+            loader.override_global(name::OLDER, older, true);
+            for map in crossing::PASSING {
+                loader.map_pin_path(map, folder.join(map));
+            }
+        }
         let mut ebpf = loader.load(OBJECT)?;
-        for program in name::PROGRAMS.iter().filter(|program| features.wants(program)) {
+        let bridges = name::BRIDGES.iter().map(|(bridge, _)| *bridge).filter(|_| older.is_some());
+        let wanted = name::PROGRAMS.iter().copied().filter(|program| features.wants(program));
+        for program in wanted.chain(bridges) {
             load_program(&mut ebpf, program, &folder)?;
         }
         Ok(Self { ebpf, folder, features })
@@ -133,7 +151,8 @@ impl Objects {
         Ok(())
     }
 
-    fn attaches_by_link(&self, device: &str) -> bool {
+    /// Whether programs of TC are attached to a device by links that are pinned.
+    pub fn attaches_by_link(&self, device: &str) -> bool {
         self.features.tcx && !device.starts_with(LINK_PREFIX)
     }
 
@@ -168,6 +187,11 @@ impl Objects {
         let link = FdLink::try_from(link)
             .map_err(|source| KernelError::Link { program: name.to_owned(), source })?;
         pin_link(link, &pin)
+    }
+
+    /// The XDP program this kernel takes.
+    pub fn xdp_program(&self) -> &'static str {
+        self.features.xdp_program()
     }
 
     /// Detaches what [`Objects::attach_xdp`] attached.

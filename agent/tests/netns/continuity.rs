@@ -9,6 +9,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use agent::kernel::Kernel;
+use agent::kernel::convert::Step;
+use agent::kernel::features::Optional;
 use agent::kernel::linux::{LinuxKernel, Settings};
 use agent::kernel::xdp::Mode;
 use agent::reconcile::apply::Reconciler;
@@ -16,8 +18,14 @@ use agent::sources::kube::learn;
 use agent::sources::links::discover;
 use agent::tables::{Endpoint, Source, Tables};
 use nix::sched::{CloneFlags, setns};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tracing::field::Field;
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::{Context, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::load::{Load, Outcome, serve};
 use crate::world::{BACKEND_PORT, Clients, NODE_PORT, NodeWorld, PORT, VIPS, World, allowed};
@@ -28,9 +36,10 @@ const ORDERS: &str = "HAWSER_TEST_AGENT";
 /// Longest life of the agent's process: longer than the test, so that nothing is left of a test that was ended.
 const LIFETIME: Duration = Duration::from_secs(60);
 
-/// New connections per second.
-const INSIDE: u64 = 500;
-const OUTSIDE: u64 = 500;
+/// New connections per second. Those from outside hold a port of the node for ten seconds after their end, and there are not
+/// many more than four thousand.
+const INSIDE: u64 = 700;
+const OUTSIDE: u64 = 300;
 
 /// What the agent's process is told.
 #[derive(Serialize, Deserialize)]
@@ -47,6 +56,23 @@ struct Orders {
     files: Option<u64>,
     /// By how much its maps are larger: another scale is another layout.
     scale: u32,
+    /// Whether it attaches by TCX where it can.
+    tcx: bool,
+    /// After which step of a conversion it is killed.
+    until: Option<String>,
+}
+
+/// Kills its process when a conversion has come so far.
+struct Until(String);
+
+impl<S: tracing::Subscriber> Layer<S> for Until {
+    fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
+        event.record(&mut |field: &Field, value: &dyn std::fmt::Debug| {
+            if field.name() == "step" && format!("{value:?}") == self.0 {
+                kill(Pid::this(), Signal::SIGKILL).unwrap();
+            }
+        });
+    }
 }
 
 /// The agent's process; in the test run itself this does nothing.
@@ -59,6 +85,9 @@ fn agent_process() {
     if let Some(files) = orders.files {
         nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, files, files).unwrap();
     }
+    if let Some(step) = orders.until {
+        tracing_subscriber::registry().with(Until(step)).init();
+    }
     let settings = Settings {
         scale: orders.scale,
         bpffs: orders.bpffs,
@@ -66,7 +95,7 @@ fn agent_process() {
         node: orders.addresses.clone(),
         services: vec!["10.96.0.0/16".parse().unwrap(), "fd00:96::/112".parse().unwrap()],
         pods: vec!["10.244.0.0/16".parse().unwrap(), "fd00:244::/48".parse().unwrap()],
-        disabled: Vec::new(),
+        disabled: if orders.tcx { Vec::new() } else { vec![Optional::Tcx] },
         xdp: Mode::Auto,
     };
     let uplinks = discover(&orders.name, &orders.addresses, &["uplink".to_owned()]).unwrap();
@@ -108,7 +137,14 @@ fn agent_process() {
 }
 
 /// A running agent; killed without a word when it is dropped.
-struct Agent(Child);
+pub struct Agent(Child);
+
+impl Agent {
+    /// Waits until it has ended by itself.
+    pub fn end(mut self) {
+        self.0.wait().unwrap();
+    }
+}
 
 impl Drop for Agent {
     fn drop(&mut self) {
@@ -118,15 +154,37 @@ impl Drop for Agent {
     }
 }
 
+/// How an agent's process is.
+#[derive(Clone, Copy)]
+pub struct Manner<'a> {
+    /// What the API server says; nothing when it is away.
+    pub objects: Option<&'a [Value]>,
+    /// How many files it may open, if that is limited.
+    pub files: Option<u64>,
+    /// By how much its maps are larger.
+    pub scale: u32,
+    /// Whether it attaches by TCX where it can.
+    pub tcx: bool,
+    /// After which step of a conversion it is killed.
+    pub until: Option<Step>,
+}
+
+impl<'a> Manner<'a> {
+    fn of(objects: &'a [Value]) -> Self {
+        Self { objects: Some(objects), files: None, scale: 1, tcx: true, until: None }
+    }
+}
+
 /// Starts the agent's process and waits for its first word.
-fn start(node: &NodeWorld, objects: Option<Vec<Value>>, files: Option<u64>, scale: u32) -> (Agent, String) {
-    let mut agent = spawn(node, objects, files, scale);
+pub fn start(node: &NodeWorld, manner: Manner<'_>) -> (Agent, String) {
+    let mut agent = spawn(node, manner);
     let mut words = BufReader::new(agent.0.stdout.take().unwrap()).lines().map(Result::unwrap);
     let first = words.find(|word| word.starts_with("ready") || word.starts_with("failed"));
     (agent, first.expect("a word before the end"))
 }
 
-fn spawn(node: &NodeWorld, objects: Option<Vec<Value>>, files: Option<u64>, scale: u32) -> Agent {
+/// Starts the agent's process.
+pub fn spawn(node: &NodeWorld, manner: Manner<'_>) -> Agent {
     let endpoints = node.tables.look(|rows| rows.endpoints.values().cloned().collect());
     let orders = Orders {
         namespace: node.namespace.path(),
@@ -135,9 +193,11 @@ fn spawn(node: &NodeWorld, objects: Option<Vec<Value>>, files: Option<u64>, scal
         name: node.name.clone(),
         addresses: node.addresses.clone(),
         endpoints,
-        objects,
-        files,
-        scale,
+        objects: manner.objects.map(<[_]>::to_vec),
+        files: manner.files,
+        scale: manner.scale,
+        tcx: manner.tcx,
+        until: manner.until.map(|step| format!("{step:?}")),
     };
     let child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "continuity::agent_process", "--nocapture", "--test-threads=1"])
@@ -195,11 +255,12 @@ fn objects(world: &World, backends: &[(usize, usize)]) -> Vec<Value> {
 
 #[test]
 fn no_connection_is_lost_by_what_happens_to_the_agent() {
-    under_load(|node, agent, objects| (trouble(node, agent, objects), 1), judge);
+    under_load(true, |node, agent, manner| (trouble(node, agent, manner), 1));
 }
 
 /// Lets something `happen` to an agent while connections begin, last and end; it answers with the scale of the maps in the end.
-fn under_load(happen: impl Fn(&NodeWorld, Agent, &[Value]) -> (Agent, u32), judge: impl Fn(&str, &Outcome)) {
+/// No connection may notice.
+pub fn under_load(tcx: bool, happen: impl Fn(&NodeWorld, Agent, Manner<'_>) -> (Agent, u32)) {
     if !allowed() {
         return;
     }
@@ -215,7 +276,8 @@ fn under_load(happen: impl Fn(&NodeWorld, Agent, &[Value]) -> (Agent, u32), judg
         serve(&world.nodes[0].pods[0].namespace, BACKEND_PORT);
         serve(&world.nodes[1].pods[0].namespace, BACKEND_PORT);
         let node = &world.nodes[0];
-        let (agent, word) = start(node, Some(objects.clone()), None, 1);
+        let manner = Manner { tcx, ..Manner::of(&objects) };
+        let (agent, word) = start(node, manner);
         assert_eq!(word, "ready");
         let vip = SocketAddr::new(VIPS[0].parse().unwrap(), PORT);
         let mut loads = vec![("inside", Load::start(&node.pods[1].namespace, vip, INSIDE))];
@@ -224,7 +286,7 @@ fn under_load(happen: impl Fn(&NodeWorld, Agent, &[Value]) -> (Agent, u32), judg
             loads.push(("outside", Load::start(&world.outside, node_port, OUTSIDE)));
         }
         std::thread::sleep(Duration::from_secs(1));
-        let (agent, scale) = happen(node, agent, &objects);
+        let (agent, scale) = happen(node, agent, manner);
         drop(agent);
         let outcomes = loads.into_iter().map(|(whence, load)| (whence, load.stop())).collect::<Vec<_>>();
         println!("  dropped: {:?}", drops(&agent::kernel::objects::folder(&node.bpffs, scale)));
@@ -236,75 +298,31 @@ fn under_load(happen: impl Fn(&NodeWorld, Agent, &[Value]) -> (Agent, u32), judg
 }
 
 /// Everything that happens to an agent.
-fn trouble(node: &NodeWorld, agent: Agent, objects: &[Value]) -> Agent {
+fn trouble(node: &NodeWorld, agent: Agent, manner: Manner<'_>) -> Agent {
     let step = |what: &str| {
         println!("  {what}");
         std::thread::sleep(Duration::from_millis(500));
     };
-    let ready = |objects: Option<&[Value]>| {
-        let (agent, word) = start(node, objects.map(<[_]>::to_vec), None, 1);
+    let ready = |manner: Manner<'_>| {
+        let (agent, word) = start(node, manner);
         assert_eq!(word, "ready");
         agent
     };
     drop(agent);
     step("killed");
-    let agent = ready(Some(objects));
+    let agent = ready(manner);
     step("back");
-    let (failed, word) = start(node, Some(objects.to_vec()), Some(40), 2);
+    let (failed, word) = start(node, Manner { files: Some(40), scale: 2, ..manner });
     assert!(word.starts_with("failed"), "{word}");
     drop(failed);
     step("a second one failed to load");
     drop(agent);
-    let agent = ready(None);
+    let agent = ready(Manner { objects: None, ..manner });
     step("back without an API server");
     drop(agent);
-    let agent = ready(Some(objects));
+    let agent = ready(manner);
     step("back with it");
     agent
-}
-
-/// Upgrades to agents with other maps, some of which are killed while they take over; answers with the last scale.
-fn upgrades(node: &NodeWorld, agent: Agent, objects: &[Value]) -> (Agent, u32) {
-    let ready = |scale| {
-        let (agent, word) = start(node, Some(objects.to_vec()), None, scale);
-        assert_eq!(word, "ready");
-        println!("  maps of scale {scale}");
-        std::thread::sleep(Duration::from_millis(500));
-        agent
-    };
-    drop(agent);
-    let mut agent = ready(2);
-    let mut scale = 2;
-    for patience in [300, 900] {
-        drop(agent);
-        scale = if scale == 2 { 4 } else { 2 };
-        let halfway = spawn(node, Some(objects.to_vec()), None, scale);
-        std::thread::sleep(Duration::from_millis(patience));
-        drop(halfway);
-        println!("  killed after {patience} ms: {:?}", folders(node));
-        agent = ready(scale);
-        assert_eq!(folders(node).len(), 1, "{:?}", folders(node));
-    }
-    (agent, scale)
-}
-
-/// The folders of maps, and how many pins are in each.
-fn folders(node: &NodeWorld) -> Vec<(PathBuf, usize)> {
-    let entries = std::fs::read_dir(&node.bpffs).unwrap().map(|entry| entry.unwrap().path());
-    entries.map(|folder| (folder.clone(), std::fs::read_dir(folder).unwrap().count())).collect()
-}
-
-#[test]
-fn no_connection_is_lost_by_an_upgrade_to_other_maps() {
-    under_load(upgrades, |whence, outcome| {
-        // A packet that meets one generation of programs on its way and the other on its way back is sent again: few new
-        // connections wait for that. No other connection may notice.
-        let new = |error: &&String| error.starts_with("a new connection: timed out");
-        let late = outcome.errors.iter().filter(new).count() as u64;
-        assert_eq!(late, outcome.errors.len() as u64, "{whence}: {outcome:?}");
-        assert!(late * 1000 <= outcome.connections, "{whence}: {outcome:?}");
-        busy(whence, outcome);
-    });
 }
 
 fn drops(pins: &Path) -> Vec<(&'static str, u64)> {
@@ -317,10 +335,6 @@ fn judge(whence: &str, outcome: &Outcome) {
     assert_eq!(outcome.errors, Vec::<String>::new(), "{whence}");
     // The first SYN is sent again after a second.
     assert!(outcome.slowest < Duration::from_millis(950), "{whence}: a SYN was lost: {outcome:?}");
-    busy(whence, outcome);
-}
-
-fn busy(whence: &str, outcome: &Outcome) {
     assert!(outcome.connections > 500, "{whence}: too little was tried: {outcome:?}");
     assert!(outcome.answers > 500 && outcome.datagrams > 500, "{whence}: {outcome:?}");
 }

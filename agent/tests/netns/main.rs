@@ -16,5 +16,6 @@ mod sandboxes;
 mod served;
 mod silence;
 mod sockets;
+mod upgrade;
 mod world;
 mod xdp;

@@ -16,6 +16,7 @@ pub mod event;
 pub mod flow;
 pub mod name;
 pub mod node;
+pub mod older;
 pub mod policy;
 pub mod service;
 

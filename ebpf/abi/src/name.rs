@@ -97,6 +97,18 @@ maps! {
 /// Name of the global that holds [`crate::node::Node`].
 pub const NODE: &str = "NODE";
 
+/// Name of the global that holds [`crate::older::Older`].
+pub const OLDER: &str = "OLDER";
+
+/// Holds the table of answered flows of the agent before this one, while they are taken over.
+pub const OLDER_FLOWS: &str = "hw_older_flows";
+/// The same for flows that were not answered.
+pub const OLDER_EMBRYOS: &str = "hw_older_embryo";
+/// Which programs the bridges lead to: index of the first in [`BRIDGE_PROGRAMS`].
+pub const BRIDGE: &str = "hw_bridge";
+/// The programs of the agent before this one in the order of [`BRIDGES`], then this one's.
+pub const BRIDGE_PROGRAMS: &str = "hw_bridge_progs";
+
 /// From a pod: TC, ingress of the host's end of its link.
 pub const TC_POD_OUT: &str = "tc_pod_out";
 /// Towards a pod, from the host's stack: TC, egress of the host's end of its link.
@@ -136,4 +148,12 @@ pub const PROGRAMS: &[&str] = &[
     "recvmsg6",
     "getpeername4",
     "getpeername6",
+];
+
+/// Programs that are attached while one agent takes over from another, and the ones they lead to.
+pub const BRIDGES: [(&str, &str); 4] = [
+    ("bridge_pod_out", TC_POD_OUT),
+    ("bridge_pod_in", TC_POD_IN),
+    ("bridge_up_in", TC_UPLINK_IN),
+    ("bridge_up_out", TC_UPLINK_OUT),
 ];

@@ -5,7 +5,7 @@ use abi::flow::{Flow, FlowKey, bits, timeout};
 
 use crate::maps::{EMBRYOS, FLOWS, Work, work};
 use crate::packet::{FIN, RST, SCTP, TCP};
-use crate::{event, flow, service};
+use crate::{event, flow, older, service};
 
 /// The key of the other direction.
 #[inline(always)]
@@ -57,7 +57,8 @@ pub extern "C" fn take_over() -> i32 {
         return 0;
     };
     let Some(holder) = FLOWS.get_ptr(&work.answer).or_else(|| EMBRYOS.get_ptr(&work.answer)) else {
-        return 1;
+        // One that was not taken over yet is left alone.
+        return i32::from(!older::has_answer());
     };
     // SAFETY: the program runs under RCU: the element's memory stays valid.
     let holder = unsafe { &*holder };

@@ -22,7 +22,7 @@ use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use crate::maps::{EMBRYOS, FLOWS, Known, Work, node};
 use crate::packet::{FIN, Packet, RST, SYN};
 use crate::verdict::count;
-use crate::{ending, event, policy, service};
+use crate::{ending, event, older, policy, service};
 
 /// An entry of either table. The programs run under RCU: its memory stays valid, other CPUs change single words of it.
 pub type Entry = NonNull<Flow>;
@@ -44,15 +44,25 @@ pub fn now() -> u32 {
 /// The entry of the packet, if it belongs to a flow. An answer makes its flow an established one.
 #[inline(always)]
 pub fn find(work: &mut Work) -> Option<Entry> {
-    if let Some(entry) = FLOWS.get_ptr_mut(&work.packet.key) {
-        return NonNull::new(entry);
+    let mut found = place(&work.packet.key);
+    if found.is_none() && older::take_over(older::Which::Packet) {
+        found = place(&work.packet.key);
     }
-    let entry = NonNull::new(EMBRYOS.get_ptr_mut(&work.packet.key)?)?;
+    let (entry, is_embryo) = found?;
     // SAFETY: see `Entry`.
-    if unsafe { (*entry.as_ptr()).flags } & bits::FORWARD == 0 {
+    if is_embryo && unsafe { (*entry.as_ptr()).flags } & bits::FORWARD == 0 {
         return promote(work, entry);
     }
     Some(entry)
+}
+
+/// An entry, and whether it is among the embryos.
+#[inline(always)]
+fn place(key: &FlowKey) -> Option<(Entry, bool)> {
+    if let Some(entry) = FLOWS.get_ptr_mut(key) {
+        return NonNull::new(entry).map(|entry| (entry, false));
+    }
+    EMBRYOS.get_ptr_mut(key).and_then(NonNull::new).map(|entry| (entry, true))
 }
 
 /// The entry of the packet, if it belongs to a flow and does not change that flow's place.
@@ -63,7 +73,8 @@ pub fn find_settled(work: &mut Work) -> Option<Entry> {
         return NonNull::new(entry);
     }
     let Some(entry) = EMBRYOS.get_ptr_mut(&work.packet.key).and_then(NonNull::new) else {
-        work.known = Known::No;
+        // The rest of the program asks the older tables, if there are any.
+        work.known = if older::is_there() { Known::Unseen } else { Known::No };
         return None;
     };
     // SAFETY: see `Entry`.
@@ -113,7 +124,7 @@ pub fn prepare_answer(work: &mut Work) {
 /// Remembers the half of the answers, unless another flow that is not over has the same.
 #[inline(always)]
 pub fn claim_answer(work: &Work) -> bool {
-    if is_known(&work.answer) && ending::take_over() == 0 {
+    if answer_is_known(work) && ending::take_over() == 0 {
         return false;
     }
     EMBRYOS.insert(&work.answer, &work.reverse, u64::from(BPF_NOEXIST)).is_ok()
@@ -127,10 +138,10 @@ pub fn complete(work: &Work) -> Result<(), Drop> {
     Ok(())
 }
 
-/// Whether a flow has packets with this key.
+/// Whether a flow has packets like `work.answer`.
 #[inline(always)]
-pub fn is_known(key: &FlowKey) -> bool {
-    FLOWS.get_ptr(key).is_some() || EMBRYOS.get_ptr(key).is_some()
+pub fn answer_is_known(work: &Work) -> bool {
+    FLOWS.get_ptr(&work.answer).is_some() || EMBRYOS.get_ptr(&work.answer).is_some() || older::has_answer()
 }
 
 /// Forgets one half of a flow that was not answered.

@@ -11,6 +11,7 @@ use aya_ebpf::programs::TcContext;
 
 use crate::maps::{EMBRYOS, FLOWS, Work, work};
 use crate::nat::{l3_checksum, l4_checksum, load_into, rewrite_outer, store};
+use crate::older;
 use crate::packet::{ICMP, ICMPV6, SCTP, TCP, UDP};
 use crate::service::same;
 use crate::sum;
@@ -72,7 +73,8 @@ fn try_follow(ctx: &TcContext, work: &mut Work) -> Result<u32, Drop> {
 
 #[inline(always)]
 fn find(work: &Work) -> Option<*const Flow> {
-    FLOWS.get_ptr(&work.answer).or_else(|| EMBRYOS.get_ptr(&work.answer))
+    let place = || FLOWS.get_ptr(&work.answer).or_else(|| EMBRYOS.get_ptr(&work.answer));
+    place().or_else(|| if older::take_over(older::Which::Answer) { place() } else { None })
 }
 
 /// Reads the packet inside into `work.answer`, reversed.

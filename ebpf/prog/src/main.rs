@@ -9,6 +9,7 @@
 #![no_main]
 
 mod affinity;
+mod bridge;
 mod bytes;
 mod deliver;
 mod echo;
@@ -22,6 +23,7 @@ mod icmp_error;
 mod maps;
 mod masquerade;
 mod nat;
+mod older;
 mod packet;
 mod partner;
 mod pod;

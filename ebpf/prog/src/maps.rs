@@ -17,6 +17,7 @@ use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::btf_maps::{Array, DevMapHash, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SkStorage};
 use aya_ebpf::macros::btf_map;
 
+use crate::older::Key;
 use crate::packet::Packet;
 use crate::policy::Question;
 use crate::service::Scratch;
@@ -139,6 +140,10 @@ pub struct Work {
     pub closed_for: u32,
     /// What policy is asked.
     pub question: Question,
+    /// The flow that is taken over, its other direction, and the key of one of them in the older tables.
+    pub own: FlowKey,
+    pub twin: FlowKey,
+    pub older: Key,
     /// Headers on their way from or to the packet.
     pub buffer: [u32; 18],
 }

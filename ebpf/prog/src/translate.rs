@@ -235,7 +235,7 @@ fn begin_plain(work: &mut Work, hook: u32) -> Result<(), Drop> {
     }
     policy::admit(work)?;
     flow::prepare_answer(work);
-    if flow::is_known(&work.answer) {
+    if flow::answer_is_known(work) {
         // Its answers are those of the flow that another hook has translated.
         return Ok(());
     }

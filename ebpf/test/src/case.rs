@@ -23,7 +23,7 @@ pub fn hold(cases: &'static [Case]) {
 ///
 /// # Panics
 /// As [`hold`].
-pub fn hold_in(make: fn() -> Result<World>, cases: &'static [Case]) {
+pub fn hold_in(make: impl FnOnce() -> Result<World> + Send + 'static, cases: &'static [Case]) {
     if !allowed() {
         return;
     }

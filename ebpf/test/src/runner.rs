@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use abi::name;
 use abi::node::Node;
+use abi::older::Older;
 use anyhow::{Context, Result, bail};
 use aya::maps::xdp::DevMapHash;
-use aya::maps::{Array, HashMap, MapData, PerCpuArray};
+use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, PerCpuArray};
 use aya::programs::{CgroupSock, CgroupSockAddr, SchedClassifier, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader, Pod};
 
@@ -83,11 +84,30 @@ impl Runner {
 
     /// The same with larger maps.
     pub fn load_scaled(node: &Node, scale: u32) -> Result<Self> {
+        Self::load_with(node, scale, &Older::NONE)
+    }
+
+    /// The same for programs that take over the flows of others, whose rows lie like this.
+    pub fn load_over(node: &Node, older: &Older) -> Result<Self> {
+        let mut others = Self::load(node)?;
+        let mut runner = Self::load_with(node, 1, older)?;
+        for (table, outer) in [(name::FLOWS, name::OLDER_FLOWS), (name::EMBRYOS, name::OLDER_EMBRYOS)] {
+            let (Map::HashMap(table) | Map::LruHashMap(table)) = others.map(table)? else {
+                bail!("{table} is no hash map");
+            };
+            let mut outer: ArrayOfMaps<_, MapData> = runner.map(outer)?.try_into()?;
+            outer.set(0, table, 0)?;
+        }
+        Ok(runner)
+    }
+
+    fn load_with(node: &Node, scale: u32, older: &Older) -> Result<Self> {
         let path = object();
         let bytes = std::fs::read(&path)
             .with_context(|| format!("read {}; `cargo xtask bpf` makes it", path.display()))?;
         let mut loader = EbpfLoader::new();
         loader.override_global(name::NODE, node, true);
+        loader.override_global(name::OLDER, older, true);
         for map in name::MAPS.iter().filter(|map| map.scaled) {
             loader.map_max_entries(map.name, map.capacity(scale) as u32);
         }

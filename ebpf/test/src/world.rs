@@ -8,6 +8,7 @@ use abi::drops::Drop;
 use abi::endpoint::{Endpoint, Link};
 use abi::flow::{Flow, FlowKey, Fragment, FragmentKey};
 use abi::node::Node;
+use abi::older::Older;
 use abi::service::{
     Affinity, AffinityKey, Backend, BackendState, Frontend, FrontendKey, Segment, Service, bits, filter_place,
 };
@@ -132,6 +133,15 @@ impl World {
 
     /// The same with other facts and larger maps.
     pub fn with(facts: &Node, scale: u32) -> Result<Self> {
+        Self::made(facts, |facts| Runner::load_scaled(facts, scale))
+    }
+
+    /// The same with programs that take over the flows of others, whose rows lie like this.
+    pub fn taking_over(facts: &Node, older: &Older) -> Result<Self> {
+        Self::made(facts, |facts| Runner::load_over(facts, older))
+    }
+
+    fn made(facts: &Node, load: impl FnOnce(&Node) -> Result<Runner>) -> Result<Self> {
         for device in ["pod_a", "pod_b", "uplink"] {
             ip(&format!("link add {device} type veth peer name {device}_x"))?;
             ip(&format!("link set {device} up"))?;
@@ -157,7 +167,7 @@ impl World {
         }
         let devices = [index("pod_a")?, index("pod_b")?, index("uplink")?];
         // Pods' links forward, the uplink does not.
-        let runner = Runner::load_scaled(&Node { router: devices[0], ..*facts }, scale)?;
+        let runner = load(&Node { router: devices[0], ..*facts })?;
         let mut world = Self { runner, names: v4, affinity: 0, devices, services: 0, backends: 0 };
         world.runner.attach_xdp("uplink", devices[2])?;
         world.add_pods()?;

@@ -2,15 +2,21 @@
 //!
 //! ```text
 //!  share    maps whose rows lie as they did are pinned in the new folder: both generations of programs use them
-//!  load     programs and the other maps; a failure leaves the old ones running
-//!  copy     rows of the old maps, converted by the names of their fields; then those that came meanwhile
-//!  swap     the attachments: their pins move, then all get their new programs
-//!  finish   flows that began meanwhile are copied; the description is pinned, which says that all is done; the old pins go
+//!  load     programs, bridges and the other maps; a failure leaves the old programs running
+//!  copy     rows of the old maps but the flows, converted by the names of their fields
+//!  bridge   the pins of attachments move, and bridges take their place in TC: they lead to the old programs
+//!  cross    one word: every bridge leads to the new programs, which take flows out of the old tables as they meet them
+//!  swap     new programs at every hook
+//!  follow   the other flows are copied
+//!  finish   the old tables are taken from the programs; the description is pinned, which says that all is done; the old pins go
 //! ```
 //!
-//! Whenever it is interrupted, the next start begins again: nothing is lost by doing a step twice.
+//! Whenever it is interrupted, the next start begins again: nothing is lost by doing a step twice. Who was interrupted after the
+//! crossing does not copy again what the new maps know better.
 
+pub mod crossing;
 pub mod describe;
+pub mod older;
 mod raw;
 pub mod rows;
 
@@ -19,10 +25,12 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use abi::name;
+use abi::older::Older;
 
 use super::bpf::{monotonic_second, open_pin, update_link};
 use super::{KernelError, cleanup};
 use crate::desired::endpoints::LINK_PREFIX;
+use crossing::Stand;
 use describe::{Description, Kind, ROWS};
 use raw::RawMap;
 
@@ -40,8 +48,53 @@ pub struct Conversion {
     own: PathBuf,
     from: Description,
     to: Description,
-    /// Whether attachments have moved already: then everything was copied, and the new maps know better.
-    is_swapped: bool,
+    /// Whether somebody was interrupted after the crossing.
+    has_crossed: bool,
+    /// Where programs find the parts of the old flows; none where they cannot, and flows are copied only.
+    places: Option<Older>,
+}
+
+/// How far a conversion has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// What is the same is in the new folder.
+    Shared,
+    /// Programs are loaded.
+    Loaded,
+    /// The new maps have what does not move.
+    Copied,
+    /// The pins of attachments lie in the new folder.
+    Taken,
+    /// Bridges stand at the hooks.
+    Bridged,
+    /// They lead to the new programs.
+    Crossed,
+    /// The new programs stand at the hooks.
+    Swapped,
+    /// The new maps have everything.
+    Followed,
+    /// The new folder says so.
+    Described,
+}
+
+impl Step {
+    /// All of them, in order.
+    pub const ALL: [Self; 9] = [
+        Self::Shared,
+        Self::Loaded,
+        Self::Copied,
+        Self::Taken,
+        Self::Bridged,
+        Self::Crossed,
+        Self::Swapped,
+        Self::Followed,
+        Self::Described,
+    ];
+
+    /// Notes that it is done.
+    pub fn done(self) {
+        tracing::info!(step = ?self, "converting what an agent with other maps has left");
+    }
 }
 
 impl Conversion {
@@ -52,22 +105,27 @@ impl Conversion {
             return Ok(None);
         }
         let to = Description::own(scale);
-        let is_swapped = own.exists() && entries(own)?.iter().any(|pin| is_attachment(pin));
-        if own.exists() && !is_swapped {
+        let has_crossed = crossing::has_crossed(own)?;
+        // Programs that stand at hooks have their bridges and maps there.
+        if own.exists() && !entries(own)?.iter().any(|pin| is_attachment(pin)) {
             cleanup::remove_pins(own, &mut Vec::new())?;
         }
         for old in others(bpffs, own)? {
             let Some(from) = read_description(&old)? else { continue };
             if from.revision == to.revision {
-                return Ok(Some(Self { old, own: own.to_owned(), from, to, is_swapped }));
+                let own = own.to_owned();
+                let mut found = Self { old, own, from, to, has_crossed, places: None };
+                found.places = crossing::places(&found);
+                return Ok(Some(found));
             }
             tracing::warn!(folder = %old.display(), "its maps mean something else and cannot be converted");
         }
         Ok(None)
     }
 
-    /// Pins what is the same in both into the new folder. Before the programs are loaded.
-    pub fn share(&self) -> Result<(), KernelError> {
+    /// Pins what is the same in both into the new folder, and lays out the tables that are not. Before the programs are loaded,
+    /// which are told the answer.
+    pub fn share(&self) -> Result<Older, KernelError> {
         std::fs::create_dir_all(&self.own)
             .map_err(KernelError::io(format!("create {}", self.own.display())))?;
         for (map, ..) in ROWS.iter().filter(|(map, ..)| self.is_shared(map)) {
@@ -77,31 +135,45 @@ impl Conversion {
                 shared.map_err(KernelError::io(format!("share {}", old.display())))?;
             }
         }
-        Ok(())
+        let older = self.lay_out()?;
+        Step::Shared.done();
+        Ok(older)
     }
 
-    /// Copies everything else.
+    /// Whether somebody was interrupted after the crossing.
+    pub fn has_crossed(&self) -> bool {
+        self.has_crossed
+    }
+
+    /// Copies everything else but the flows that programs will take over.
     pub fn copy(&self) -> Result<(), KernelError> {
         self.set_grace()?;
-        if self.is_swapped {
+        if self.has_crossed {
             return Ok(());
         }
+        let taken_over = |map: &str| self.places.is_some() && [name::FLOWS, name::EMBRYOS].contains(&map);
         let mut left = 0;
-        for (map, kind, ..) in ROWS.iter().filter(|(map, ..)| !self.is_shared(map)) {
+        for (map, kind, ..) in ROWS.iter().filter(|(map, ..)| !self.is_shared(map) && !taken_over(map)) {
             left += self.copy_map(map, *kind, 0)?;
         }
-        if left > 0 {
-            tracing::warn!(rows = left, "rows of the old maps do not fit the new ones");
-        }
+        self.complain(left);
         Ok(())
     }
 
-    /// Copies flows that began since. After every program has been swapped.
-    pub fn copy_missing(&self) -> Result<(), KernelError> {
+    /// Copies what the new maps do not have yet of the rows that come and go. After the crossing.
+    pub fn follow(&self) -> Result<(), KernelError> {
+        let mut left = 0;
         for map in MOVING.iter().filter(|map| !self.is_shared(map)) {
-            self.copy_map(map, Kind::Hash, BPF_NOEXIST)?;
+            left += self.copy_map(map, Kind::Hash, BPF_NOEXIST)?;
         }
+        self.complain(left);
         Ok(())
+    }
+
+    fn complain(&self, left: u64) {
+        if left > 0 {
+            tracing::warn!(rows = left, from = %self.old.display(), "rows of the old maps do not fit the new ones");
+        }
     }
 
     fn is_shared(&self, map: &str) -> bool {
@@ -189,13 +261,14 @@ pub fn take_attachments(bpffs: &Path, own: &Path) -> Result<(), KernelError> {
     Ok(())
 }
 
-/// Gives every attachment pinned in `own` its new program, one right after the other: whoever meets one generation on the way
-/// and the other on the way back waits for a retransmission.
-pub fn swap(own: &Path, xdp_program: &str) -> Result<(), KernelError> {
+/// Gives every attachment pinned in `own` what is to stand there.
+pub fn swap(own: &Path, xdp_program: &str, stand: Stand) -> Result<(), KernelError> {
     let mut ready = Vec::new();
     for pin in entries(own)? {
         let file = pin.file_name().and_then(|file| file.to_str()).unwrap_or_default();
-        let Some(program) = program_of(file, xdp_program) else { continue };
+        let Some(program) = program_of(file, xdp_program).and_then(|program| stand.at(program)) else {
+            continue;
+        };
         let program = own.join(format!("prog_{program}"));
         let open = |path: &Path| open_pin(path).map_err(KernelError::io(format!("open {}", path.display())));
         ready.push((open(&pin)?, open(&program)?));
@@ -209,13 +282,23 @@ pub fn swap(own: &Path, xdp_program: &str) -> Result<(), KernelError> {
     Ok(())
 }
 
+impl Conversion {
+    /// Copies what began until the last program was swapped, and takes the old tables from the programs.
+    pub fn end(&self) -> Result<(), KernelError> {
+        self.follow()?;
+        self.clear()
+    }
+}
+
 /// Says that the maps of `own` are complete, and removes the pins of all others.
 pub fn finish(bpffs: &Path, own: &Path, scale: u32) -> Result<(), KernelError> {
     let pin = own.join(DESCRIPTION);
     if !pin.exists() {
         let map = RawMap::of_text(DESCRIPTION, &Description::own(scale).to_string());
         map.and_then(|map| map.pin(&pin)).map_err(KernelError::io(format!("pin {}", pin.display())))?;
+        Step::Described.done();
     }
+    crossing::clear_away(own)?;
     let old = cleanup::remove_other_layouts(bpffs, own)?;
     if !old.is_empty() {
         tracing::info!(pins = old.len(), "removed what an agent with other maps had pinned");

@@ -12,10 +12,12 @@ use super::super::bpf::open_pin;
 const BPF_MAP_CREATE: libc::c_int = 0;
 const BPF_MAP_LOOKUP_ELEM: libc::c_int = 1;
 const BPF_MAP_UPDATE_ELEM: libc::c_int = 2;
+const BPF_MAP_DELETE_ELEM: libc::c_int = 3;
 const BPF_MAP_GET_NEXT_KEY: libc::c_int = 4;
 const BPF_OBJ_PIN: libc::c_int = 6;
 const BPF_MAP_LOOKUP_BATCH: libc::c_int = 24;
 const BPF_MAP_TYPE_ARRAY: u32 = 2;
+const BPF_MAP_TYPE_ARRAY_OF_MAPS: u32 = 12;
 /// Rows asked for at once; more than any bucket of a hash holds.
 const BATCH: usize = 4096;
 
@@ -81,22 +83,32 @@ impl RawMap {
 
     /// An array of one row that holds `text`.
     pub fn of_text(name: &str, text: &str) -> io::Result<Self> {
+        let size = u32::try_from(text.len()).map_err(io::Error::other)?;
+        let map = Self::array(name, BPF_MAP_TYPE_ARRAY, size, 0)?;
+        map.update(&[0; 4], text.as_bytes(), 0)?;
+        Ok(map)
+    }
+
+    /// An array with room for one map that is made like `example`.
+    pub fn of_maps(name: &str, example: BorrowedFd<'_>) -> io::Result<Self> {
+        Self::array(name, BPF_MAP_TYPE_ARRAY_OF_MAPS, 4, example.as_raw_fd().cast_unsigned())
+    }
+
+    fn array(name: &str, map_type: u32, value_size: u32, inner_map_fd: u32) -> io::Result<Self> {
         let mut attributes = Create {
-            map_type: BPF_MAP_TYPE_ARRAY,
+            map_type,
             key_size: 4,
-            value_size: u32::try_from(text.len()).map_err(io::Error::other)?,
+            value_size,
             max_entries: 1,
             map_flags: 0,
-            inner_map_fd: 0,
+            inner_map_fd,
             numa_node: 0,
             name: [0; 16],
         };
         attributes.name[..name.len().min(15)].copy_from_slice(&name.as_bytes()[..name.len().min(15)]);
         let fd = call(BPF_MAP_CREATE, &raw mut attributes)?;
         // SAFETY: the kernel has just given us this descriptor, and nobody else has it.
-        let map = Self { fd: unsafe { OwnedFd::from_raw_fd(fd) }, key: 4, value: text.len() };
-        map.update(&[0; 4], text.as_bytes(), 0)?;
-        Ok(map)
+        Ok(Self { fd: unsafe { OwnedFd::from_raw_fd(fd) }, key: 4, value: value_size as usize })
     }
 
     /// The value of a key.
@@ -113,6 +125,12 @@ impl RawMap {
         }
         let mut attributes = self.element(key, value.as_ptr().cast_mut(), flags);
         call(BPF_MAP_UPDATE_ELEM, &raw mut attributes).map(drop)
+    }
+
+    /// Removes a row.
+    pub fn remove(&self, key: &[u8]) -> io::Result<()> {
+        let mut attributes = self.element(key, std::ptr::null_mut(), 0);
+        call(BPF_MAP_DELETE_ELEM, &raw mut attributes).map(drop)
     }
 
     /// Pins it.
