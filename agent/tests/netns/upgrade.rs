@@ -1,9 +1,13 @@
 //! No connection is lost by an upgrade to an agent with other maps, whenever that agent is killed while it takes over.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use agent::kernel::convert::Step;
+use abi::name::{self, MAPS};
+use agent::kernel::convert::describe::Description;
+use agent::kernel::convert::raw::RawMap;
+use agent::kernel::convert::{DESCRIPTION, Step};
+use agent::kernel::objects::folder;
 
 use crate::continuity::{Agent, Manner, spawn, start, under_load};
 use crate::world::NodeWorld;
@@ -26,6 +30,29 @@ fn no_connection_is_lost_by_an_upgrade_that_is_killed_when_its_programs_stand() 
 #[test]
 fn no_connection_is_lost_by_an_upgrade_where_there_is_no_tcx() {
     under_load(false, upgrade(&[Step::Bridged, Step::Crossed]));
+}
+
+#[test]
+fn no_connection_is_lost_by_an_upgrade_to_maps_with_other_flags() {
+    under_load(true, |node, agent, manner| {
+        drop(agent);
+        revise(&folder(&node.bpffs, manner.scale));
+        let (agent, word) = start(node, Manner { scale: 2, ..manner });
+        assert_eq!(word, "ready");
+        std::thread::sleep(Duration::from_millis(500));
+        (agent, 2)
+    });
+}
+
+/// Makes maps look as if they had other flags: none of them can be shared. What sockets keep is not in a map that can be copied.
+fn revise(folder: &Path) {
+    let pin = folder.join(DESCRIPTION);
+    let text = RawMap::open(&pin).unwrap().lookup(&[0; 4]).unwrap();
+    let mut description = Description::read(&String::from_utf8(text).unwrap()).unwrap();
+    let copied = MAPS.iter().map(|map| map.name).filter(|map| *map != name::SOCK_VIPS);
+    description.revisions = copied.map(|map| (map.to_owned(), 9)).collect();
+    std::fs::remove_file(&pin).unwrap();
+    RawMap::of_text(DESCRIPTION, &description.to_string()).unwrap().pin(&pin).unwrap();
 }
 
 /// Upgrades to agents with other maps, which are killed after these steps of taking over; answers with the last scale.

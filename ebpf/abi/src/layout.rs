@@ -58,7 +58,7 @@ macro_rules! layout {
 pub(crate) use layout;
 
 /// FNV-1a over everything two agents must agree on.
-pub(crate) const fn hash(layouts: &[&Layout], maps: &[Map]) -> u32 {
+pub(crate) const fn hash(layouts: &[&Layout], maps: &[Map], revisions: &[(&str, u32)]) -> u32 {
     let mut hash = 0x811c_9dc5;
     let mut at = 0;
     while at < layouts.len() {
@@ -75,6 +75,11 @@ pub(crate) const fn hash(layouts: &[&Layout], maps: &[Map]) -> u32 {
     let mut at = 0;
     while at < maps.len() {
         hash = mix(mix(hash, maps[at].name.as_bytes()), &maps[at].entries.to_le_bytes());
+        at += 1;
+    }
+    let mut at = 0;
+    while at < revisions.len() {
+        hash = mix(mix(hash, revisions[at].0.as_bytes()), &revisions[at].1.to_le_bytes());
         at += 1;
     }
     hash

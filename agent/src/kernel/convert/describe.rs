@@ -83,8 +83,8 @@ pub struct Rows {
 /// All of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Description {
-    /// What bytes mean beyond their layout.
-    pub revision: u32,
+    /// How often maps were given other flags, by name; none stands for never.
+    pub revisions: BTreeMap<String, u32>,
     /// The structs by name.
     pub structs: BTreeMap<String, Struct>,
     /// The maps by name.
@@ -108,7 +108,8 @@ impl Description {
             let (key, value) = ((*key).to_owned(), (*value).to_owned());
             Some((map.name.to_owned(), Rows { capacity: map.capacity(scale), key, value }))
         });
-        Self { revision: abi::REVISION, structs: structs.collect(), maps: maps.collect() }
+        let revisions = abi::REVISIONS.iter().map(|(map, revision)| ((*map).to_owned(), *revision));
+        Self { revisions: revisions.collect(), structs: structs.collect(), maps: maps.collect() }
     }
 
     /// What [`Display`](fmt::Display) wrote; `None` if it is anything else.
@@ -118,7 +119,11 @@ impl Description {
         for line in text.lines() {
             let words: Vec<&str> = line.splitn(4, ' ').collect();
             match words[..] {
-                ["revision", revision] => read.revision = revision.parse().ok()?,
+                // As agents wrote that had one revision for all maps.
+                ["revision", _] => {}
+                ["revision", map, revision] => {
+                    read.revisions.insert(map.to_owned(), revision.parse().ok()?);
+                }
                 ["struct", name, size] => {
                     let size = size.parse().ok()?;
                     read.structs.insert(name.to_owned(), Struct { size, fields: Vec::new() });
@@ -144,7 +149,10 @@ impl Description {
 
 impl fmt::Display for Description {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = format!("revision {}\n", self.revision);
+        let mut text = String::new();
+        for (map, revision) in &self.revisions {
+            writeln!(text, "revision {map} {revision}")?;
+        }
         for (name, layout) in &self.structs {
             writeln!(text, "struct {name} {}", layout.size)?;
             for Field { offset, name, kind } in &layout.fields {
@@ -169,5 +177,10 @@ mod tests {
         assert_eq!(own.maps.len(), MAPS.len());
         assert_eq!(own.maps[name::FLOWS].capacity, 4 * name::FLOWS_SIZE);
         assert_eq!(Description::read("rubbish"), None);
+        assert_eq!(
+            Description::read("revision 2"),
+            Some(Description::default()),
+            "of all maps, as it once was"
+        );
     }
 }

@@ -17,7 +17,7 @@
 pub mod crossing;
 pub mod describe;
 pub mod older;
-mod raw;
+pub mod raw;
 pub mod rows;
 
 use std::io;
@@ -112,13 +112,10 @@ impl Conversion {
         }
         for old in others(bpffs, own)? {
             let Some(from) = read_description(&old)? else { continue };
-            if from.revision == to.revision {
-                let own = own.to_owned();
-                let mut found = Self { old, own, from, to, has_crossed, places: None };
-                found.places = crossing::places(&found);
-                return Ok(Some(found));
-            }
-            tracing::warn!(folder = %old.display(), "its maps mean something else and cannot be converted");
+            let own = own.to_owned();
+            let mut found = Self { old, own, from, to, has_crossed, places: None };
+            found.places = crossing::places(&found);
+            return Ok(Some(found));
         }
         Ok(None)
     }
@@ -179,7 +176,8 @@ impl Conversion {
     fn is_shared(&self, map: &str) -> bool {
         let (Some(from), Some(to)) = (self.from.maps.get(map), self.to.maps.get(map)) else { return false };
         let is_same = |kind: &str| rows::is_same(&self.from, &self.to, kind);
-        from == to && is_same(&to.key) && is_same(&to.value) && self.old.join(map).exists()
+        let is_revised = self.from.revisions.get(map) != self.to.revisions.get(map);
+        from == to && !is_revised && is_same(&to.key) && is_same(&to.value) && self.old.join(map).exists()
     }
 
     /// Answers how many rows did not find room.
