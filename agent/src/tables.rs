@@ -4,6 +4,7 @@
 //! removed from the kernel, so that a restart, or an API server that is away, takes nothing down.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -145,6 +146,16 @@ pub struct ObjectName {
     pub namespace: String,
     /// Name.
     pub name: String,
+}
+
+impl fmt::Display for ObjectName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.namespace.is_empty() {
+            write!(f, "{}", self.name)
+        } else {
+            write!(f, "{}/{}", self.namespace, self.name)
+        }
+    }
 }
 
 /// Transport protocols a service can have.
@@ -385,6 +396,7 @@ pub struct Tables {
     pod_cidrs: watch::Sender<Vec<IpNetwork>>,
     arrivals: Mutex<Arrivals>,
     rule_sets: Mutex<BTreeMap<u32, policy::RuleSetName>>,
+    without_room: Mutex<BTreeSet<ObjectName>>,
 }
 
 /// What has arrived, for whoever measures how fast it reaches the kernel.
@@ -410,6 +422,7 @@ impl Default for Tables {
             pod_cidrs: watch::Sender::new(Vec::new()),
             arrivals: Mutex::default(),
             rule_sets: Mutex::default(),
+            without_room: Mutex::default(),
         }
     }
 }
@@ -495,6 +508,17 @@ impl Tables {
     /// What a rule set stands for.
     pub fn rule_set(&self, number: u32) -> Option<policy::RuleSetName> {
         self.rule_sets.lock().get(&number).cloned()
+    }
+
+    /// Says which policies find no room in the kernel; those without a namespace are ClusterNetworkPolicies. By the reconciler
+    /// alone.
+    pub fn set_policies_without_room(&self, names: BTreeSet<ObjectName>) {
+        *self.without_room.lock() = names;
+    }
+
+    /// The policies that find no room in the kernel.
+    pub fn policies_without_room(&self) -> BTreeSet<ObjectName> {
+        self.without_room.lock().clone()
     }
 
     /// Adds, replaces or takes away a NetworkPolicy.

@@ -11,8 +11,21 @@ use super::monitor::hub::Hub;
 use super::monitor::line::{Line, Shown};
 use crate::tables::Tables;
 
-/// Counts by direction, and by the policies of which no rule allows the flow.
-type Counts = BTreeMap<(String, String), u64>;
+/// More than so many different ones are counted together: policies come and go, and nobody takes counters back.
+const SERIES: usize = 1000;
+
+/// By what a flow would have been dropped.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct By {
+    /// The reason to drop it.
+    pub direction: String,
+    /// The NetworkPolicies of which no rule allows it, or `others`.
+    pub policies: String,
+    /// The rule of a ClusterNetworkPolicy that denies it.
+    pub rule: String,
+}
+
+type Counts = BTreeMap<By, u64>;
 
 /// The counts; clones share them.
 #[derive(Debug, Clone, Default)]
@@ -23,8 +36,13 @@ impl Audits {
     pub fn count(&self, event: &Shown) {
         let direction =
             event.reason.as_deref().and_then(|reason| reason.split(':').next()).unwrap_or_default();
-        let key = (direction.to_owned(), event.policies.join(","));
-        *self.0.lock().entry(key).or_default() += 1;
+        let rule = event.rule.clone().unwrap_or_default();
+        let by = By { direction: direction.to_owned(), policies: event.policies.join(","), rule };
+        let mut counts = self.0.lock();
+        let has_room = counts.len() < SERIES || counts.contains_key(&by);
+        let others = || By { direction: by.direction.clone(), policies: "others".into(), ..By::default() };
+        let by = if has_room { by } else { others() };
+        *counts.entry(by).or_default() += 1;
     }
 
     /// Everything that was counted.
@@ -84,4 +102,30 @@ async fn listen(hub: &Hub, tables: &Tables, audits: &Audits) {
 
 fn kind_name() -> &'static str {
     super::monitor::names::kind_name(kind::AUDIT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_are_never_more_series_than_can_be_read() {
+        let audits = Audits::default();
+        let shown = |number: usize| {
+            let text = r#"{"time":"","kind":"audit","hook":"","device":null,"length":0,"reason":"PolicyEgress: x","protocol":"TCP",
+                "src":"10.0.0.1:1","dst":"10.0.0.2:2","backend":null,"hidden_as":null,"service":null,"pods":[],"policies":[],"rule":null}"#;
+            let shown: Shown = serde_json::from_str(text).unwrap();
+            Shown { policies: vec![format!("x/{number}")], ..shown }
+        };
+        (0..SERIES + 7).for_each(|number| audits.count(&shown(number)));
+        audits.count(&shown(3));
+        let counts = audits.counts();
+        assert_eq!(counts.len(), SERIES + 1);
+        let of = |policies: &str| By {
+            direction: "PolicyEgress".into(),
+            policies: policies.into(),
+            ..By::default()
+        };
+        assert_eq!((counts[&of("others")], counts[&of("x/3")]), (7, 2));
+    }
 }

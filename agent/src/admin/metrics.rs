@@ -118,6 +118,14 @@ impl Metrics {
             ],
         )?;
         page.audits(&self.audits)?;
+        let without_room: Vec<String> =
+            self.tables.policies_without_room().into_iter().map(|name| name.to_string()).collect();
+        page.gauges(
+            "hawser_policy_without_room",
+            "Policies whose rules find no room in the kernel: their pods are isolated",
+            "policy",
+            without_room.iter().map(|name| (name.as_str(), 1_u64)),
+        )?;
         let capacities = abi::name::MAPS.iter().map(|map| (map.name, map.capacity(self.scale) as u64));
         page.gauges("hawser_map_capacity", "How many entries a map can have", "map", capacities)
     }
@@ -181,11 +189,12 @@ struct Page<'a>(DescriptorEncoder<'a>);
 
 impl Page<'_> {
     fn audits(&mut self, audits: &Audits) -> Result<(), Error> {
-        let help = "Flows of audited namespaces that no rule of these policies allows";
+        let help =
+            "Flows of audited namespaces that no rule of these policies allows, or that this rule denies";
         let mut metric =
             self.0.encode_descriptor("hawser_policy_would_drop", help, None, MetricType::Counter)?;
-        for ((reason, policies), count) in audits.counts() {
-            let labels = [("reason", reason.as_str()), ("policies", policies.as_str())];
+        for (by, count) in audits.counts() {
+            let labels = [("reason", &*by.direction), ("policies", &*by.policies), ("rule", &*by.rule)];
             metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
         }
         Ok(())

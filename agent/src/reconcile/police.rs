@@ -17,7 +17,7 @@ use super::actual::Op;
 use super::apply::Reconciler;
 use crate::desired::policy::{Pair, Policed};
 use crate::kernel::{Kernel, KernelError};
-use crate::tables::policy::RuleSetName;
+use crate::tables::{Complaint, ObjectName};
 
 /// What policies are called among the failures.
 const POLICIES: &str = "policies";
@@ -33,8 +33,16 @@ impl<K: Kernel> Reconciler<K> {
             return;
         }
         match self.police_all() {
-            Ok(()) => drop(self.failures.remove(POLICIES)),
-            Err(error) => drop(self.fail(POLICIES, &error, error.is_full(), now)),
+            Ok(()) => {
+                self.failures.remove(POLICIES);
+                self.tell_of_room();
+            }
+            Err(error) => {
+                self.fail(POLICIES, &error, error.is_full(), now);
+                if error.is_full() {
+                    self.tell_of_room();
+                }
+            }
         }
     }
 
@@ -49,10 +57,11 @@ impl<K: Kernel> Reconciler<K> {
     }
 
     fn police_all(&mut self) -> Result<(), KernelError> {
+        let mut isolate = false;
         loop {
             let full = self.write_rules()?;
             self.write_cidrs()?;
-            let switches = self.switches();
+            let switches = self.switches(isolate && full.is_some());
             self.write_addresses(!switches.is_empty())?;
             for op in &switches {
                 self.carry_out(op)?;
@@ -64,34 +73,70 @@ impl<K: Kernel> Reconciler<K> {
                 self.epoch_due = false;
             }
             self.delete_rules()?;
-            if let Some(full) = full {
-                return Err(full);
-            }
             // What only sets asked that nobody has any more need not be known of addresses.
             let tables = Arc::clone(&self.tables);
             tables.name_rule_sets(self.policies.set_numbers(), |number| {
-                let set = self.policies.set(number);
-                let policies = set.iter().flat_map(|set| &set.policies).map(|name| (**name).clone());
-                RuleSetName { policies: policies.collect() }
+                self.policies.set(number).map(|set| set.name()).unwrap_or_default()
             });
-            if !tables.look(|rows| self.policies.settle(rows)) {
-                return Ok(());
+            let is_settled = !tables.look(|rows| self.policies.settle(rows));
+            match full {
+                None if is_settled => return Ok(()),
+                // First what nobody needs goes, then pods lose what they have: what they should have is not there.
+                Some(_) if is_settled && !isolate => isolate = true,
+                Some(full) if is_settled && switches.is_empty() => return Err(full),
+                _ => {}
             }
         }
     }
 
-    /// Writes what sets say; where there is no room, the others go on, and the error is answered.
+    /// Writes what sets say. One that finds no room is taken back, if nobody has it, so that the others find some; the error is
+    /// answered.
     fn write_rules(&mut self) -> Result<Option<KernelError>, KernelError> {
-        let mut full = None;
+        let (mut full, mut refused) = (None, BTreeSet::new());
         for pair in self.policies.todo.pairs.iter().copied().collect::<Vec<_>>() {
+            if refused.contains(&pair.0) {
+                continue;
+            }
             match self.write_pair(pair) {
                 Ok(true) => drop(self.policies.todo.pairs.remove(&pair)),
                 Ok(false) => {}
-                Err(error) if error.is_full() => full = full.or(Some(error)),
+                Err(error) if error.is_full() => {
+                    full = full.or(Some(error));
+                    refused.insert(pair.0);
+                    self.withdraw(pair.0)?;
+                }
                 Err(error) => return Err(error),
             }
         }
         Ok(full)
+    }
+
+    /// Deletes the rows of a set that no pod has, to be written again.
+    fn withdraw(&mut self, set: u32) -> Result<(), KernelError> {
+        if self.used_sets().contains(&set) {
+            return Ok(());
+        }
+        let pairs = self.actual.rulings.range((set, 0)..=(set, u32::MAX));
+        let pairs: Vec<Pair> = pairs.map(|(pair, _)| *pair).collect();
+        for pair in pairs {
+            self.delete_pair(pair)?;
+            self.policies.todo.pairs.insert(pair);
+        }
+        Ok(())
+    }
+
+    fn delete_pair(&mut self, pair: Pair) -> Result<(), KernelError> {
+        let rows = self.actual.rulings.get(&pair).into_iter().flatten();
+        for row in rows.map(|(row, _)| *row).collect::<Vec<_>>() {
+            self.carry_out(&Op::DeleteRuling { pair, row })?;
+        }
+        Ok(())
+    }
+
+    /// The sets that attached pods have.
+    fn used_sets(&self) -> BTreeSet<u32> {
+        let attached = self.actual.endpoints.values().filter_map(|attached| attached.policed);
+        attached.flat_map(|policed| [policed.ingress, policed.egress]).collect()
     }
 
     /// Whether there was something to write.
@@ -114,16 +159,11 @@ impl<K: Kernel> Reconciler<K> {
 
     /// Takes away what sets said that nobody has.
     fn delete_rules(&mut self) -> Result<(), KernelError> {
-        let attached = self.actual.endpoints.values().filter_map(|attached| attached.policed);
-        let used: BTreeSet<u32> = attached.flat_map(|policed| [policed.ingress, policed.egress]).collect();
+        let used = self.used_sets();
         let rules = &self.policies.state.rules;
         let gone = |pair: &&Pair| !rules.contains_key(pair) && !used.contains(&pair.0);
         for pair in self.policies.todo.pairs.iter().filter(gone).copied().collect::<Vec<_>>() {
-            for row in
-                self.actual.rulings.get(&pair).into_iter().flatten().map(|(row, _)| *row).collect::<Vec<_>>()
-            {
-                self.carry_out(&Op::DeleteRuling { pair, row })?;
-            }
+            self.delete_pair(pair)?;
             self.policies.todo.pairs.remove(&pair);
         }
         Ok(())
@@ -184,24 +224,54 @@ impl<K: Kernel> Reconciler<K> {
         self.carry_out(&op)
     }
 
-    /// The pods that are attached, and have other sets than they should.
-    fn switches(&self) -> Vec<Op> {
+    /// The pods that are attached, and have other sets than they should. Where sets find no room, pods may be isolated.
+    fn switches(&self, isolate: bool) -> Vec<Op> {
         let op = |(link, row): (&String, &crate::desired::EndpointRow)| {
             let attached = self.actual.endpoints.get(link)?;
-            let policed = *self.policies.state.endpoints.get(&row.endpoint.id())?;
+            let wanted = *self.policies.state.endpoints.get(&row.endpoint.id())?;
+            let had = attached.policed.unwrap_or(Policed::ISOLATED);
+            let set = |wanted, had| match self.may_have(wanted, had) {
+                true => Some(wanted),
+                false => isolate.then_some(Policed::ISOLATED.ingress),
+            };
+            let (ingress, egress) = (set(wanted.ingress, had.ingress)?, set(wanted.egress, had.egress)?);
+            let policed = Policed { ingress, egress, ..wanted };
             let addresses = attached.addresses.clone();
-            let is_due = attached.policed != Some(policed) && self.is_written(policed);
+            let is_due = attached.policed != Some(policed);
             is_due.then(|| Op::Police { link: link.clone(), addresses, policed })
         };
         self.desired.endpoints.iter().filter_map(op).collect()
     }
 
+    /// Whether a pod that had one set may have another: all of its rows are there, or those that are missing deny.
+    fn may_have(&self, set: u32, had: u32) -> bool {
+        let denies = || self.policies.set(set).is_some_and(|set| !set.is_tiered());
+        self.has_all_rows(set) || set == had && denies()
+    }
+
     /// Whether all rows of a pod's sets are in the kernel.
     fn is_written(&self, policed: Policed) -> bool {
-        [policed.ingress, policed.egress].into_iter().all(|set| {
-            let mut todo = self.policies.todo.pairs.range((set, 0)..=(set, u32::MAX));
-            set == 0 || !todo.any(|pair| self.policies.state.rules.contains_key(pair))
-        })
+        [policed.ingress, policed.egress].into_iter().all(|set| self.has_all_rows(set))
+    }
+
+    fn has_all_rows(&self, set: u32) -> bool {
+        let mut todo = self.policies.todo.pairs.range((set, 0)..=(set, u32::MAX));
+        set == 0 || !todo.any(|pair| self.policies.state.rules.contains_key(pair))
+    }
+
+    /// The policies whose rows are not all in the kernel; one that is new among them is told to its owner.
+    fn tell_of_room(&mut self) {
+        let sets: BTreeSet<u32> = self.policies.todo.pairs.iter().map(|(set, _)| *set).collect();
+        let unwritten = sets.into_iter().filter(|set| !self.has_all_rows(*set));
+        let names = unwritten.filter_map(|set| self.policies.set(set)).flat_map(|set| set.everybody());
+        let now: BTreeSet<ObjectName> = names.map(|name| (**name).clone()).collect();
+        for object in now.difference(&self.tables.policies_without_room()) {
+            let kind = if object.namespace.is_empty() { "ClusterNetworkPolicy" } else { "NetworkPolicy" };
+            let message = "the map of rules is full: pods that this policy selects take and send nothing, or are not attached";
+            let (reason, message) = ("DataplaneFull", message.to_owned());
+            self.tables.complain(Complaint { kind, object: object.clone(), uid: 0, reason, message });
+        }
+        self.tables.set_policies_without_room(now);
     }
 
     /// Lets pods be attached whose sets are in place; answers whether some wait.

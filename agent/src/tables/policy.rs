@@ -182,8 +182,10 @@ pub enum Holds {
 /// What a rule set in the kernel stands for.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RuleSetName {
-    /// The policies that isolate pods with it.
+    /// The NetworkPolicies that isolate pods with it.
     pub policies: Vec<ObjectName>,
+    /// Rules that deny, by their numbers, in words: those of ClusterNetworkPolicies.
+    pub denials: BTreeMap<u32, String>,
 }
 
 /// What the policies of a cluster are about.

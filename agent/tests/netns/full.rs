@@ -8,9 +8,11 @@ use std::time::{Duration, Instant};
 use agent::oracle::{Ask, Client, Packet};
 use agent::probe::Live;
 use agent::tables::{ObjectName, Protocol, Service, ServicePort, Slice, SliceEndpoint};
+use serde_json::json;
 
 use crate::agreement::{Objects, compare, tell};
-use crate::world::{Clients, NodeWorld, World, allowed};
+use crate::policies;
+use crate::world::{BACKEND_PORT, Clients, NodeWorld, World, allowed};
 
 /// Services, and external addresses of each: with the rows of the addresses themselves, more than there is room for.
 const SERVICES: u32 = 90;
@@ -131,4 +133,56 @@ fn one_slice_may_have_five_thousand_endpoints() {
         }
     }
     assert!(chosen.len() > 8, "of all of them: {chosen:?}");
+}
+
+/// Blocks and ports of one policy whose rows are more than the map holds.
+const BLOCKS: u32 = 1_400;
+const PORTS: u16 = 100;
+
+#[test]
+fn a_policy_that_finds_no_room_is_named_and_isolates_and_all_others_hold() {
+    if !allowed() {
+        return;
+    }
+    let mut world = policies::knowing();
+    let mut complaints = world.nodes[0].tables.complaints().unwrap();
+    let huge = {
+        let block = |at: u32| Ipv4Addr::from_bits(Ipv4Addr::new(198, 18, 0, 0).to_bits() + at);
+        let peers: Vec<_> =
+            (0..BLOCKS).map(|at| json!({ "ipBlock": { "cidr": format!("{}/32", block(at)) } })).collect();
+        let ports: Vec<_> = (0..PORTS).map(|at| json!({ "port": 1 + 2 * at })).collect();
+        let everybody = json!({ "ports": [{ "port": BACKEND_PORT }] });
+        json!({ "podSelector": policies::labelled("n0-1"), "ingress": [everybody, { "from": peers, "ports": ports }] })
+    };
+    let to = policies::address(&world, 0, 1, 0);
+    assert_eq!(policies::reaches(&world, (0, 0), to), (true, true));
+    let mut now = Instant::now();
+    policies::put(&world, "huge", Some(huge));
+    round(&mut world.nodes[0], now);
+    let complaint = complaints.try_recv().expect("its owner is told");
+    assert_eq!(
+        (complaint.kind, &*complaint.object.name, complaint.reason),
+        ("NetworkPolicy", "huge", "DataplaneFull")
+    );
+    let huge = ObjectName { namespace: "default".into(), name: "huge".into() };
+    assert_eq!(world.nodes[0].tables.policies_without_room(), [huge].into());
+    assert_eq!(policies::reaches(&world, (1, 0), to), (false, false), "what cannot be said is denied");
+    // The others are small enough.
+    let few = json!({
+        "podSelector": policies::labelled("n0-0"),
+        "ingress": [{ "ports": [{ "port": BACKEND_PORT, "protocol": "UDP" }] }],
+    });
+    policies::put(&world, "few", Some(few));
+    now += Duration::from_secs(60);
+    round(&mut world.nodes[0], now);
+    let neighbour = policies::address(&world, 0, 0, 0);
+    assert_eq!(policies::reaches(&world, (1, 0), neighbour), (false, true));
+    assert!(complaints.try_recv().is_err(), "it is said once");
+
+    policies::put(&world, "huge", None);
+    now += Duration::from_secs(60);
+    round(&mut world.nodes[0], now);
+    assert!(world.nodes[0].reconciler.as_ref().unwrap().failures.is_empty());
+    assert!(world.nodes[0].tables.policies_without_room().is_empty());
+    assert_eq!(policies::reaches(&world, (1, 0), to), (true, true));
 }

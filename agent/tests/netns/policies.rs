@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
+use agent::admin::what_if::{Foresight, Proposal};
 use agent::sources::kube::learn;
 use agent::tables::ObjectName;
 use agent::tables::policy::{ClusterPod, Labels};
@@ -18,7 +19,7 @@ use crate::world::{BACKEND_PORT, Clients, World, allowed};
 const SILENCE: Duration = Duration::from_millis(600);
 
 /// Every node knows every pod; each has its node and number as labels.
-fn knowing() -> World {
+pub fn knowing() -> World {
     let mut world = World::new(Clients::Wire);
     world.serve(&[(0, 0)]);
     let pods: Vec<(ObjectName, ClusterPod)> = (0..world.nodes.len())
@@ -47,6 +48,12 @@ fn knowing() -> World {
 
 /// Applies a policy to the first node.
 fn apply(world: &mut World, name: &str, spec: Option<Value>) {
+    put(world, name, spec);
+    world.nodes[0].round();
+}
+
+/// Tells the first node of a policy.
+pub fn put(world: &World, name: &str, spec: Option<Value>) {
     let key = ObjectName { namespace: "default".into(), name: name.into() };
     let object = |spec| json!({ "metadata": { "namespace": "default", "name": name }, "spec": spec });
     let row = spec.map(|spec| {
@@ -55,10 +62,9 @@ fn apply(world: &mut World, name: &str, spec: Option<Value>) {
         Arc::clone(&rows.policy.policies[&key])
     });
     world.nodes[0].tables.put_policy(key, row);
-    world.nodes[0].round();
 }
 
-fn labelled(text: &str) -> Value {
+pub fn labelled(text: &str) -> Value {
     json!({ "matchLabels": { "pod": text } })
 }
 
@@ -70,12 +76,12 @@ fn only_from_far() -> Value {
     })
 }
 
-fn address(world: &World, node: usize, pod: usize, family: usize) -> SocketAddr {
+pub fn address(world: &World, node: usize, pod: usize, family: usize) -> SocketAddr {
     SocketAddr::new(world.nodes[node].pods[pod].addresses[family], BACKEND_PORT)
 }
 
 /// Whether an answer comes over TCP, and over UDP.
-fn reaches(world: &World, from: (usize, usize), to: SocketAddr) -> (bool, bool) {
+pub fn reaches(world: &World, from: (usize, usize), to: SocketAddr) -> (bool, bool) {
     let client = &world.nodes[from.0].pods[from.1].namespace;
     (tcp(client, to).is_ok(), udp(client, to, false).is_ok())
 }
@@ -193,4 +199,77 @@ fn what_an_audited_namespace_is_denied_passes() {
     assert!(explained.live.contains("PolicyIngress"), "{}", explained.live);
     assert!(explained.disagreements.is_empty(), "{:?}", explained.disagreements);
     assert_eq!(reaches(&world, (0, 0), to), (false, false));
+}
+
+/// Applies a ClusterNetworkPolicy to the first node.
+fn apply_cluster(world: &mut World, name: &str, spec: &Value) {
+    let object = json!({ "metadata": { "name": name }, "spec": spec });
+    let mut rows = agent::tables::Snapshot::default();
+    assert!(learn(&mut rows, "ClusterNetworkPolicy", object).unwrap());
+    world.nodes[0].tables.put_cluster_policy(name.into(), rows.policy.cluster.get(name).cloned());
+    world.nodes[0].round();
+}
+
+#[test]
+fn the_cluster_has_the_first_word_and_the_last_and_audits_name_its_rule() {
+    if !allowed() {
+        return;
+    }
+    let mut world = knowing();
+    let policy = |tier: &str, action: &str| {
+        let pods = json!({ "namespaceSelector": {}, "podSelector": labelled("n0-0") });
+        let protocols = json!([{ "tcp": { "destinationPort": { "number": BACKEND_PORT } } }]);
+        let rule = json!({ "action": action, "from": [{ "pods": pods }], "protocols": protocols });
+        json!({ "tier": tier, "priority": 1, "subject": { "namespaces": {} }, "ingress": [rule] })
+    };
+    for family in 0..2 {
+        let to = address(&world, 0, 1, family);
+        apply_cluster(&mut world, "guard", &policy("Baseline", "Deny"));
+        assert_eq!(reaches(&world, (0, 0), to), (false, true), "{to} is closed to TCP of its neighbour");
+        assert_eq!(reaches(&world, (1, 0), to), (true, true));
+        apply(&mut world, "all", Some(json!({ "podSelector": {}, "ingress": [{}] })));
+        assert_eq!(reaches(&world, (0, 0), to), (true, true), "the namespace overrides the baseline");
+        apply_cluster(&mut world, "guard", &policy("Admin", "Deny"));
+        assert_eq!(reaches(&world, (0, 0), to), (false, true), "but not the administrators");
+        apply_cluster(&mut world, "guard", &policy("Admin", "Accept"));
+        apply(&mut world, "all", Some(json!({ "podSelector": {} })));
+        assert_eq!(reaches(&world, (0, 0), to), (true, false), "who let pass what it denies");
+        apply(&mut world, "all", None);
+    }
+    apply_cluster(&mut world, "guard", &policy("Admin", "Deny"));
+    let audited = agent::tables::policy::Namespace { audit: true, ..Default::default() };
+    world.nodes[0].tables.put_namespace("default".into(), Some(Arc::new(audited)));
+    world.nodes[0].round();
+    let mut audits = hub(&world.nodes[0]).audits().unwrap();
+    // Until the programs know that somebody listens.
+    std::thread::sleep(SILENCE);
+    let to = address(&world, 0, 1, 0);
+    assert_eq!(reaches(&world, (0, 0), to), (true, true));
+    let event = next(&mut audits);
+    assert_eq!((event.rule.as_deref(), &event.policies[..]), (Some("guard rule 0"), &[][..]));
+}
+
+#[test]
+fn the_flows_that_live_are_those_that_a_policy_would_cut() {
+    if !allowed() {
+        return;
+    }
+    let world = knowing();
+    let (node, to) = (&world.nodes[0], address(&world, 0, 1, 0));
+    let stream = node.pods[0].namespace.run(|| TcpStream::connect(to).expect("connect"));
+    let from = node.pods[0].namespace.run(|| stream.local_addr().expect("it has an address"));
+    let foresight = Foresight {
+        tables: Arc::clone(&node.tables),
+        facts: node.reconciler.as_ref().unwrap().facts().clone(),
+        pins: Some(node.pins()),
+    };
+    let ask = |spec: Value| {
+        let policy = json!({ "kind": "NetworkPolicy", "metadata": { "namespace": "default", "name": "few" }, "spec": spec });
+        foresight.answer(&Proposal { policies: vec![policy], delete: false }).unwrap()
+    };
+    let cut = |spec: Value| ask(spec).cut.iter().any(|cut| (cut.from, cut.to) == (from, to));
+    assert!(cut(only_from_far()), "{:?}", ask(only_from_far()));
+    assert!(!cut(
+        json!({ "podSelector": labelled("n0-1"), "ingress": [{ "ports": [{ "port": BACKEND_PORT }] }] })
+    ));
 }

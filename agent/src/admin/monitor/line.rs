@@ -48,6 +48,8 @@ pub struct Shown {
     pub pods: Vec<String>,
     /// `namespace/name` of the NetworkPolicies of which no rule allows it.
     pub policies: Vec<String>,
+    /// The rule of a ClusterNetworkPolicy that denies it.
+    pub rule: Option<String>,
 }
 
 /// What to show; everything that is given has to fit.
@@ -136,6 +138,9 @@ impl fmt::Display for Shown {
         if !self.policies.is_empty() {
             write!(f, "  policies {}", self.policies.join(", "))?;
         }
+        if let Some(rule) = &self.rule {
+            write!(f, "  {rule}")?;
+        }
         match (&self.device, self.hook.as_str()) {
             (Some(device), hook) => write!(f, "  ({hook} {device}, {} bytes)", self.length),
             (None, "") => Ok(()),
@@ -164,6 +169,7 @@ mod tests {
             service: Some("shop/web:http".into()),
             pods: vec!["shop/client".into()],
             policies: Vec::new(),
+            rule: None,
         }
     }
 

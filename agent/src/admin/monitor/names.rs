@@ -45,7 +45,8 @@ impl Names {
         pods.dedup();
         let dropped = event.kind & (kind::DROP | kind::AUDIT) != 0;
         let set = self.tables.rule_set(event.set).unwrap_or_default();
-        let policies = set.policies.iter().map(|name| format!("{}/{}", name.namespace, name.name));
+        let rule = set.denials.get(&event.rule).cloned();
+        let undecided = set.policies.iter().filter(|_| rule.is_none());
         Shown {
             time: time(event.at),
             kind: kind_name(event.kind).to_owned(),
@@ -60,7 +61,8 @@ impl Names {
             hidden_as: from.filter(|from| *from != src),
             service: self.service(tuple.dst, tuple.dport, event.key.proto).map(|name| name.to_string()),
             pods,
-            policies: policies.collect(),
+            policies: undecided.map(|name| format!("{}/{}", name.namespace, name.name)).collect(),
+            rule,
         }
     }
 
@@ -166,7 +168,7 @@ mod tests {
     use abi::flow::FlowKey;
 
     use super::*;
-    use crate::admin::audit::Audits;
+    use crate::admin::audit::{Audits, By};
     use crate::tables::policy::RuleSetName;
     use crate::tables::{ObjectName, Service, ServicePort};
 
@@ -214,7 +216,10 @@ mod tests {
     fn what_is_audited_names_the_policies_that_would_have_dropped_it() {
         let tables = Arc::<Tables>::default();
         let name = |name: &str| ObjectName { namespace: "shop".into(), name: name.into() };
-        tables.name_rule_sets([7].into_iter(), |_| RuleSetName { policies: vec![name("few"), name("none")] });
+        tables.name_rule_sets([7].into_iter(), |_| RuleSetName {
+            policies: vec![name("few"), name("none")],
+            denials: [(9, "guard rule 2".to_owned())].into(),
+        });
         let mut names = Names::new(Arc::clone(&tables), NodeFacts::default(), Vec::new());
         let event =
             Event { kind: kind::AUDIT, reason: Drop::PolicyIngress as u32, set: 7, ..Event::default() };
@@ -226,8 +231,16 @@ mod tests {
         let audits = Audits::default();
         audits.count(&shown);
         audits.count(&shown);
-        let want = (("PolicyIngress".to_owned(), "shop/few,shop/none".to_owned()), 2);
-        assert_eq!(audits.counts().into_iter().collect::<Vec<_>>(), [want]);
+        let by_rule = names.show(&Event { rule: 9, ..event }, Instant::now());
+        assert_eq!((by_rule.rule.as_deref(), by_rule.policies.len()), (Some("guard rule 2"), 0));
+        audits.count(&by_rule);
+        let by = |policies: &str, rule: &str| By {
+            direction: "PolicyIngress".to_owned(),
+            policies: policies.to_owned(),
+            rule: rule.to_owned(),
+        };
+        let want = [(by("", "guard rule 2"), 1), (by("shop/few,shop/none", ""), 2)];
+        assert_eq!(audits.counts().into_iter().collect::<Vec<_>>(), want);
         tables.name_rule_sets(std::iter::empty(), |_| RuleSetName::default());
         assert!(names.show(&event, Instant::now()).policies.is_empty(), "a set that is gone has no name");
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::clauses::{Clause, matches};
 use super::ports::{Match, Span, Verdict, rows};
 use super::tiers::{self, Layer};
-use crate::tables::policy::{Labels, NamedPort, Ports, Rule};
+use crate::tables::policy::{Action, Labels, NamedPort, Ports, Rule, RuleSetName};
 use crate::tables::{ObjectName, PolicyRows, Protocol};
 
 /// A direction, as the pod sees it.
@@ -159,6 +159,21 @@ fn called<'a>(ports: &'a [NamedPort], protocol: Protocol, name: &'a str) -> impl
 }
 
 impl RuleSet {
+    /// The policies that it is made of.
+    pub fn everybody(&self) -> impl Iterator<Item = &Arc<ObjectName>> {
+        self.policies.iter().chain(self.entries.iter().map(|entry| &entry.rule.policy))
+    }
+
+    /// What people call it.
+    pub fn name(&self) -> RuleSetName {
+        let denies = |entry: &&Entry| matches!(entry.layer, Layer::Cluster(_, Action::Deny));
+        let said = |entry: &Entry| format!("{} rule {}", entry.rule.policy.name, entry.rule.index);
+        RuleSetName {
+            policies: self.policies.iter().map(|name| (**name).clone()).collect(),
+            denials: self.entries.iter().filter(denies).map(|entry| (entry.number, said(entry))).collect(),
+        }
+    }
+
     /// Whether rules of ClusterNetworkPolicies are among its own: then an identity's rows say everything of it, where those of
     /// NetworkPolicies leave to those for everybody what they do not allow.
     pub fn is_tiered(&self) -> bool {
