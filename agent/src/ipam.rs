@@ -50,6 +50,8 @@ pub struct Wanted {
     pub pod_namespace: String,
     /// Name of the pod.
     pub pod_name: String,
+    /// Unique number of the pod; empty where the runtime does not say.
+    pub pod_uid: String,
     /// Ports of the host that lead to it.
     pub host_ports: Vec<HostPort>,
 }
@@ -104,6 +106,7 @@ impl Addresses {
                 netns_path: wanted.netns_path,
                 pod_namespace: wanted.pod_namespace,
                 pod_name: wanted.pod_name,
+                pod_uid: wanted.pod_uid,
                 addresses,
                 host_ports: wanted.host_ports,
             },
@@ -187,6 +190,7 @@ mod tests {
             netns_path: format!("/run/netns/{number}").into(),
             pod_namespace: "default".into(),
             pod_name: format!("p{number}"),
+            pod_uid: String::new(),
             host_ports: Vec::new(),
         }
     }

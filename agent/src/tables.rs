@@ -58,6 +58,9 @@ pub struct Endpoint {
     pub pod_namespace: String,
     /// Name of the Pod object.
     pub pod_name: String,
+    /// Unique number of the Pod, as the runtime has written it; empty where it does not say.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub pod_uid: String,
     /// At most one address per family.
     pub addresses: Vec<IpAddr>,
     /// Ports of the host that lead to it.
@@ -65,7 +68,22 @@ pub struct Endpoint {
     pub host_ports: Vec<HostPort>,
 }
 
+/// Whether two numbers of pods with the same name are not of different pods; zero is not known.
+pub fn is_same_pod(one: u128, other: u128) -> bool {
+    one == 0 || other == 0 || one == other
+}
+
+/// A unique number as objects have it: hexadecimal digits, with hyphens or without; zero for anything else.
+pub fn uid(text: &str) -> u128 {
+    u128::from_str_radix(&text.replace('-', ""), 16).unwrap_or(0)
+}
+
 impl Endpoint {
+    /// Whether it is this pod's, and not one's that had the same name before or has it since.
+    pub fn is_of(&self, pod: &policy::ClusterPod) -> bool {
+        is_same_pod(uid(&self.pod_uid), pod.uid)
+    }
+
     /// The endpoint's key.
     pub fn id(&self) -> EndpointId {
         EndpointId { container_id: self.container_id.clone(), ifname: self.ifname.clone() }

@@ -235,6 +235,7 @@ mod tests {
             pod_namespace: "a".into(),
             pod_name: "b".into(),
             addresses: vec!["10.0.0.1".parse().unwrap()],
+            pod_uid: "c".into(),
             host_ports: Vec::new(),
         };
         let cursors = BTreeMap::from([("10.0.0.0/24".parse().unwrap(), "10.0.0.9".parse().unwrap())]);

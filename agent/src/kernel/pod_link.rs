@@ -168,6 +168,7 @@ mod tests {
             pod_namespace: "default".into(),
             pod_name: "web".into(),
             addresses: vec!["10.244.0.5".parse().unwrap(), "fd00:244::5".parse().unwrap()],
+            pod_uid: String::new(),
             host_ports: Vec::new(),
         };
         let attachment = attachment(&endpoint, 1500);

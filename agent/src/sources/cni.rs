@@ -22,7 +22,7 @@ use tonic::{Request, Response, Status};
 use self::counts::{Counts, Refusal};
 use crate::ipam::{Addresses, AllocateError, JournalError, Wanted};
 use crate::tables::{
-    Attachment, Complaint, Endpoint, EndpointId, EndpointState, HostPort, ObjectName, Protocol, Source,
+    self, Attachment, Complaint, Endpoint, EndpointId, EndpointState, HostPort, ObjectName, Protocol, Source,
     Tables,
 };
 
@@ -220,7 +220,7 @@ impl Cni {
         }
         let object = ObjectName { namespace: pod.namespace.clone(), name: pod.name.clone() };
         // A uid that is no UUID is one of a static pod's; the event does without.
-        let uid = u128::from_str_radix(&pod.uid.replace('-', ""), 16).unwrap_or(0);
+        let uid = tables::uid(&pod.uid);
         let (reason, message) = (refusal.reason(), message.to_owned());
         self.tables.complain(Complaint { kind: "Pod", object, uid, reason, message });
     }
@@ -248,6 +248,7 @@ impl Attachments for Cni {
             netns_path: PathBuf::from(&request.netns),
             pod_namespace: pod.namespace.clone(),
             pod_name: pod.name.clone(),
+            pod_uid: pod.uid.clone(),
             host_ports: request.port_mappings.iter().filter_map(host_port).collect::<Result<_, _>>()?,
         };
         match self.attach(wanted).await {

@@ -28,6 +28,8 @@ pub struct ClusterPod {
     pub host_network: bool,
     /// It has succeeded or failed: its addresses may be somebody else's.
     pub finished: bool,
+    /// Its unique number as runtimes are told it; zero where it is not known.
+    pub uid: u128,
     /// Second it was made: of two that claim an address, the younger has it.
     pub created: i64,
 }

@@ -158,6 +158,7 @@ fn pod() -> impl Strategy<Value = ClusterPod> {
             ports: ports.into(),
             host_network,
             finished,
+            uid: 0,
             created,
         },
     )

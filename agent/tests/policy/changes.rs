@@ -126,6 +126,34 @@ fn a_pod_that_nobody_knows_waits_where_policies_are_and_stays_what_it_was_when_i
 }
 
 #[test]
+fn a_pod_that_is_made_anew_under_the_same_name_has_nothing_of_the_old_one() {
+    let mut world = isolated();
+    let id = EndpointId { container_id: "y/b".into(), ifname: "eth0".into() };
+    let (b, world_identity) = (world.policies.state.identity(address("y/b")), abi::policy::identity::WORLD);
+    assert_ne!(b, world_identity);
+    let mut fresh = world.tables.endpoints.remove(&id).unwrap();
+    (fresh.container_id, fresh.pod_uid) = ("again".into(), "00000000-0000-0000-0000-0000000000aa".into());
+    let again = fresh.id();
+    world.tables.endpoints.insert(again.clone(), fresh);
+    let with = |world: &World, uid| ClusterPod { uid, ..row(world, "y/b") };
+    // Its Pod is not known yet: the one that is has the same name and addresses.
+    let old = with(&world, 1);
+    change(&mut world, "y/b", Some(old));
+    assert_eq!(
+        world.policies.state.identity(address("y/b")),
+        world_identity,
+        "it is not who the old one was"
+    );
+    assert_eq!(world.policies.state.endpoints.get(&again), Some(&Policed::default()), "y has no policies");
+    world.apply("y", "all", json!({ "podSelector": {}, "ingress": [{}] }));
+    assert_eq!(world.policies.state.endpoints.get(&again), None, "it waits, for they may select it");
+    let own = with(&world, 0xaa);
+    change(&mut world, "y/b", Some(own));
+    assert_eq!(world.policies.state.identity(address("y/b")), b);
+    assert_ne!(world.policies.state.endpoints[&again], Policed::default());
+}
+
+#[test]
 fn nothing_is_known_before_everything_was_delivered() {
     let world = isolated();
     for source in world.tables.synced.clone() {

@@ -9,17 +9,43 @@ use abi::policy::identity;
 use super::identities::Identities;
 use super::sets::Subject;
 use crate::tables::policy::{ClusterPod, Namespace};
-use crate::tables::{Endpoint, EndpointId, ObjectName};
+use crate::tables::{Endpoint, EndpointId, ObjectName, is_same_pod, uid};
 
 /// Who claims an address; the greatest has it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Owner {
     /// A pod, by when it was made.
     Pod(i64, Arc<ObjectName>),
-    /// A pod that is attached here.
-    Local(Arc<ObjectName>),
+    /// A pod that is attached here, with its unique number.
+    Local(Arc<ObjectName>, u128),
     /// This node.
     Host,
+}
+
+/// A pod that is attached here.
+#[derive(Debug)]
+struct Local {
+    name: Arc<ObjectName>,
+    uid: u128,
+    addresses: Vec<IpAddr>,
+}
+
+impl Local {
+    fn of(endpoint: &Endpoint) -> Self {
+        let name = ObjectName { namespace: endpoint.pod_namespace.clone(), name: endpoint.pod_name.clone() };
+        Self { name: Arc::new(name), uid: uid(&endpoint.pod_uid), addresses: endpoint.addresses.clone() }
+    }
+
+    fn is(&self, endpoint: &Endpoint) -> bool {
+        endpoint.pod_namespace == self.name.namespace
+            && endpoint.pod_name == self.name.name
+            && endpoint.addresses == self.addresses
+            && uid(&endpoint.pod_uid) == self.uid
+    }
+
+    fn owner(&self) -> Owner {
+        Owner::Local(Arc::clone(&self.name), self.uid)
+    }
 }
 
 /// All addresses that belong to somebody.
@@ -27,7 +53,7 @@ pub enum Owner {
 pub struct Addresses {
     owners: HashMap<IpAddr, Vec<Owner>>,
     pods: HashMap<Arc<ObjectName>, Arc<ClusterPod>>,
-    local: BTreeMap<EndpointId, (Arc<ObjectName>, Vec<IpAddr>)>,
+    local: BTreeMap<EndpointId, Local>,
     hosts: BTreeSet<IpAddr>,
     given: HashMap<IpAddr, u32>,
     namespaces: HashSet<Arc<str>>,
@@ -66,7 +92,7 @@ impl Addresses {
                 }
             }
             // Local pods have theirs before their rows have any.
-            touched.extend(self.local.values().filter(|(pod, _)| *pod == name).flat_map(|(_, own)| own));
+            touched.extend(self.local.values().filter(|own| own.name == name).flat_map(|own| &own.addresses));
             // What shares the node's network is the node; what has finished has given its addresses back.
             if let Some(row) = row.filter(|row| !row.host_network && !row.finished) {
                 touched.extend(&row.addresses);
@@ -94,29 +120,25 @@ impl Addresses {
     /// The pods of this node; answers with the addresses of those that came and went.
     pub fn local(&mut self, endpoints: &BTreeMap<EndpointId, Endpoint>) -> BTreeSet<IpAddr> {
         let mut touched = BTreeSet::new();
-        let is_same = |id: &EndpointId, own: &(Arc<ObjectName>, Vec<IpAddr>)| {
-            endpoints.get(id).is_some_and(|endpoint| endpoint.addresses == own.1 && is_of(endpoint, &own.0))
-        };
+        let is_same = |id: &EndpointId, own: &Local| endpoints.get(id).is_some_and(|now| own.is(now));
         let gone: Vec<EndpointId> =
             self.local.iter().filter(|(id, own)| !is_same(id, own)).map(|(id, _)| id.clone()).collect();
-        for (name, addresses) in gone.iter().filter_map(|id| self.local.remove(id)).collect::<Vec<_>>() {
-            for address in addresses {
-                self.give_up(address, &Owner::Local(Arc::clone(&name)));
-                touched.insert(address);
+        for own in gone.iter().filter_map(|id| self.local.remove(id)).collect::<Vec<_>>() {
+            for address in &own.addresses {
+                self.give_up(*address, &own.owner());
+                touched.insert(*address);
             }
         }
         for (id, endpoint) in endpoints {
             if self.local.contains_key(id) {
                 continue;
             }
-            let name =
-                ObjectName { namespace: endpoint.pod_namespace.clone(), name: endpoint.pod_name.clone() };
-            let name = Arc::new(name);
-            for address in &endpoint.addresses {
-                self.claim(*address, Owner::Local(Arc::clone(&name)));
+            let own = Local::of(endpoint);
+            for address in &own.addresses {
+                self.claim(*address, own.owner());
                 touched.insert(*address);
             }
-            self.local.insert(id.clone(), (name, endpoint.addresses.clone()));
+            self.local.insert(id.clone(), own);
         }
         touched
     }
@@ -140,11 +162,12 @@ impl Addresses {
         identities: &mut Identities,
         namespaces: &BTreeMap<String, Arc<Namespace>>,
     ) -> Option<u32> {
-        let name = match owner {
+        let (name, uid) = match owner {
             Owner::Host => return Some(identity::HOST),
-            Owner::Pod(_, name) | Owner::Local(name) => name,
+            Owner::Pod(_, name) => (name, 0),
+            Owner::Local(name, uid) => (name, uid),
         };
-        let row = Arc::clone(self.pods.get(&name)?);
+        let row = Arc::clone(self.pods.get(&name).filter(|row| is_same_pod(uid, row.uid))?);
         let subject = self.subject(&name, &row);
         Some(identities.of_pod(&subject, namespaces, address))
     }
@@ -191,8 +214,4 @@ impl Addresses {
             }
         }
     }
-}
-
-fn is_of(endpoint: &Endpoint, name: &ObjectName) -> bool {
-    endpoint.pod_namespace == name.namespace && endpoint.pod_name == name.name
 }

@@ -235,7 +235,7 @@ impl Policies {
     /// A pod that was deleted, but is still there, stays what it was.
     fn subject(&mut self, id: &EndpointId, endpoint: &Endpoint, tables: &Snapshot) -> Option<Subject> {
         let name = ObjectName { namespace: endpoint.pod_namespace.clone(), name: endpoint.pod_name.clone() };
-        if let Some(row) = tables.policy.pods.get(&name) {
+        if let Some(row) = tables.policy.pods.get(&name).filter(|row| endpoint.is_of(row)) {
             let subject = self.addresses.subject(&name, row);
             self.local.insert(id.clone(), subject);
         }

@@ -12,7 +12,8 @@ use super::once::Once;
 use crate::ipam::blocks;
 use crate::tables::policy::{Labels, NamedPort};
 use crate::tables::{
-    Complaint, Hints, Node, ObjectName, PodOptions, Protocol, Service, ServicePort, Slice, SliceEndpoint,
+    self, Complaint, Hints, Node, ObjectName, PodOptions, Protocol, Service, ServicePort, Slice,
+    SliceEndpoint,
 };
 
 /// Seconds of affinity where the Service names none: the default of its API.
@@ -242,8 +243,7 @@ pub fn pod(object: objects::Pod, context: &mut Context) -> Option<PodOptions> {
 }
 
 pub(super) fn uid<O: Resource>(object: &O) -> u128 {
-    let digits = object.meta().uid.as_deref().unwrap_or_default().replace('-', "");
-    u128::from_str_radix(&digits, 16).unwrap_or(0)
+    tables::uid(object.meta().uid.as_deref().unwrap_or_default())
 }
 
 pub(super) fn protocol(name: Option<&str>) -> Option<Protocol> {

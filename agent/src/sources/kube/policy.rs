@@ -14,6 +14,7 @@ use kube::ResourceExt;
 use super::annotations;
 use super::decode::{About, Context, object_name, port, protocol, uid};
 use super::objects;
+use crate::tables;
 use crate::tables::policy::{
     ClusterPod, Holds, Labels, NamedPort, Namespace, Peer, Policy, Ports, Requirement, Rule, Selector,
 };
@@ -23,6 +24,7 @@ pub(super) type Wrong = String;
 
 /// A pod of the cluster.
 pub fn cluster_pod(object: objects::Pod, context: &mut Context) -> ClusterPod {
+    let uid = uid_for_runtimes(&object);
     let objects::Pod { metadata, spec, status } = object;
     let texts = if status.pod_ips.is_empty() {
         status.pod_ip.into_iter().collect()
@@ -46,7 +48,16 @@ pub fn cluster_pod(object: objects::Pod, context: &mut Context) -> ClusterPod {
         labels: context.labels(metadata.labels.unwrap_or_default()),
         host_network: spec.host_network.unwrap_or(false),
         finished: matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")),
+        uid,
         created: metadata.creation_timestamp.map_or(0, |time| time.0.as_second()),
+    }
+}
+
+/// What runtimes call a pod: its unique number, but for the pods of a node's own files, whose objects are made after them.
+fn uid_for_runtimes(object: &objects::Pod) -> u128 {
+    match object.annotations().get("kubernetes.io/config.hash") {
+        Some(hash) => tables::uid(hash),
+        None => uid(object),
     }
 }
 

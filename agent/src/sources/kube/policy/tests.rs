@@ -152,6 +152,23 @@ fn bits_of_hosts_do_not_count_and_mapped_addresses_are_ipv4() {
 }
 
 #[test]
+fn a_pod_has_the_number_that_runtimes_call_it_by() {
+    let uid = |metadata: Value| {
+        let object = json!({ "metadata": metadata });
+        cluster_pod(serde_json::from_value(object).unwrap(), &mut Context::default()).uid
+    };
+    let own = "00000000-0000-0000-0000-0000000000aa";
+    assert_eq!(uid(json!({ "name": "a", "uid": own })), 0xaa);
+    let hash = json!({ "kubernetes.io/config.hash": "000000000000000000000000000000bb" });
+    assert_eq!(
+        uid(json!({ "name": "a", "uid": own, "annotations": hash })),
+        0xbb,
+        "one of a node's own files"
+    );
+    assert_eq!(uid(json!({ "name": "a" })), 0);
+}
+
+#[test]
 fn a_pod_has_its_addresses_labels_and_named_ports() {
     let object = json!({
         "metadata": { "name": "a", "namespace": "x", "labels": { "pod": "a" } },
