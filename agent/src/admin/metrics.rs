@@ -161,6 +161,12 @@ impl Metrics {
             of(&meters.drops, packets),
         )?;
         page.counters("hawser_dropped_bytes", "Bytes dropped by reason", "reason", of(&meters.drops, bytes))?;
+        page.counters(
+            "hawser_map_evictions",
+            "Entries that a full map gave up for others, as far as the last walk over the flows could tell",
+            "map",
+            meters.evicted.iter().copied(),
+        )?;
         page.gauge("hawser_flow_entries", "Entries of answered flows, two for each", meters.flows)?;
         page.gauge("hawser_embryo_entries", "Entries of flows that were not answered yet", meters.embryos)?;
         page.gauge("hawser_snat_ports", "Flows that hold a source port of the node", meters.masqueraded)

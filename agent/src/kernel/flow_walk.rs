@@ -16,9 +16,11 @@ use super::meters::open;
 const TCP: u8 = 6;
 const SCTP: u8 = 132;
 
-/// Forgets what is over, and counts the rest. `now` is in seconds of the monotonic clock.
-pub fn expire(folder: &Path, now: u32) -> Result<(), KernelError> {
-    let mut tables = Tables { flows: open(folder, name::FLOWS)?, embryos: open(folder, name::EMBRYOS)? };
+/// Forgets what is over, and counts the rest; answers how many entries of unanswered flows it has removed. `now` is in seconds
+/// of the monotonic clock.
+pub fn expire(folder: &Path, now: u32) -> Result<u64, KernelError> {
+    let (flows, embryos) = (open(folder, name::FLOWS)?, open(folder, name::EMBRYOS)?);
+    let mut tables = Tables { flows, embryos, removed: 0 };
     let mut gauges: Array<MapData, u64> = open(folder, name::GAUGES)?;
     let (flows, held) = walk(&mut tables, |tables| &tables.flows, now)?;
     let (embryos, more) = walk(&mut tables, |tables| &tables.embryos, now)?;
@@ -27,12 +29,14 @@ pub fn expire(folder: &Path, now: u32) -> Result<(), KernelError> {
     {
         gauges.set(index, value, 0).map_err(|source| KernelError::Map { map: name::GAUGES, source })?;
     }
-    Ok(())
+    Ok(tables.removed)
 }
 
 struct Tables {
     flows: HashMap<MapData, FlowKey, Flow>,
     embryos: HashMap<MapData, FlowKey, Flow>,
+    /// Entries of the embryos that were removed.
+    removed: u64,
 }
 
 type Table = HashMap<MapData, FlowKey, Flow>;
@@ -51,10 +55,11 @@ impl Tables {
     }
 
     fn forget(&mut self, key: &FlowKey) -> Result<(), MapError> {
-        for table in [&mut self.flows, &mut self.embryos] {
-            gone(table.remove(key))?;
+        gone(self.flows.remove(key))?;
+        if self.embryos.get(key, 0).is_ok() {
+            self.removed += 1;
         }
-        Ok(())
+        gone(self.embryos.remove(key))
     }
 }
 

@@ -19,6 +19,7 @@ use ipnetwork::IpNetwork;
 use super::bpf::{ensure_bpffs, monotonic_second};
 use super::convert::crossing::Stand;
 use super::convert::{self, Conversion, Step};
+use super::evictions::Evictions;
 use super::features::{Features, Optional, cgroup2_mount};
 use super::netlink::{Device, Netlink};
 use super::objects::{Objects, folder, typed};
@@ -66,6 +67,7 @@ pub struct LinuxKernel {
     uplinks: Uplinks,
     /// What is being taken over, until every program has been swapped.
     conversion: Option<Conversion>,
+    evictions: Evictions,
 }
 
 struct Maps {
@@ -103,7 +105,16 @@ impl LinuxKernel {
         }
         objects.attach_sockets(&cgroup)?;
         release_memory();
-        Ok(Self { settings, features, objects, netlink, maps, uplinks: Uplinks::default(), conversion })
+        Ok(Self {
+            settings,
+            features,
+            objects,
+            netlink,
+            maps,
+            uplinks: Uplinks::default(),
+            conversion,
+            evictions: Evictions::default(),
+        })
     }
 
     /// The node's own addresses, as a client.
@@ -339,6 +350,22 @@ fn has_filter(netlink: &Netlink, device: &Device) -> Result<bool, KernelError> {
 }
 
 impl LinuxKernel {
+    /// Forgets flows that are over; answers how many entries of unanswered ones were removed by others than programs.
+    fn walk_flows(&mut self) -> Result<u64, KernelError> {
+        if !self.features.for_each {
+            return flow_walk::expire(&self.objects.folder, monotonic_second());
+        }
+        let program: &mut SchedClassifier = typed(&mut self.objects.ebpf, name::FLOW_EXPIRE)?;
+        // The smallest frame the kernel accepts; the program does not look at it.
+        let frame = [0u8; 64];
+        let options = TestRunOptions { data_in: Some(&frame), ..TestRunOptions::default() };
+        program.test_run(options).map(|_| 0).map_err(|source| KernelError::Program {
+            action: "run",
+            program: name::FLOW_EXPIRE.to_owned(),
+            source: Box::new(source),
+        })
+    }
+
     /// What the addresses of a pod may do, if that is the same for all.
     fn policed(&self, addresses: &BTreeSet<IpAddr>) -> Option<Policed> {
         let row = |address: &IpAddr| self.maps.endpoints.get(&Addr16::from(*address), 0).ok();
@@ -449,18 +476,9 @@ impl Kernel for LinuxKernel {
     }
 
     fn expire_flows(&mut self) -> Result<(), KernelError> {
-        if !self.features.for_each {
-            return flow_walk::expire(&self.objects.folder, monotonic_second());
-        }
-        let program: &mut SchedClassifier = typed(&mut self.objects.ebpf, name::FLOW_EXPIRE)?;
-        // The smallest frame the kernel accepts; the program does not look at it.
-        let frame = [0u8; 64];
-        let options = TestRunOptions { data_in: Some(&frame), ..TestRunOptions::default() };
-        program.test_run(options).map(|_| ()).map_err(|source| KernelError::Program {
-            action: "run",
-            program: name::FLOW_EXPIRE.to_owned(),
-            source: Box::new(source),
-        })
+        let added = Evictions::before(&self.objects.folder)?;
+        let removed = self.walk_flows()?;
+        self.evictions.after(&self.objects.folder, added, removed, self.settings.scale)
     }
 
     fn write_frontends(&mut self, rows: &[(FrontendKey, Frontend)]) -> (usize, Option<KernelError>) {

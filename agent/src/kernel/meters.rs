@@ -7,7 +7,7 @@ use abi::drops::DROPS;
 use abi::name;
 use aya::maps::{Array, Map, MapData, MapError, PerCpuArray};
 
-use super::{KernelError, Tally};
+use super::{KernelError, Tally, evictions};
 
 /// What the programs have counted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub struct Meters {
     pub embryos: u64,
     /// Flows that hold a source port of the node.
     pub masqueraded: u64,
+    /// Rows that tables have given up to make room, by map.
+    pub evicted: Vec<(&'static str, u64)>,
 }
 
 /// Reads the meters of the maps pinned in `folder`.
@@ -36,6 +38,10 @@ pub fn read(folder: &Path) -> Result<Meters, KernelError> {
         flows: gauge(gauge::FLOWS)?,
         embryos: gauge(gauge::EMBRYOS)?,
         masqueraded: gauge(gauge::MASQUERADED)?,
+        evicted: evictions::TABLES
+            .iter()
+            .map(|(map, _, kept)| gauge(*kept).map(|rows| (*map, rows)))
+            .collect::<Result<_, _>>()?,
     })
 }
 
@@ -65,6 +71,6 @@ fn tallies(
         .collect()
 }
 
-fn failed(map: &'static str) -> impl FnOnce(MapError) -> KernelError {
+pub(super) fn failed(map: &'static str) -> impl FnOnce(MapError) -> KernelError {
     move |source| KernelError::Map { map, source }
 }

@@ -17,6 +17,7 @@ pub mod bpf;
 pub mod cleanup;
 pub mod convert;
 pub mod events;
+pub mod evictions;
 pub mod fake;
 pub mod features;
 pub mod flow_table;

@@ -66,3 +66,39 @@ fn silent_flows_are_forgotten_on_every_kernel() {
         }
     }
 }
+
+/// Half of them would fill the table.
+const MANY: u16 = 40_000;
+
+#[test]
+fn what_a_full_table_gives_up_is_counted() {
+    if !allowed() {
+        return;
+    }
+    let mut world = World::new(Clients::Wire);
+    let node = &mut world.nodes[0];
+    for disabled in [vec![], vec![Optional::ForEach]] {
+        node.disabled = disabled;
+        node.reconciler = None;
+        node.start();
+        let kernel = &mut node.reconciler.as_mut().unwrap().kernel;
+        kernel.expire_flows().unwrap();
+        let before = meters::read(&node.pins()).unwrap();
+        let to = node.pods[1].addresses[0];
+        node.pods[0].namespace.run(|| {
+            let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+            for port in 1..=MANY {
+                socket.send_to(b"?", SocketAddr::new(to, port)).unwrap();
+            }
+        });
+        let kernel = &mut node.reconciler.as_mut().unwrap().kernel;
+        kernel.expire_flows().unwrap();
+        let after = meters::read(&node.pins()).unwrap();
+        let evicted =
+            |meters: &meters::Meters| meters.evicted.iter().find(|(map, _)| *map == name::EMBRYOS).unwrap().1;
+        let given_up = evicted(&after) - evicted(&before);
+        let added = 2 * u64::from(MANY);
+        assert_eq!(after.embryos + given_up, before.embryos + added, "{:?}", node.disabled);
+        assert!(given_up > added / 10, "{given_up}");
+    }
+}

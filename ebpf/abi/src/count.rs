@@ -11,6 +11,14 @@ layout! {
         8 => bytes: u64,
     }
 
+    /// What the programs did to the rows of a table.
+    pub struct TableCount(16) {
+        /// Rows that were added.
+        0 => added: u64,
+        /// Rows that were removed.
+        8 => removed: u64,
+    }
+
     /// What happened to new flows of a service.
     pub struct ServiceCount(16) {
         /// Connections and datagram flows that got a backend.
@@ -18,6 +26,14 @@ layout! {
         /// Those refused because there was none.
         8 => refused: u64,
     }
+}
+
+/// Tables that forget their oldest rows by themselves: index into the counters of their rows.
+pub mod table {
+    /// Flows that were not answered.
+    pub const EMBRYOS: u32 = 0;
+    /// The backend each client keeps.
+    pub const AFFINITY: u32 = 1;
 }
 
 /// What `flow_expire` found in its walk: index into the gauges.
@@ -28,6 +44,10 @@ pub mod gauge {
     pub const EMBRYOS: u32 = 1;
     /// Flows that hold a source port of the node.
     pub const MASQUERADED: u32 = 2;
+    /// The agent's: rows that the table of unanswered flows has given up to make room.
+    pub const EVICTED_EMBRYOS: u32 = 3;
+    /// The agent's: the same of affinity.
+    pub const EVICTED_AFFINITY: u32 = 4;
 }
 
 macro_rules! paths {

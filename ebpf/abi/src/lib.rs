@@ -54,6 +54,7 @@ pub const LAYOUTS: &[&Layout] = &[
     &event::Event::LAYOUT,
     &event::Control::LAYOUT,
     &count::Count::LAYOUT,
+    &count::TableCount::LAYOUT,
     &count::ServiceCount::LAYOUT,
     &node::Node::LAYOUT,
 ];

@@ -90,6 +90,8 @@ maps! {
     PATHS = "hw_paths", PATHS_SIZE = 64, fixed;
     /// What the last walk over the flows found.
     GAUGES = "hw_gauges", GAUGES_SIZE = 16, fixed;
+    /// What happened to the rows of tables, see [`crate::count::table`].
+    TABLE_COUNTS = "hw_tbl_counts", TABLE_COUNTS_SIZE = 4, fixed;
     /// New flows by service.
     SERVICE_COUNTS = "hw_svc_counts", SERVICE_COUNTS_SIZE = 16384, scaled;
 }

@@ -1,11 +1,12 @@
 //! Session affinity: a client keeps its backend for as long as the service says, counted from its last new connection.
 
 use abi::service::Segment;
-use aya_ebpf::bindings::BPF_ANY;
+use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 
 use crate::flow::now;
 use crate::maps::{AFFINITY, BACKENDS};
 use crate::service::{self, Scratch};
+use crate::table;
 
 /// Backends of a segment that are looked through.
 const MOST: u32 = 64;
@@ -36,7 +37,11 @@ pub fn pick(segment: *const Segment, spread: u32, patience: u32, scratch: &mut S
     scratch.kept.generation = scratch.picked.generation;
     scratch.kept.seen = now;
     // A client that cannot be remembered gets another backend next time.
-    _ = AFFINITY.insert(&scratch.client, &scratch.kept, u64::from(BPF_ANY));
+    if AFFINITY.insert(&scratch.client, &scratch.kept, u64::from(BPF_NOEXIST)).is_ok() {
+        table::added(abi::count::table::AFFINITY);
+    } else {
+        _ = AFFINITY.insert(&scratch.client, &scratch.kept, u64::from(BPF_ANY));
+    }
     true
 }
 

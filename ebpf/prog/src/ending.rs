@@ -5,7 +5,7 @@ use abi::flow::{Flow, FlowKey, bits, timeout};
 
 use crate::maps::{EMBRYOS, FLOWS, Work, work};
 use crate::packet::{FIN, RST, SCTP, TCP};
-use crate::{event, flow, older, service};
+use crate::{event, flow, older, service, table};
 
 /// The key of the other direction.
 #[inline(always)]
@@ -121,7 +121,6 @@ fn end(key: &FlowKey) {
         if embryo.flags & bits::FORWARD != 0 {
             event::flow(kind::ENDED, key, embryo);
         }
-        // A key that is not in the map is what we want.
-        _ = EMBRYOS.remove(key);
+        table::forget(key);
     }
 }

@@ -15,14 +15,14 @@ use abi::event::kind;
 use abi::flow::{Flow, FlowKey, bits};
 use abi::node::feature;
 use abi::{Addr16, Be16};
-use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
+use aya_ebpf::bindings::BPF_ANY;
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 
 use crate::maps::{EMBRYOS, FLOWS, Known, Work, node};
 use crate::packet::{FIN, Packet, RST, SYN};
 use crate::verdict::count;
-use crate::{ending, event, older, policy, service};
+use crate::{ending, event, older, policy, service, table};
 
 /// An entry of either table. The programs run under RCU: its memory stays valid, other CPUs change single words of it.
 pub type Entry = NonNull<Flow>;
@@ -85,7 +85,7 @@ pub fn find_settled(work: &mut Work) -> Option<Entry> {
 #[inline(always)]
 pub fn create(work: &mut Work) -> Result<(), Drop> {
     prepare_answer(work);
-    EMBRYOS.insert(&work.answer, &work.reverse, u64::from(BPF_ANY)).map_err(|_| Drop::FlowTable)?;
+    table::remember(&work.answer, &work.reverse)?;
     complete(work)
 }
 
@@ -127,13 +127,13 @@ pub fn claim_answer(work: &Work) -> bool {
     if answer_is_known(work) && ending::take_over() == 0 {
         return false;
     }
-    EMBRYOS.insert(&work.answer, &work.reverse, u64::from(BPF_NOEXIST)).is_ok()
+    table::remember_new(&work.answer, &work.reverse)
 }
 
 /// Remembers the forward half.
 #[inline(always)]
 pub fn complete(work: &Work) -> Result<(), Drop> {
-    EMBRYOS.insert(&work.packet.key, &work.forward, u64::from(BPF_ANY)).map_err(|_| Drop::FlowTable)?;
+    table::remember(&work.packet.key, &work.forward)?;
     event::flow(kind::BEGUN, &work.packet.key, &work.forward);
     Ok(())
 }
@@ -142,13 +142,6 @@ pub fn complete(work: &Work) -> Result<(), Drop> {
 #[inline(always)]
 pub fn answer_is_known(work: &Work) -> bool {
     FLOWS.get_ptr(&work.answer).is_some() || EMBRYOS.get_ptr(&work.answer).is_some() || older::has_answer()
-}
-
-/// Forgets one half of a flow that was not answered.
-#[inline(always)]
-pub fn drop_embryo(key: &FlowKey) {
-    // A key that is not in the map is what we want.
-    _ = EMBRYOS.remove(key);
 }
 
 /// Notes that the packet's flow leaves the cluster under its own address.
@@ -199,8 +192,8 @@ fn promote(work: &mut Work, entry: Entry) -> Option<Entry> {
         _ = FLOWS.remove(&work.packet.key);
         return Some(entry);
     }
-    _ = EMBRYOS.remove(&work.packet.key);
-    _ = EMBRYOS.remove(&work.answer);
+    table::forget(&work.packet.key);
+    table::forget(&work.answer);
     // Counted now and not when they begin: nobody hears of those that the embryos' table gives up.
     if forward.flags & bits::COUNTED != 0 {
         service::connected(forward.backend);

@@ -34,6 +34,7 @@ mod service;
 mod sock;
 mod source_range;
 mod sum;
+mod table;
 mod tombstone;
 mod translate;
 mod tunnel;

@@ -1,6 +1,6 @@
 //! Every map, and the facts of the node.
 
-use abi::count::{Count, ServiceCount};
+use abi::count::{Count, ServiceCount, TableCount};
 use abi::endpoint::{Endpoint, Link};
 use abi::event::{Control, Event};
 use abi::flow::{Flow, FlowKey, Fragment, FragmentKey, Hop};
@@ -96,6 +96,8 @@ pub static XDP_DEVICES: DevMapHash<{ name::XDP_DEVICES_SIZE }> = DevMapHash::new
 pub static DROPS: PerCpuArray<Count, { name::DROPS_SIZE }> = PerCpuArray::new();
 #[btf_map(name = "hw_paths")]
 pub static PATHS: PerCpuArray<Count, { name::PATHS_SIZE }> = PerCpuArray::new();
+#[btf_map(name = "hw_tbl_counts")]
+pub static TABLE_COUNTS: PerCpuArray<TableCount, { name::TABLE_COUNTS_SIZE }> = PerCpuArray::new();
 #[btf_map(name = "hw_svc_counts")]
 pub static SERVICE_COUNTS: PerCpuArray<ServiceCount, { name::SERVICE_COUNTS_SIZE }> = PerCpuArray::new();
 

@@ -9,11 +9,11 @@ use aya_ebpf::helpers::generated::{bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lo
 use aya_ebpf::helpers::{bpf_get_prandom_u32, bpf_get_smp_processor_id};
 use aya_ebpf::programs::TcContext;
 
-use crate::flow;
 use crate::maps::{Work, node, work};
 use crate::nat::node_address;
 use crate::packet::{Ports, TCP, UDP};
 use crate::verdict::count;
+use crate::{flow, table};
 
 /// Ports tried in a row, and rows, before a destination counts as exhausted. Many, so that the last free ports of a destination
 /// are found: a collision is one or two lookups.
@@ -69,7 +69,7 @@ pub fn create(ctx: &TcContext, work: &mut Work) -> Result<(), Drop> {
             work.forward.to.sport = work.answer.tuple.dport;
             return flow::complete(work);
         }
-        flow::drop_embryo(&work.answer);
+        table::forget(&work.answer);
         count(Path::PortCollision, 0);
     }
     Err(Drop::NoPort)

@@ -18,6 +18,7 @@ use aya_ebpf::helpers::generated::{bpf_map_delete_elem, bpf_map_lookup_elem};
 use aya_ebpf::macros::btf_map;
 
 use crate::maps::{self, work};
+use crate::table;
 
 /// Set by the loader.
 #[unsafe(no_mangle)]
@@ -110,7 +111,7 @@ fn keep(key: &FlowKey, flow: &Flow, answered: bool) {
         answered && (maps::FLOWS.insert(key, flow, flags).is_ok() || maps::FLOWS.get_ptr(key).is_some());
     if !kept {
         // Another CPU that took the same flow over has written the same.
-        _ = maps::EMBRYOS.insert(key, flow, flags);
+        _ = table::remember_new(key, flow);
     }
 }
 

@@ -17,7 +17,7 @@ use crate::maps::{CONTROL, ENDPOINTS, Known, UNMASKED, Work, work};
 use crate::packet::{ACK, Packet, Part, Ports, RST, SCTP, SYN, TCP};
 use crate::service::{self, Client, Picked, same};
 use crate::verdict::{Verdict, count, leave};
-use crate::{ending, flow, fragment, icmp_error, masquerade, nat, partner, policy};
+use crate::{ending, flow, fragment, icmp_error, masquerade, nat, partner, policy, table};
 
 /// Flags of a packet whose flow is still to be begun, see [`begin_and_deliver`].
 pub const BEGINS: u32 = 1 << 31;
@@ -270,7 +270,7 @@ pub fn hide(ctx: &TcContext, work: &mut Work) -> Result<(), Drop> {
     masquerade::create(ctx, work)?;
     // What was remembered under the pod's own address.
     work.answer.tuple = work.packet.key.tuple.reversed();
-    flow::drop_embryo(&work.answer);
+    table::forget(&work.answer);
     work.to = work.forward.to;
     nat::rewrite(ctx)?;
     count(Path::Masquerade, u64::from(ctx.len()));

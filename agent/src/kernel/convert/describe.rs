@@ -46,6 +46,7 @@ pub const ROWS: &[(&str, Kind, &str, &str)] = &[
     (name::DROPS, Kind::Fresh, "u32", "Count"),
     (name::PATHS, Kind::Fresh, "u32", "Count"),
     (name::GAUGES, Kind::Fresh, "u32", "u64"),
+    (name::TABLE_COUNTS, Kind::Fresh, "u32", "TableCount"),
     (name::SERVICE_COUNTS, Kind::Fresh, "u32", "ServiceCount"),
 ];
 
