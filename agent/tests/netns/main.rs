@@ -4,11 +4,14 @@ mod addresses;
 mod agreement;
 mod announce;
 mod asking;
+#[path = "../policy/cases.rs"]
+mod cases;
 mod continuity;
 mod full;
 mod leftovers;
 mod load;
 mod namespace;
+mod netpol;
 mod nodes;
 mod paths;
 mod policies;

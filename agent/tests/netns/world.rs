@@ -294,6 +294,14 @@ impl NodeWorld {
     }
 
     pub fn add_pod(&mut self, number: usize) {
+        self.add_pod_of(
+            &ObjectName { namespace: "default".to_owned(), name: format!("pod{number}") },
+            number,
+        );
+    }
+
+    /// Attaches a pod with the addresses that go with a number.
+    pub fn add_pod_of(&mut self, name: &ObjectName, number: usize) {
         let namespace = Namespace::new();
         let node = &self.name[1..];
         let addresses: Vec<IpAddr> = vec![
@@ -304,8 +312,8 @@ impl NodeWorld {
             container_id: format!("{}-{}-{number}", self.name, std::process::id()),
             ifname: "eth0".to_owned(),
             netns_path: namespace.path(),
-            pod_namespace: "default".to_owned(),
-            pod_name: format!("pod{number}"),
+            pod_namespace: name.namespace.clone(),
+            pod_name: name.name.clone(),
             addresses: addresses.clone(),
             ..Endpoint::default()
         };

@@ -10,7 +10,8 @@ use agent::tables::policy::ClusterPod;
 use agent::tables::{EndpointId, PolicyChanges};
 use serde_json::json;
 
-use crate::world::{Reach, World, address, addresses, pod};
+use crate::cases::{Protocol, Reach};
+use crate::world::{World, address, addresses, pod};
 
 /// `x/a` takes what `y/b` sends, and nothing else.
 fn isolated() -> World {
@@ -95,7 +96,7 @@ fn pods_without_labels_are_meant_by_selectors_that_ask_for_nothing() {
     world.apply("x", "own", json!({ "podSelector": {}, "ingress": [{ "from": [{ "podSelector": {} }] }] }));
     let bare = ClusterPod { labels: Arc::default(), ..row(&world, "x/b") };
     change(&mut world, "x/b", Some(bare));
-    Reach::everybody().deny("y", "x").deny("z", "x").check(&world, Tcp, 80);
+    Reach::everybody().deny("y", "x").deny("z", "x").check(&mut world, Protocol::Tcp, 80);
 }
 
 #[test]

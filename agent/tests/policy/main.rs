@@ -1,10 +1,11 @@
 //! NetworkPolicy: what the API says, held against the oracle and against compiled rows.
 //!
-//! `titles` has one test for each case of upstream's suite, under its title; `agreement` holds oracle and rows against each other
+//! `cases` has the cases of upstream's suite by their titles, and `titles` plays them; `tiers` those of ClusterNetworkPolicy; `agreement` holds oracle and rows against each other
 //! on generated clusters, through changes; `changes` tells what a change costs, and what is kept; `reach` that the
 //! kernel gets there, and what it does on the way.
 
 mod agreement;
+mod cases;
 mod changes;
 mod reach;
 mod tiers;

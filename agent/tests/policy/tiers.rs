@@ -1,10 +1,11 @@
 //! The cases of the conformance suite of `policy.networking.k8s.io`, by their titles: ClusterNetworkPolicies of both tiers, by
 //! the oracle and by the rows. What upstream's four houses are, are the namespaces here.
 
-use agent::tables::Protocol::{self, Sctp, Tcp, Udp};
 use serde_json::{Value, json};
 
-use crate::world::{Reach, World};
+use crate::cases::Protocol::{self, Sctp, Tcp, Udp};
+use crate::cases::Reach;
+use crate::world::World;
 
 const TIERS: [&str; 2] = ["Admin", "Baseline"];
 const ALL: [Protocol; 3] = [Tcp, Udp, Sctp];
@@ -53,7 +54,7 @@ fn world(policies: &[(&str, Value)]) -> World {
     world
 }
 
-fn check(reach: impl Fn() -> Reach, world: &World, port: u16) {
+fn check(reach: impl Fn() -> Reach, world: &mut World, port: u16) {
     for protocol in ALL {
         reach().check(world, protocol, port);
     }
@@ -66,12 +67,12 @@ fn check(reach: impl Fn() -> Reach, world: &World, port: u16) {
 fn should_support_ingress_policies_ensure_rule_ordering_is_respected() {
     for tier in TIERS {
         let [accept, deny, pass] = ["Accept", "Deny", "Pass"].map(|action| rule(action, "from", &ns("y")));
-        let all = world(&[("ingress", to_x(tier, &json!([accept, deny, pass])))]);
-        check(Reach::everybody, &all, 80);
-        let all = world(&[("ingress", to_x(tier, &json!([deny, accept, pass])))]);
-        check(|| Reach::everybody().deny("y", "x"), &all, 80);
-        let all = world(&[("ingress", to_x(tier, &json!([pass, deny, accept])))]);
-        check(Reach::everybody, &all, 80);
+        let mut all = world(&[("ingress", to_x(tier, &json!([accept, deny, pass])))]);
+        check(Reach::everybody, &mut all, 80);
+        let mut all = world(&[("ingress", to_x(tier, &json!([deny, accept, pass])))]);
+        check(|| Reach::everybody().deny("y", "x"), &mut all, 80);
+        let mut all = world(&[("ingress", to_x(tier, &json!([pass, deny, accept])))]);
+        check(Reach::everybody, &mut all, 80);
     }
 }
 
@@ -82,12 +83,12 @@ fn should_support_ingress_policies_ensure_rule_ordering_is_respected() {
 fn should_support_egress_policies_ensure_rule_ordering_is_respected() {
     for tier in TIERS {
         let [accept, deny, pass] = ["Accept", "Deny", "Pass"].map(|action| rule(action, "to", &ns("y")));
-        let all = world(&[("egress", from_x(tier, &json!([accept, deny, pass])))]);
-        check(Reach::everybody, &all, 80);
-        let all = world(&[("egress", from_x(tier, &json!([deny, accept, pass])))]);
-        check(|| Reach::everybody().deny("x", "y"), &all, 80);
-        let all = world(&[("egress", from_x(tier, &json!([pass, deny, accept])))]);
-        check(Reach::everybody, &all, 80);
+        let mut all = world(&[("egress", from_x(tier, &json!([accept, deny, pass])))]);
+        check(Reach::everybody, &mut all, 80);
+        let mut all = world(&[("egress", from_x(tier, &json!([deny, accept, pass])))]);
+        check(|| Reach::everybody().deny("x", "y"), &mut all, 80);
+        let mut all = world(&[("egress", from_x(tier, &json!([pass, deny, accept])))]);
+        check(Reach::everybody, &mut all, 80);
     }
 }
 
@@ -108,9 +109,9 @@ fn should_support_gress_policies_across_different_protocols_at_the_specified_por
                 at("Accept", field, &ns("z"), &port),
                 rule("Deny", field, &ns("z")),
             ]);
-            let world = world(&[("gress", policy(tier, 9, &ns("x"), gress, &rules))]);
-            check(|| deny(deny(Reach::everybody(), "y/a"), "y/c"), &world, 80);
-            check(|| deny(Reach::everybody(), "z"), &world, 81);
+            let mut world = world(&[("gress", policy(tier, 9, &ns("x"), gress, &rules))]);
+            check(|| deny(deny(Reach::everybody(), "y/a"), "y/c"), &mut world, 80);
+            check(|| deny(Reach::everybody(), "z"), &mut world, 81);
         }
     }
 }
@@ -122,13 +123,13 @@ fn should_support_port_ranges() {
         let range = json!({ "range": { "start": 81, "end": 8080 } });
         let rules =
             json!([at("Accept", "to", &ns("y"), &range), rule("Deny", "to", &json!({ "namespaces": {} }))]);
-        let world = world(&[("ranges", from_x(tier, &rules))]);
+        let mut world = world(&[("ranges", from_x(tier, &rules))]);
         for (port, reaches) in [(80, false), (81, true), (5000, true), (8080, true), (8081, false)] {
             let reach = || {
                 let none = Reach::everybody().deny("x", "*");
                 if reaches { none.allow("x", "y") } else { none }
             };
-            check(reach, &world, port);
+            check(reach, &mut world, port);
         }
     }
 }
@@ -139,11 +140,11 @@ fn should_support_named_ports() {
     let protocols = json!([{ "destinationNamedPort": "serve-81-udp" }]);
     for (field, gress) in [("from", "ingress"), ("to", "egress")] {
         let denial = json!({ "action": "Deny", field: [{ "namespaces": {} }], "protocols": protocols });
-        let world = world(&[("named", policy("Admin", 1, &ns("x"), gress, &json!([denial])))]);
+        let mut world = world(&[("named", policy("Admin", 1, &ns("x"), gress, &json!([denial])))]);
         let denied = if gress == "ingress" { ("*", "x") } else { ("x", "*") };
-        Reach::everybody().deny(denied.0, denied.1).check(&world, Udp, 81);
-        Reach::everybody().check(&world, Udp, 80);
-        Reach::everybody().check(&world, Tcp, 81);
+        Reach::everybody().deny(denied.0, denied.1).check(&mut world, Udp, 81);
+        Reach::everybody().check(&mut world, Udp, 80);
+        Reach::everybody().check(&mut world, Tcp, 81);
     }
 }
 
@@ -152,8 +153,8 @@ fn should_support_named_ports() {
 fn should_support_pod_selectors() {
     for tier in TIERS {
         let rules = json!([rule("Accept", "from", &pods("y", "a")), rule("Deny", "from", &ns("y"))]);
-        let world = world(&[("pods", policy(tier, 3, &pods("x", "b"), "ingress", &rules))]);
-        check(|| Reach::everybody().deny("y", "x/b").allow("y/a", "x/b"), &world, 80);
+        let mut world = world(&[("pods", policy(tier, 3, &pods("x", "b"), "ingress", &rules))]);
+        check(|| Reach::everybody().deny("y", "x/b").allow("y/a", "x/b"), &mut world, 80);
     }
 }
 
@@ -183,11 +184,11 @@ fn should_support_inline_networks_at_egress() {
         // Networks mean pods as well, and a rule about pods before them spares these.
         let everything = networks(&["0.0.0.0/0", "::/0"]);
         all.apply_cluster("networks", from_x(tier, &json!([rule("Deny", "to", &everything)])));
-        check(|| Reach::everybody().deny("x", "*"), &all, 80);
+        check(|| Reach::everybody().deny("x", "*"), &mut all, 80);
         let spared =
             json!([rule("Pass", "to", &json!({ "namespaces": {} })), rule("Deny", "to", &everything)]);
         all.apply_cluster("networks", from_x(tier, &spared));
-        check(Reach::everybody, &all, 80);
+        check(Reach::everybody, &mut all, 80);
         assert!(!all.reaches_outside("x/a", "192.0.2.3", 80));
     }
 }
@@ -199,14 +200,13 @@ fn should_respect_priorities() {
         let policy = |priority, action: &str| {
             policy(tier, priority, &ns("x"), "ingress", &json!([rule(action, "from", &ns("y"))]))
         };
-        let world = world(&[("a", policy(50, "Accept")), ("b", policy(40, "Deny"))]);
-        check(|| Reach::everybody().deny("y", "x"), &world, 80);
-        let mut world = world;
+        let mut world = world(&[("a", policy(50, "Accept")), ("b", policy(40, "Deny"))]);
+        check(|| Reach::everybody().deny("y", "x"), &mut world, 80);
         world.apply_cluster("b", policy(60, "Deny"));
-        check(Reach::everybody, &world, 80);
+        check(Reach::everybody, &mut world, 80);
         // Of equal ones any may decide; here it is the first by name, and always the same.
         world.apply_cluster("b", policy(50, "Deny"));
-        check(Reach::everybody, &world, 80);
+        check(Reach::everybody, &mut world, 80);
     }
 }
 
@@ -214,14 +214,14 @@ fn should_respect_priorities() {
 #[test]
 fn should_isolate_directions_from_each_other() {
     for tier in TIERS {
-        let world =
+        let mut world =
             world(&[("in", to_x(tier, &json!([rule("Deny", "from", &json!({ "namespaces": {} }))])))]);
-        check(|| Reach::everybody().deny("*", "x"), &world, 80);
-        let world = crate::tiers::world(&[(
+        check(|| Reach::everybody().deny("*", "x"), &mut world, 80);
+        let mut world = crate::tiers::world(&[(
             "out",
             from_x(tier, &json!([rule("Deny", "to", &json!({ "namespaces": {} }))])),
         )]);
-        check(|| Reach::everybody().deny("x", "*"), &world, 80);
+        check(|| Reach::everybody().deny("x", "*"), &mut world, 80);
     }
 }
 
@@ -235,15 +235,15 @@ fn should_support_integration_of_admin_network_policy_and_baseline() {
         world(&[("admin", to_x("Admin", &from_y("Deny"))), ("default", to_x("Baseline", &from_y("Deny")))]);
     let allowed = json!([{ "from": [{ "namespaceSelector": { "matchLabels": { "ns": "y" } } }] }]);
     world.apply("x", "allow", json!({ "podSelector": {}, "policyTypes": ["Ingress"], "ingress": allowed }));
-    check(|| Reach::everybody().deny("*", "x"), &world, 80);
+    check(|| Reach::everybody().deny("*", "x"), &mut world, 80);
     world.apply_cluster("admin", to_x("Admin", &from_y("Pass")));
-    check(|| Reach::everybody().deny("*", "x").allow("y", "x"), &world, 80);
+    check(|| Reach::everybody().deny("*", "x").allow("y", "x"), &mut world, 80);
     world.delete("x", "allow");
-    check(|| Reach::everybody().deny("y", "x"), &world, 80);
+    check(|| Reach::everybody().deny("y", "x"), &mut world, 80);
     world.apply_cluster("admin", to_x("Admin", &from_y("Accept")));
-    check(Reach::everybody, &world, 80);
+    check(Reach::everybody, &mut world, 80);
     world.apply("x", "none", json!({ "podSelector": {}, "policyTypes": ["Ingress"] }));
-    check(|| Reach::everybody().deny("*", "x").allow("y", "x"), &world, 80);
+    check(|| Reach::everybody().deny("*", "x").allow("y", "x"), &mut world, 80);
 }
 
 /// Should support a 'pass-egress' policy for admin CNP and respect the match for network policy
@@ -255,11 +255,11 @@ fn should_support_integration_at_egress() {
         world(&[("admin", from_x("Admin", &to_y("Deny"))), ("default", from_x("Baseline", &to_y("Deny")))]);
     let allowed = json!([{ "to": [{ "namespaceSelector": { "matchLabels": { "ns": "y" } } }] }]);
     world.apply("x", "allow", json!({ "podSelector": {}, "policyTypes": ["Egress"], "egress": allowed }));
-    check(|| Reach::everybody().deny("x", "*"), &world, 80);
+    check(|| Reach::everybody().deny("x", "*"), &mut world, 80);
     world.apply_cluster("admin", from_x("Admin", &to_y("Pass")));
-    check(|| Reach::everybody().deny("x", "*").allow("x", "y"), &world, 80);
+    check(|| Reach::everybody().deny("x", "*").allow("x", "y"), &mut world, 80);
     world.delete("x", "allow");
-    check(|| Reach::everybody().deny("x", "y"), &world, 80);
+    check(|| Reach::everybody().deny("x", "y"), &mut world, 80);
 }
 
 /// Policies follow the labels of namespaces and pods that they select.
@@ -268,17 +268,17 @@ fn should_follow_labels_of_subjects() {
     let subject = json!({ "namespaces": { "matchLabels": { "closed": "yes" } } });
     let everybody = json!([rule("Deny", "from", &json!({ "namespaces": {} }))]);
     let mut world = world(&[("closed", policy("Admin", 1, &subject, "ingress", &everybody))]);
-    check(Reach::everybody, &world, 80);
+    check(Reach::everybody, &mut world, 80);
     world.label_namespace("z", &json!({ "closed": "yes" }));
-    check(|| Reach::everybody().deny("*", "z"), &world, 80);
+    check(|| Reach::everybody().deny("*", "z"), &mut world, 80);
     world.label_namespace("z", &json!({}));
-    check(Reach::everybody, &world, 80);
+    check(Reach::everybody, &mut world, 80);
 }
 
 /// A denial that cannot be understood denies everything to its subjects, and nothing to others.
 #[test]
 fn should_fail_closed() {
     let bad = json!([{ "action": "Deny", "from": [{ "galaxies": {} }] }]);
-    let world = world(&[("bad", to_x("Admin", &bad))]);
-    check(|| Reach::everybody().deny("*", "x"), &world, 80);
+    let mut world = world(&[("bad", to_x("Admin", &bad))]);
+    check(|| Reach::everybody().deny("*", "x"), &mut world, 80);
 }

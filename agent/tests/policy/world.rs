@@ -11,8 +11,7 @@ use agent::tables::Protocol::{self, Sctp, Tcp, Udp};
 use agent::tables::{Endpoint, EndpointId, ObjectName, PolicyChanges, Snapshot, Source};
 use serde_json::{Value, json};
 
-pub const NAMESPACES: [&str; 3] = ["x", "y", "z"];
-pub const PODS: [&str; 3] = ["a", "b", "c"];
+use crate::cases::{self, NAMESPACES, PODS, Reach, Stage, all_pods};
 
 /// The cluster, with the compiler that follows it.
 pub struct World {
@@ -38,13 +37,6 @@ pub fn addresses(text: &str) -> [IpAddr; 2] {
     let place = |list: &[&str], one: &str| list.iter().position(|known| *known == one).unwrap();
     let (third, last) = (place(&NAMESPACES, &name.namespace) + 1, place(&PODS, &name.name) + 1);
     [format!("10.244.{third}.{last}").parse().unwrap(), format!("fd00:244::{third}:{last}").parse().unwrap()]
-}
-
-pub fn all_pods() -> Vec<String> {
-    NAMESPACES
-        .iter()
-        .flat_map(|namespace| PODS.iter().map(move |name| format!("{namespace}/{name}")))
-        .collect()
 }
 
 impl World {
@@ -186,48 +178,35 @@ impl World {
     }
 }
 
-/// Who reaches whom, as a case expects it; everybody until something is said.
-pub struct Reach {
-    denied: BTreeSet<(String, String)>,
-}
-
-/// Which pods a word means: `x/a` one, `x` all of a namespace, `*` all.
-fn means(word: &str, text: &str) -> bool {
-    word == "*" || word == text || text.split('/').next() == Some(word)
-}
-
-impl Reach {
-    pub fn everybody() -> Self {
-        Self { denied: BTreeSet::new() }
+impl Stage for World {
+    fn apply(&mut self, namespace: &str, name: &str, spec: Value) {
+        Self::apply(self, namespace, name, spec);
     }
 
-    /// From these to those there is no way.
-    pub fn deny(mut self, from: &str, to: &str) -> Self {
-        self.denied.extend(pairs(from, to));
-        self
+    fn delete(&mut self, namespace: &str, name: &str) {
+        Self::delete(self, namespace, name);
     }
 
-    /// But from these to those there is.
-    pub fn allow(mut self, from: &str, to: &str) -> Self {
-        for pair in pairs(from, to) {
-            self.denied.remove(&pair);
-        }
-        self
+    fn label(&mut self, pod: &str, more: &Value) {
+        Self::label(self, pod, more);
     }
 
-    /// Holds a world against it. A pod's way to itself leads through nothing of ours.
-    pub fn check(&self, world: &World, protocol: Protocol, port: u16) {
-        for (from, to) in pairs("*", "*") {
-            let want = !self.denied.contains(&(from.clone(), to.clone()));
-            assert_eq!(world.reaches(&from, &to, protocol, port), want, "{from} to {to} {protocol:?} {port}");
+    fn label_namespace(&mut self, namespace: &str, more: &Value) {
+        Self::label_namespace(self, namespace, more);
+    }
+
+    fn addresses(&self, pod: &str) -> [IpAddr; 2] {
+        addresses(pod)
+    }
+
+    fn check(&mut self, reach: &Reach, protocol: cases::Protocol, port: u16) {
+        let own = match protocol {
+            cases::Protocol::Tcp => Tcp,
+            cases::Protocol::Udp => Udp,
+            cases::Protocol::Sctp => Sctp,
+        };
+        for (from, to, want) in reach.expected() {
+            assert_eq!(self.reaches(&from, &to, own, port), want, "{from} to {to} {protocol:?} {port}");
         }
     }
-}
-
-fn pairs(from: &str, to: &str) -> Vec<(String, String)> {
-    let all = all_pods();
-    let of = |word: &str| all.iter().filter(|text| means(word, text)).cloned().collect::<Vec<_>>();
-    let to = of(to);
-    let all = of(from).into_iter().flat_map(|from| to.iter().map(move |to| (from.clone(), to.clone())));
-    all.filter(|(from, to)| from != to).collect()
 }
