@@ -14,6 +14,7 @@ mod namespace;
 mod netpol;
 mod nodes;
 mod paths;
+mod peers;
 mod policies;
 mod sandboxes;
 mod served;

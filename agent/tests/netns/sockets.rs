@@ -133,7 +133,7 @@ fn destination(packet: &[u8], protocol: Protocol, port: u16) -> Option<SocketAdd
 }
 
 /// The peer the kernel lists for the socket with this address: `getpeername` would show what was asked for.
-fn peer(local: SocketAddr) -> SocketAddr {
+pub fn peer(local: SocketAddr) -> SocketAddr {
     let list = if local.is_ipv4() { "udp" } else { "udp6" };
     let text = std::fs::read_to_string(format!("/proc/thread-self/net/{list}")).unwrap();
     let mut rows = text.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());

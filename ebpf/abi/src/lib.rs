@@ -41,6 +41,7 @@ pub const LAYOUTS: &[&Layout] = &[
     &service::AffinityKey::LAYOUT,
     &service::Affinity::LAYOUT,
     &service::SockVip::LAYOUT,
+    &service::SockPeer::LAYOUT,
     &service::SockVips::LAYOUT,
     &endpoint::Endpoint::LAYOUT,
     &endpoint::Link::LAYOUT,

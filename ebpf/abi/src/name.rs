@@ -76,7 +76,9 @@ maps! {
     EMBRYOS = "hw_embryos", EMBRYOS_SIZE = 65536, scaled;
     /// Ports of datagrams in fragments.
     FRAGMENTS = "hw_fragments", FRAGMENTS_SIZE = 8192, fixed;
-    /// Translations of each socket.
+    /// What connected sockets were translated to. A power of two.
+    SOCK_PEERS = "hw_sock_peers", SOCK_PEERS_SIZE = 16384, fixed;
+    /// Translations of other sockets, and of those whose slot another has.
     SOCK_VIPS = "hw_sock_vips", SOCK_VIPS_SIZE = 0, fixed;
     /// What the agent tells running programs.
     CONTROL = "hw_control", CONTROL_SIZE = 1, fixed;

@@ -135,6 +135,18 @@ layout! {
         40 => generation: u32,
     }
 
+    /// What a connected socket was translated to, in the slot that its cookie's last bits name.
+    pub struct SockPeer(64) {
+        /// The cookie of the socket that has the slot.
+        0 => cookie: u64,
+        /// One while a socket has the slot; more while others find that out.
+        8 => claims: u64,
+        /// The translation.
+        16 => entry: SockVip,
+        /// One while it is counted as a connection of its backend.
+        60 => counted: u32,
+    }
+
     /// The translations of one socket: one for a connected socket, the last four of an unconnected one.
     pub struct SockVips(184) {
         /// The entries; unused ones are zero.

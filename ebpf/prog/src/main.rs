@@ -26,6 +26,7 @@ mod nat;
 mod older;
 mod packet;
 mod partner;
+mod peer;
 mod pod;
 mod policy;
 mod refuse;

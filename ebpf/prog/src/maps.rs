@@ -8,8 +8,8 @@ use abi::name;
 use abi::node::Node;
 use abi::policy::{RuleKey, Ruling};
 use abi::service::{
-    Affinity, AffinityKey, Backend, BackendKey, BackendState, Frontend, FrontendKey, Service, SockVips,
-    SourceRange, Tombstone,
+    Affinity, AffinityKey, Backend, BackendKey, BackendState, Frontend, FrontendKey, Service, SockPeer,
+    SockVips, SourceRange, Tombstone,
 };
 use abi::{Addr16, Be16, Prefix, Tuple};
 use aya_ebpf::Global;
@@ -88,6 +88,8 @@ pub static CONTROL: Array<Control, { name::CONTROL_SIZE }, { BPF_F_MMAPABLE as u
 pub static EVENTS: RingBuf<Event, { name::EVENTS_SIZE }> = RingBuf::new();
 #[btf_map(name = "hw_gauges")]
 pub static GAUGES: Array<u64, { name::GAUGES_SIZE }> = Array::new();
+#[btf_map(name = "hw_sock_peers")]
+pub static SOCK_PEERS: Array<SockPeer, { name::SOCK_PEERS_SIZE }> = Array::new();
 #[btf_map(name = "hw_sock_vips")]
 pub static SOCK_VIPS: SkStorage<SockVips> = SkStorage::new();
 #[btf_map(name = "hw_xdp_devices")]

@@ -1,6 +1,7 @@
 //! The socket hooks: clients on this node are translated once per connection, at no cost per packet.
 //!
-//! The address the client asked for is kept with the socket, so that `getpeername` and `recvmsg` show it.
+//! The address the client asked for is kept for the life of the socket, so that `getpeername` and `recvmsg` show it: see
+//! [`crate::peer`].
 
 use abi::count::Path;
 use abi::endpoint::{Link, link};
@@ -8,19 +9,17 @@ use abi::node::feature;
 use abi::service::{SockVip, SockVips, bits};
 use abi::{Addr16, Be16};
 use aya_ebpf::bindings::bpf_sock_addr;
-use aya_ebpf::helpers::generated::{
-    bpf_get_netns_cookie, bpf_get_prandom_u32, bpf_set_retval, bpf_sk_storage_get,
-};
-use aya_ebpf::macros::{cgroup_sock, cgroup_sock_addr};
-use aya_ebpf::programs::{SockAddrContext, SockContext};
+use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_get_prandom_u32, bpf_set_retval};
+use aya_ebpf::macros::cgroup_sock_addr;
+use aya_ebpf::programs::SockAddrContext;
 
-use crate::event;
 use crate::maps::{NAMESPACES, SOCK_VIPS, node};
 use crate::packet::{TCP, UDP};
 use crate::service::{self, Ask, Client, Lookup, Picked, Scratch, address_of, is_candidate, same};
 use crate::verdict::count;
+use crate::{event, peer};
 
-const ALLOW: i32 = 1;
+pub const ALLOW: i32 = 1;
 const REFUSE: i32 = 0;
 const ECONNREFUSED: i32 = 111;
 type Address = (Addr16, Be16);
@@ -222,47 +221,20 @@ fn connect_to<F: Family>(ctx: &SockAddrContext) -> i32 {
         Answer::Refused => refuse(),
         Answer::Backend => {
             let picked = &scratch.picked;
-            // SAFETY: the context's socket is valid for the length of the program.
-            let kept = unsafe { SOCK_VIPS.get_or_insert_ptr_mut(ctx, None) };
-            if kept.is_null() {
+            let mut entry = SockVip::default();
+            translation(&mut entry, &vip, port, picked);
+            let counted = u32::from(picked.bits & bits::LEAST != 0);
+            if !peer::keep(ctx, &entry, counted) {
                 return ALLOW;
             }
-            // SAFETY: not null; the socket is locked by its caller.
-            let kept = unsafe { &mut *kept };
-            hang_up(kept);
-            translation(&mut kept.entries[0], &vip, port, picked);
-            if picked.bits & bits::LEAST != 0 {
-                kept.counted = 1;
+            if counted != 0 {
                 service::connected(picked.backend.id);
             }
             write::<F>(ctx, &picked.backend.addr, picked.backend.port);
-            event::socket(owner.link, &kept.entries[0], proto, picked.service);
+            event::socket(owner.link, &entry, proto, picked.service);
             ALLOW
         }
     }
-}
-
-/// Takes back the count of a connection.
-#[inline(always)]
-fn hang_up(kept: &mut SockVips) {
-    if kept.counted != 0 {
-        kept.counted = 0;
-        service::disconnected(kept.entries[0].id, kept.entries[0].generation);
-    }
-}
-
-/// The last close of a socket.
-#[cgroup_sock(sock_release)]
-pub fn sock_release(ctx: SockContext) -> i32 {
-    let map = (&raw const SOCK_VIPS).cast_mut().cast();
-    // SAFETY: the context is the socket, valid for the length of the program.
-    let kept =
-        unsafe { bpf_sk_storage_get(map, ctx.sock.cast(), core::ptr::null_mut(), 0) }.cast::<SockVips>();
-    if !kept.is_null() {
-        // SAFETY: not null; nobody else has the socket any more.
-        hang_up(unsafe { &mut *kept });
-    }
-    ALLOW
 }
 
 /// The socket stays with its backend as long as that lives.
@@ -328,21 +300,10 @@ fn remembered(kept: &SockVips, vip: &Addr16, port: Be16) -> Option<SockVip> {
 /// recvmsg(2) and getpeername(2): the backend is shown as the address the client asked for.
 #[inline(always)]
 fn show<F: Family>(ctx: &SockAddrContext) -> i32 {
-    // SAFETY: the context's socket is valid for the length of the program.
-    let kept = unsafe { SOCK_VIPS.get_ptr_mut(ctx) };
-    if kept.is_null() {
-        return ALLOW;
-    }
-    // SAFETY: not null; storage lives as long as the socket.
-    let kept = unsafe { &*kept };
     let (backend, port) = read::<F>(ctx);
-    for at in 0..4 {
-        let entry = &kept.entries[at];
-        if entry.backend_port.be == port.be && same(&entry.backend, &backend) {
-            let (vip, vip_port) = (entry.vip, entry.vip_port);
-            write::<F>(ctx, &vip, vip_port);
-            return ALLOW;
-        }
+    if let Some(entry) = peer::of_backend(ctx, &backend, port) {
+        let (vip, vip_port) = (entry.vip, entry.vip_port);
+        write::<F>(ctx, &vip, vip_port);
     }
     ALLOW
 }

@@ -39,6 +39,7 @@ pub const ROWS: &[(&str, Kind, &str, &str)] = &[
     (name::FLOWS, Kind::Hash, "FlowKey", "Flow"),
     (name::EMBRYOS, Kind::Hash, "FlowKey", "Flow"),
     (name::FRAGMENTS, Kind::Hash, "FragmentKey", "Fragment"),
+    (name::SOCK_PEERS, Kind::Fresh, "u32", "SockPeer"),
     (name::SOCK_VIPS, Kind::Fresh, "u32", "SockVips"),
     (name::CONTROL, Kind::Array, "u32", "Control"),
     (name::EVENTS, Kind::Fresh, "u32", "Event"),
