@@ -1,5 +1,5 @@
 //! The server of the example image: says which pod answers, over HTTP on TCP 8080 and as an echo on UDP 8081. It is its own
-//! client too (`ask`), and a load generator (`load`).
+//! client too (`ask`, and `probe` for many questions at a time), and a load generator (`load`).
 //!
 //! One file without dependencies, linked statically, so that the image needs nothing else.
 
@@ -16,10 +16,12 @@ fn main() -> std::io::Result<()> {
         [_] => answer(),
         [_, "load", mode @ ("connect" | "keepalive"), address] => load(*mode == "connect", address),
         [_, "hold", address] => hold(address),
+        [_, "serve", ports @ ..] => serve_ports(ports),
+        [_, "probe"] => probe(),
         [_, "ask", "tcp", address] => ask_tcp(address),
         [_, "ask", "udp", address] => ask_udp(address),
         _ => {
-            eprintln!("usage: hawser-hello [ask tcp|udp ADDRESS:PORT | load connect|keepalive ADDRESS:PORT | hold ADDRESS:PORT]");
+            eprintln!("usage: hawser-hello [ask tcp|udp ADDRESS:PORT | load connect|keepalive ADDRESS:PORT | hold ADDRESS:PORT | serve PORT.. | probe]");
             std::process::exit(2);
         }
     }
@@ -159,4 +161,44 @@ fn request(stream: &mut TcpStream, connection: &str) -> std::io::Result<()> {
 
 fn contains(text: &[u8], part: &[u8]) -> bool {
     text.windows(part.len()).any(|window| window == part)
+}
+
+/// Takes connections and answers datagrams on these ports, for ever.
+fn serve_ports(ports: &[&str]) -> std::io::Result<()> {
+    for port in ports {
+        let (tcp, udp) = (TcpListener::bind(format!("[::]:{port}"))?, UdpSocket::bind(format!("[::]:{port}"))?);
+        std::thread::spawn(move || echo(&udp, ""));
+        std::thread::spawn(move || tcp.incoming().for_each(drop));
+    }
+    loop {
+        std::thread::park();
+    }
+}
+
+/// Reads questions, `tcp|udp ADDRESS:PORT MILLISECONDS` each, and prints them again with `yes` or `no`, as soon as it is known
+/// whether there was an answer within that time.
+fn probe() -> std::io::Result<()> {
+    for line in std::io::stdin().lines() {
+        let line = line?;
+        std::thread::spawn(move || {
+            let answer = if answers(&line).is_ok() { "yes" } else { "no" };
+            println!("{line} {answer}");
+        });
+    }
+    Ok(())
+}
+
+fn answers(question: &str) -> std::io::Result<()> {
+    let words: Vec<&str> = question.split(' ').collect();
+    let [protocol, address, limit] = words[..] else { return Err(std::io::ErrorKind::InvalidInput.into()) };
+    let address: SocketAddr = address.parse().map_err(std::io::Error::other)?;
+    let limit = Duration::from_millis(limit.parse().map_err(std::io::Error::other)?);
+    if protocol == "tcp" {
+        return TcpStream::connect_timeout(&address, limit).map(drop);
+    }
+    let socket = UdpSocket::bind(if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
+    socket.set_read_timeout(Some(limit))?;
+    socket.connect(address)?;
+    socket.send(b"?")?;
+    socket.recv(&mut [0; 64]).map(drop)
 }

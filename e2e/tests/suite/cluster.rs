@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::check;
 use crate::kinds;
 use crate::loss;
+use crate::policies;
 use crate::pooled;
 use crate::rolling;
 use crate::support::{self, REPLICAS, Subject, is_skipped};
@@ -49,6 +50,7 @@ async fn cases(layout: Layout) -> Result<()> {
     case("services of every kind and policy", kinds::cases(&cluster, &subject).await)?;
     case("a load balancer's address from a pool", pooled::cases(&cluster).await)?;
     case("pods reach pods without NAT", subject.pods_reach_pods().await)?;
+    case("upstream's cases of network policy", policies::cases(&cluster).await)?;
     case("pods reach the outside with their node's address", subject.masquerade().await)?;
     case("map dumps name their fields", subject.dumps_name_fields())?;
     case(

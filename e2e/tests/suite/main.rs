@@ -4,6 +4,8 @@
 //!
 //! Each brings up a cluster of its own, one at a time.
 
+#[path = "../../../agent/tests/policy/cases.rs"]
+mod cases;
 mod check;
 mod cluster;
 mod deploy;
@@ -11,6 +13,7 @@ mod kinds;
 mod kubectl;
 mod lifecycle;
 mod loss;
+mod policies;
 mod pooled;
 mod rolling;
 mod support;
