@@ -1,14 +1,17 @@
 //! Stable numbers of backends: one for each address, port and protocol that any service uses.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
+use std::hash::{BuildHasher, RandomState};
 
 use abi::service::BackendKey;
+use hashbrown::HashTable;
 
 use super::place::Full;
 
+/// Who has a number, and how many services use it.
 #[derive(Debug, Clone, Copy)]
-struct Number {
-    id: u32,
+struct Holder {
+    key: BackendKey,
     users: u32,
 }
 
@@ -17,26 +20,34 @@ struct Number {
 pub struct Numbers {
     max: u32,
     free: VecDeque<u32>,
-    by_key: HashMap<BackendKey, Number>,
-    /// Who has each number below `next`.
-    keys: Vec<Option<BackendKey>>,
+    hasher: RandomState,
+    /// The numbers that are given out, by the hash of their holders' keys.
+    by_key: HashTable<u32>,
+    /// The holder of each number that was ever given out.
+    holders: Vec<Option<Holder>>,
 }
 
 impl Numbers {
     /// None is given out.
     pub fn new(max: u32) -> Self {
-        Self { max, free: VecDeque::new(), by_key: HashMap::new(), keys: vec![None] }
+        Self {
+            max,
+            free: VecDeque::new(),
+            hasher: RandomState::new(),
+            by_key: HashTable::new(),
+            holders: vec![None],
+        }
     }
 
     /// Takes over a number that is in use; `false` if that cannot be. After the last one, [`Self::adopted`] is due.
     pub fn adopt(&mut self, key: BackendKey, id: u32) -> bool {
-        if let Some(known) = self.by_key.get(&key) {
-            return known.id == id;
+        if let Some(known) = self.find(&key) {
+            return known == id;
         }
-        if id == 0 || id >= self.max || self.key(id).is_some() {
+        if id == 0 || id >= self.max || self.holder(id).is_some() {
             return false;
         }
-        self.keys.resize(self.keys.len().max(id as usize + 1), None);
+        self.holders.resize(self.holders.len().max(id as usize + 1), None);
         self.put(key, id);
         true
     }
@@ -44,12 +55,13 @@ impl Numbers {
     /// All numbers in use are taken over. Those between them may belong to flows whose backend is in no segment any more:
     /// they are given out last.
     pub fn adopted(&mut self) {
-        self.free = (1..).zip(&self.keys[1..]).filter(|(_, key)| key.is_none()).map(|(id, _)| id).collect();
+        let numbers = (1..).zip(&self.holders[1..]);
+        self.free = numbers.filter(|(_, holder)| holder.is_none()).map(|(id, _)| id).collect();
     }
 
     /// The number of a backend, if it has one.
     pub fn find(&self, key: &BackendKey) -> Option<u32> {
-        self.by_key.get(key).map(|number| number.id)
+        self.by_key.find(self.hasher.hash_one(key), |id| self.is_of(*id, key)).copied()
     }
 
     /// The number of a backend: its own if it has one. Fresh ones come first, then those that were given back longest ago.
@@ -57,9 +69,9 @@ impl Numbers {
         if let Some(known) = self.find(&key) {
             return Ok(known);
         }
-        let next = u32::try_from(self.keys.len()).map_err(|_too_many| Full::Numbers(self.max))?;
+        let next = u32::try_from(self.holders.len()).map_err(|_too_many| Full::Numbers(self.max))?;
         let id = if next < self.max {
-            self.keys.push(None);
+            self.holders.push(None);
             next
         } else {
             self.free.pop_front().ok_or(Full::Numbers(self.max))?
@@ -69,44 +81,55 @@ impl Numbers {
     }
 
     fn put(&mut self, key: BackendKey, id: u32) {
-        self.by_key.insert(key, Number { id, users: 0 });
-        self.keys[id as usize] = Some(key);
+        self.holders[id as usize] = Some(Holder { key, users: 0 });
+        let (hasher, holders) = (&self.hasher, &self.holders);
+        let rehash = |id: &u32| holders[*id as usize].map_or(0, |holder| hasher.hash_one(holder.key));
+        self.by_key.insert_unique(hasher.hash_one(key), id, rehash);
+    }
+
+    fn holder(&self, id: u32) -> Option<&Holder> {
+        self.holders.get(id as usize)?.as_ref()
+    }
+
+    fn holder_mut(&mut self, id: u32) -> Option<&mut Holder> {
+        self.holders.get_mut(id as usize)?.as_mut()
+    }
+
+    fn is_of(&self, id: u32, key: &BackendKey) -> bool {
+        self.holder(id).is_some_and(|holder| holder.key == *key)
     }
 
     /// Who has a number.
     pub fn key(&self, id: u32) -> Option<BackendKey> {
-        self.keys.get(id as usize).copied().flatten()
+        self.holder(id).map(|holder| holder.key)
     }
 
     /// One more service uses the backend.
     pub fn hold(&mut self, id: u32) {
-        if let Some(number) = self.number(id) {
-            number.users += 1;
+        if let Some(holder) = self.holder_mut(id) {
+            holder.users += 1;
         }
     }
 
     /// One service less uses the backend; answers whether none does.
     pub fn release(&mut self, id: u32) -> bool {
-        let Some(number) = self.number(id) else { return false };
-        number.users = number.users.saturating_sub(1);
-        number.users == 0
+        let Some(holder) = self.holder_mut(id) else { return false };
+        holder.users = holder.users.saturating_sub(1);
+        holder.users == 0
     }
 
     /// Whether no service uses the backend.
     pub fn is_idle(&self, id: u32) -> bool {
-        self.key(id).and_then(|key| self.by_key.get(&key)).is_some_and(|number| number.users == 0)
+        self.holder(id).is_some_and(|holder| holder.users == 0)
     }
 
     /// Gives the number back.
     pub fn forget(&mut self, id: u32) {
-        if let Some(key) = self.keys.get_mut(id as usize).and_then(Option::take) {
-            self.by_key.remove(&key);
-            self.free.push_back(id);
+        let Some(holder) = self.holders.get_mut(id as usize).and_then(Option::take) else { return };
+        if let Ok(known) = self.by_key.find_entry(self.hasher.hash_one(holder.key), |known| *known == id) {
+            known.remove();
         }
-    }
-
-    fn number(&mut self, id: u32) -> Option<&mut Number> {
-        self.by_key.get_mut(&self.key(id)?)
+        self.free.push_back(id);
     }
 }
 
