@@ -242,6 +242,17 @@ pub struct Service {
 pub struct PodOptions {
     /// Its sockets are left alone, every packet is translated.
     pub no_sockets: bool,
+    /// How fast it may send and receive (`kubernetes.io/egress-bandwidth`, `kubernetes.io/ingress-bandwidth`).
+    pub limits: Limits,
+}
+
+/// Bytes per second of all traffic of a Pod; nothing is no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Limits {
+    /// What it sends.
+    pub egress: Option<u64>,
+    /// What comes to it.
+    pub ingress: Option<u64>,
 }
 
 /// Something about an object that its owner should know.

@@ -109,7 +109,7 @@ fn main() -> Result<()> {
         Command::Bench => {
             build::all(false)?;
             process::run(&mut local(&["bench"]))?;
-            for bench in ["changes", "traffic", "forwarding", "nodes", "attach", "policies"] {
+            for bench in ["changes", "traffic", "forwarding", "nodes", "attach", "policies", "bandwidth"] {
                 process::run(process::cargo().args(["bench", "--quiet", "--bench", bench]))?;
             }
             Ok(())

@@ -22,16 +22,22 @@ pub fn endpoints(
     pods: &BTreeMap<ObjectName, Arc<PodOptions>>,
     mtu: u32,
 ) -> BTreeMap<String, EndpointRow> {
-    let flags = |endpoint: &Endpoint| {
+    let options = |endpoint: &Endpoint| {
         let pod = ObjectName { namespace: endpoint.pod_namespace.clone(), name: endpoint.pod_name.clone() };
-        if pods.get(&pod).is_some_and(|options| options.no_sockets) { link::NO_SOCKETS } else { 0 }
+        pods.get(&pod)
     };
     rows.values()
         .map(|endpoint| {
-            let attachment = attachment(endpoint, mtu);
+            let (attachment, options) = (attachment(endpoint, mtu), options(endpoint));
             (
                 attachment.host_link.clone(),
-                EndpointRow { flags: flags(endpoint), endpoint: endpoint.clone(), attachment, policed: None },
+                EndpointRow {
+                    flags: if options.is_some_and(|pod| pod.no_sockets) { link::NO_SOCKETS } else { 0 },
+                    limits: options.map(|pod| pod.limits),
+                    endpoint: endpoint.clone(),
+                    attachment,
+                    policed: None,
+                },
             )
         })
         .collect()

@@ -10,7 +10,7 @@ use ipnetwork::IpNetwork;
 use overlay::{Overlay, Tunnelling};
 use serde::Serialize;
 
-use crate::tables::{Attachment, Endpoint, ObjectName, Protocol, Snapshot, Source};
+use crate::tables::{Attachment, Endpoint, Limits, ObjectName, Protocol, Snapshot, Source};
 
 pub mod backends;
 pub mod endpoints;
@@ -105,6 +105,8 @@ pub struct EndpointRow {
     pub attachment: Attachment,
     /// What policies let it do; `None` until that is known.
     pub policed: Option<policy::Policed>,
+    /// How fast it may be; `None` as long as its Pod is not known.
+    pub limits: Option<Limits>,
 }
 
 /// Where a prefix of pods is.

@@ -23,6 +23,7 @@ use super::evictions::Evictions;
 use super::features::{Features, Optional, cgroup2_mount};
 use super::netlink::{Device, Netlink};
 use super::objects::{Objects, folder, typed};
+use super::pace::Paces;
 use super::policy_maps::PolicyMaps;
 use super::service_maps::ServiceMaps;
 use super::unmasked::Unmasked;
@@ -77,6 +78,7 @@ struct Maps {
     links: HashMap<MapData, u32, Link>,
     namespaces: HashMap<MapData, u64, Link>,
     unmasked: Unmasked,
+    paces: Paces,
     drops: PerCpuArray<MapData, Count>,
     paths: PerCpuArray<MapData, Count>,
     service_counts: PerCpuArray<MapData, ServiceCount>,
@@ -187,6 +189,7 @@ impl LinuxKernel {
         }
         if let Ok(own) = self.maps.links.get(&device.index, 0) {
             self.forget_namespaces(|link| *link == own)?;
+            self.maps.paces.forget(own.mac)?;
         }
         gone(self.maps.links.remove(&device.index)).map_err(map(name::LINKS))?;
         // Its programs go with it.
@@ -271,6 +274,7 @@ impl LinuxKernel {
             self.maps.links.iter().filter_map(Result::ok).map(|(_, link)| link).collect();
         let host = self.host();
         self.forget_namespaces(|link| *link != host && !links.contains(link))?;
+        self.maps.paces.sweep(|mac| links.iter().any(|link| link.mac == mac))?;
         self.objects.sweep_pins(|name| devices.iter().any(|device| device.name == name))
     }
 
@@ -292,6 +296,10 @@ impl LinuxKernel {
                 let policed = self.policed(&addresses);
                 let attached = Attached { addresses, flags: link.flags, policed };
                 actual.endpoints.insert(device.name.clone(), attached);
+                if self.maps.paces.has(link.mac) {
+                    // The programs in its namespace may be those of another agent.
+                    actual.limits.insert(device.name.clone(), None);
+                }
             }
         }
     }
@@ -431,6 +439,7 @@ impl Kernel for LinuxKernel {
             Op::AttachEndpoint(row, policed) => self.attach_endpoint(row, *policed),
             Op::Police { link, addresses, policed } => self.police(link, addresses, *policed),
             Op::DetachEndpoint { link, addresses } => self.detach_endpoint(link, addresses),
+            Op::Limit(row, limits) => self.maps.paces.limit(&mut self.objects, row, *limits),
             Op::AddRoute { to, hop: Hop::Via(node) } => self.netlink.add_route(*to, *node, None),
             Op::AddRoute { to, hop: Hop::Tunnel(end) } => {
                 overlay::route(&self.netlink, *to, *end, &self.settings.node)
@@ -495,6 +504,7 @@ impl Kernel for LinuxKernel {
 
     fn features(&self) -> Vec<Feature> {
         let mut list = self.features.list();
+        list.push(self.maps.paces.feature());
         list.push(self.uplinks.feature());
         list
     }
@@ -509,6 +519,7 @@ impl Maps {
             links: take(ebpf, name::LINKS)?,
             namespaces: take(ebpf, name::NAMESPACES)?,
             unmasked: Unmasked::take(ebpf)?,
+            paces: Paces::take(ebpf)?,
             drops: take(ebpf, name::DROPS)?,
             paths: take(ebpf, name::PATHS)?,
             service_counts: take(ebpf, name::SERVICE_COUNTS)?,

@@ -31,6 +31,7 @@ pub mod netlink;
 pub mod news;
 pub mod objects;
 pub mod overlay;
+pub mod pace;
 pub mod pod_link;
 pub mod policy_maps;
 pub mod router;

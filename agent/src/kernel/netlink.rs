@@ -21,6 +21,7 @@ use super::KernelError;
 
 mod everything;
 mod filters;
+pub mod qdisc;
 pub mod tunnels;
 
 /// The `proto` of every route and rule of ours; `ip route show proto 75` lists them.

@@ -151,6 +151,23 @@ impl Objects {
         Ok(())
     }
 
+    /// Attaches a TC program to a device of the calling thread's namespace, as a filter; one that is attached is replaced.
+    pub fn attach_filter(
+        &mut self,
+        program_name: &str,
+        device: &str,
+        ingress: bool,
+    ) -> Result<(), KernelError> {
+        let direction = if ingress { TcAttachType::Ingress } else { TcAttachType::Egress };
+        attach_clsact(typed(&mut self.ebpf, program_name)?, program_name, device, direction)
+    }
+
+    /// Takes the filter away again, if it is there.
+    pub fn detach_filter(&mut self, program_name: &str, device: &str, ingress: bool) {
+        let direction = if ingress { TcAttachType::Ingress } else { TcAttachType::Egress };
+        _ = qdisc_detach_program(device, direction, program_name);
+    }
+
     /// Whether programs of TC are attached to a device by links that are pinned.
     pub fn attaches_by_link(&self, device: &str) -> bool {
         self.features.tcx && !device.starts_with(LINK_PREFIX)

@@ -172,7 +172,13 @@ mod tests {
             host_ports: Vec::new(),
         };
         let attachment = attachment(&endpoint, 1500);
-        let text = alias(&EndpointRow { policed: None, endpoint: endpoint.clone(), flags: 0, attachment });
+        let text = alias(&EndpointRow {
+            policed: None,
+            limits: None,
+            endpoint: endpoint.clone(),
+            flags: 0,
+            attachment,
+        });
         assert_eq!(addresses_of(&text), Some(endpoint.addresses.into_iter().collect()));
         assert_eq!(addresses_of("somebody else's"), None);
     }

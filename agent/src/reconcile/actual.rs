@@ -11,6 +11,7 @@ use crate::desired::overlay::{self, Overlay};
 use crate::desired::policy::ports::Match;
 use crate::desired::policy::{Pair, Policed};
 use crate::desired::{EndpointRow, Hop};
+use crate::tables::Limits;
 
 /// What is in the kernel: read once from the pinned maps and links, then kept by applying the same operations.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -31,6 +32,8 @@ pub struct Actual {
     pub filter: BTreeMap<u32, u64>,
     /// Links of pods by the name of the host's end.
     pub endpoints: BTreeMap<String, Attached>,
+    /// Limits of bandwidth by the link of the pod; there are some that have to be written anew where none are said.
+    pub limits: BTreeMap<String, Option<Limits>>,
     /// Identities of addresses.
     pub identities: BTreeMap<IpAddr, u32>,
     /// Identities of networks.
@@ -152,6 +155,8 @@ pub enum Op {
         /// What it may do.
         policed: Policed,
     },
+    /// Limits how fast a pod is.
+    Limit(Box<EndpointRow>, Limits),
     /// Gives an address an identity.
     WriteIdentity {
         /// The address.
@@ -312,6 +317,13 @@ impl Actual {
             }
             Op::DetachEndpoint { link, .. } => {
                 self.endpoints.remove(link);
+                self.limits.remove(link);
+            }
+            Op::Limit(row, limits) if *limits == Limits::default() => {
+                self.limits.remove(&row.attachment.host_link);
+            }
+            Op::Limit(row, limits) => {
+                self.limits.insert(row.attachment.host_link.clone(), Some(*limits));
             }
             Op::AddRoute { to, hop } => {
                 self.routes.insert(*to, *hop);

@@ -9,6 +9,7 @@ use super::place::{Full, Places};
 use super::slots::slots;
 use crate::desired::policy::Policed;
 use crate::desired::{Choice, Desired, ServiceRow};
+use crate::tables::Limits;
 
 /// Operations that depend on each other: when one fails, the rest of its unit waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,28 +40,8 @@ pub fn links(actual: &Actual, desired: &Desired) -> Vec<Unit> {
     for device in actual.uplinks.difference(&desired.uplinks) {
         unit(format!("uplink {device}"), Op::DetachUplink { device: device.clone() });
     }
-    for (link, row) in &desired.endpoints {
-        let addresses: BTreeSet<_> = row.endpoint.addresses.iter().copied().collect();
-        let known = actual.endpoints.get(link);
-        if known.is_some_and(|known| known.addresses == addresses && known.flags == row.flags) {
-            continue;
-        }
-        // One that is attached keeps what it may do until the rest of policies is in place; another waits for that.
-        let policed = match known {
-            Some(known) => known.policed.unwrap_or(Policed::ISOLATED),
-            None => match row.policed {
-                Some(policed) => policed,
-                None => continue,
-            },
-        };
-        unit(format!("endpoint {link}"), Op::AttachEndpoint(Box::new(row.clone()), policed));
-    }
-    for (link, attached) in &actual.endpoints {
-        if desired.endpoints_known && !desired.endpoints.contains_key(link) {
-            let addresses = attached.addresses.clone();
-            unit(format!("endpoint {link}"), Op::DetachEndpoint { link: link.clone(), addresses });
-        }
-    }
+    links_of_pods(actual, desired, &mut units);
+    let mut unit = |subject: String, op: Op| units.push(Unit { subject, ops: vec![op] });
     for (end, beside) in &desired.tunnels {
         if actual.tunnels.get(end) != Some(beside) {
             unit(format!("tunnel {end}"), Op::OpenTunnel { end: *end, beside: beside.clone() });
@@ -94,6 +75,47 @@ pub fn links(actual: &Actual, desired: &Desired) -> Vec<Unit> {
         }
     }
     units
+}
+
+/// Links of pods, and how fast they are.
+fn links_of_pods(actual: &Actual, desired: &Desired, units: &mut Vec<Unit>) {
+    let mut unit = |subject: String, op: Op| units.push(Unit { subject, ops: vec![op] });
+    for (link, row) in &desired.endpoints {
+        let addresses: BTreeSet<_> = row.endpoint.addresses.iter().copied().collect();
+        let known = actual.endpoints.get(link);
+        if known.is_some_and(|known| known.addresses == addresses && known.flags == row.flags) {
+            continue;
+        }
+        // One that is attached keeps what it may do until the rest of policies is in place; another waits for that.
+        let policed = match known {
+            Some(known) => known.policed.unwrap_or(Policed::ISOLATED),
+            None => match row.policed {
+                Some(policed) => policed,
+                None => continue,
+            },
+        };
+        unit(format!("endpoint {link}"), Op::AttachEndpoint(Box::new(row.clone()), policed));
+    }
+    for (link, attached) in &actual.endpoints {
+        if desired.endpoints_known && !desired.endpoints.contains_key(link) {
+            let addresses = attached.addresses.clone();
+            unit(format!("endpoint {link}"), Op::DetachEndpoint { link: link.clone(), addresses });
+        }
+    }
+    for (link, row) in &desired.endpoints {
+        let is_there = row.policed.is_some() || actual.endpoints.contains_key(link);
+        if let Some(limits) = row.limits.filter(|limits| is_there && !is_limited(actual, link, *limits)) {
+            unit(format!("bandwidth {link}"), Op::Limit(Box::new(row.clone()), limits));
+        }
+    }
+}
+
+/// Whether a pod is as fast as it should be.
+fn is_limited(actual: &Actual, link: &str, limits: Limits) -> bool {
+    match actual.limits.get(link) {
+        Some(known) => *known == Some(limits),
+        None => limits == Limits::default(),
+    }
 }
 
 /// How one service port gets to what it should be.

@@ -4,6 +4,7 @@ mod addresses;
 mod agreement;
 mod announce;
 mod asking;
+mod bandwidth;
 #[path = "../policy/cases.rs"]
 mod cases;
 mod continuity;

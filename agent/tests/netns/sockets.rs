@@ -223,9 +223,9 @@ fn sockets_do_what_the_oracle_says() {
         world.lock().nodes[0].namespace.ip(route);
     }
     let spared = ObjectName { namespace: "default".into(), name: "pod1".into() };
-    world.lock().nodes[0]
-        .tables
-        .update(|rows| drop(rows.pods.insert(spared, Arc::new(PodOptions { no_sockets: true }))));
+    world.lock().nodes[0].tables.update(|rows| {
+        drop(rows.pods.insert(spared, Arc::new(PodOptions { no_sockets: true, ..PodOptions::default() })));
+    });
     let seen = Mutex::new(BTreeMap::<&str, u32>::new());
     let config = Config { cases: 24, failure_persistence: None, max_shrink_iters: 20, ..Config::default() };
     let (who, how) = (prop::sample::select(&Who::ALL[..]), prop::sample::select(&How::ALL[..]));

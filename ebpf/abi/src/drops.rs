@@ -36,6 +36,7 @@ drops! {
     21 PolicyEgress "no policy lets the pod talk to this destination",
     22 PolicyIngress "no policy lets this source talk to the pod",
     23 SpoofedMac "a pod sent a frame with a hardware address that is not its own",
+    24 Bandwidth "the pod's limit of bandwidth is used up",
 }
 
 /// Size of the counter map: room for reasons to come.

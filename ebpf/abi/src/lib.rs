@@ -17,6 +17,7 @@ pub mod flow;
 pub mod name;
 pub mod node;
 pub mod older;
+pub mod pace;
 pub mod policy;
 pub mod service;
 
@@ -52,6 +53,8 @@ pub const LAYOUTS: &[&Layout] = &[
     &flow::Fragment::LAYOUT,
     &policy::RuleKey::LAYOUT,
     &policy::Ruling::LAYOUT,
+    &pace::PaceKey::LAYOUT,
+    &pace::Pace::LAYOUT,
     &event::Event::LAYOUT,
     &event::Control::LAYOUT,
     &count::Count::LAYOUT,

@@ -80,6 +80,8 @@ maps! {
     SOCK_PEERS = "hw_sock_peers", SOCK_PEERS_SIZE = 16384, fixed;
     /// Translations of other sockets, and of those whose slot another has.
     SOCK_VIPS = "hw_sock_vips", SOCK_VIPS_SIZE = 0, fixed;
+    /// Pods with limited bandwidth.
+    PACES = "hw_paces", PACES_SIZE = 4096, fixed;
     /// What the agent tells running programs.
     CONTROL = "hw_control", CONTROL_SIZE = 1, fixed;
     /// Events; the size is in bytes.
@@ -121,6 +123,10 @@ pub const TC_POD_IN: &str = "tc_pod_in";
 pub const TC_UPLINK_IN: &str = "tc_uplink_in";
 /// To the outside: TC, egress of an uplink.
 pub const TC_UPLINK_OUT: &str = "tc_uplink_out";
+/// From a pod with limited bandwidth: TC, egress of the device inside the pod.
+pub const TC_PACE_OUT: &str = "tc_pace_out";
+/// To a pod with limited bandwidth: TC, ingress of the device inside the pod.
+pub const TC_PACE_IN: &str = "tc_pace_in";
 /// From the outside: XDP, before the stack; forwards packets of flows whose next hop is known.
 pub const XDP_UPLINK: &str = "xdp_uplink";
 /// The same for frames in several pieces.
@@ -140,6 +146,8 @@ pub const PROGRAMS: &[&str] = &[
     TC_POD_IN,
     TC_UPLINK_IN,
     TC_UPLINK_OUT,
+    TC_PACE_OUT,
+    TC_PACE_IN,
     XDP_UPLINK,
     XDP_UPLINK_FRAG,
     FLOW_EXPIRE,

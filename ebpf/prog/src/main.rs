@@ -1,6 +1,6 @@
 //! The eBPF programs: one file per hook, one per concern.
 //!
-//! Hooks: [`pod`] and [`uplink`] (TC), [`sock`] (cgroup), [`expire`]. Concerns: [`packet`] parses, [`service`] picks a
+//! Hooks: [`pod`], [`uplink`] and [`pace`] (TC), [`sock`] (cgroup), [`expire`]. Concerns: [`packet`] parses, [`service`] picks a
 //! backend, [`flow`] remembers, [`nat`] rewrites, [`policy`] admits, [`deliver`] sends, [`verdict`] is the one door out.
 
 #![no_std]
@@ -24,6 +24,7 @@ mod maps;
 mod masquerade;
 mod nat;
 mod older;
+mod pace;
 mod packet;
 mod partner;
 mod peer;

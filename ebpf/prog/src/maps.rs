@@ -6,6 +6,7 @@ use abi::event::{Control, Event};
 use abi::flow::{Flow, FlowKey, Fragment, FragmentKey, Hop};
 use abi::name;
 use abi::node::Node;
+use abi::pace::{Pace, PaceKey};
 use abi::policy::{RuleKey, Ruling};
 use abi::service::{
     Affinity, AffinityKey, Backend, BackendKey, BackendState, Frontend, FrontendKey, Service, SockPeer,
@@ -65,6 +66,8 @@ pub static ENDPOINTS: HashMap<Addr16, Endpoint, { name::ENDPOINTS_SIZE }> = Hash
 pub static LINKS: HashMap<u32, Link, { name::LINKS_SIZE }> = HashMap::new();
 #[btf_map(name = "hw_netns")]
 pub static NAMESPACES: HashMap<u64, Link, { name::NAMESPACES_SIZE }> = HashMap::new();
+#[btf_map(name = "hw_paces")]
+pub static PACES: HashMap<PaceKey, Pace, { name::PACES_SIZE }> = HashMap::new();
 #[btf_map(name = "hw_unmasked")]
 pub static UNMASKED: LpmTrie<Addr16, u32, { name::UNMASKED_SIZE }> = LpmTrie::new();
 #[btf_map(name = "hw_identities")]

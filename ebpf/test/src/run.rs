@@ -41,6 +41,8 @@ const ROOM: usize = 128;
 const SKB_CONTEXT: usize = 192;
 /// Offset of `ifindex` in it.
 const SKB_IFINDEX: usize = 40;
+/// Offset of `tstamp` in it.
+const SKB_TSTAMP: usize = 152;
 
 /// The part of `union bpf_attr` that BPF_PROG_TEST_RUN reads.
 #[repr(C)]
@@ -69,6 +71,7 @@ impl Run<'_> {
     pub fn go(self) -> Result<Outcome> {
         let context = self.context();
         let mut out = vec![0; self.frame.len() + ROOM];
+        let mut after = [0; SKB_CONTEXT];
         let complete = self.sums == Sums::Complete && !self.xdp;
         let mut attributes = Attributes {
             prog_fd: self.program.as_raw_fd().cast_unsigned(),
@@ -79,6 +82,8 @@ impl Run<'_> {
             repeat: self.times,
             ctx_size_in: context.len() as u32,
             ctx_in: context.as_ptr() as u64,
+            ctx_size_out: if self.xdp { 0 } else { after.len() as u32 },
+            ctx_out: if self.xdp { 0 } else { after.as_mut_ptr() as u64 },
             flags: if complete { BPF_F_TEST_SKB_CHECKSUM_COMPLETE } else { 0 },
             ..Attributes::default()
         };
@@ -95,6 +100,7 @@ impl Run<'_> {
         Ok(Outcome {
             code: attributes.retval.cast_signed(),
             frame: out,
+            departure: u64::from_ne_bytes(*after[SKB_TSTAMP..].first_chunk().context("it is that long")?),
             duration: Duration::from_nanos(u64::from(attributes.duration)),
         })
     }

@@ -23,6 +23,8 @@ pub struct Outcome {
     pub code: i32,
     /// The frame afterwards.
     pub frame: Vec<u8>,
+    /// When it may leave: nanoseconds of the monotonic clock, zero if nothing is said; of TC programs only.
+    pub departure: u64,
     /// Time per run, as the kernel measured it.
     pub duration: Duration,
 }

@@ -41,6 +41,7 @@ pub const ROWS: &[(&str, Kind, &str, &str)] = &[
     (name::FRAGMENTS, Kind::Hash, "FragmentKey", "Fragment"),
     (name::SOCK_PEERS, Kind::Fresh, "u32", "SockPeer"),
     (name::SOCK_VIPS, Kind::Fresh, "u32", "SockVips"),
+    (name::PACES, Kind::Hash, "PaceKey", "Pace"),
     (name::CONTROL, Kind::Array, "u32", "Control"),
     (name::EVENTS, Kind::Fresh, "u32", "Event"),
     (name::XDP_DEVICES, Kind::Fresh, "u32", "u32"),

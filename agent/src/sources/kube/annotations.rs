@@ -1,9 +1,12 @@
-//! What annotations under `hawser.dev/` say. A value that cannot be used is said, and counts as absent.
+//! What annotations under `hawser.dev/` say, and those that upstream has for what we do. A value that cannot be used is said, and counts as absent.
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
 use super::decode::About;
-use crate::tables::{Balancing, PodOptions, Service};
+use crate::pods::resources::units;
+use crate::tables::{Balancing, Limits, PodOptions, Service};
 
 const BALANCING: &str = "hawser.dev/load-balancing";
 const WEIGHTS: &str = "hawser.dev/weights";
@@ -12,6 +15,10 @@ const AUDIT: &str = "hawser.dev/policy-audit";
 const SOCKETS: &str = "hawser.dev/socket-lb";
 /// Written by Istio on pods it put its sidecar into: that must see the address the application asked for.
 const SIDECAR: &str = "sidecar.istio.io/status";
+const EGRESS: &str = "kubernetes.io/egress-bandwidth";
+const INGRESS: &str = "kubernetes.io/ingress-bandwidth";
+/// Bits per second that upstream accepts.
+const BANDWIDTH: std::ops::RangeInclusive<i64> = 1_000..=1_000_000_000_000_000;
 /// Runtimes whose sockets are not this kernel's, by how their classes are called.
 const OTHER_KERNELS: [&str; 3] = ["kata", "gvisor", "runsc"];
 
@@ -44,7 +51,23 @@ pub(super) fn pod(
     let has_other_kernel =
         runtime_class.is_some_and(|class| OTHER_KERNELS.iter().any(|name| class.starts_with(name)));
     let automatic = has_other_kernel || annotations.contains_key(SIDECAR);
-    PodOptions { no_sockets: sockets_off(annotations, about).unwrap_or(automatic) }
+    PodOptions {
+        no_sockets: sockets_off(annotations, about).unwrap_or(automatic),
+        limits: Limits {
+            egress: bandwidth(annotations, EGRESS, about),
+            ingress: bandwidth(annotations, INGRESS, about),
+        },
+    }
+}
+
+/// Bytes per second.
+fn bandwidth(annotations: &Annotations, name: &str, about: &mut About<'_>) -> Option<u64> {
+    let text = annotations.get(name)?;
+    let bits = units(&Quantity(text.clone())).filter(|bits| BANDWIDTH.contains(bits));
+    if bits.is_none() {
+        invalid(name, text, "bits per second from 1k to 1P", about);
+    }
+    bits.and_then(|bits| u64::try_from(bits).ok()).map(|bits| bits / 8)
 }
 
 /// Whether what policies deny the pods of a namespace passes, and is told.
@@ -130,6 +153,28 @@ mod tests {
             assert_eq!(complaints.len(), 1, "{name}");
             assert_eq!(complaints[0].reason, "InvalidAnnotation");
             assert!(complaints[0].message.contains(name), "{}", complaints[0].message);
+        }
+    }
+
+    #[test]
+    fn bandwidth_is_a_quantity_of_bits_within_the_bounds_of_upstream() {
+        let ask = |egress: &str, ingress: &str| {
+            let pairs = [(EGRESS, egress), (INGRESS, ingress)];
+            let annotations = pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+            let object = ObjectName { namespace: "default".into(), name: "web".into() };
+            let mut complaints = Vec::new();
+            let mut about = About { kind: "Pod", object, uid: 0, complaints: &mut complaints };
+            (pod(&annotations, None, &mut about).limits, complaints)
+        };
+        let (limits, complaints) = ask("10M", "1.5Gi");
+        assert_eq!(limits, Limits { egress: Some(1_250_000), ingress: Some(201_326_592) });
+        assert!(complaints.is_empty(), "{complaints:?}");
+        assert_eq!(ask("1k", "1P").0, Limits { egress: Some(125), ingress: Some(125_000_000_000_000) });
+        for wrong in ["", "fast", "999", "-10M", "2P", "10Mbit", "0"] {
+            let (limits, complaints) = ask(wrong, "10M");
+            assert_eq!(limits, Limits { egress: None, ingress: Some(1_250_000) }, "{wrong}");
+            assert_eq!(complaints.len(), 1, "{wrong}");
+            assert!(complaints[0].message.contains(EGRESS), "{}", complaints[0].message);
         }
     }
 
