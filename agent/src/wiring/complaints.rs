@@ -32,9 +32,17 @@ fn reference(tables: &Tables, complaint: &Complaint) -> ObjectReference {
         kind: Some(complaint.kind.to_owned()),
         namespace: Some(object.namespace.clone()).filter(|namespace| !namespace.is_empty()),
         name: Some(object.name.clone()),
-        uid: (uid != 0).then(|| hyphenated(uid)),
+        uid: unique(complaint, uid),
         ..ObjectReference::default()
     }
+}
+
+/// `kubectl describe node` looks for events by the node's name, as kubelets write them.
+fn unique(complaint: &Complaint, uid: u128) -> Option<String> {
+    if complaint.kind == "Node" {
+        return Some(complaint.object.name.clone());
+    }
+    (uid != 0).then(|| hyphenated(uid))
 }
 
 fn api_version(kind: &str) -> &'static str {
@@ -53,6 +61,17 @@ fn hyphenated(uid: u128) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tables::ObjectName;
+
+    #[test]
+    fn events_of_a_node_are_found_by_its_name() {
+        let object = ObjectName { namespace: String::new(), name: "n1".into() };
+        let complaint =
+            Complaint { kind: "Node", object, uid: 0, reason: "NoPodNetworks", message: String::new() };
+        let about = reference(&Tables::default(), &complaint);
+        assert_eq!((about.uid.as_deref(), about.name.as_deref()), (Some("n1"), Some("n1")));
+        assert_eq!((about.namespace, about.api_version.as_deref()), (None, Some("v1")));
+    }
 
     #[test]
     fn a_unique_number_is_written_as_it_was_read() {

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::{decode, objects};
 use crate::ipam::blocks::{ASKED, Claims, HELD, NoBlock, Step, networks, step};
 use crate::pools::{self, Place, PoolsError};
-use crate::tables::Tables;
+use crate::tables::{Complaint, ObjectName, Tables};
 
 /// How often is looked whether the node has its networks, and whether there are pools.
 const PERIOD: Duration = Duration::from_secs(5);
@@ -73,13 +73,27 @@ impl Taker {
                 Err(error) => {
                     let shown = crate::pods::worker::chain(&error);
                     if shown != told {
-                        tracing::error!(error = shown, "this node has no networks for its pods");
+                        self.complain(&error, &shown);
                         told = shown;
                     }
                     false
                 }
             };
             pause = if again { Duration::ZERO } else { PERIOD };
+        }
+    }
+
+    /// What somebody has to mend is an Event of the Node; who has to wait for the API server only says so.
+    fn complain(&self, error: &BlocksError, shown: &str) {
+        tracing::error!(error = shown, "this node has no networks for its pods");
+        if !matches!(error, BlocksError::Request { .. }) {
+            self.tables.complain(Complaint {
+                kind: "Node",
+                object: ObjectName { namespace: String::new(), name: self.node.clone() },
+                uid: 0,
+                reason: "NoPodNetworks",
+                message: shown.to_owned(),
+            });
         }
     }
 
@@ -259,6 +273,10 @@ mod tests {
         let last = takers.iter().find(|taker| held(&server, &taker.node).is_none()).unwrap();
         let error = last.round(&mut 0).await.unwrap_err();
         assert!(error.to_string().contains("no pool for pods has a free block of IPv4"), "{error}");
+        last.complain(&error, &error.to_string());
+        let complaint = last.tables.complaints().unwrap().try_recv().unwrap();
+        assert_eq!((complaint.kind, &complaint.object.name), ("Node", &last.node));
+        assert_eq!(complaint.message, error.to_string());
         let object =
             server.lock().nodes[&takers.iter().find(|taker| taker.node != last.node).unwrap().node].clone();
         let read = decode::node(serde_json::from_value(object).unwrap());
