@@ -258,7 +258,7 @@ pub struct Limits {
 /// Something about an object that its owner should know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Complaint {
-    /// `Service`, `Pod`, `Namespace`, `NetworkPolicy` or `ClusterNetworkPolicy`.
+    /// `Service`, `Pod`, `Node`, `Namespace`, `NetworkPolicy` or `ClusterNetworkPolicy`.
     pub kind: &'static str,
     /// The object.
     pub object: ObjectName,
@@ -465,6 +465,13 @@ impl Tables {
     /// Looks at the rows while nobody changes them: for questions that need no copy.
     pub fn look<T>(&self, question: impl FnOnce(&Snapshot) -> T) -> T {
         question(&self.rows.lock().snapshot)
+    }
+
+    /// The same for questions about what belongs to what.
+    pub fn consult<T>(&self, question: impl FnOnce(&Rows) -> T) -> T {
+        let mut rows = self.rows.lock();
+        rows.index();
+        question(&rows)
     }
 
     /// Changes whenever a row changes.

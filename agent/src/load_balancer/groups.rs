@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::pools::{Kind, Pool};
-use crate::tables::{ObjectName, Snapshot};
+use crate::tables::{ObjectName, Rows};
 
 /// The Lease of whoever gives addresses to Services.
 pub const GIVER: &str = "hawser-load-balancer";
@@ -20,15 +20,15 @@ pub struct Group {
 
 /// All groups by the name of their Lease. Addresses of Services with `externalTrafficPolicy: Local` are announced by a node that
 /// has a backend; all others of a pool by one node.
-pub fn groups(rows: &Snapshot, pools: &[Pool], node: &str) -> BTreeMap<String, Group> {
+pub fn groups(rows: &Rows, pools: &[Pool], node: &str) -> BTreeMap<String, Group> {
     let pools: Vec<&Pool> = pools.iter().filter(|pool| pool.kind == Kind::LoadBalancer).collect();
     let mut groups = BTreeMap::new();
     if pools.is_empty() {
         return groups;
     }
-    let stays = !rows.nodes.get(node).is_some_and(|own| own.leaving);
+    let stays = !rows.snapshot().nodes.get(node).is_some_and(|own| own.leaving);
     groups.insert(GIVER.to_owned(), Group { addresses: BTreeSet::new(), wanted: stays });
-    for (name, service) in &rows.services {
+    for (name, service) in rows.balanced() {
         for address in &service.load_balancer_ips {
             let holds = |pool: &&&Pool| pool.cidrs.iter().any(|cidr| cidr.contains(*address));
             let Some(pool) = pools.iter().find(holds).filter(|pool| pool.announce) else { continue };
@@ -45,12 +45,9 @@ pub fn groups(rows: &Snapshot, pools: &[Pool], node: &str) -> BTreeMap<String, G
     groups
 }
 
-fn has_backend(rows: &Snapshot, service: &ObjectName, node: &str) -> bool {
-    rows.slices
-        .iter()
-        .filter(|(name, slice)| name.namespace == service.namespace && slice.service == service.name)
-        .flat_map(|(_, slice)| &slice.endpoints)
-        .any(|endpoint| endpoint.ready && endpoint.node.as_deref() == Some(node))
+fn has_backend(rows: &Rows, service: &ObjectName, node: &str) -> bool {
+    let mut endpoints = rows.slices_of(service).iter().flat_map(|slice| &slice.endpoints);
+    endpoints.any(|endpoint| endpoint.ready && endpoint.node.as_deref() == Some(node))
 }
 
 #[cfg(test)]
@@ -58,7 +55,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::tables::{Node, Service, Slice, SliceEndpoint};
+    use crate::tables::{Node, Service, Slice, SliceEndpoint, Snapshot, Tables};
 
     fn rows() -> Snapshot {
         let name = |name: &str| ObjectName { namespace: "default".into(), name: name.into() };
@@ -80,6 +77,12 @@ mod tests {
         }
     }
 
+    fn found(snapshot: Snapshot, pools: &[Pool], node: &str) -> BTreeMap<String, Group> {
+        let tables = Tables::default();
+        tables.update(|rows| *rows = snapshot);
+        tables.consult(|rows| groups(rows, pools, node))
+    }
+
     fn pool(announce: bool) -> Pool {
         Pool {
             name: "a".into(),
@@ -96,7 +99,7 @@ mod tests {
         let group =
             |address: &str, wanted| Group { addresses: BTreeSet::from([address.parse().unwrap()]), wanted };
         for (node, near) in [("n1", true), ("n2", false)] {
-            let found = groups(&rows(), &[pool(true)], node);
+            let found = found(rows(), &[pool(true)], node);
             assert_eq!(found.len(), 3);
             assert_eq!(found["hawser-announce-a"], group("192.0.2.1", true));
             assert_eq!(found["hawser-announce.default.near"], group("192.0.2.2", near));
@@ -106,10 +109,10 @@ mod tests {
 
     #[test]
     fn without_pools_there_are_no_leases_and_who_leaves_wants_none() {
-        assert!(groups(&rows(), &[], "n1").is_empty());
-        assert_eq!(groups(&rows(), &[pool(false)], "n1").len(), 1);
+        assert!(found(rows(), &[], "n1").is_empty());
+        assert_eq!(found(rows(), &[pool(false)], "n1").len(), 1);
         let mut rows = rows();
         rows.nodes.insert("n1".into(), Arc::new(Node { leaving: true, ..Node::default() }));
-        assert!(groups(&rows, &[pool(true)], "n1").values().all(|group| !group.wanted));
+        assert!(found(rows, &[pool(true)], "n1").values().all(|group| !group.wanted));
     }
 }

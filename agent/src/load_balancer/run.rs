@@ -140,7 +140,7 @@ impl Holder {
 
     fn groups(&self) -> BTreeMap<String, Group> {
         let pools = Arc::clone(&self.pools.borrow());
-        self.tables.look(|rows| groups(rows, &pools, &self.node))
+        self.tables.consult(|rows| groups(rows, &pools, &self.node))
     }
 
     async fn write(&mut self, groups: &BTreeMap<String, Group>, now: Instant) {

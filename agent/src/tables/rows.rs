@@ -43,12 +43,13 @@ pub struct Rows {
     pub(super) snapshot: Snapshot,
     pub(super) changes: Changes,
     slices_of: HashMap<ObjectName, Vec<Arc<Slice>>>,
+    balanced: BTreeSet<ObjectName>,
 }
 
 impl Default for Rows {
     fn default() -> Self {
         let changes = Changes { everything: true, ..Changes::default() };
-        Self { snapshot: Snapshot::default(), changes, slices_of: HashMap::new() }
+        Self { snapshot: Snapshot::default(), changes, slices_of: HashMap::new(), balanced: BTreeSet::new() }
     }
 }
 
@@ -63,24 +64,39 @@ impl Rows {
         self.slices_of.get(service).map_or(&[], Vec::as_slice)
     }
 
+    /// The Services whose load balancers have addresses.
+    pub fn balanced(&self) -> impl Iterator<Item = (&ObjectName, &Arc<Service>)> {
+        self.balanced.iter().filter_map(|name| self.snapshot.services.get_key_value(name))
+    }
+
     pub(super) fn take(&mut self) -> Changes {
-        if self.changes.everything {
-            self.index();
-        }
+        self.index();
         std::mem::take(&mut self.changes)
     }
 
     /// Whoever changed everything did not keep the index.
-    fn index(&mut self) {
+    pub(super) fn index(&mut self) {
+        if !self.changes.everything {
+            return;
+        }
         self.slices_of.clear();
         for (name, slice) in &self.snapshot.slices {
             self.slices_of.entry(service_of(name, slice)).or_default().push(Arc::clone(slice));
         }
+        let services = self.snapshot.services.iter();
+        let balanced = services.filter(|(_, service)| !service.load_balancer_ips.is_empty());
+        self.balanced = balanced.map(|(name, _)| name.clone()).collect();
     }
 
     pub(super) fn put_service(&mut self, name: ObjectName, row: Option<Arc<Service>>) -> bool {
+        let is_balanced = row.as_ref().is_some_and(|row| !row.load_balancer_ips.is_empty());
         let changed = put(&mut self.snapshot.services, &name, row);
         if changed {
+            if is_balanced {
+                self.balanced.insert(name.clone());
+            } else {
+                self.balanced.remove(&name);
+            }
             self.touch(name);
         }
         changed
@@ -217,6 +233,29 @@ mod tests {
 
     fn slice(service: &str) -> Option<Arc<Slice>> {
         Some(Arc::new(Slice { service: service.into(), endpoints: Vec::new(), ports: Vec::new() }))
+    }
+
+    #[test]
+    fn services_with_addresses_of_load_balancers_are_known_however_they_came() {
+        let service = |address: Option<&str>| {
+            let load_balancer_ips = address.iter().map(|text| text.parse().unwrap()).collect();
+            Arc::new(Service { load_balancer_ips, ..Service::default() })
+        };
+        let known = |rows: &mut Rows| {
+            rows.index();
+            rows.balanced().map(|(name, _)| name.name.clone()).collect::<Vec<_>>()
+        };
+        let mut rows = Rows::default();
+        rows.snapshot.services.insert(name("a"), service(Some("192.0.2.1")));
+        assert_eq!(known(&mut rows), ["a"]);
+        rows.take();
+        rows.put_service(name("b"), Some(service(Some("192.0.2.2"))));
+        rows.put_service(name("c"), Some(service(None)));
+        assert_eq!(known(&mut rows), ["a", "b"]);
+        rows.put_service(name("a"), Some(service(None)));
+        assert_eq!(known(&mut rows), ["b"]);
+        rows.put_service(name("b"), None);
+        assert_eq!(known(&mut rows), [""; 0]);
     }
 
     #[test]
