@@ -1,6 +1,6 @@
 //! The real kernel.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -10,7 +10,7 @@ use abi::endpoint::{Endpoint, Link, bits, link};
 use abi::node::Node;
 use abi::service::{Frontend, FrontendKey};
 use abi::{Addr16, Be16, Prefix, name};
-use aya::maps::xdp::{DevMapHash, XdpMapError};
+use aya::maps::xdp::DevMapHash;
 use aya::maps::{HashMap, MapData, MapError, PerCpuArray};
 use aya::programs::{SchedClassifier, TestRun};
 use aya::{Ebpf, TestRunOptions};
@@ -36,6 +36,8 @@ use crate::desired::overlay::DEVICE;
 use crate::desired::policy::Policed;
 use crate::desired::{EndpointRow, Hop};
 use crate::reconcile::actual::{Actual, Attached, Op};
+
+mod uplinks;
 
 /// What the real kernel has to be told.
 #[derive(Debug, Clone)]
@@ -66,6 +68,8 @@ pub struct LinuxKernel {
     netlink: Netlink,
     maps: Maps,
     uplinks: Uplinks,
+    /// Indices of the uplinks with programs: another one under the same name has none.
+    indices: BTreeMap<String, u32>,
     /// What is being taken over, until every program has been swapped.
     conversion: Option<Conversion>,
     evictions: Evictions,
@@ -114,6 +118,7 @@ impl LinuxKernel {
             netlink,
             maps,
             uplinks: Uplinks::default(),
+            indices: BTreeMap::new(),
             conversion,
             evictions: Evictions::default(),
         })
@@ -205,50 +210,6 @@ impl LinuxKernel {
             gone(self.maps.namespaces.remove(&cookie)).map_err(map(name::NAMESPACES))?;
         }
         Ok(())
-    }
-
-    fn attach_uplink(&mut self, device: &str) -> Result<(), KernelError> {
-        self.objects.attach_tc(name::TC_UPLINK_IN, device, true)?;
-        self.objects.attach_tc(name::TC_UPLINK_OUT, device, false)?;
-        let objection = match self.settings.xdp.objection(device) {
-            Some(reason) => {
-                self.detach_xdp(device)?;
-                Some(reason)
-            }
-            None => self.attach_xdp(device).err().map(|error| {
-                let reason = error.to_string();
-                tracing::warn!(device, %error, "XDP is not possible here; packets from outside are met in TC");
-                reason
-            }),
-        };
-        self.uplinks.note(device, objection);
-        Ok(())
-    }
-
-    fn detach_uplink(&mut self, device: &str) -> Result<(), KernelError> {
-        self.detach_xdp(device)?;
-        self.uplinks.forget(device);
-        self.objects.detach_tc(device, [name::TC_UPLINK_IN, name::TC_UPLINK_OUT])
-    }
-
-    fn attach_xdp(&mut self, device: &str) -> Result<(), KernelError> {
-        self.objects.attach_xdp(device)?;
-        let index =
-            self.netlink.device(device)?.ok_or_else(|| KernelError::NoDevice(device.to_owned()))?.index;
-        self.maps.xdp_devices.insert(index, index, None, 0).map_err(|error| match error {
-            XdpMapError::MapError(source) => map(name::XDP_DEVICES)(source),
-            XdpMapError::ChainedProgramNotSupported => {
-                KernelError::Missing("programs behind devices, which are not asked for".to_owned())
-            }
-        })
-    }
-
-    fn detach_xdp(&mut self, device: &str) -> Result<(), KernelError> {
-        self.objects.detach_xdp(device)?;
-        match self.netlink.device(device)? {
-            Some(found) => gone(self.maps.xdp_devices.remove(found.index)).map_err(map(name::XDP_DEVICES)),
-            None => Ok(()),
-        }
     }
 
     /// Removes rows and pins of devices that are gone.
@@ -425,6 +386,7 @@ impl Kernel for LinuxKernel {
     fn look(&mut self, actual: &mut Actual) -> Result<(), KernelError> {
         let overlay::Seen { overlay, tunnels, rules, routes } = overlay::read(&self.netlink)?;
         (actual.overlay, actual.tunnels, actual.rules, actual.routes) = (overlay, tunnels, rules, routes);
+        self.lose_uplinks(actual)?;
         Ok(())
     }
 

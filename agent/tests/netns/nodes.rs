@@ -5,10 +5,11 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use agent::desired::overlay::DEVICE;
+use agent::kernel::features::Optional;
 
 use crate::namespace::Namespace;
 use crate::paths::{all_protocols, answer};
-use crate::world::{BACKEND_PORT, Clients, NodeWorld, OUTSIDE, PORT, VIPS, World, allowed};
+use crate::world::{BACKEND_PORT, Clients, NODE_PORT, NodeWorld, OUTSIDE, PORT, VIPS, World, allowed};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 const STREAM_PORT: u16 = 9000;
@@ -88,6 +89,31 @@ fn one_family_between_the_nodes_carries_both_of_the_pods() {
                 let asks = &world.nodes[from].pods[0].namespace;
                 all_protocols(asks, pod, BACKEND_PORT, &format!("{} {client}", PODS[to]));
             }
+        }
+    }
+}
+
+#[test]
+fn an_uplink_that_is_made_anew_has_programs_at_the_next_look() {
+    if !allowed() {
+        return;
+    }
+    for disabled in [Vec::new(), vec![Optional::Tcx]] {
+        let mut world = World::new(Clients::Wire);
+        world.nodes[0].disabled = disabled;
+        world.nodes[0].reconciler = None;
+        world.nodes[0].start();
+        answer(&world.nodes[1].pods[0].namespace, BACKEND_PORT, "pod2");
+        world.serve(&[(1, 0)]);
+        // Nobody has looked while there was none.
+        world.plug_anew();
+        world.nodes[0].look();
+        for family in 0..2 {
+            let node = &world.nodes[0];
+            let (own, client) = (node.addresses[family], node.pods[0].addresses[family]);
+            let far = world.nodes[1].pods[0].addresses[family];
+            all_protocols(&node.pods[0].namespace, far, BACKEND_PORT, &format!("pod2 {client}"));
+            all_protocols(&world.outside, own, NODE_PORT, &format!("pod2 {own}"));
         }
     }
 }

@@ -150,6 +150,15 @@ impl World {
         self.nodes[2].add_pod(0);
     }
 
+    /// Takes the uplink of the first node away, and makes another one like it.
+    pub fn plug_anew(&mut self) {
+        let node = &self.nodes[0].namespace;
+        node.ip("link del uplink");
+        let networks = ["192.0.2.1/24".to_owned(), "2001:db8::1/64".to_owned()];
+        plug(node, "port1", (&self.outside, "br0"), &networks);
+        self.settle_links();
+    }
+
     /// Tells every node about the service: its backends are these pods (node, pod).
     pub fn serve(&mut self, backends: &[(usize, usize)]) {
         let endpoints: Vec<(IpAddr, String)> = backends
@@ -206,14 +215,8 @@ impl NodeWorld {
         cgroup: PathBuf,
     ) -> Self {
         let namespace = Namespace::new();
-        namespace.ip("link add uplink type veth peer name port");
-        let port = format!("port{number}");
-        namespace.ip(&format!("link set port netns {} name {port}", outside.path().display()));
-        outside.ip(&format!("link set {port} master {bridge} up"));
-        namespace.ip(&format!("addr add {} dev uplink", networks[0]));
-        namespace.ip(&format!("addr add {} dev uplink nodad", networks[1]));
+        plug(&namespace, &format!("port{number}"), (outside, bridge), &networks);
         let addresses = networks.iter().map(|network| network.parse::<IpNetwork>().unwrap().ip()).collect();
-        namespace.ip("link set uplink up");
         let bpffs = PathBuf::from(format!("/sys/fs/bpf/dataplane-{}-{number}", std::process::id()));
         let mut node = Self {
             namespace,
@@ -395,6 +398,16 @@ impl NodeWorld {
         ];
         hashes.into_iter().chain(arrays).collect()
     }
+}
+
+/// Makes a node's uplink, whose other end is a port of a bridge outside.
+fn plug(node: &Namespace, port: &str, (outside, bridge): (&Namespace, &str), networks: &[String; 2]) {
+    node.ip("link add uplink type veth peer name port");
+    node.ip(&format!("link set port netns {} name {port}", outside.path().display()));
+    outside.ip(&format!("link set {port} master {bridge} up"));
+    node.ip(&format!("addr add {} dev uplink", networks[0]));
+    node.ip(&format!("addr add {} dev uplink nodad", networks[1]));
+    node.ip("link set uplink up");
 }
 
 /// The first rows of a pinned array.
