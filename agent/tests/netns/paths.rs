@@ -126,6 +126,27 @@ fn pods_and_the_host_reach_the_service_by_its_address() {
 }
 
 #[test]
+fn the_host_reaches_itself_through_the_service_with_socket_hooks_and_without() {
+    if !allowed() {
+        return;
+    }
+    for clients in [Clients::Sockets, Clients::Wire] {
+        let mut world = World::new(clients);
+        let node = &world.nodes[0];
+        node.namespace.ip(&format!("route add default via {}", OUTSIDE[0]));
+        node.namespace.ip(&format!("-6 route add default via {}", OUTSIDE[1]));
+        answer(&node.namespace, BACKEND_PORT, "host");
+        world.serve_by(0);
+        for (family, vip) in VIPS.iter().enumerate() {
+            let host = world.nodes[0].addresses[family].to_string();
+            // On the wire the host takes the service for its client.
+            let seen = if clients == Clients::Sockets { host.as_str() } else { vip };
+            all_protocols(&world.nodes[0].namespace, vip.parse().unwrap(), PORT, &format!("host {seen}"));
+        }
+    }
+}
+
+#[test]
 fn a_client_with_affinity_keeps_its_backend_on_sockets_and_on_the_wire() {
     if !allowed() {
         return;

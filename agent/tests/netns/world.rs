@@ -161,16 +161,24 @@ impl World {
 
     /// Tells every node about the service: its backends are these pods (node, pod).
     pub fn serve(&mut self, backends: &[(usize, usize)]) {
-        let endpoints: Vec<(IpAddr, String)> = backends
-            .iter()
-            .flat_map(|(node, pod)| {
-                let name = self.nodes[*node].name.clone();
-                self.nodes[*node].pods[*pod].addresses.iter().map(move |address| (*address, name.clone()))
-            })
-            .collect();
+        let endpoints = backends.iter().flat_map(|(node, pod)| {
+            let node = &self.nodes[*node];
+            node.pods[*pod].addresses.iter().map(|address| (*address, node.name.clone()))
+        });
+        self.tell(&endpoints.collect::<Vec<_>>());
+    }
+
+    /// The same with one backend, which is a node itself.
+    pub fn serve_by(&mut self, node: usize) {
+        let node = &self.nodes[node];
+        let endpoints = node.addresses.iter().map(|address| (*address, node.name.clone()));
+        self.tell(&endpoints.collect::<Vec<_>>());
+    }
+
+    fn tell(&mut self, endpoints: &[(IpAddr, String)]) {
         let peers: Vec<(String, Node)> = self.nodes.iter().map(NodeWorld::object).collect();
         for node in &mut self.nodes {
-            node.learn(&endpoints, &peers);
+            node.learn(endpoints, &peers);
         }
     }
 

@@ -75,7 +75,7 @@ fn send(ctx: &TcContext, work: &mut Work, hook: u32) -> Result<Verdict, Drop> {
     if is_host(&work.packet) {
         work.hop = Hop { ifindex: 0, dmac: [0; 6], smac: [0; 6], seen: 0, mtu: 0 };
         flow::settle(work);
-        return Ok(Verdict::Stack);
+        return if hook == UPLINK_OUT { back_in(ctx) } else { Ok(Verdict::Stack) };
     }
     along_routes(ctx, work, hook)
 }
@@ -105,6 +105,16 @@ pub fn to_pod(ctx: &TcContext, work: &mut Work, hook: u32) -> Result<Option<Verd
         }
     };
     Ok(Some(Verdict::Sent(Path::Pod, code as i32)))
+}
+
+/// Gives the host what it has sent itself through a service: as if it came in where it was going out.
+#[inline(always)]
+fn back_in(ctx: &TcContext) -> Result<Verdict, Drop> {
+    let macs: [[u8; 6]; 2] = ctx.load(0).map_err(|_| Drop::Truncated)?;
+    store(ctx, 0, &[macs[1], macs[1]])?;
+    // SAFETY: a plain field of the context; the helper checks the device.
+    let code = unsafe { bpf_redirect((*ctx.skb.skb).ifindex, u64::from(BPF_F_INGRESS)) };
+    Ok(Verdict::Sent(Path::Stack, code as i32))
 }
 
 #[inline(always)]

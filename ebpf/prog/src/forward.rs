@@ -118,7 +118,8 @@ pub fn forward_known<B: Bytes>(bytes: &B, work: &mut Work, onward: Onward) -> Op
     if flags & bits::DSR != 0 || (of_service && service::generation(flow.backend) != flow.generation) {
         return None;
     }
-    if (of_service || flags & bits::OUTWARD != 0) && matches!(onward, Onward::Stack) {
+    let is_routed_elsewhere = of_service || is_answer_to_itself(flags);
+    if (is_routed_elsewhere || flags & bits::OUTWARD != 0) && matches!(onward, Onward::Stack) {
         // The stack has routed it to the service's address, not to the backend's; or it is still to be hidden.
         return None;
     }
@@ -134,6 +135,12 @@ pub fn forward_known<B: Bytes>(bytes: &B, work: &mut Work, onward: Onward) -> Op
     } else {
         Some(send::<B, V6>(bytes, packet, flow, onward))
     }
+}
+
+/// Whether packets with these flags that leave the host answer what it has sent itself through a service.
+#[inline(always)]
+pub fn is_answer_to_itself(flags: u32) -> bool {
+    flags & (bits::FORWARD | bits::SERVICE | bits::MASQUERADE) == bits::SERVICE | bits::MASQUERADE
 }
 
 /// Whether the packet may end a flow that is forgotten with its last packet.

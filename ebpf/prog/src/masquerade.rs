@@ -12,6 +12,7 @@ use aya_ebpf::programs::TcContext;
 use crate::maps::{Work, node, work};
 use crate::nat::node_address;
 use crate::packet::{Ports, TCP, UDP};
+use crate::service::same;
 use crate::verdict::count;
 use crate::{flow, table};
 
@@ -58,7 +59,11 @@ pub fn create(ctx: &TcContext, work: &mut Work) -> Result<(), Drop> {
     if !matches!(work.packet.ports, Ports::Pair | Ports::EchoRequest) {
         return Err(Drop::UnknownProtocol);
     }
-    work.forward.to.src = *node_address(work.packet.v4()).ok_or(Drop::NoPort)?;
+    let own = node_address(work.packet.v4()).ok_or(Drop::NoPort)?;
+    // What the host sends itself through a service has to look as if it came from elsewhere, and its answer has to go there:
+    // to the service's address the host knows a way.
+    let to_itself = same(&work.forward.to.dst, own);
+    work.forward.to.src = if to_itself { work.packet.key.tuple.dst } else { *own };
     flow::prepare_answer(work);
     work.row = 0;
     for _ in 0..HOST_TRIES {

@@ -9,7 +9,7 @@ use aya_ebpf::programs::TcContext;
 
 use crate::deliver::{BEGIN, DELIVER, HIDE, REST, TRACK, TUNNEL, deliver, is_pod};
 use crate::echo;
-use crate::forward::{Onward, forward_known, forward_plain};
+use crate::forward::{Onward, forward_known, forward_plain, is_answer_to_itself};
 use crate::maps::{ENDPOINTS, Known, work};
 use crate::nat::node_address;
 use crate::packet::{Frame, Packet, parse, parse_plain};
@@ -188,7 +188,11 @@ fn out(ctx: &TcContext) -> Result<Then, Drop> {
         flags = ask(work, Client::Inside)?;
     }
     let asks = flags & (bits::FORWARD | bits::SERVICE) == bits::FORWARD | bits::SERVICE;
-    if asks || flags == BEGINS { Ok(then(flags)) } else { Ok(Then::Leave(Verdict::Stack)) }
+    if asks || flags == BEGINS || is_answer_to_itself(flags) {
+        Ok(then(flags))
+    } else {
+        Ok(Then::Leave(Verdict::Stack))
+    }
 }
 
 #[inline(always)]

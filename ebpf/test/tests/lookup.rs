@@ -17,7 +17,7 @@ use aya::maps::lpm_trie::{Key, LpmTrie};
 use ebpf_test::case::{Case, hold};
 use ebpf_test::packet::{ACK, Body, Packet, SYN, packet};
 use ebpf_test::runner::SHOT;
-use ebpf_test::world::{Hook, Want, World};
+use ebpf_test::world::{Hook, MASQUERADED, Want, World};
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
@@ -46,6 +46,10 @@ const CASES: &[Case] = &[
     (
         "the host's own packets for a service, which no socket hook saw, find a backend of this node",
         from_host,
+    ),
+    (
+        "what the host sends itself through a service comes in again, and so does the answer",
+        from_host_to_itself,
     ),
     ("the host's own packets for a service are refused and dropped as a pod's", host_refused),
     ("refusals beyond a thousand a second are dropped in silence", rate_limit),
@@ -300,6 +304,25 @@ fn from_host(w: &mut World) -> Result<()> {
     // Known flows as well: the stack has routed them to the service's address.
     let ack = packet(n.node, n.vip).tcp(40000, 80, ACK);
     w.expect(Hook::UplinkOut, &ack, &Want::Sent(Path::Pod, packet(n.node, n.pod_b).tcp(40000, 8080, ACK)))?;
+    Ok(())
+}
+
+fn from_host_to_itself(w: &mut World) -> Result<()> {
+    let n = w.names;
+    w.service(&[(n.vip, 80)], 0, TCP, &[(n.node, 8080)])?;
+    let asked = |flags| packet(n.node, n.vip).tcp(40000, 80, flags);
+    let got = |flags| packet(n.vip, n.node).tcp(MASQUERADED, 8080, flags);
+    for flags in [SYN, ACK] {
+        let want = Want::Sent(Path::Stack, got(flags));
+        let came = w.expect(Hook::UplinkOut, &asked(flags), &want)?;
+        // It passes the other hook as what it has become.
+        w.expect(Hook::UplinkIn, &came, &Want::Stack(came.clone()))?;
+        let answer = Want::Sent(Path::Stack, asked(flags).answer());
+        let back = w.expect(Hook::UplinkOut, &came.answer(), &answer)?;
+        w.expect(Hook::UplinkIn, &back, &Want::Stack(back.clone()))?;
+    }
+    let frame = w.run(Hook::UplinkOut, &asked(ACK).bytes())?.frame;
+    ensure!(frame[..6] == frame[6..12], "to the device itself: {:02x?}", &frame[..12]);
     Ok(())
 }
 
