@@ -37,6 +37,7 @@ drops! {
     22 PolicyIngress "no policy lets this source talk to the pod",
     23 SpoofedMac "a pod sent a frame with a hardware address that is not its own",
     24 Bandwidth "the pod's limit of bandwidth is used up",
+    25 SctpFragment "the ports of a fragmented SCTP packet would have to change, whose checksum covers all fragments",
 }
 
 /// Size of the counter map: room for reasons to come.

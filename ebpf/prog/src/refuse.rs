@@ -1,4 +1,4 @@
-//! Refusals on the wire: a TCP RST, or an ICMP port unreachable, in the place of the packet that cannot be served.
+//! Refusals on the wire: a TCP RST, an SCTP ABORT, or an ICMP port unreachable, in the place of the packet that cannot be served.
 
 use abi::count::Path;
 use abi::drops::Drop;
@@ -14,6 +14,7 @@ use crate::flow::now;
 use crate::maps::{Work, work};
 use crate::nat::{load_into, store, store_bytes};
 use crate::packet::{ACK, ETHERNET, ICMP, ICMPV6, RST, SCTP, SYN, TCP, UDP};
+use crate::sctp;
 use crate::verdict::count;
 
 /// Hops of a packet that begins here.
@@ -73,7 +74,8 @@ fn try_answer(ctx: &TcContext, direction: u64) -> Option<i32> {
     }
     let made = match work.packet.proto() {
         TCP if work.packet.tcp_flags & RST == 0 => reset(ctx, work),
-        UDP | SCTP => unreachable(ctx, work),
+        UDP => unreachable(ctx, work),
+        SCTP => abort(ctx, work)?,
         _ => return None,
     };
     made.ok()?;
@@ -107,8 +109,7 @@ fn reset(ctx: &TcContext, work: &mut Work) -> Result<(), Drop> {
         let next = u32::from_be(old[1]).wrapping_add(data + has(SYN) + has(crate::packet::FIN));
         (0, next.to_be(), RST | ACK)
     };
-    let tuple = work.packet.tuple();
-    let ports = u32::from(tuple.dport.be) | (u32::from(tuple.sport.be) << 16);
+    let ports = swapped_ports(work);
     let offset_and_flags = u32::from_ne_bytes([0x50, flags as u8, 0, 0]);
     let mut header = [ports, sequence, acknowledged, offset_and_flags, 0];
     resize(ctx, l4 as u32 + 20)?;
@@ -116,6 +117,31 @@ fn reset(ctx: &TcContext, work: &mut Work) -> Result<(), Drop> {
     header[4] = u32::from(fold(sum));
     store(ctx, l4, &header)?;
     ip(ctx, work, TCP, 20)
+}
+
+/// An ABORT, if there is an answer. Of an ICMP error an SCTP host need not take notice (RFC 9260, 10), and Linux does not give up for it.
+#[inline(always)]
+fn abort(ctx: &TcContext, work: &mut Work) -> Option<Result<(), Drop>> {
+    let l4 = work.packet.l4 as usize;
+    let header: [u32; 4] = ctx.load(l4).ok()?;
+    // The initiate tag of an INIT; packets with other chunks may end here.
+    let tag: u32 = ctx.load(l4 + usize::from(sctp::SHORT)).unwrap_or(0);
+    let answer = sctp::refusal(swapped_ports(work), &header, tag)?;
+    Some(write_abort(ctx, work, &answer))
+}
+
+#[inline(always)]
+fn write_abort(ctx: &TcContext, work: &Work, answer: &[u32; 4]) -> Result<(), Drop> {
+    resize(ctx, work.packet.l4 + u32::from(sctp::SHORT))?;
+    store(ctx, work.packet.l4 as usize, answer)?;
+    ip(ctx, work, SCTP, sctp::SHORT)
+}
+
+/// The ports of an answer, as they lie in its header.
+#[inline(always)]
+fn swapped_ports(work: &Work) -> u32 {
+    let tuple = work.packet.tuple();
+    u32::from(tuple.dport.be) | (u32::from(tuple.sport.be) << 16)
 }
 
 /// Tells the sender that its packet is larger than `work.hop.mtu`, or drops it. `direction` is BPF_F_INGRESS where what is told

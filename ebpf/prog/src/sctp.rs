@@ -3,6 +3,9 @@
 //! A CRC is linear: packets that differ in their first four bytes have checksums that differ by the CRC of that difference
 //! followed by zeros. A zero byte multiplies by x^8 modulo the polynomial, so n of them multiply by x^8n, which is a product
 //! of x^(8 * 2^k) for the bits k of n.
+//!
+//! The number of zeros is what follows the ports in the whole packet. A first fragment does not say it, and the last one, which
+//! does, may come after it or never: fragments whose ports would have to change are dropped.
 
 use abi::Tuple;
 use abi::drops::Drop;
@@ -20,7 +23,14 @@ pub const HEAD: usize = 16;
 
 const INIT: u8 = 1;
 const ABORT: u8 = 6;
+const ERROR: u8 = 9;
+const SHUTDOWN_ACK: u8 = 8;
+const COOKIE_ACK: u8 = 11;
 const SHUTDOWN_COMPLETE: u8 = 14;
+/// The sender of the chunk has no association, and reflects the tag (RFC 9260, 3.3.7).
+const TAG_REFLECTED: u8 = 1;
+/// Bytes of a packet with one chunk that has no value.
+pub const SHORT: u16 = 16;
 
 /// CRC32c's polynomial; the highest power is the lowest bit.
 const POLYNOMIAL: u32 = 0x82f6_3b78;
@@ -28,6 +38,16 @@ const POLYNOMIAL: u32 = 0x82f6_3b78;
 const ONE: u32 = 1 << 31;
 /// x^(8 * 2^k): what 2^k zero bytes multiply by.
 const ZEROS: [u32; 16] = zeros();
+
+/// The checksum of [`SHORT`] bytes of zeros.
+const NOTHING: u32 = {
+    let (mut sum, mut bit) = (u32::MAX, 0);
+    while bit < 8 * SHORT {
+        sum = (sum >> 1) ^ (POLYNOMIAL & 0u32.wrapping_sub(sum & 1));
+        bit += 1;
+    }
+    !sum
+};
 
 const fn zeros() -> [u32; 16] {
     let mut all = [0; 16];
@@ -89,13 +109,32 @@ pub fn flags(chunk: u8) -> u32 {
     }
 }
 
+/// What a host answers to a packet of an association it does not have (RFC 9260, 5.1 and 8.4), without addresses: the common
+/// header and one chunk. `tag` is the initiate tag of an INIT. None where silence is the answer.
+#[inline(always)]
+pub fn refusal(ports: u32, header: &[u32; 4], tag: u32) -> Option<[u32; 4]> {
+    let chunk = header[3].to_ne_bytes()[0];
+    let (kind, flags, tag) = match chunk {
+        INIT => (ABORT, 0, tag),
+        ABORT | ERROR | COOKIE_ACK | SHUTDOWN_COMPLETE => return None,
+        SHUTDOWN_ACK => (SHUTDOWN_COMPLETE, TAG_REFLECTED, header[1]),
+        _ => (ABORT, TAG_REFLECTED, header[1]),
+    };
+    let chunk = u32::from_ne_bytes([kind, flags, 0, 4]);
+    let length = u32::from(SHORT);
+    let sum = NOTHING
+        ^ sctp_difference(ports, length)
+        ^ sctp_difference(tag, length - 4)
+        ^ sctp_difference(chunk, length - 12);
+    Some([ports, tag, sum, chunk])
+}
+
 /// Gives the packet another tuple.
 #[inline(always)]
 pub fn rewrite(ctx: &TcContext, packet: &Packet, to: &Tuple) -> Result<(), Drop> {
     let (old, new) = (pair(packet.tuple()), pair(to));
     if old != new && !matches!(packet.part, Part::Whole) {
-        // The first fragment does not say how long the datagram is.
-        return Err(Drop::Fragment);
+        return Err(Drop::SctpFragment);
     }
     let difference = addresses(ctx, packet, to)?;
     if !packet.v4() {

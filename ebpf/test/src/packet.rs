@@ -21,6 +21,12 @@ pub const INIT: u8 = 1;
 pub const INIT_ACK: u8 = 2;
 /// Ends it at once.
 pub const ABORT: u8 = 6;
+/// Says what was wrong.
+pub const ERROR: u8 = 9;
+/// Ends the handshake.
+pub const COOKIE_ACK: u8 = 11;
+/// Says that the other end wants to end it.
+pub const SHUTDOWN_ACK: u8 = 8;
 /// Ends it in the end.
 pub const SHUTDOWN_COMPLETE: u8 = 14;
 
@@ -141,8 +147,12 @@ impl Packet {
                 let flags = if flags & ACK == 0 { RST | ACK } else { RST };
                 Self { body: Body::Tcp(dport, sport, flags, Vec::new()), ..to }
             }
-            Body::Udp(..) | Body::Sctp(..) if self.src.is_ipv4() => to.error(3, 3, self, 28),
-            Body::Udp(..) | Body::Sctp(..) => to.error(1, 4, self, 48),
+            Body::Sctp(sport, dport, chunk, _) => {
+                let chunk = if chunk == SHUTDOWN_ACK { SHUTDOWN_COMPLETE } else { ABORT };
+                Self { body: Body::Sctp(dport, sport, chunk, Vec::new()), ..to }
+            }
+            Body::Udp(..) if self.src.is_ipv4() => to.error(3, 3, self, 28),
+            Body::Udp(..) => to.error(1, 4, self, 48),
             _ => panic!("nobody refuses {self:?}"),
         }
     }
@@ -283,7 +293,7 @@ impl Packet {
                 Body::Tcp(port(0)?, port(2)?, flags, body.get(20..).unwrap_or_default().to_vec())
             }
             17 => Body::Udp(port(0)?, port(2)?, body.get(8..).unwrap_or_default().to_vec()),
-            132 if body.len() > 16 => Body::Sctp(port(0)?, port(2)?, body[12], body[16..].to_vec()),
+            132 if body.len() >= 16 => Body::Sctp(port(0)?, port(2)?, body[12], body[16..].to_vec()),
             1 | 58 if matches!(body[0], 8 | 128) => Body::Echo(true, port(4)?),
             1 | 58 if matches!(body[0], 0 | 129) => Body::Echo(false, port(4)?),
             1 if body[0] == 3 => Body::Error(3, body[1], body[8..].to_vec()),

@@ -7,7 +7,9 @@ use abi::name;
 use abi::service::frontend;
 use anyhow::{Result, ensure};
 use ebpf_test::case::{Case, hold};
-use ebpf_test::packet::{ABORT, Body, DATA, INIT, Packet, SHUTDOWN_COMPLETE, packet};
+use ebpf_test::packet::{
+    ABORT, Body, COOKIE_ACK, DATA, ERROR, INIT, Packet, SHUTDOWN_ACK, SHUTDOWN_COMPLETE, packet,
+};
 use ebpf_test::world::{Hook, MASQUERADED, Want, World};
 
 const SCTP: u8 = 132;
@@ -17,7 +19,9 @@ const CASES: &[Case] = &[
     ("packets of every length keep a right checksum", lengths),
     ("a NodePort forwards to another node, in TC and before the stack", node_port),
     ("an association of a pod takes the node's address on its way out", masquerade),
-    ("a chunk in the middle of an unknown association is refused", middle),
+    ("a chunk in the middle of an unknown association is refused, unless it is an end", middle),
+    ("who begins is refused under the tag it has chosen, others under their own", refused),
+    ("an association whose backend is gone ends at once", gone),
     ("ABORT and SHUTDOWN COMPLETE end the flow", ends),
     ("a fragment whose checksum cannot be changed is dropped", fragment),
 ];
@@ -92,10 +96,44 @@ fn masquerade(w: &mut World) -> Result<()> {
 fn middle(w: &mut World) -> Result<()> {
     let n = w.names;
     w.service(&[(n.vip, 3868)], 0, SCTP, &[(n.pod_b, 3869)])?;
-    for chunk in [DATA, ABORT] {
-        let late = packet(n.pod_a, n.vip).sctp(40000, 3868, chunk);
-        w.expect(Hook::FromPodA, &late, &Want::Refused(Drop::NoFlow, late.refusal()))?;
+    let late = |chunk| packet(n.pod_a, n.vip).sctp(40000, 3868, chunk);
+    for chunk in [DATA, SHUTDOWN_ACK] {
+        w.expect(Hook::FromPodA, &late(chunk), &Want::Refused(Drop::NoFlow, late(chunk).refusal()))?;
     }
+    for chunk in [ABORT, SHUTDOWN_COMPLETE, ERROR, COOKIE_ACK] {
+        w.expect(Hook::FromPodA, &late(chunk), &Want::Dropped(Drop::NoFlow))?;
+    }
+    Ok(())
+}
+
+/// RFC 9260, 5.1 and 8.4.
+fn refused(w: &mut World) -> Result<()> {
+    let n = w.names;
+    w.service(&[(n.vip, 3868)], 0, SCTP, &[])?;
+    // A packet's verification tag is aabbccdd, the initiate tag of an INIT its first data.
+    for (chunk, tag, flags) in [
+        (INIT, *b"data", 0),
+        (DATA, [0xaa, 0xbb, 0xcc, 0xdd], 1),
+        (SHUTDOWN_ACK, [0xaa, 0xbb, 0xcc, 0xdd], 1),
+    ] {
+        let asked = packet(n.pod_a, n.vip).sctp(40000, 3868, chunk);
+        w.expect(Hook::FromPodA, &asked, &Want::Refused(Drop::NoBackend, asked.refusal()))?;
+        let frame = w.run(Hook::FromPodA, &asked.bytes())?.frame;
+        let sctp = if n.vip.is_ipv4() { &frame[34..] } else { &frame[54..] };
+        ensure!(sctp.len() == 16 && sctp[4..8] == tag && sctp[13] == flags, "{chunk}: {sctp:02x?}");
+    }
+    Ok(())
+}
+
+fn gone(w: &mut World) -> Result<()> {
+    let n = w.names;
+    w.service(&[(n.vip, 3868)], 0, SCTP, &[(n.pod_b, 3869)])?;
+    let asked = packet(n.pod_a, n.vip).sctp(40000, 3868, INIT);
+    let got = Packet::read(&w.run(Hook::FromPodA, &asked.bytes())?.frame)?;
+    w.run(Hook::FromPodB, &got.answer().bytes())?;
+    w.retire(1)?;
+    let more = data(asked);
+    w.expect(Hook::FromPodA, &more, &Want::Refused(Drop::BackendGone, more.refusal()))?;
     Ok(())
 }
 
@@ -124,6 +162,6 @@ fn fragment(w: &mut World) -> Result<()> {
     let n = w.names;
     w.service(&[(n.vip, 3868)], 0, SCTP, &[(n.pod_b, 3869)])?;
     let first = packet(n.pod_a, n.vip).sctp(40000, 3868, INIT).fragment(0, true);
-    w.expect(Hook::FromPodA, &first, &Want::Dropped(Drop::Fragment))?;
+    w.expect(Hook::FromPodA, &first, &Want::Dropped(Drop::SctpFragment))?;
     Ok(())
 }
