@@ -22,11 +22,14 @@ pub fn expire(folder: &Path, now: u32) -> Result<u64, KernelError> {
     let (flows, embryos) = (open(folder, name::FLOWS)?, open(folder, name::EMBRYOS)?);
     let mut tables = Tables { flows, embryos, removed: 0 };
     let mut gauges: Array<MapData, u64> = open(folder, name::GAUGES)?;
-    let (flows, held) = walk(&mut tables, |tables| &tables.flows, now)?;
-    let (embryos, more) = walk(&mut tables, |tables| &tables.embryos, now)?;
-    for (index, value) in
-        [(gauge::FLOWS, flows), (gauge::EMBRYOS, embryos), (gauge::MASQUERADED, held + more)]
-    {
+    let flows = walk(&mut tables, |tables| &tables.flows, now)?;
+    let embryos = walk(&mut tables, |tables| &tables.embryos, now)?;
+    for (index, value) in [
+        (gauge::FLOWS, flows.entries),
+        (gauge::EMBRYOS, embryos.entries),
+        (gauge::MASQUERADED, flows.masqueraded + embryos.masqueraded),
+        (gauge::DIRECT, flows.direct),
+    ] {
         gauges.set(index, value, 0).map_err(|source| KernelError::Map { map: name::GAUGES, source })?;
     }
     Ok(tables.removed)
@@ -63,12 +66,19 @@ impl Tables {
     }
 }
 
-/// Answers with how many entries stay, and how many of them hold a port of the node.
-fn walk(tables: &mut Tables, table: fn(&Tables) -> &Table, now: u32) -> Result<(u64, u64), KernelError> {
+/// What stays in a table.
+#[derive(Default)]
+struct Tally {
+    entries: u64,
+    masqueraded: u64,
+    direct: u64,
+}
+
+fn walk(tables: &mut Tables, table: fn(&Tables) -> &Table, now: u32) -> Result<Tally, KernelError> {
     let failed = |source| KernelError::Map { map: name::FLOWS, source };
     // A walk that the kernel begins anew, because an entry went, shows some entries twice.
     let keys: Vec<FlowKey> = table(tables).keys().collect::<Result<_, _>>().map_err(failed)?;
-    let (mut stay, mut held) = (0, 0);
+    let mut tally = Tally::default();
     for key in keys {
         let Some((flow, _)) = tables.find(&key).map_err(failed)? else { continue };
         let twin = FlowKey { tuple: flow.to.reversed(), ..key };
@@ -76,11 +86,12 @@ fn walk(tables: &mut Tables, table: fn(&Tables) -> &Table, now: u32) -> Result<(
             tables.forget(&key).and_then(|()| tables.forget(&twin)).map_err(failed)?;
             continue;
         }
-        stay += 1;
-        held +=
-            u64::from(flow.flags & (bits::FORWARD | bits::MASQUERADE) == bits::FORWARD | bits::MASQUERADE);
+        let begins_with = |what| u64::from(flow.flags & (bits::FORWARD | what) == bits::FORWARD | what);
+        tally.entries += 1;
+        tally.masqueraded += begins_with(bits::MASQUERADE);
+        tally.direct += begins_with(bits::DSR);
     }
-    Ok((stay, held))
+    Ok(tally)
 }
 
 /// As `ending::is_over` of the programs decides. The twin comes with whether it is of an answered flow.

@@ -44,6 +44,8 @@ pub mod gauge {
     pub const EMBRYOS: u32 = 1;
     /// Flows that hold a source port of the node.
     pub const MASQUERADED: u32 = 2;
+    /// Established flows that are answered elsewhere; the programs add those that came since.
+    pub const DIRECT: u32 = 5;
     /// The agent's: rows that the table of unanswered flows has given up to make room.
     pub const EVICTED_EMBRYOS: u32 = 3;
     /// The agent's: the same of affinity.

@@ -5,6 +5,7 @@
 
 use crate::address::{Addr16, Be16, Tuple};
 use crate::layout::layout;
+use crate::name;
 
 layout! {
     /// A packet's tuple and protocol.
@@ -74,6 +75,11 @@ layout! {
         /// Second the first fragment passed.
         4 => seen: u32,
     }
+}
+
+/// How many flows that are answered elsewhere may be established at a scale: with two entries each they fill half of the table.
+pub const fn most_direct(scale: u32) -> u32 {
+    name::FLOWS_SIZE as u32 / 4 * scale
 }
 
 /// Seconds a looked-up next hop is used: a changed route or neighbour is noticed after that.

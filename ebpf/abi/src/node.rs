@@ -5,7 +5,7 @@ use crate::layout::layout;
 
 layout! {
     /// Read-only data of every program.
-    pub struct Node(176) {
+    pub struct Node(180) {
         /// The node's IPv4 address, or none.
         0 => v4: Addr16,
         /// The node's IPv6 address, or none.
@@ -25,6 +25,8 @@ layout! {
         /// Index of a device of ours that forwards: routes are looked up as if packets came by it, where the device they
         /// did come by is not allowed to forward. Zero for none.
         172 => router: u32,
+        /// Most flows that are answered elsewhere and may be established: such flows are easily forged, others keep their room.
+        176 => direct: u32,
     }
 }
 

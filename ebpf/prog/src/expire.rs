@@ -17,18 +17,20 @@ use crate::verdict::count;
 struct Tally {
     entries: u64,
     masqueraded: u64,
+    direct: u64,
 }
 
 /// Walks both tables. Attached nowhere: run through BPF_PROG_TEST_RUN.
 #[classifier]
 pub fn flow_expire(_ctx: TcContext) -> i32 {
-    let mut flows = Tally { entries: 0, masqueraded: 0 };
-    let mut embryos = Tally { entries: 0, masqueraded: 0 };
+    let mut flows = Tally { entries: 0, masqueraded: 0, direct: 0 };
+    let mut embryos = Tally { entries: 0, masqueraded: 0, direct: 0 };
     walk((&raw const FLOWS).cast(), &mut flows);
     walk((&raw const EMBRYOS).cast(), &mut embryos);
     set(gauge::FLOWS, flows.entries);
     set(gauge::EMBRYOS, embryos.entries);
     set(gauge::MASQUERADED, flows.masqueraded + embryos.masqueraded);
+    set(gauge::DIRECT, flows.direct);
     TC_ACT_UNSPEC
 }
 
@@ -58,8 +60,13 @@ extern "C" fn visit(_map: *mut c_void, key: *const FlowKey, entry: *const Flow, 
         return 0;
     }
     tally.entries += 1;
-    if entry.flags & bits::FORWARD != 0 && entry.flags & bits::MASQUERADE != 0 {
-        tally.masqueraded += 1;
-    }
+    tally.masqueraded += begins_with(&entry, bits::MASQUERADE);
+    tally.direct += begins_with(&entry, bits::DSR);
     0
+}
+
+/// One if the entry is of the forward direction and has another bit; without a branch, which would double the verifier's ways.
+#[inline(always)]
+fn begins_with(entry: &Flow, bit: u32) -> u64 {
+    u64::from(entry.flags & (entry.flags >> bit.trailing_zeros()) & bits::FORWARD)
 }

@@ -9,7 +9,7 @@
 
 use core::ptr::NonNull;
 
-use abi::count::Path;
+use abi::count::{Path, gauge};
 use abi::drops::Drop;
 use abi::event::kind;
 use abi::flow::{Flow, FlowKey, bits};
@@ -19,7 +19,7 @@ use aya_ebpf::bindings::BPF_ANY;
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 
-use crate::maps::{EMBRYOS, FLOWS, Known, Work, node};
+use crate::maps::{EMBRYOS, FLOWS, GAUGES, Known, Work, node};
 use crate::packet::{FIN, Packet, RST, SYN};
 use crate::verdict::count;
 use crate::{ending, event, older, policy, service, table};
@@ -155,9 +155,12 @@ pub fn stays(work: &Work) {
 }
 
 /// Moves both halves of a flow whose answers do not come by here: its client has acknowledged one.
+///
+/// Who has never seen that answer can say so as well, under any address. Such flows get no more than their share of the table, and
+/// the rest stay embryos.
 #[inline(always)]
 pub fn establish(work: &mut Work) {
-    if FLOWS.get_ptr(&work.packet.key).is_some() {
+    if FLOWS.get_ptr(&work.packet.key).is_some() || !has_room_for_direct() {
         return;
     }
     work.answer.tuple = work.to.reversed();
@@ -170,6 +173,20 @@ pub fn establish(work: &mut Work) {
     core::mem::swap(&mut work.packet.key, &mut work.answer);
     _ = promote(work, reverse);
     core::mem::swap(&mut work.packet.key, &mut work.answer);
+}
+
+/// Whether another flow that is answered elsewhere may be established. It counts as such until the next walk.
+#[inline(always)]
+fn has_room_for_direct() -> bool {
+    GAUGES.get_ptr_mut(gauge::DIRECT).is_some_and(|cell| {
+        // SAFETY: array elements live as long as the map; an addition that is lost is found by the next walk.
+        unsafe {
+            let flows = core::ptr::read_volatile(cell);
+            let has_room = flows < u64::from(node().direct);
+            core::ptr::write_volatile(cell, flows + u64::from(has_room));
+            has_room
+        }
+    })
 }
 
 /// Moves both halves from the embryos to the flows. A full table leaves them where they are: they still work.

@@ -35,6 +35,7 @@ static NODE: Global<Node> = Global::new(Node {
     port_max: Be16::new(65535),
     features: 0,
     router: 0,
+    direct: 0,
 });
 
 #[btf_map(name = "hw_frontends")]

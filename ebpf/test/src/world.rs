@@ -414,6 +414,7 @@ pub fn node() -> Node {
         port_max: Be16::new(65_535),
         features: kernel::features(),
         router: 0,
+        direct: abi::flow::most_direct(1),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use abi::count::Path;
 use abi::drops::Drop;
-use abi::flow::{Flow, bits};
+use abi::flow::{Flow, bits, most_direct};
 use abi::name;
 use abi::service::{bits as policy, frontend};
 use anyhow::{Result, ensure};
@@ -21,6 +21,7 @@ const CASES: &[Case] = &[
     ("a packet that does not fit the tunnel is answered with what would", too_big),
     ("one that does not fit its route is the stack's in IPv4, and answered in IPv6", too_big_for_route),
     ("a connection stays when its client has acknowledged, and goes when it has closed", lives),
+    ("acknowledgements that nobody asked for fill no more than half of the table", forged),
     ("from the tunnel to the pod, and from the pod straight to the client", decapsulated),
     ("what was lost is begun again with any packet", begun_again),
     ("other tunnels are the stack's", other_tunnels),
@@ -178,6 +179,34 @@ fn lives(w: &mut World) -> Result<()> {
     say(w, FIN | ACK)?;
     age(w)?;
     ensure!(w.flows(name::FLOWS)?.is_empty(), "a closed one goes");
+    Ok(())
+}
+
+fn forged(w: &mut World) -> Result<()> {
+    let n = w.names;
+    serve(w, 6, n.far_pod)?;
+    let most = most_direct(1) as usize;
+    w.runner.run(name::FLOW_EXPIRE, 1, &[0; 64])?;
+    let connect = |w: &mut World, vip_port: u16, port: u16| -> Result<()> {
+        for flags in [SYN, ACK] {
+            w.run(Hook::UplinkIn, &packet(n.client, n.vip).tcp(port, vip_port, flags).bytes())?;
+        }
+        Ok(())
+    };
+    for port in 1..=most + 100 {
+        connect(w, 80, port as u16)?;
+    }
+    let established = w.flows(name::FLOWS)?.len();
+    ensure!(established == 2 * most, "{established} entries of {most} flows");
+    // Other flows find room, and direct ones again when some have gone.
+    w.service(&[(n.vip, 81)], frontend::EXTERNAL, 6, &[(n.pod_b, 8080)])?;
+    w.run(Hook::UplinkIn, &packet(n.client, n.vip).tcp(40000, 81, SYN).bytes())?;
+    w.run(Hook::FromPodB, &packet(n.pod_b, n.client).tcp(8080, 40000, SYN | ACK).bytes())?;
+    ensure!(w.flows(name::FLOWS)?.len() == 2 * most + 2, "the other is established");
+    w.forget_flows()?;
+    w.runner.run(name::FLOW_EXPIRE, 1, &[0; 64])?;
+    connect(w, 80, 1)?;
+    ensure!(w.flows(name::FLOWS)?.len() == 2, "there is room again");
     Ok(())
 }
 
