@@ -4,6 +4,7 @@ use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use abi::flow::{Flow, FlowKey};
 use abi::name;
 use abi::node::Node;
 use abi::older::Older;
@@ -86,13 +87,23 @@ impl Runner {
 
     /// The same with larger maps.
     pub fn load_scaled(node: &Node, scale: u32) -> Result<Self> {
-        Self::load_with(node, scale, &Older::NONE)
+        Self::load_with(node, scale, &Older::NONE, None)
+    }
+
+    /// The same with a table of unanswered flows that has room for so many rows, and forgets none to make room.
+    pub fn load_full(node: &Node, rows: u32) -> Result<Self> {
+        let pin = PathBuf::from(format!("/sys/fs/bpf/packet-tests-{}", std::process::id()));
+        // The loader takes what is pinned for the map of that name.
+        HashMap::<MapData, FlowKey, Flow>::create(rows, 0)?.pin(&pin)?;
+        let loaded = Self::load_with(node, 1, &Older::NONE, Some(&pin));
+        std::fs::remove_file(&pin)?;
+        loaded
     }
 
     /// The same for programs that take over the flows of others, whose rows lie like this.
     pub fn load_over(node: &Node, older: &Older) -> Result<Self> {
         let mut others = Self::load(node)?;
-        let mut runner = Self::load_with(node, 1, older)?;
+        let mut runner = Self::load_with(node, 1, older, None)?;
         for (table, outer) in [(name::FLOWS, name::OLDER_FLOWS), (name::EMBRYOS, name::OLDER_EMBRYOS)] {
             let (Map::HashMap(table) | Map::LruHashMap(table)) = others.map(table)? else {
                 bail!("{table} is no hash map");
@@ -103,7 +114,7 @@ impl Runner {
         Ok(runner)
     }
 
-    fn load_with(node: &Node, scale: u32, older: &Older) -> Result<Self> {
+    fn load_with(node: &Node, scale: u32, older: &Older, embryos: Option<&Path>) -> Result<Self> {
         let path = object();
         let bytes = std::fs::read(&path)
             .with_context(|| format!("read {}; `cargo xtask bpf` makes it", path.display()))?;
@@ -112,6 +123,9 @@ impl Runner {
         loader.override_global(name::OLDER, older, true);
         for map in name::MAPS.iter().filter(|map| map.scaled) {
             loader.map_max_entries(map.name, map.capacity(scale) as u32);
+        }
+        if let Some(pin) = embryos {
+            loader.map_pin_path(name::EMBRYOS, pin);
         }
         let mut ebpf = loader.load(&bytes)?;
         for program in name::PROGRAMS.iter().filter(|program| kernel::takes(program)) {

@@ -141,6 +141,11 @@ impl World {
         Self::made(facts, |facts| Runner::load_over(facts, older))
     }
 
+    /// The same with room for so many rows of unanswered flows, of which none gives way.
+    pub fn full(facts: &Node, rows: u32) -> Result<Self> {
+        Self::made(facts, |facts| Runner::load_full(facts, rows))
+    }
+
     fn made(facts: &Node, load: impl FnOnce(&Node) -> Result<Runner>) -> Result<Self> {
         for device in ["pod_a", "pod_b", "uplink"] {
             ip(&format!("link add {device} type veth peer name {device}_x"))?;
