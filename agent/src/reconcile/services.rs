@@ -204,17 +204,21 @@ impl<K> Reconciler<K> {
 
     /// One port should be like this, or not be.
     fn want(&mut self, id: Arc<PortId>, row: Option<ServiceRow>) {
-        let old = self.desired.services.remove(&id);
-        if old == row {
-            self.desired.services.extend(row.map(|row| (id, row)));
+        let known = self.desired.services.get_mut(&id);
+        if known.as_deref() == row.as_ref() {
             return;
         }
-        let age = |row: &Option<ServiceRow>| row.as_ref().map(|row| row.created);
-        let is_other = age(&old) != age(&row);
-        let stays =
-            |key: &FrontendKey| !is_other && row.as_ref().is_some_and(|row| row.frontends.contains_key(key));
+        let created = row.as_ref().map(|row| row.created);
+        // In order, as maps have their keys.
+        let wanted: Vec<FrontendKey> = row.iter().flat_map(|row| row.frontends.keys().copied()).collect();
+        let old = match (known, row) {
+            (Some(known), Some(row)) => Some(std::mem::replace(known, row)),
+            (None, Some(row)) => self.desired.services.insert(Arc::clone(&id), row),
+            (_, None) => self.desired.services.remove(&id),
+        };
+        let is_other = old.as_ref().map(|old| old.created) != created;
         let former: Vec<FrontendKey> = old.into_iter().flat_map(|old| old.frontends.into_keys()).collect();
-        for key in former.iter().filter(|key| !stays(key)) {
+        for key in former.iter().filter(|key| is_other || wanted.binary_search(key).is_err()) {
             match self.services.claims.release(key, &id) {
                 Some(owner) => {
                     self.services.todo.insert(owner);
@@ -223,20 +227,16 @@ impl<K> Reconciler<K> {
                 None => drop(self.services.stale.insert(*key)),
             }
         }
-        match row {
-            None => {
-                self.services.todo.remove(&id);
-                self.services.gone.insert(id, former);
-            }
-            Some(row) => {
-                for (key, _) in row.frontends.iter().filter(|(key, _)| is_other || !former.contains(key)) {
-                    self.claim(*key, &id, row.created);
-                }
-                self.services.gone.remove(&id);
-                self.services.todo.insert(Arc::clone(&id));
-                self.desired.services.insert(id, row);
-            }
+        let Some(created) = created else {
+            self.services.todo.remove(&id);
+            self.services.gone.insert(id, former);
+            return;
+        };
+        for key in wanted.iter().filter(|key| is_other || former.binary_search(key).is_err()) {
+            self.claim(*key, &id, created);
         }
+        self.services.gone.remove(&id);
+        self.services.todo.insert(id);
     }
 
     fn claim(&mut self, key: FrontendKey, id: &Arc<PortId>, created: i64) {

@@ -103,11 +103,21 @@ impl Rows {
     }
 
     pub(super) fn put_slice(&mut self, name: ObjectName, row: Option<Arc<Slice>>) -> bool {
-        let known = self.snapshot.slices.get(&name);
-        if known == row.as_ref() {
-            return false;
+        let slices = &mut self.snapshot.slices;
+        let old = match (slices.get_mut(&name), &row) {
+            (Some(known), Some(row)) if known == row => return false,
+            (Some(known), Some(row)) => Some(std::mem::replace(known, Arc::clone(row))),
+            (None, Some(row)) => slices.insert(name.clone(), Arc::clone(row)),
+            (Some(_), None) => slices.remove(&name),
+            (None, None) => return false,
+        };
+        // The new one first: the list of a Service that had one slice and has one is not made anew.
+        if let Some(row) = row {
+            let service = service_of(&name, &row);
+            self.slices_of.entry(service.clone()).or_default().push(row);
+            self.touch(service);
         }
-        if let Some(old) = self.snapshot.slices.remove(&name) {
+        if let Some(old) = old {
             let service = service_of(&name, &old);
             if let Some(slices) = self.slices_of.get_mut(&service) {
                 slices.retain(|slice| !Arc::ptr_eq(slice, &old));
@@ -115,12 +125,6 @@ impl Rows {
                     self.slices_of.remove(&service);
                 }
             }
-            self.touch(service);
-        }
-        if let Some(row) = row {
-            let service = service_of(&name, &row);
-            self.slices_of.entry(service.clone()).or_default().push(Arc::clone(&row));
-            self.snapshot.slices.insert(name, row);
             self.touch(service);
         }
         true
