@@ -138,6 +138,25 @@ pub enum Scope {
     Traffic,
 }
 
+/// A machine beside the nodes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Beside {
+    /// The device that leads to them.
+    pub link: String,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+}
+
+impl FromStr for Beside {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (link, addresses) = text.split_once('=').ok_or("it must be DEVICE=ADDRESS[,ADDRESS]")?;
+        let addresses: Result<_, AddrParseError> = addresses.split(',').map(str::parse).collect();
+        Ok(Self { link: link.to_owned(), addresses: addresses.map_err(|error| error.to_string())? })
+    }
+}
+
 /// Flags of `hawser-agent check`.
 #[derive(Debug, Clone, Args)]
 pub struct Check {
@@ -168,6 +187,10 @@ pub struct Check {
     /// The node that asks, and after a comma the other one; default: the first two that are Ready.
     #[arg(long, value_delimiter = ',', num_args = 1)]
     pub nodes: Vec<String>,
+    /// Ask from outside as another machine on the nodes' link: a device of this machine that leads there, and addresses that nobody
+    /// has, as `eth0=192.0.2.250,2001:db8::250`. It has routes to pods and Services by the nodes, and goes with check.
+    #[arg(long, value_parser = Beside::from_str)]
+    pub outside: Option<Beside>,
     /// Have the cluster give the load balancers' addresses, and expect that it announces them. Otherwise check gives them, which is
     /// enough for pods and nodes.
     #[arg(long)]

@@ -90,6 +90,8 @@ pub struct Server {
     pub node_ports: [u16; 2],
     /// Addresses of its load balancer, or why there are none.
     pub balancers: Result<Vec<IpAddr>, String>,
+    /// Addresses of its node.
+    pub node: Vec<IpAddr>,
 }
 
 /// What the questions are made of.
@@ -99,12 +101,12 @@ pub struct World {
     pub same: Server,
     /// The one on another node, or why there is none.
     pub other: Result<Server, String>,
-    /// Addresses of the first node.
-    pub node: Vec<IpAddr>,
     /// Why nobody asks from outside, if nobody does.
     pub no_outside: Option<String>,
     /// Whether load balancers' addresses lead to the cluster from outside.
     pub announced: bool,
+    /// Whether who asks from outside has the routes that [`World::routes`] lists.
+    pub routed: bool,
     /// Port of pods.
     pub port: u16,
     /// Port of Services.
@@ -122,7 +124,7 @@ impl World {
         let (addresses, [port, udp_port], whose) = match way.by {
             By::Pod => (&server.pod, both(self.port), "the pod"),
             By::ClusterIp => (&server.cluster_ips, both(self.service_port), "the Service"),
-            By::NodePort => (&self.node, server.node_ports, "the node"),
+            By::NodePort => (&self.same.node, server.node_ports, "the node"),
             By::LoadBalancer => {
                 let given = server.balancers.as_ref().map_err(Clone::clone)?;
                 (given, both(self.service_port), "the load balancer")
@@ -140,18 +142,43 @@ impl World {
         })
     }
 
+    /// How a machine beside the nodes reaches everything: nodes as neighbours, pods by their nodes, Services by the first node, and
+    /// load balancers as neighbours where somebody announces them.
+    pub fn routes(&self) -> Vec<(IpAddr, Option<IpAddr>)> {
+        let mut routes = Vec::new();
+        for server in [Some(&self.same), self.other.as_ref().ok()].into_iter().flatten() {
+            routes.extend(server.node.iter().map(|node| (*node, None)));
+            routes.extend(by(&server.pod, &server.node));
+            routes.extend(by(&server.cluster_ips, &self.same.node));
+            let balancers = server.balancers.as_deref().unwrap_or_default();
+            if self.announced {
+                routes.extend(balancers.iter().map(|address| (*address, None)));
+            } else {
+                routes.extend(by(balancers, &self.same.node));
+            }
+        }
+        routes
+    }
+
     fn reach_from_outside(&self, by: By) -> Result<(), String> {
         if let Some(why) = &self.no_outside {
             return Err(why.clone());
         }
         match by {
-            By::Pod | By::ClusterIp => Err("nobody outside has a route to it".to_owned()),
+            _ if self.routed => Ok(()),
+            By::Pod | By::ClusterIp => Err("nobody outside has a route to it; see --outside".to_owned()),
             By::LoadBalancer if !self.announced => {
                 Err("check gave the address, and nobody announces it; see --load-balancer".to_owned())
             }
             By::NodePort | By::LoadBalancer => Ok(()),
         }
     }
+}
+
+/// Routes to addresses by a node's address of the same family.
+fn by<'a>(to: &'a [IpAddr], node: &'a [IpAddr]) -> impl Iterator<Item = (IpAddr, Option<IpAddr>)> + use<'a> {
+    let hop = |to: &IpAddr| node.iter().find(|hop| hop.is_ipv4() == to.is_ipv4());
+    to.iter().filter_map(move |to| Some((*to, Some(*hop(to)?))))
 }
 
 #[cfg(test)]
@@ -169,6 +196,11 @@ mod tests {
             cluster_ips: vec![ip("10.96.0.9"), ip("fd00:96::9")],
             node_ports: [30_001, 30_002],
             balancers: Ok(vec![ip("198.18.75.1")]),
+            node: if name == "same" {
+                vec![ip("192.0.2.1"), ip("2001:db8::1")]
+            } else {
+                vec![ip("192.0.2.2"), ip("2001:db8::2")]
+            },
         }
     }
 
@@ -176,9 +208,9 @@ mod tests {
         World {
             same: server("same", &["10.244.1.2", "fd00:244:0:1::2"]),
             other: Ok(server("other", &["10.244.2.2"])),
-            node: vec![ip("192.0.2.1"), ip("2001:db8::1")],
             no_outside: None,
             announced: false,
+            routed: false,
             port: 8080,
             service_port: 80,
         }
@@ -227,7 +259,14 @@ mod tests {
         };
         for (world, caller, by, other, v6, wanted) in [
             (&world(), Caller::Pod, By::Pod, true, true, "the pod has no IPv6 address"),
-            (&world(), Caller::Outside, By::ClusterIp, false, false, "nobody outside has a route to it"),
+            (
+                &world(),
+                Caller::Outside,
+                By::ClusterIp,
+                false,
+                false,
+                "nobody outside has a route to it; see --outside",
+            ),
             (&world(), Caller::Pod, By::LoadBalancer, false, true, "the load balancer has no IPv6 address"),
             (&alone, Caller::Pod, By::Pod, true, false, "one node"),
             (&alone, Caller::Outside, By::NodePort, false, false, "this is a node"),
@@ -237,5 +276,25 @@ mod tests {
         let announced = World { announced: true, ..world() };
         assert!(asked(&world(), Caller::Outside, By::LoadBalancer, false, false).is_err());
         assert!(asked(&announced, Caller::Outside, By::LoadBalancer, false, false).is_ok());
+    }
+
+    #[test]
+    fn a_machine_beside_the_nodes_reaches_pods_by_their_nodes_and_services_by_the_first() {
+        let world = World { routed: true, ..world() };
+        assert!(asked(&world, Caller::Outside, By::ClusterIp, true, false).is_ok());
+        let hop = |world: &World, to: &str| {
+            world.routes().into_iter().find(|(known, _)| *known == ip(to)).unwrap().1
+        };
+        for (to, by) in [
+            ("192.0.2.2", None),
+            ("10.244.1.2", Some("192.0.2.1")),
+            ("fd00:244:0:1::2", Some("2001:db8::1")),
+            ("10.244.2.2", Some("192.0.2.2")),
+            ("fd00:96::9", Some("2001:db8::1")),
+            ("198.18.75.1", Some("192.0.2.1")),
+        ] {
+            assert_eq!(hop(&world, to), by.map(ip), "{to}");
+        }
+        assert_eq!(hop(&World { announced: true, ..world }, "198.18.75.1"), None);
     }
 }

@@ -27,7 +27,8 @@ use self::nodes::Chosen;
 use self::rows::{Outcome, Row};
 use self::stage::Stage;
 use self::traffic::{Ask, Heard};
-use crate::config::{Check, Scope};
+use crate::config::{Beside, Check, Scope};
+use crate::kernel::beside::Machine;
 use crate::kernel::netlink::Netlink;
 use crate::wiring::api_client;
 
@@ -146,17 +147,17 @@ async fn installed_image(client: &kube::Client) -> Option<String> {
 
 /// Makes the servers, asks, and judges every way.
 async fn ways(stage: &Stage, cast: &Cast, check: &Check) -> Result<Vec<Row>> {
-    let mut nodes = vec![("same", cast.first.name.as_str())];
+    let mut nodes = vec![("same", &cast.first)];
     if let Ok(other) = &cast.other {
-        nodes.push(("other", &other.name));
+        nodes.push(("other", other));
     }
     let mut servers = stage.serve(&nodes, check.load_balancer).await?.into_iter();
     let world = World {
         same: servers.next().context("there is a server")?,
         other: servers.next().ok_or_else(|| cast.other.clone().err().unwrap_or_default()),
-        node: cast.first.addresses.clone(),
-        no_outside: cast.no_outside.clone(),
+        no_outside: cast.no_outside.clone().filter(|_| check.outside.is_none()),
         announced: check.load_balancer,
+        routed: check.outside.is_some(),
         port: objects::PORT,
         service_port: objects::SERVICE_PORT,
     };
@@ -170,14 +171,23 @@ async fn ways(stage: &Stage, cast: &Cast, check: &Check) -> Result<Vec<Row>> {
     // Ways are tried over TCP, then over UDP, and pods have to start before and be heard after.
     let patience = Duration::from_secs((check.patience / 3).max(1));
     let outside = of(Caller::Outside);
-    let outside = tokio::task::spawn_blocking(move || traffic::call(&outside, patience));
+    let beside = check.outside.clone().map(|Beside { link, addresses }| {
+        let has_family = |to: &IpAddr| addresses.iter().any(|own| own.is_ipv4() == to.is_ipv4());
+        let routes = world.routes().into_iter().filter(|(to, _)| has_family(to)).collect();
+        Machine { link, addresses, routes }
+    });
+    let outside = tokio::task::spawn_blocking(move || match beside {
+        Some(machine) => Ok(machine.run(|| traffic::call(&outside, patience))?),
+        None => anyhow::Ok(traffic::call(&outside, patience)),
+    });
     let (pod, host) = (of(Caller::Pod), of(Caller::Host));
     let (pod, host, outside) = tokio::join!(
         stage.ask(objects::POD_CALLER, &cast.first.name, &pod, patience),
         stage.ask(objects::HOST_CALLER, &cast.first.name, &host, patience),
         outside,
     );
-    let heard = [pod, host, outside.context("ask from outside")];
+    let outside = outside.context("ask from outside").and_then(|heard| heard);
+    let heard = [pod, host, outside];
     Ok(ways.into_iter().zip(asks).map(|(way, ask)| row(way, ask, &heard)).collect())
 }
 

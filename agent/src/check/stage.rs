@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{Namespace, Pod, Service, ServiceAccount};
 use kube::api::{Api, DeleteParams, ListParams, LogParams, Patch, PatchParams, PostParams};
 
 use super::matrix::Server;
+use super::nodes::Chosen;
 use super::objects;
 use super::traffic::{Ask, Heard};
 
@@ -83,11 +84,11 @@ impl Stage {
     }
 
     /// Makes a server with its Service on each of these nodes and waits until all answer.
-    pub async fn serve(&self, nodes: &[(&str, &str)], asks_cluster: bool) -> Result<Vec<Server>> {
+    pub async fn serve(&self, nodes: &[(&str, &Chosen)], asks_cluster: bool) -> Result<Vec<Server>> {
         self.wait_for_account().await?;
         let services = Api::<Service>::namespaced(self.client.clone(), &self.name);
         for (name, node) in nodes {
-            let pod = objects::server(name, node, &self.image);
+            let pod = objects::server(name, &node.name, &self.image);
             self.pods()
                 .create(&PostParams::default(), &pod)
                 .await
@@ -97,7 +98,7 @@ impl Stage {
             made.with_context(|| format!("make service {name}"))?;
         }
         let mut servers = Vec::new();
-        for (number, (name, _)) in nodes.iter().enumerate() {
+        for (number, (name, node)) in nodes.iter().enumerate() {
             if !asks_cluster {
                 self.give_addresses(&services, number, name).await?;
             }
@@ -107,7 +108,7 @@ impl Stage {
             } else {
                 services.get(name).await
             };
-            servers.push(server(name, &pod, &service?)?);
+            servers.push(Server { node: node.addresses.clone(), ..server(name, &pod, &service?)? });
         }
         Ok(servers)
     }
@@ -213,6 +214,7 @@ fn server(name: &str, pod: &Pod, service: &Service) -> Result<Server> {
         pod: ips.filter_map(|ip| ip.ip.parse().ok()).collect(),
         cluster_ips: spec.cluster_ips.iter().flatten().filter_map(|ip| ip.parse().ok()).collect(),
         node_ports: [tcp, udp],
+        node: Vec::new(),
         balancers: if given.is_empty() {
             Err("the cluster gives load balancers no addresses".to_owned())
         } else {

@@ -13,6 +13,7 @@ use abi::service::{Frontend, FrontendKey};
 
 use crate::reconcile::actual::{Actual, Op};
 
+pub mod beside;
 pub mod bpf;
 pub mod cleanup;
 pub mod convert;
