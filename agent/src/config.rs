@@ -147,13 +147,24 @@ pub struct Beside {
     pub addresses: Vec<IpAddr>,
 }
 
-impl FromStr for Beside {
-    type Err = String;
+/// A text that describes no machine beside the nodes.
+#[derive(Debug, thiserror::Error)]
+pub enum NotBeside {
+    /// There is no device.
+    #[error("it must be DEVICE=ADDRESS[,ADDRESS]")]
+    NoDevice,
+    /// What follows the device is no list of addresses.
+    #[error(transparent)]
+    Address(#[from] AddrParseError),
+}
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (link, addresses) = text.split_once('=').ok_or("it must be DEVICE=ADDRESS[,ADDRESS]")?;
-        let addresses: Result<_, AddrParseError> = addresses.split(',').map(str::parse).collect();
-        Ok(Self { link: link.to_owned(), addresses: addresses.map_err(|error| error.to_string())? })
+impl FromStr for Beside {
+    type Err = NotBeside;
+
+    fn from_str(text: &str) -> Result<Self, NotBeside> {
+        let (link, addresses) = text.split_once('=').ok_or(NotBeside::NoDevice)?;
+        let addresses = addresses.split(',').map(str::parse).collect::<Result<_, AddrParseError>>()?;
+        Ok(Self { link: link.to_owned(), addresses })
     }
 }
 
