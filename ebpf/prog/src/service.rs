@@ -242,11 +242,14 @@ pub fn generation(id: u32) -> u32 {
     })
 }
 
+/// The connections of a backend. A conversion of maps copies the count a moment before flows that have begun by then, whose ends
+/// are counted down all the same: less than none is none.
 #[inline(always)]
-fn connections(id: u32) -> u64 {
+fn connections(id: u32) -> i64 {
     BACKEND_STATES.get_ptr(id).map_or(0, |state| {
         // SAFETY: array elements live as long as the map.
-        unsafe { core::ptr::read_volatile(&raw const (*state).connections) }
+        let count = unsafe { core::ptr::read_volatile(&raw const (*state).connections) } as i64;
+        count.max(0)
     })
 }
 

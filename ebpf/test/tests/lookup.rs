@@ -210,6 +210,14 @@ fn least_connections(w: &mut World) -> Result<()> {
     let states = w.runner.array::<BackendState>(name::BACKEND_STATES)?;
     let counted = states.get(&1, 0)?.connections + states.get(&2, 0)?.connections;
     ensure!(counted == 400, "{counted} connections counted");
+    // One that was counted down too often.
+    let mut states = w.runner.array::<BackendState>(name::BACKEND_STATES)?;
+    for (id, connections) in [(1, u64::MAX - 1000), (2, 10_000)] {
+        let state = states.get(&id, 0)?;
+        states.set(id, BackendState { connections, ..state }, 0)?;
+    }
+    let counts = spread(w, 30_000..30_200)?;
+    ensure!(counts[&n.pod_b] > 110, "it is the less busy of two: {counts:?}");
     Ok(())
 }
 
