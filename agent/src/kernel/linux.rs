@@ -133,6 +133,7 @@ impl LinuxKernel {
 
     fn attach_endpoint(&mut self, row: &EndpointRow, policed: Policed) -> Result<(), KernelError> {
         let device = pod_link::create(&self.netlink, row)?;
+        let link = &row.attachment.host_link;
         let (mut v4, mut v6) = (Addr16::NONE, Addr16::NONE);
         for address in &row.endpoint.addresses {
             *(if address.is_ipv4() { &mut v4 } else { &mut v6 }) = Addr16::from(*address);
@@ -151,9 +152,13 @@ impl LinuxKernel {
             };
             self.maps.endpoints.insert(Addr16::from(*address), value, 0).map_err(map(name::ENDPOINTS))?;
         }
-        self.objects.attach_tc(name::TC_POD_OUT, &device.name, true)?;
-        self.objects.attach_tc(name::TC_POD_IN, &device.name, false)?;
-        pod_link::configure_host(&self.netlink, &device, row, &self.settings.node)?;
+        if device.is_new {
+            self.objects.attach_new(link, [name::TC_POD_OUT, name::TC_POD_IN])?;
+        } else {
+            self.objects.attach_tc(name::TC_POD_OUT, link, true)?;
+            self.objects.attach_tc(name::TC_POD_IN, link, false)?;
+        }
+        pod_link::configure_host(&self.netlink, device.index, row, &self.settings.node)?;
         if let Some(cookie) = pod_link::configure_pod(row)? {
             self.maps.namespaces.insert(cookie, own, 0).map_err(map(name::NAMESPACES))?;
         }

@@ -12,7 +12,8 @@ use abi::node::Node;
 use abi::older::Older;
 use aya::programs::links::{CgroupAttachMode, FdLink, LinkOrder};
 use aya::programs::tc::{
-    NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact, qdisc_detach_program,
+    NlOptions, SchedClassifierLink, SchedClassifierLinkId, TcAttachOptions, TcHandle, qdisc_add_clsact,
+    qdisc_detach_program,
 };
 use aya::programs::{CgroupSock, CgroupSockAddr, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
@@ -168,6 +169,19 @@ impl Objects {
         _ = qdisc_detach_program(device, direction, program_name);
     }
 
+    /// Attaches programs to a link of a pod that is new: what comes in, and what goes out.
+    pub fn attach_new(&mut self, device: &str, programs: [&str; 2]) -> Result<(), KernelError> {
+        qdisc_add_clsact(device).map_err(|source| KernelError::Io {
+            action: format!("make a place for filters on {device}"),
+            source: std::io::Error::other(source),
+        })?;
+        let directions = [TcAttachType::Ingress, TcAttachType::Egress];
+        for (name, direction) in programs.into_iter().zip(directions) {
+            hang(typed(&mut self.ebpf, name)?, name, device, direction)?;
+        }
+        Ok(())
+    }
+
     /// Whether programs of TC are attached to a device by links that are pinned.
     pub fn attaches_by_link(&self, device: &str) -> bool {
         self.features.tcx && !device.starts_with(LINK_PREFIX)
@@ -294,16 +308,31 @@ fn attach_clsact(
     let known = SchedClassifierLink::attached(device, direction, CLSACT_PRIORITY, handle, None)
         .map_err(KernelError::io(format!("look for filters of {device}")))?;
     // A filter of the last agent is given the new program in one step; there is none on the first start.
-    let id = match program.attach_to_link(known) {
-        Ok(id) => id,
-        Err(_) => program
-            .attach_with_options(
-                device,
-                direction,
-                TcAttachOptions::Netlink(NlOptions { priority: CLSACT_PRIORITY, handle, classid: None }),
-            )
-            .map_err(refused("attach", program_name))?,
+    let Ok(id) = program.attach_to_link(known) else {
+        return hang(program, program_name, device, direction);
     };
+    keep(program, program_name, id)
+}
+
+/// Hangs a program on a device that has a place for filters, and none of ours.
+fn hang(
+    program: &mut SchedClassifier,
+    program_name: &str,
+    device: &str,
+    direction: TcAttachType,
+) -> Result<(), KernelError> {
+    let handle = TcHandle::new(0, 1);
+    let options = TcAttachOptions::Netlink(NlOptions { priority: CLSACT_PRIORITY, handle, classid: None });
+    let id =
+        program.attach_with_options(device, direction, options).map_err(refused("attach", program_name))?;
+    keep(program, program_name, id)
+}
+
+fn keep(
+    program: &mut SchedClassifier,
+    program_name: &str,
+    id: SchedClassifierLinkId,
+) -> Result<(), KernelError> {
     let link = program.take_link(id).map_err(refused("attach", program_name))?;
     // Dropping it would detach: the filter has to outlive the agent.
     std::mem::forget(link);

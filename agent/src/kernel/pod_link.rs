@@ -18,11 +18,14 @@ use netlink_packet_route::link::{InfoData, InfoVeth, LinkAttribute};
 use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
 
 use super::KernelError;
-use super::netlink::{Device, Netlink};
+use super::netlink::Netlink;
 use crate::desired::EndpointRow;
 
 /// Not in every libc yet.
 const SO_NETNS_COOKIE: libc::c_int = 71;
+
+/// Index of the loopback device, in every namespace.
+const LOOPBACK: u32 = 1;
 
 /// What the alias of our links begins with.
 pub const ALIAS: &str = "hawser:";
@@ -39,15 +42,26 @@ pub fn addresses_of(alias: &str) -> Option<BTreeSet<IpAddr>> {
     addresses.split(',').map(|address| address.parse().ok()).collect()
 }
 
-/// Makes sure that both ends exist, and returns the host's end, which is still down when it is new.
-pub fn create(netlink: &Netlink, row: &EndpointRow) -> Result<Device, KernelError> {
+/// The host's end of a pair.
+#[derive(Debug, Clone, Copy)]
+pub struct HostEnd {
+    /// Its index.
+    pub index: u32,
+    /// Whether it was made now: then it is still down, and nothing hangs on it.
+    pub is_new: bool,
+}
+
+/// Makes sure that both ends exist, and returns the host's end.
+///
+/// Every request to rtnetlink waits for whoever takes devices or namespaces down on this machine: those that can be spared are.
+pub fn create(netlink: &Netlink, row: &EndpointRow) -> Result<HostEnd, KernelError> {
     let name = &row.attachment.host_link;
-    if let Some(device) = netlink.device(name)? {
-        let inside = Netlink::inside(&row.endpoint.netns_path, |pod| pod.device(&row.endpoint.ifname))?;
+    if let Some(index) = index_of(name)? {
+        let inside = Netlink::inside(&row.endpoint.netns_path, |_| index_of(&row.endpoint.ifname))?;
         if inside.is_some() {
-            return Ok(device);
+            return Ok(HostEnd { index, is_new: false });
         }
-        netlink.delete_device(device.index)?;
+        netlink.delete_device(index)?;
     }
     let namespace = File::open(&row.endpoint.netns_path)
         .map_err(KernelError::io(format!("open network namespace {}", row.endpoint.netns_path.display())))?;
@@ -63,13 +77,23 @@ pub fn create(netlink: &Netlink, row: &EndpointRow) -> Result<Device, KernelErro
         .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
         .build();
     netlink.add_device(pair, name)?;
-    netlink.device(name)?.ok_or_else(|| KernelError::NoDevice(name.clone()))
+    let index = index_of(name)?.ok_or_else(|| KernelError::NoDevice(name.clone()))?;
+    Ok(HostEnd { index, is_new: true })
+}
+
+/// The index of a device of the calling thread's namespace, asked without rtnetlink.
+fn index_of(name: &str) -> Result<Option<u32>, KernelError> {
+    match nix::net::if_::if_nametoindex(name) {
+        Ok(index) => Ok(Some(index)),
+        Err(nix::Error::ENODEV | nix::Error::ENXIO) => Ok(None),
+        Err(error) => Err(KernelError::io(format!("look for device {name}"))(error.into())),
+    }
 }
 
 /// Configures the host's end: forwarding on this link alone, the pod's neighbour and route.
 pub fn configure_host(
     netlink: &Netlink,
-    device: &Device,
+    index: u32,
     row: &EndpointRow,
     node: &[IpAddr],
 ) -> Result<(), KernelError> {
@@ -79,13 +103,13 @@ pub fn configure_host(
         ("ipv6/conf", "forwarding=1"),
         ("ipv6/conf", "accept_ra=0"),
     ] {
-        set(setting, &device.name, value)?;
+        set(setting, &row.attachment.host_link, value)?;
     }
-    netlink.set_up(device.index)?;
+    netlink.set_up(index)?;
     for address in &row.endpoint.addresses {
-        netlink.add_neighbour(device.index, *address, row.attachment.pod_mac)?;
+        netlink.add_neighbour(index, *address, row.attachment.pod_mac)?;
         let source = node.iter().find(|own| own.is_ipv4() == address.is_ipv4()).copied();
-        netlink.add_host_route(*address, device.index, source)?;
+        netlink.add_host_route(*address, index, source)?;
     }
     Ok(())
 }
@@ -94,22 +118,20 @@ pub fn configure_host(
 pub fn configure_pod(row: &EndpointRow) -> Result<Option<u64>, KernelError> {
     let name = &row.endpoint.ifname;
     Netlink::inside(&row.endpoint.netns_path, |pod| {
-        if let Some(loopback) = pod.device("lo")? {
-            pod.set_up(loopback.index)?;
-        }
-        let device = pod.device(name)?.ok_or_else(|| KernelError::NoDevice(name.clone()))?;
+        pod.set_up(LOOPBACK)?;
+        let index = index_of(name)?.ok_or_else(|| KernelError::NoDevice(name.clone()))?;
         let v6 = row.endpoint.addresses.iter().any(IpAddr::is_ipv6);
         if v6 {
             set("ipv6/conf", name, "disable_ipv6=0")?;
             set("ipv6/conf", name, "accept_ra=0")?;
         }
-        pod.set_up(device.index)?;
+        pod.set_up(index)?;
         for address in &row.endpoint.addresses {
-            pod.add_address(device.index, *address)?;
+            pod.add_address(index, *address)?;
         }
         for gateway in &row.attachment.gateways {
-            pod.add_neighbour(device.index, *gateway, row.attachment.host_mac)?;
-            pod.add_route(default_route(*gateway), *gateway, Some(device.index))?;
+            pod.add_neighbour(index, *gateway, row.attachment.host_mac)?;
+            pod.add_route(default_route(*gateway), *gateway, Some(index))?;
         }
         Ok(namespace_cookie())
     })

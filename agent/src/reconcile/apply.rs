@@ -197,6 +197,10 @@ impl<K: Kernel> Reconciler<K> {
         for unit in units {
             if self.is_waiting(&unit.subject, now) || !self.attempt(&unit.subject, &unit.ops, now) {
                 self.broken_links.insert(unit.subject.clone());
+            } else if let [Op::AttachEndpoint(row, _)] = &unit.ops[..] {
+                // Whoever asked for it need not wait for the others.
+                let state = EndpointState::Applied(row.attachment.clone());
+                self.tables.report_endpoint(&row.endpoint.id(), state);
             }
         }
     }
