@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use e2e::Cluster;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
@@ -46,6 +46,14 @@ pub async fn cases(cluster: &Cluster) -> Result<()> {
     let namespaces = Api::<Namespace>::all(client);
     for namespace in NAMESPACES {
         namespaces.delete(namespace, &DeleteParams::default()).await?;
+    }
+    // What comes next looks at maps that do not change meanwhile.
+    let deadline = Instant::now() + PATIENCE;
+    for namespace in NAMESPACES {
+        while namespaces.get_opt(namespace).await?.is_some() {
+            ensure!(Instant::now() < deadline, "namespace {namespace} is still there");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
     Ok(())
 }
