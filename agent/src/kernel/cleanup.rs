@@ -6,6 +6,7 @@ use abi::name;
 use aya::programs::TcAttachType;
 use aya::programs::tc::qdisc_detach_program;
 
+use super::convert::crossing::Stand;
 use super::features::Features;
 use super::netlink::{Netlink, ROUTE_PROTOCOL};
 use super::pod_link::ALIAS;
@@ -39,12 +40,14 @@ pub fn cleanup(bpffs: &Path) -> Result<Vec<String>, KernelError> {
 
 /// Where there is no TCX, filters hang on devices that are not ours: they have our programs' names.
 fn remove_filters(netlink: &Netlink, removed: &mut Vec<String>) -> Result<(), KernelError> {
+    let places = [(TcAttachType::Ingress, name::TC_UPLINK_IN), (TcAttachType::Egress, name::TC_UPLINK_OUT)];
     for device in netlink.devices()? {
-        for (direction, program) in
-            [(TcAttachType::Ingress, name::TC_UPLINK_IN), (TcAttachType::Egress, name::TC_UPLINK_OUT)]
-        {
-            if qdisc_detach_program(&device.name, direction, program).is_ok() {
-                removed.push(format!("filter {program} of {}", device.name));
+        for (direction, program) in places {
+            // An agent that was killed while it took over from another has left a bridge.
+            for program in [Stand::Programs, Stand::Bridges].iter().filter_map(|stand| stand.at(program)) {
+                if qdisc_detach_program(&device.name, direction, program).is_ok() {
+                    removed.push(format!("filter {program} of {}", device.name));
+                }
             }
         }
     }
