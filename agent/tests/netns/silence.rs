@@ -18,6 +18,15 @@ fn embryos(node: &NodeWorld) -> HashMap<MapData, FlowKey, Flow> {
     open(&node.pins(), name::EMBRYOS).unwrap()
 }
 
+/// The kernel walks over the flows, or the agent.
+const WALKS: [&[Optional]; 2] = [&[], &[Optional::ForEach]];
+
+fn restart(node: &mut NodeWorld, disabled: &[Optional]) {
+    node.disabled = disabled.to_vec();
+    node.reconciler = None;
+    node.start();
+}
+
 /// Ports that flows of the first pod go to.
 fn ports(node: &NodeWorld) -> Vec<u16> {
     let own = node.pods[0].addresses[0];
@@ -36,10 +45,8 @@ fn silent_flows_are_forgotten_on_every_kernel() {
     }
     let mut world = World::new(Clients::Wire);
     let node = &mut world.nodes[0];
-    for disabled in [vec![], vec![Optional::ForEach]] {
-        node.disabled = disabled;
-        node.reconciler = None;
-        node.start();
+    for disabled in WALKS {
+        restart(node, disabled);
         let to = node.pods[1].addresses[0];
         node.pods[0].namespace.run(|| {
             let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
@@ -77,10 +84,8 @@ fn what_a_full_table_gives_up_is_counted() {
     }
     let mut world = World::new(Clients::Wire);
     let node = &mut world.nodes[0];
-    for disabled in [vec![], vec![Optional::ForEach]] {
-        node.disabled = disabled;
-        node.reconciler = None;
-        node.start();
+    for disabled in WALKS {
+        restart(node, disabled);
         let kernel = &mut node.reconciler.as_mut().unwrap().kernel;
         kernel.expire_flows().unwrap();
         let before = meters::read(&node.pins()).unwrap();
