@@ -109,7 +109,9 @@ fn main() -> Result<()> {
         Command::Bench => {
             build::all(false)?;
             process::run(&mut local(&["bench"]))?;
-            for bench in ["changes", "traffic", "forwarding", "nodes", "attach", "policies", "bandwidth"] {
+            for bench in
+                ["changes", "traffic", "forwarding", "nodes", "attach", "policies", "bandwidth", "compile"]
+            {
                 process::run(process::cargo().args(["bench", "--quiet", "--bench", bench]))?;
             }
             Ok(())
