@@ -8,6 +8,9 @@ use crate::tables::Protocol;
 const ETHERNET: usize = 14;
 const SYN: u8 = 2;
 const RST: u8 = 4;
+/// Type of an SCTP chunk (RFC 9260, section 3.2); the first follows the common header.
+const ABORT: u8 = 6;
+const CHUNK: usize = 12;
 
 /// A packet as it left a program.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,7 +32,7 @@ pub struct Seen {
 pub enum Kind {
     /// One that somebody sent.
     Plain,
-    /// A TCP RST.
+    /// A TCP RST, or an SCTP ABORT.
     Reset,
     /// An ICMP port unreachable.
     Unreachable,
@@ -155,6 +158,7 @@ fn kind(number: u8, body: &[u8]) -> Option<Kind> {
     Some(match (number, *body.first()?) {
         (4 | 41, _) => Kind::Tunnel,
         (6, _) if body.get(13)? & RST != 0 => Kind::Reset,
+        (132, _) if *body.get(CHUNK)? == ABORT => Kind::Reset,
         (1, 3) | (58, 1) => Kind::Unreachable,
         (1, 0) | (58, 129) => Kind::EchoReply,
         _ => Kind::Plain,
@@ -185,6 +189,15 @@ mod tests {
                 assert_eq!(seen, Seen { src, dst, sport: ports.0, dport: ports.1, kind: Kind::Plain });
             }
         }
+    }
+
+    #[test]
+    fn an_association_that_is_aborted_is_refused() {
+        let (src, dst) = ("192.0.2.1".parse().unwrap(), "10.96.0.10".parse().unwrap());
+        let packet = Packet { client: Client::Pod, src, dst, ask: Ask::Port(Protocol::Sctp, 9) };
+        let mut frame = first(&packet, 50_000);
+        frame[ETHERNET + 20 + CHUNK] = ABORT;
+        assert_eq!(read(&frame).unwrap().kind, Kind::Reset);
     }
 
     #[test]
