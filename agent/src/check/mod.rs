@@ -20,7 +20,7 @@ use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 use kube::api::ListParams;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::matrix::{Caller, Way, World};
 use self::nodes::Chosen;
@@ -82,6 +82,10 @@ async fn traffic_rows(check: &Check, own: &BTreeSet<IpAddr>) -> Vec<Row> {
         Ok(cast) => cast,
         Err(error) => return vec![failed(error)],
     };
+    let mut signals = match Signals::listen() {
+        Ok(signals) => signals,
+        Err(error) => return vec![failed(anyhow::Error::new(error).context("listen for signals"))],
+    };
     let stage = match Stage::make(client, cast.image.clone(), Duration::from_secs(check.patience)).await {
         Ok(stage) => stage,
         Err(kube::Error::Api(status)) if status.code == 403 => {
@@ -92,25 +96,30 @@ async fn traffic_rows(check: &Check, own: &BTreeSet<IpAddr>) -> Vec<Row> {
     let begun = Instant::now();
     let mut rows = tokio::select! {
         rows = ways(&stage, &cast, check) => rows.unwrap_or_else(|error| vec![failed(error)]),
-        ended = interrupted() => vec![failed(ended)],
+        () = signals.next() => vec![failed(anyhow::anyhow!("interrupted"))],
     };
     let removed = stage.remove().await.map(|()| format!("gone {:.1?} after it was made", begun.elapsed()));
     rows.push(Row::judged("namespace of check", removed));
     rows
 }
 
-/// Why everything is ended now.
-async fn interrupted() -> anyhow::Error {
-    let both = signal(SignalKind::interrupt()).and_then(|one| Ok((one, signal(SignalKind::terminate())?)));
-    match both {
-        Ok((mut interrupt, mut terminate)) => {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-            anyhow::anyhow!("interrupted")
+/// SIGINT and SIGTERM, which end nothing by themselves any more: what was made has to be removed.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    /// Waits for the first since they are listened for.
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
         }
-        Err(error) => anyhow::Error::new(error).context("listen for signals"),
     }
 }
 
