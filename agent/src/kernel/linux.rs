@@ -382,10 +382,15 @@ impl Kernel for LinuxKernel {
                 actual.uplinks.insert(device.name);
             }
         }
-        if let Some(conversion) = self.conversion.take() {
+        let conversion = self.conversion.take();
+        if let Some(conversion) = &conversion {
             conversion.end()?;
         }
-        convert::finish(&self.settings.bpffs, &self.objects.folder, self.settings.scale)?;
+        convert::describe(&self.objects.folder, self.settings.scale)?;
+        if conversion.is_some() {
+            Step::Described.done();
+        }
+        convert::clear_others(&self.settings.bpffs, &self.objects.folder)?;
         Ok(actual)
     }
 

@@ -288,14 +288,18 @@ impl Conversion {
     }
 }
 
-/// Says that the maps of `own` are complete, and removes the pins of all others.
-pub fn finish(bpffs: &Path, own: &Path, scale: u32) -> Result<(), KernelError> {
+/// Says that the maps of `own` are complete.
+pub fn describe(own: &Path, scale: u32) -> Result<(), KernelError> {
     let pin = own.join(DESCRIPTION);
-    if !pin.exists() {
-        let map = RawMap::of_text(DESCRIPTION, &Description::own(scale).to_string());
-        map.and_then(|map| map.pin(&pin)).map_err(KernelError::io(format!("pin {}", pin.display())))?;
-        Step::Described.done();
+    if pin.exists() {
+        return Ok(());
     }
+    let map = RawMap::of_text(DESCRIPTION, &Description::own(scale).to_string());
+    map.and_then(|map| map.pin(&pin)).map_err(KernelError::io(format!("pin {}", pin.display())))
+}
+
+/// Removes the pins of all maps but those of `own`.
+pub fn clear_others(bpffs: &Path, own: &Path) -> Result<(), KernelError> {
     crossing::clear_away(own)?;
     let old = cleanup::remove_other_layouts(bpffs, own)?;
     if !old.is_empty() {
