@@ -229,7 +229,9 @@ impl<'a> Installed<'a> {
             "neigh show nud permanent",
         ];
         for question in questions {
-            traces.extend(self.ip(question)?.lines().map(str::to_owned));
+            // The kernel's own link-local address comes when its duplicate detection is over.
+            let answer = self.ip(question)?;
+            traces.extend(answer.lines().filter(|line| !line.starts_with("local fe80:")).map(str::to_owned));
         }
         let mut filters = Command::new("tc");
         filters.args(["filter", "show", "dev", "eth0", "ingress"]);
