@@ -1,9 +1,12 @@
 //! What connected sockets are told about their peers, also when there are more of them than slots.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::Instant;
 
 use abi::name;
-use abi::service::SockPeer;
+use abi::service::{BackendState, SockPeer};
+use agent::tables::Balancing;
 use aya::maps::{Array, Map, MapData};
 use nix::sys::resource::{Resource, setrlimit};
 
@@ -18,8 +21,7 @@ fn every_connected_socket_sees_the_address_it_asked_for() {
     if !allowed() {
         return;
     }
-    let files = (name::SOCK_PEERS_SIZE + 4 * BEYOND) as u64;
-    setrlimit(Resource::RLIMIT_NOFILE, files, files).unwrap();
+    room_for_sockets();
     let mut world = World::new(Clients::Sockets);
     world.serve(&[(1, 0)]);
     let node = &world.nodes[0];
@@ -64,6 +66,49 @@ fn a_socket_that_connects_again_sees_the_new_address() {
         assert_eq!(taken(node), 1);
     });
     assert_eq!(taken(node), 0);
+}
+
+#[test]
+fn a_socket_that_gets_its_slot_late_counts_once() {
+    if !allowed() {
+        return;
+    }
+    room_for_sockets();
+    let mut world = World::new(Clients::Sockets);
+    world.serve(&[(1, 0)]);
+    let node = &mut world.nodes[0];
+    node.tables.update(|rows| {
+        for service in rows.services.values_mut() {
+            Arc::make_mut(service).balancing = Balancing::LeastConnections;
+        }
+    });
+    let reconciler = node.reconciler.as_mut().unwrap();
+    node.namespace.run(|| reconciler.round(Instant::now()));
+    let node = &world.nodes[0];
+    let mut sockets: Vec<UdpSocket> = node.pods[0]
+        .namespace
+        .run(|| (0..name::SOCK_PEERS_SIZE + BEYOND).map(|_| connected(asked(VIPS[0]))).collect());
+    let last = sockets.pop().unwrap();
+    let all = sockets.len() as u64 + 1;
+    assert_eq!(connections(node), all);
+    drop(sockets);
+    assert_eq!((connections(node), taken(node)), (1, 0), "the last one had no slot");
+    last.connect(asked(VIPS[0])).unwrap();
+    assert_eq!((connections(node), taken(node)), (1, 1));
+    drop(last);
+    assert_eq!((connections(node), taken(node)), (0, 0));
+}
+
+fn room_for_sockets() {
+    let files = (name::SOCK_PEERS_SIZE + 4 * BEYOND) as u64;
+    setrlimit(Resource::RLIMIT_NOFILE, files, files).unwrap();
+}
+
+/// Connections that all backends are counted for.
+fn connections(node: &NodeWorld) -> u64 {
+    let map = Map::from_map_data(MapData::from_pin(node.pins().join(name::BACKEND_STATES)).unwrap()).unwrap();
+    let states: Array<_, BackendState> = map.try_into().unwrap();
+    states.iter().map(|state| state.unwrap().connections).sum()
 }
 
 fn asked(vip: &str) -> SocketAddr {

@@ -68,6 +68,13 @@ pub fn keep(ctx: &SockAddrContext, entry: &SockVip, counted: u32) -> bool {
     // SAFETY: the context is the program's own.
     let cookie = unsafe { bpf_get_socket_cookie(ctx.sock_addr.cast()) };
     if let Some(slot) = own_slot(cookie).or_else(|| claim(cookie)) {
+        // SAFETY: the context's socket is valid for the length of the program.
+        let before = unsafe { SOCK_VIPS.get_ptr_mut(ctx) };
+        if !before.is_null() {
+            // SAFETY: not null; the socket is locked by its caller. It may have found its slot taken when it connected before.
+            let before = unsafe { &mut *before };
+            hang_up(&before.entries[0], &mut before.counted);
+        }
         // SAFETY: the slot is this socket's, which is locked by its caller.
         let slot = unsafe { &mut *slot };
         hang_up(&slot.entry, &mut slot.counted);
