@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::api::Call;
 use crate::auth::node::node_name;
 use crate::object::{self, key, prefix};
-use crate::resources::{Resource, known};
+use crate::resources::{Row, known};
 use crate::status::{Cause, Refusal, Result};
 use crate::tree::{at, flag, int, list, list_mut, set, set_default, text};
 
@@ -34,11 +34,11 @@ pub fn namespace_accepts(call: &Call, object: &Value) -> Result<()> {
         message: format!("namespace {name} is being terminated"),
         field: "metadata.namespace".to_owned(),
     };
-    Err(Refusal::forbidden(call.row, text(object, &["metadata", "name"]), &why).because(vec![cause]))
+    Err(Refusal::forbidden(&call.row, text(object, &["metadata", "name"]), &why).because(vec![cause]))
 }
 
 /// Refuses to delete what the cluster cannot be without.
-pub fn delete(row: &Resource, name: &str) -> Result<()> {
+pub fn delete(row: &Row, name: &str) -> Result<()> {
     if row.plural == "namespaces" && IMMORTAL.contains(&name) {
         return Err(Refusal::forbidden(row, name, "this namespace may not be deleted"));
     }
@@ -53,10 +53,10 @@ pub fn create(call: &Call, object: &mut Value) -> Result<()> {
         priority(call, object)?;
         tolerations(object);
     }
-    if matches!(call.row.plural, "pods" | "persistentvolumeclaims") {
+    if matches!(&*call.row.plural, "pods" | "persistentvolumeclaims") {
         limits::apply(call, object)?;
     }
-    if matches!(call.row.plural, "roles" | "clusterroles" | "rolebindings" | "clusterrolebindings") {
+    if matches!(&*call.row.plural, "roles" | "clusterroles" | "rolebindings" | "clusterrolebindings") {
         crate::auth::escalation::check(call, object)?;
     }
     Ok(())
@@ -65,7 +65,7 @@ pub fn create(call: &Call, object: &mut Value) -> Result<()> {
 /// Completes and checks a changed object.
 pub fn update(call: &Call, old: &Value, object: &mut Value) -> Result<()> {
     restrict_node(call, object)?;
-    if matches!(call.row.plural, "roles" | "clusterroles" | "rolebindings" | "clusterrolebindings")
+    if matches!(&*call.row.plural, "roles" | "clusterroles" | "rolebindings" | "clusterrolebindings")
         && ["rules", "subjects", "roleRef"].iter().any(|field| old.get(*field) != object.get(*field))
     {
         crate::auth::escalation::check(call, object)?;
@@ -77,14 +77,14 @@ pub fn update(call: &Call, old: &Value, object: &mut Value) -> Result<()> {
 fn restrict_node(call: &Call, object: &Value) -> Result<()> {
     let Some(node) = node_name(&call.user) else { return Ok(()) };
     let name = text(object, &["metadata", "name"]);
-    match call.row.plural {
+    match &*call.row.plural {
         "nodes" if name != node => {
             let why = format!("node {node:?} is not allowed to modify node {name:?}");
-            Err(Refusal::forbidden(call.row, name, &why))
+            Err(Refusal::forbidden(&call.row, name, &why))
         }
         "pods" if call.target.verb == "create" && text(object, &["spec", "nodeName"]) != node => {
             let why = format!("node {node:?} can only create pods with spec.nodeName set to itself");
-            Err(Refusal::forbidden(call.row, name, &why))
+            Err(Refusal::forbidden(&call.row, name, &why))
         }
         _ => Ok(()),
     }
@@ -108,7 +108,7 @@ fn service_account(call: &Call, pod: &mut Value) -> Result<()> {
     let Some(entry) = call.api.objects.get(&key(row, namespace, &name)) else {
         let why =
             format!("error looking up service account {namespace}/{name}: serviceaccount {name:?} not found");
-        return Err(Refusal::forbidden(call.row, text(pod, &["metadata", "name"]), &why));
+        return Err(Refusal::forbidden(&call.row, text(pod, &["metadata", "name"]), &why));
     };
     let account = object::decode(&entry);
     if list(pod, &["spec", "imagePullSecrets"]).is_empty()
@@ -165,7 +165,7 @@ fn priority(call: &Call, pod: &mut Value) -> Result<()> {
         let entry = call.api.objects.get(&key(row, "", &name));
         let Some(entry) = entry else {
             let why = format!("no PriorityClass with name {name} was found");
-            return Err(Refusal::forbidden(call.row, text(pod, &["metadata", "name"]), &why));
+            return Err(Refusal::forbidden(&call.row, text(pod, &["metadata", "name"]), &why));
         };
         Some(object::decode(&entry))
     };
@@ -178,7 +178,7 @@ fn priority(call: &Call, pod: &mut Value) -> Result<()> {
         let why = format!(
             "the integer value of priority ({given}) must not be provided in pod spec; priority admission controller computed {value} from the given PriorityClass name"
         );
-        return Err(Refusal::forbidden(call.row, text(pod, &["metadata", "name"]), &why));
+        return Err(Refusal::forbidden(&call.row, text(pod, &["metadata", "name"]), &why));
     }
     set(pod, &["spec", "priority"], value);
     let policy = text(&class, &["preemptionPolicy"]);

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use store::{Compare, Op, Txn};
 
 use crate::object::{self, Objects, ROOT, encode, key};
-use crate::resources::{Resource, known};
+use crate::resources::{Row, known};
 use crate::status::{Cause, Refusal, Result};
 use crate::tree::{at, int, list, list_mut, remove, set, text};
 
@@ -158,7 +158,7 @@ impl Allocator {
     /// Fills in addresses and ports of a Service; other kinds reserve nothing.
     pub fn reserve(
         &self,
-        row: &Resource,
+        row: &Row,
         objects: &Objects,
         old: Option<&Value>,
         new: &mut Value,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Uri};
 use parking_lot::Mutex;
@@ -18,7 +19,7 @@ use crate::negotiate::Accept;
 use crate::object::{Header, Objects, Stored};
 use crate::proxy::Kubelets;
 use crate::query::Query;
-use crate::resources::Resource;
+use crate::resources::{Row, Table};
 use crate::route::{self, Route, Target};
 use crate::status::{Refusal, Result};
 use crate::{documents, verbs};
@@ -27,6 +28,8 @@ use crate::{documents, verbs};
 #[derive(Debug)]
 pub struct Api {
     pub objects: Objects,
+    /// What is served now.
+    pub table: ArcSwap<Table>,
     pub rbac: Rbac,
     pub tokens: Tokens,
     pub allocator: Allocator,
@@ -61,7 +64,7 @@ pub struct Incoming {
 pub struct Call {
     pub api: Arc<Api>,
     pub user: User,
-    pub row: &'static Resource,
+    pub row: Arc<Row>,
     pub target: Target,
     pub query: Query,
     pub method: Method,
@@ -98,7 +101,13 @@ impl Api {
                 body::refusal(&refusal)
             }
         };
-        self.metrics.record(label.0, &label.1, reply.status().as_u16(), started.elapsed());
+        self.metrics.record(
+            &self.table.load(),
+            label.0,
+            &label.1,
+            reply.status().as_u16(),
+            started.elapsed(),
+        );
         reply
     }
 
@@ -119,7 +128,9 @@ impl Api {
             Route::Resource(target) => target,
             Route::Other { path, .. } => return documents::answer(self, &incoming, &path, &query),
         };
-        let row = target.row().ok_or_else(Refusal::no_path)?;
+        let table = self.table.load();
+        let row = table.find(&target.group, &target.version, &target.resource);
+        let row = Arc::clone(row.ok_or_else(Refusal::no_path)?);
         let streams =
             matches!(target.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy");
         let accept = if streams { Accept::JSON } else { Accept::of(&incoming.headers)? };
@@ -186,13 +197,13 @@ impl Call {
 
     /// The key of the object this call is about.
     pub fn key(&self) -> String {
-        crate::object::key(self.row, &self.target.namespace, &self.target.name)
+        crate::object::key(&self.row, &self.target.namespace, &self.target.name)
     }
 
     /// The object this call is about.
     pub fn stored(&self) -> Result<Stored> {
         let found = self.api.objects.get(&self.key());
-        found.ok_or_else(|| Refusal::not_found(self.row, &self.target.name))
+        found.ok_or_else(|| Refusal::not_found(&self.row, &self.target.name))
     }
 
     /// Whether nothing is to be written.

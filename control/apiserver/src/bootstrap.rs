@@ -8,7 +8,7 @@ use store::{Compare, Op, Txn};
 
 use crate::allocate::Allocator;
 use crate::object::{self, Objects, encode, header, key};
-use crate::resources::{RESOURCES, Resource, known};
+use crate::resources::{RESOURCES, Row, known};
 use crate::schema::apply_defaults;
 use crate::tree::{at, list, set, text};
 use crate::verbs::write::timestamp;
@@ -56,13 +56,14 @@ pub async fn run(
     Ok(())
 }
 
-fn wanted(allocator: &Allocator, advertised: &Advertised) -> Vec<(&'static Resource, Value)> {
+fn wanted(allocator: &Allocator, advertised: &Advertised) -> Vec<(&'static Row, Value)> {
     let mut lists: Value = serde_json::from_str(TABLE).expect("the generated table is JSON");
     let mut out = Vec::new();
-    for row in RESOURCES {
+    for entry in RESOURCES {
+        let row = known(entry.group, entry.plural);
         // Events and the like have no list of their own in the table.
         for object in lists
-            .get_mut(row.plural)
+            .get_mut(entry.plural)
             .map(Value::take)
             .as_ref()
             .and_then(Value::as_array)
@@ -81,7 +82,7 @@ fn wanted(allocator: &Allocator, advertised: &Advertised) -> Vec<(&'static Resou
 
 /// Upstream gives every controller an account of its own. Ours run in one process under one name, which gets what all
 /// of them may do together.
-fn controllers_role(objects: &[(&'static Resource, Value)]) -> Vec<(&'static Resource, Value)> {
+fn controllers_role(objects: &[(&'static Row, Value)]) -> Vec<(&'static Row, Value)> {
     let name = "system:hawser:controllers";
     let rules: Vec<Value> = objects
         .iter()
@@ -96,7 +97,7 @@ fn controllers_role(objects: &[(&'static Resource, Value)]) -> Vec<(&'static Res
 }
 
 /// What agents do on their nodes beyond a kubelet's duties: pools of addresses, and the Leases about them.
-fn agents_roles() -> Vec<(&'static Resource, Value)> {
+fn agents_roles() -> Vec<(&'static Row, Value)> {
     let name = "system:hawser:agents";
     let subject = json!({ "kind": "Group", "name": "system:nodes" });
     let everywhere = json!([{ "apiGroups": [""], "resources": ["services/status"], "verbs": ["patch"] }]);
@@ -120,7 +121,7 @@ fn meta(name: &str, namespace: Option<&str>) -> Value {
 }
 
 /// A role and its binding to one subject.
-fn granted(kind: &str, meta: &Value, rules: Value, mut subject: Value) -> [(&'static Resource, Value); 2] {
+fn granted(kind: &str, meta: &Value, rules: Value, mut subject: Value) -> [(&'static Row, Value); 2] {
     let group = "rbac.authorization.k8s.io";
     let version = "rbac.authorization.k8s.io/v1";
     subject["apiGroup"] = json!(group);
@@ -155,8 +156,8 @@ fn kubernetes_service(allocator: &Allocator, port: u16) -> Value {
 }
 
 /// Adds the object to the transaction when it is missing, or its rules when some of them are.
-fn add(txn: &mut Txn, objects: &Objects, row: &'static Resource, mut object: Value) {
-    apply_defaults(&row.node(), &mut object);
+fn add(txn: &mut Txn, objects: &Objects, row: &'static Row, mut object: Value) {
+    apply_defaults(&row.node, &mut object);
     (row.defaults)(&mut object);
     if row.plural == "namespaces" {
         set(&mut object, &["spec", "finalizers"], json!(["kubernetes"]));

@@ -22,6 +22,7 @@ mod documents;
 mod expiry;
 mod managed;
 mod metrics;
+mod name;
 mod negotiate;
 mod object;
 mod patch;

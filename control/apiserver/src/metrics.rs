@@ -8,6 +8,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use crate::resources::Table;
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Labels {
     verb: String,
@@ -49,8 +51,8 @@ impl Default for Metrics {
 
 impl Metrics {
     /// Counts a request.
-    pub fn record(&self, verb: &str, resource: &str, code: u16, took: Duration) {
-        let known = crate::resources::RESOURCES.iter().any(|row| row.plural == resource);
+    pub fn record(&self, table: &Table, verb: &str, resource: &str, code: u16, took: Duration) {
+        let known = !table.named(resource).is_empty();
         // A client may ask for any name: unknown ones share a label.
         let resource = if known || resource.is_empty() { resource } else { "unknown" };
         let (verb, resource) = (verb.to_owned(), resource.to_owned());

@@ -8,7 +8,8 @@ use serde::Deserialize;
 use serde_json::Value;
 use store::{Entry, Revision, Store};
 
-use crate::resources::{RESOURCES, Resource};
+use crate::name::Name;
+use crate::resources::{self, Row};
 use crate::tree;
 
 /// What is read from an object once per write, for selectors, tables and splicing.
@@ -34,7 +35,7 @@ pub type Objects = Store<Header>;
 pub const ROOT: &str = "/registry/";
 
 /// The key of an object.
-pub fn key(resource: &Resource, namespace: &str, name: &str) -> String {
+pub fn key(resource: &Row, namespace: &str, name: &str) -> String {
     if resource.namespaced {
         format!("{ROOT}{}/{namespace}/{name}", resource.storage)
     } else {
@@ -43,7 +44,7 @@ pub fn key(resource: &Resource, namespace: &str, name: &str) -> String {
 }
 
 /// The prefix of all objects of a resource, or of those in one namespace.
-pub fn prefix(resource: &Resource, namespace: &str) -> String {
+pub fn prefix(resource: &Row, namespace: &str) -> String {
     if resource.namespaced && !namespace.is_empty() {
         format!("{ROOT}{}/{namespace}/", resource.storage)
     } else {
@@ -70,14 +71,20 @@ struct Meta<'a> {
     labels: std::collections::BTreeMap<Cow<'a, str>, Cow<'a, str>>,
 }
 
+/// The storage of a key: one segment, or two where the first is shared by several kinds.
+fn storage(key: &str) -> Option<&str> {
+    let key = key.strip_prefix(ROOT)?;
+    let first = key.find('/')?;
+    match &key[..first] {
+        "services" => key[first + 1..].find('/').map(|second| &key[..first + 1 + second]),
+        storage => Some(storage),
+    }
+}
+
 /// Reads the header of a stored value.
 pub fn header(key: &str, value: &[u8]) -> Header {
     let Ok(partial) = serde_json::from_slice::<Partial<'_>>(value) else { return Header::default() };
-    let row = RESOURCES.iter().find(|row| {
-        key.strip_prefix(ROOT)
-            .and_then(|key| key.strip_prefix(row.storage))
-            .is_some_and(|k| k.starts_with('/'))
-    });
+    let row = storage(key).and_then(resources::stored);
     let fields = match row {
         Some(row) if !row.selectable.is_empty() => {
             let tree: Value = serde_json::from_slice(value).unwrap_or_default();
@@ -96,10 +103,10 @@ pub fn header(key: &str, value: &[u8]) -> Header {
     }
 }
 
-fn field_text(tree: &Value, path: &[&str]) -> Box<str> {
-    match tree::at(tree, path) {
+fn field_text(tree: &Value, path: &[Name]) -> Box<str> {
+    match path.iter().try_fold(tree, |tree, step| tree.get(&**step)).unwrap_or(&Value::Null) {
         Value::String(text) => text.as_str().into(),
-        Value::Null if path.last().is_some_and(|p| matches!(*p, "unschedulable" | "hostNetwork")) => {
+        Value::Null if path.last().is_some_and(|p| matches!(&**p, "unschedulable" | "hostNetwork")) => {
             "false".into()
         }
         Value::Null => "".into(),
@@ -187,6 +194,15 @@ mod tests {
         let served: Value = serde_json::from_slice(&text).unwrap();
         assert_eq!(served["metadata"]["resourceVersion"], "7");
         assert_eq!(served, decode(&entry));
+    }
+
+    #[test]
+    fn every_key_leads_to_its_storage() {
+        for row in resources::builtin().rows().iter().filter(|row| !row.review) {
+            assert_eq!(storage(&key(row, "a", "b")), Some(&*row.storage), "{}", row.qualified());
+        }
+        assert_eq!(storage("/registry/example.com/things/a/b"), Some("example.com"));
+        assert_eq!(storage("/other/pods/a"), None);
     }
 
     #[test]

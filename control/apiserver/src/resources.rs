@@ -1,17 +1,23 @@
-//! The table of kinds. Routes, discovery, OpenAPI, tables, storage keys, selectors and watches derive from these rows.
+//! The table of kinds. Routes, discovery, OpenAPI, tables, storage keys, selectors and watches derive from its rows.
+
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock};
 
 use serde_json::Value;
 
 use crate::printer::{self, Printer};
-use crate::schema::{Node, schema};
 use crate::strategy::{self, Change};
 use crate::validate::Errors;
 
+mod row;
 mod rows;
+mod table;
 
+pub use row::Row;
 pub use rows::RESOURCES;
+pub use table::Table;
 
-/// One kind that is served.
+/// One kind of this build, as `rows.rs` writes it; [`Row`] is what the rest of the server sees.
 #[derive(Debug)]
 pub struct Resource {
     pub group: &'static str,
@@ -143,68 +149,29 @@ pub const BASE: Resource = Resource {
     printer: &printer::NAME_AND_AGE,
 };
 
-/// The row of a group and plural.
-pub fn find(group: &str, plural: &str) -> Option<&'static Resource> {
-    RESOURCES.iter().find(|row| row.group == group && row.plural == plural)
+/// The table of this build.
+pub fn builtin() -> Arc<Table> {
+    Arc::clone(&BUILTIN)
+}
+
+static BUILTIN: LazyLock<Arc<Table>> =
+    LazyLock::new(|| Arc::new(Table::new(RESOURCES.iter().map(|entry| Arc::new(Row::of(entry))).collect())));
+
+/// The row of this build with a group and plural.
+pub fn find(group: &str, plural: &str) -> Option<&'static Row> {
+    BUILTIN.named(plural).iter().find(|row| row.group == *group).map(|row| &**row)
+}
+
+/// The row whose objects have this storage, under the names they have there.
+pub fn stored(storage: &str) -> Option<&'static Row> {
+    static BY_STORAGE: LazyLock<HashMap<&'static str, &'static Row>> = LazyLock::new(|| {
+        let plain = |row: &&Arc<Row>| row.renamed.is_empty() && !row.review;
+        BUILTIN.rows().iter().filter(plain).map(|row| (&*row.storage, &**row)).collect()
+    });
+    BY_STORAGE.get(storage).copied()
 }
 
 /// The row of a plural that is known to exist.
-pub fn known(group: &str, plural: &str) -> &'static Resource {
+pub fn known(group: &str, plural: &str) -> &'static Row {
     find(group, plural).expect("the caller names a row of the table")
-}
-
-impl Resource {
-    /// `deployments.apps`, or `pods` in the core group.
-    pub fn qualified(&self) -> String {
-        if self.group.is_empty() { self.plural.to_owned() } else { format!("{}.{}", self.plural, self.group) }
-    }
-
-    /// `apps/v1`, or `v1` in the core group.
-    pub fn api_version(&self) -> String {
-        if self.group.is_empty() {
-            self.version.to_owned()
-        } else {
-            format!("{}/{}", self.group, self.version)
-        }
-    }
-
-    pub fn singular(&self) -> String {
-        self.kind.to_ascii_lowercase()
-    }
-
-    pub fn has(&self, sub: Sub) -> bool {
-        self.subresources.contains(&sub)
-    }
-
-    /// The subresource of this name.
-    pub fn subresource(&self, name: &str) -> Option<Sub> {
-        self.subresources.iter().copied().find(|sub| sub.name() == name)
-    }
-
-    /// Verbs as discovery shows them.
-    pub fn verbs(&self) -> &'static [&'static str] {
-        if self.review || self.plural == "bindings" {
-            &["create"]
-        } else {
-            &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
-        }
-    }
-
-    /// The schema of the kind.
-    pub fn node(&self) -> Node {
-        let id = schema().kind(self.group, self.version, self.kind).expect("every row's kind has a schema");
-        schema().root(id)
-    }
-
-    /// The row under whose names the objects are stored.
-    pub fn stored_as(&self) -> &'static Resource {
-        let own =
-            RESOURCES.iter().find(|row| row.storage == self.storage && row.renamed.is_empty() && !row.review);
-        own.expect("every storage has a row without renamed fields")
-    }
-
-    /// Whether the kind has a status apart from its spec.
-    pub fn has_status(&self) -> bool {
-        self.has(Sub::Status)
-    }
 }

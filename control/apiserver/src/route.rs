@@ -1,7 +1,6 @@
 //! From method and path to what the request is about: the attributes that authorisation, admission and verbs share.
 
 use crate::query::Query;
-use crate::resources::{RESOURCES, Resource};
 
 /// What a request asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,15 +22,6 @@ pub struct Target {
     pub resource: String,
     pub name: String,
     pub subresource: String,
-}
-
-impl Target {
-    /// The row of this resource, if it is served.
-    pub fn row(&self) -> Option<&'static Resource> {
-        RESOURCES
-            .iter()
-            .find(|row| row.plural == self.resource && row.group == self.group && row.version == self.version)
-    }
 }
 
 /// Reads the attributes of a request.

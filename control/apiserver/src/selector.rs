@@ -1,7 +1,7 @@
 //! Label and field selectors: parsed once per request, matched against headers.
 
 use crate::object::Header;
-use crate::resources::Resource;
+use crate::resources::Row;
 use crate::status::{Refusal, Result};
 
 /// What a list or watch is narrowed to.
@@ -44,7 +44,7 @@ enum Field {
 
 impl Selector {
     /// Parses both selectors of a request.
-    pub fn parse(resource: &Resource, labels: &str, fields: &str) -> Result<Self> {
+    pub fn parse(resource: &Row, labels: &str, fields: &str) -> Result<Self> {
         Ok(Self { labels: parse_labels(labels)?, fields: parse_fields(resource, fields)? })
     }
 
@@ -167,7 +167,7 @@ fn split_outside_parentheses(text: &str) -> Vec<&str> {
     .collect()
 }
 
-fn parse_fields(resource: &Resource, text: &str) -> Result<Vec<FieldRequirement>> {
+fn parse_fields(resource: &Row, text: &str) -> Result<Vec<FieldRequirement>> {
     let mut out = Vec::new();
     for part in text.split(',').filter(|part| !part.trim().is_empty()) {
         let split = [("!=", false), ("==", true), ("=", true)]
@@ -199,7 +199,7 @@ fn parse_fields(resource: &Resource, text: &str) -> Result<Vec<FieldRequirement>
 mod tests {
     use super::*;
 
-    fn pods() -> &'static Resource {
+    fn pods() -> &'static Row {
         crate::resources::find("", "pods").unwrap()
     }
 

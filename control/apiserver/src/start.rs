@@ -21,6 +21,7 @@ use crate::metrics::Metrics;
 use crate::object::{self, Objects};
 use crate::pki::{Pki, PkiError, write_secret};
 use crate::proxy::Kubelets;
+use crate::resources::builtin;
 use crate::rotation::Certificates;
 use crate::server::{self, InProcess};
 use crate::tls::{self, TlsError};
@@ -194,6 +195,7 @@ fn assemble(config: &Config, certificates: &Certificates, allocator: Allocator) 
     };
     Ok(Api {
         objects,
+        table: arc_swap::ArcSwap::new(builtin()),
         rbac: Rbac::default(),
         tokens: Tokens::new(&private, &public)?,
         allocator,

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::resources::Resource;
+use crate::resources::Row;
 
 /// A request that was refused. Serialised as a `Status` of kind Failure.
 #[derive(Debug, Clone)]
@@ -46,7 +46,7 @@ impl Refusal {
         Self::new(400, "BadRequest", message)
     }
 
-    pub fn not_found(resource: &Resource, name: &str) -> Self {
+    pub fn not_found(resource: &Row, name: &str) -> Self {
         Self::new(404, "NotFound", format!("{} \"{name}\" not found", resource.qualified()))
             .about(resource, name)
     }
@@ -56,24 +56,24 @@ impl Refusal {
         Self::new(404, "NotFound", "the server could not find the requested resource")
     }
 
-    pub fn already_exists(resource: &Resource, name: &str) -> Self {
+    pub fn already_exists(resource: &Row, name: &str) -> Self {
         Self::new(409, "AlreadyExists", format!("{} \"{name}\" already exists", resource.qualified()))
             .about(resource, name)
     }
 
-    pub fn conflict(resource: &Resource, name: &str, why: &str) -> Self {
+    pub fn conflict(resource: &Row, name: &str, why: &str) -> Self {
         let message = format!("Operation cannot be fulfilled on {} \"{name}\": {why}", resource.qualified());
         Self::new(409, "Conflict", message).about(resource, name)
     }
 
     /// The object changed since the client read it.
-    pub fn modified(resource: &Resource, name: &str) -> Self {
+    pub fn modified(resource: &Row, name: &str) -> Self {
         let why =
             "the object has been modified; please apply your changes to the latest version and try again";
         Self::conflict(resource, name, why)
     }
 
-    pub fn forbidden(resource: &Resource, name: &str, why: &str) -> Self {
+    pub fn forbidden(resource: &Row, name: &str, why: &str) -> Self {
         let message = if name.is_empty() {
             format!("{} is forbidden: {why}", resource.qualified())
         } else {
@@ -83,19 +83,19 @@ impl Refusal {
     }
 
     /// Field errors; the message lists them as upstream does.
-    pub fn invalid(resource: &Resource, name: &str, causes: Vec<Cause>) -> Self {
+    pub fn invalid(resource: &Row, name: &str, causes: Vec<Cause>) -> Self {
         let told: Vec<String> =
             causes.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect();
         let all = if told.len() == 1 { told.concat() } else { format!("[{}]", told.join(", ")) };
-        let qualified = match resource.group {
-            "" => resource.kind.to_owned(),
+        let qualified = match &*resource.group {
+            "" => resource.kind.to_string(),
             group => format!("{}.{group}", resource.kind),
         };
         let mut refusal = Self::new(422, "Invalid", format!("{qualified} \"{name}\" is invalid: {all}"));
         refusal.details = Some(Box::new(Details {
             name: name.to_owned(),
-            group: resource.group.to_owned(),
-            kind: resource.kind.to_owned(),
+            group: resource.group.to_string(),
+            kind: resource.kind.to_string(),
             causes,
             ..Details::default()
         }));
@@ -151,11 +151,11 @@ impl Refusal {
     }
 
     /// Says which object it is about.
-    pub fn about(mut self, resource: &Resource, name: &str) -> Self {
+    pub fn about(mut self, resource: &Row, name: &str) -> Self {
         let details = self.details.get_or_insert_default();
         details.name = name.to_owned();
-        details.group = resource.group.to_owned();
-        details.kind = resource.plural.to_owned();
+        details.group = resource.group.to_string();
+        details.kind = resource.plural.to_string();
         self
     }
 
@@ -222,7 +222,7 @@ impl Details {
 }
 
 /// The `Status` of a deletion or another success without an object.
-pub fn success(resource: &Resource, name: &str, uid: &str) -> Value {
+pub fn success(resource: &Row, name: &str, uid: &str) -> Value {
     let mut details = json!({ "name": name, "kind": resource.plural, "uid": uid });
     if !resource.group.is_empty() {
         details["group"] = json!(resource.group);

@@ -32,10 +32,10 @@ pub fn apply(call: &Call, object: &mut Value) -> Result<()> {
         .collect();
     match broken.as_slice() {
         [] => Ok(()),
-        [one] => Err(Refusal::forbidden(call.row, text(object, &["metadata", "name"]), one)),
+        [one] => Err(Refusal::forbidden(&call.row, text(object, &["metadata", "name"]), one)),
         several => {
             let why = format!("[{}]", several.join(", "));
-            Err(Refusal::forbidden(call.row, text(object, &["metadata", "name"]), &why))
+            Err(Refusal::forbidden(&call.row, text(object, &["metadata", "name"]), &why))
         }
     }
 }

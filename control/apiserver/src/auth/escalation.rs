@@ -24,7 +24,7 @@ pub fn check(call: &Call, object: &Value) -> Result<()> {
         (rules, "bind", if cluster { "clusterroles" } else { "roles" }, role)
     } else {
         let rules = list(object, &["rules"]).iter().map(Rule::read).collect();
-        (rules, "escalate", call.row.plural, name)
+        (rules, "escalate", &*call.row.plural, name)
     };
     if call.api.allows(&call.user, &Attempt::resource(verb, GROUP, plural, namespace, role)) {
         return Ok(());
@@ -37,7 +37,7 @@ pub fn check(call: &Call, object: &Value) -> Result<()> {
         "user \"{}\" (groups={:?}) is attempting to grant RBAC permissions not currently held",
         call.user.name, call.user.groups
     );
-    Err(Refusal::forbidden(call.row, name, &why))
+    Err(Refusal::forbidden(&call.row, name, &why))
 }
 
 /// Whether every single permission of a rule is also in `own`.

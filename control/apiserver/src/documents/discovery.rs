@@ -6,26 +6,53 @@ use sha2::Digest;
 
 use crate::body::{self, Reply};
 use crate::negotiate::{Accept, Form};
-use crate::resources::{RESOURCES, Resource};
+use crate::resources::{Row, Table};
 use crate::status::{Refusal, Result};
 
-/// Group and version of everything served, the core group first.
-pub fn group_versions() -> Vec<(&'static str, &'static str)> {
-    let mut all: Vec<(&str, &str)> = RESOURCES.iter().map(|row| (row.group, row.version)).collect();
-    all.dedup();
-    let mut seen = Vec::new();
-    all.retain(|one| {
-        let new = !seen.contains(one);
-        seen.push(*one);
-        new
+/// A group and its versions, the preferred one first.
+struct Group<'a> {
+    name: &'a str,
+    versions: Vec<&'a str>,
+}
+
+/// Groups in the order of their first row, the core group among them.
+fn groups(table: &Table) -> Vec<Group<'_>> {
+    let mut groups: Vec<Group<'_>> = Vec::new();
+    for (name, version) in table.group_versions() {
+        match groups.iter_mut().find(|group| *name == *group.name) {
+            Some(group) => group.versions.push(version),
+            None => groups.push(Group { name, versions: vec![version] }),
+        }
+    }
+    for group in &mut groups {
+        group.versions.sort_by_cached_key(|version| priority(version));
+    }
+    groups
+}
+
+/// Sorts versions as upstream prefers them: `v10`, `v2`, `v1`, `v11beta2`, `v10beta3`, `v3alpha1`, then any other name.
+fn priority(version: &str) -> (u8, std::cmp::Reverse<u32>, std::cmp::Reverse<u32>, String) {
+    use std::cmp::Reverse;
+    let parsed = version.strip_prefix('v').and_then(|rest| {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        let major: u32 = rest[..digits].parse().ok()?;
+        let (rank, minor) = match &rest[digits..] {
+            "" => (0, 0),
+            rest => match (rest.strip_prefix("beta"), rest.strip_prefix("alpha")) {
+                (Some(minor), _) => (1, minor.parse().ok()?),
+                (_, Some(minor)) => (2, minor.parse().ok()?),
+                _ => return None,
+            },
+        };
+        Some((rank, Reverse(major), Reverse(minor), String::new()))
     });
-    all
+    parsed.unwrap_or_else(|| (3, Reverse(0), Reverse(0), version.to_owned()))
 }
 
 /// `/api` and `/apis`.
-pub fn root(named_groups: bool, accept: Accept, headers: &HeaderMap) -> Result<Reply> {
+pub fn root(table: &Table, named_groups: bool, accept: Accept, headers: &HeaderMap) -> Result<Reply> {
     if accept.form == Form::Discovery {
-        return Ok(aggregated(named_groups, headers));
+        return Ok(aggregated(table, named_groups, headers));
     }
     if !named_groups {
         return Ok(body::json(
@@ -33,58 +60,51 @@ pub fn root(named_groups: bool, accept: Accept, headers: &HeaderMap) -> Result<R
             &json!({ "kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": [] }),
         ));
     }
-    let groups: Vec<Value> = group_versions()
-        .into_iter()
-        .filter(|(group, _)| !group.is_empty())
-        .map(|(group, version)| api_group(group, version))
-        .collect();
+    let groups: Vec<Value> =
+        groups(table).iter().filter(|group| !group.name.is_empty()).map(api_group).collect();
     Ok(body::json(200, &json!({ "kind": "APIGroupList", "apiVersion": "v1", "groups": groups })))
 }
 
-fn api_group(group: &str, version: &str) -> Value {
-    let one = json!({ "groupVersion": format!("{group}/{version}"), "version": version });
-    json!({ "name": group, "versions": [one], "preferredVersion": one })
+fn api_group(group: &Group<'_>) -> Value {
+    let versions: Vec<Value> = group
+        .versions
+        .iter()
+        .map(|version| json!({ "groupVersion": format!("{}/{version}", group.name), "version": version }))
+        .collect();
+    let preferred = versions.first().cloned();
+    json!({ "name": group.name, "versions": versions, "preferredVersion": preferred })
 }
 
 /// `/api/v1`, `/apis/{group}` and `/apis/{group}/{version}`.
-pub fn group(path: &str, _accept: Accept) -> Result<Reply> {
+pub fn group(table: &Table, path: &str, _accept: Accept) -> Result<Reply> {
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
-    let wanted = match parts.as_slice() {
+    let (group, version) = match parts.as_slice() {
         ["api", version] => ("", *version),
         ["apis", group, version] => (*group, *version),
-        ["apis", group] => {
-            let found = group_versions().into_iter().find(|(name, _)| name == group && !name.is_empty());
-            let (group, version) = found.ok_or_else(Refusal::no_path)?;
-            let mut document = api_group(group, version);
+        ["apis", name] => {
+            let found = groups(table).into_iter().find(|group| group.name == *name && !name.is_empty());
+            let mut document = api_group(&found.ok_or_else(Refusal::no_path)?);
             document["kind"] = json!("APIGroup");
             document["apiVersion"] = json!("v1");
             return Ok(body::json(200, &document));
         }
         _ => return Err(Refusal::no_path()),
     };
-    let rows = rows_of(wanted);
+    let rows = table.of(group, version);
     if rows.is_empty() {
         return Err(Refusal::no_path());
     }
-    let resources: Vec<Value> = rows.into_iter().flat_map(resource_list).collect();
-    let name = if wanted.0.is_empty() { wanted.1.to_owned() } else { format!("{}/{}", wanted.0, wanted.1) };
+    let resources: Vec<Value> = rows.into_iter().flat_map(|row| resource_list(row)).collect();
+    let name = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
     Ok(body::json(
         200,
         &json!({ "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": name, "resources": resources }),
     ))
 }
 
-/// Rows of a group and version, by plural.
-pub fn rows_of((group, version): (&str, &str)) -> Vec<&'static Resource> {
-    let mut rows: Vec<&Resource> =
-        RESOURCES.iter().filter(|row| row.group == group && row.version == version).collect();
-    rows.sort_by_key(|row| row.plural);
-    rows
-}
-
-fn resource_list(row: &'static Resource) -> Vec<Value> {
+fn resource_list(row: &Row) -> Vec<Value> {
     let mut main = json!({
-        "name": row.plural, "singularName": row.singular(), "namespaced": row.namespaced, "kind": row.kind,
+        "name": row.plural, "singularName": row.singular, "namespaced": row.namespaced, "kind": row.kind,
         "verbs": row.verbs(),
     });
     if !row.short.is_empty() {
@@ -99,13 +119,13 @@ fn resource_list(row: &'static Resource) -> Vec<Value> {
         main["storageVersionHash"] = json!(base64::engine::general_purpose::STANDARD.encode(&digest[..8]));
     }
     let mut out = vec![main];
-    for sub in row.subresources {
-        let (group, version, kind) = sub.kind().unwrap_or(("", "", row.kind));
+    for sub in &row.subresources {
+        let (group, version, kind) = sub.kind().unwrap_or(("", "", &*row.kind));
         let mut one = json!({
             "name": format!("{}/{}", row.plural, sub.name()), "singularName": "", "namespaced": row.namespaced,
             "kind": kind, "verbs": sub.verbs(),
         });
-        if sub.kind().is_some() && (group, version) != (row.group, row.version) {
+        if sub.kind().is_some() && (row.group != *group || row.version != *version) {
             one["group"] = json!(group);
             one["version"] = json!(version);
         }
@@ -116,16 +136,19 @@ fn resource_list(row: &'static Resource) -> Vec<Value> {
 
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
-fn aggregated(named_groups: bool, headers: &HeaderMap) -> Reply {
-    let items: Vec<Value> = group_versions()
-        .into_iter()
-        .filter(|(group, _)| group.is_empty() != named_groups)
-        .map(|(group, version)| {
-            let resources: Vec<Value> =
-                rows_of((group, version)).into_iter().map(aggregated_resource).collect();
-            let metadata = if group.is_empty() { json!({}) } else { json!({ "name": group }) };
-            json!({ "metadata": metadata,
-                    "versions": [{ "version": version, "freshness": "Current", "resources": resources }] })
+fn aggregated(table: &Table, named_groups: bool, headers: &HeaderMap) -> Reply {
+    let items: Vec<Value> = groups(table)
+        .iter()
+        .filter(|group| group.name.is_empty() != named_groups)
+        .map(|group| {
+            let version = |version: &&str| {
+                let resources: Vec<Value> =
+                    table.of(group.name, version).into_iter().map(|row| aggregated_resource(row)).collect();
+                json!({ "version": version, "freshness": "Current", "resources": resources })
+            };
+            let versions: Vec<Value> = group.versions.iter().map(version).collect();
+            let metadata = if group.name.is_empty() { json!({}) } else { json!({ "name": group.name }) };
+            json!({ "metadata": metadata, "versions": versions })
         })
         .collect();
     let document = json!({ "kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items });
@@ -146,11 +169,11 @@ fn aggregated(named_groups: bool, headers: &HeaderMap) -> Reply {
 }
 
 /// The resource as the aggregated document shows it.
-pub fn aggregated_resource(row: &'static Resource) -> Value {
+pub fn aggregated_resource(row: &Row) -> Value {
     let kind = |(group, version, kind): (&str, &str, &str)| json!({ "group": group, "version": version, "kind": kind });
     let mut out = json!({
-        "resource": row.plural, "responseKind": kind(("", "", row.kind)),
-        "scope": if row.namespaced { "Namespaced" } else { "Cluster" }, "singularResource": row.singular(),
+        "resource": row.plural, "responseKind": kind(("", "", &*row.kind)),
+        "scope": if row.namespaced { "Namespaced" } else { "Cluster" }, "singularResource": row.singular,
         "verbs": row.verbs(),
     });
     if !row.short.is_empty() {
@@ -164,7 +187,7 @@ pub fn aggregated_resource(row: &'static Resource) -> Value {
             .subresources
             .iter()
             .map(|sub| {
-                let own = sub.kind().unwrap_or(("", "", row.kind));
+                let own = sub.kind().unwrap_or(("", "", &*row.kind));
                 json!({ "subresource": sub.name(), "responseKind": kind(own), "verbs": sub.verbs() })
             })
             .collect();
@@ -181,6 +204,17 @@ pub fn hex(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn versions_are_preferred_as_upstream_prefers_them() {
+        let mut versions =
+            ["foo1", "v3alpha1", "v10", "v2", "v11beta2", "v10beta3", "v1", "foo10", "v11alpha2"];
+        versions.sort_by_cached_key(|version| priority(version));
+        assert_eq!(
+            versions,
+            ["v10", "v2", "v1", "v11beta2", "v10beta3", "v11alpha2", "v3alpha1", "foo1", "foo10"]
+        );
+    }
 
     static UPSTREAM: &str = include_str!("../../data/discovery.json");
 

@@ -14,6 +14,7 @@ use crate::auth::token::ISSUER;
 use crate::body::{self, Reply};
 use crate::negotiate::Accept;
 use crate::query::Query;
+use crate::resources::Table;
 use crate::status::{Refusal, Result};
 
 /// The version this server claims: the API level it serves, and itself.
@@ -34,8 +35,9 @@ pub fn answer(api: &Arc<Api>, incoming: &Incoming, path: &str, query: &Query) ->
         ));
     }
     let accept = Accept::of(&incoming.headers);
+    let table = api.table.load();
     match path.trim_end_matches('/') {
-        "" => Ok(body::json(200, &json!({ "paths": paths() }))),
+        "" => Ok(body::json(200, &json!({ "paths": paths(&table) }))),
         "/version" => Ok(body::json(200, &version())),
         "/livez" => Ok(health(query, &[("ping", true)])),
         "/healthz" | "/readyz" => {
@@ -45,18 +47,18 @@ pub fn answer(api: &Arc<Api>, incoming: &Incoming, path: &str, query: &Query) ->
         }
         "/metrics" => Ok(body::plain(200, api.metrics.text())),
         "/api" | "/apis" => {
-            discovery::root(path.trim_end_matches('/') == "/apis", accept?, &incoming.headers)
+            discovery::root(&table, path.trim_end_matches('/') == "/apis", accept?, &incoming.headers)
         }
-        "/openapi/v2" => openapi::v2(&incoming.headers),
-        "/openapi/v3" => Ok(openapi::index()),
+        "/openapi/v2" => openapi::v2(&table, &incoming.headers),
+        "/openapi/v3" => Ok(openapi::index(&table)),
         "/.well-known/openid-configuration" => Ok(body::json(200, &openid())),
         "/openid/v1/jwks" => {
             Ok(body::reply(200, "application/jwk-set+json", body::full(api.tokens.jwks().to_string())))
         }
         "/healthz/ping" | "/livez/ping" | "/readyz/ping" => Ok(health(query, &[("ping", true)])),
         path => match path.strip_prefix("/openapi/v3/") {
-            Some(group_version) => openapi::group_version(group_version, &incoming.headers),
-            None => discovery::group(path, accept?),
+            Some(group_version) => openapi::group_version(&table, group_version, &incoming.headers),
+            None => discovery::group(&table, path, accept?),
         },
     }
 }
@@ -68,11 +70,15 @@ fn openid() -> Value {
     })
 }
 
-fn paths() -> Vec<String> {
+fn paths(table: &Table) -> Vec<String> {
     let mut paths = vec!["/api".to_owned(), "/api/v1".to_owned(), "/apis".to_owned()];
-    for (group, version) in discovery::group_versions().into_iter().filter(|(group, _)| !group.is_empty()) {
-        paths.push(format!("/apis/{group}"));
-        paths.push(format!("/apis/{group}/{version}"));
+    let named = table.group_versions().into_iter().filter(|(group, _)| !group.is_empty());
+    for (group, version) in named {
+        let group = format!("/apis/{group}");
+        if !paths.contains(&group) {
+            paths.push(group.clone());
+        }
+        paths.push(format!("{group}/{version}"));
     }
     for path in [
         "/healthz",

@@ -1,15 +1,17 @@
 //! OpenAPI documents, made from the schema table when they are asked for and kept by nobody.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::LazyLock;
 
 use http::{HeaderMap, HeaderValue};
+use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 use sha2::Digest;
 
-use super::discovery::{group_versions, hex, rows_of};
+use super::discovery::hex;
 use super::paths;
 use crate::body::{self, Reply};
+use crate::resources::Table;
 use crate::schema::{ListType, Node, Schema, Shape, Type, TypeId, schema};
 use crate::status::{Refusal, Result};
 
@@ -23,28 +25,29 @@ fn path_of(group: &str, version: &str) -> String {
 }
 
 /// `/openapi/v3`: every document with the hash of its content.
-pub fn index() -> Reply {
-    static INDEX: LazyLock<Value> = LazyLock::new(|| {
-        let mut paths = Map::new();
-        for (group, version) in group_versions() {
-            let path = path_of(group, version);
-            let hash = hex(&sha2::Sha256::digest(document(group, version).to_string())).to_uppercase();
-            paths.insert(
-                path.clone(),
-                json!({ "serverRelativeURL": format!("/openapi/v3/{path}?hash={hash}") }),
-            );
-        }
-        json!({ "paths": paths })
-    });
-    body::json(200, &INDEX)
+pub fn index(table: &Table) -> Reply {
+    let mut paths = Map::new();
+    for (group, version) in table.group_versions() {
+        let path = path_of(group, version);
+        let hash = hash(table, group, version);
+        paths.insert(path.clone(), json!({ "serverRelativeURL": format!("/openapi/v3/{path}?hash={hash}") }));
+    }
+    body::json(200, &json!({ "paths": paths }))
+}
+
+/// The hash of a document. Those of this build never change.
+fn hash(table: &Table, group: &str, version: &str) -> String {
+    static KNOWN: LazyLock<Mutex<HashMap<(String, String), String>>> = LazyLock::new(Mutex::default);
+    let digest = || hex(&sha2::Sha256::digest(document(table, group, version).to_string())).to_uppercase();
+    KNOWN.lock().entry((group.to_owned(), version.to_owned())).or_insert_with(digest).clone()
 }
 
 /// `/openapi/v3/...`: one document.
-pub fn group_version(path: &str, headers: &HeaderMap) -> Result<Reply> {
-    let found = group_versions().into_iter().find(|(group, version)| path_of(group, version) == path);
+pub fn group_version(table: &Table, path: &str, headers: &HeaderMap) -> Result<Reply> {
+    let found = table.group_versions().into_iter().find(|(group, version)| path_of(group, version) == path);
     let (group, version) = found.ok_or_else(Refusal::no_path)?;
     only_json(headers)?;
-    let mut reply = body::json(200, &document(group, version));
+    let mut reply = body::json(200, &document(table, group, version));
     reply.headers_mut().insert(http::header::CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
     Ok(reply)
 }
@@ -60,12 +63,12 @@ fn only_json(headers: &HeaderMap) -> Result<()> {
 }
 
 /// `/openapi/v2`: all groups in one document.
-pub fn v2(headers: &HeaderMap) -> Result<Reply> {
+pub fn v2(table: &Table, headers: &HeaderMap) -> Result<Reply> {
     only_json(headers)?;
     let all: BTreeSet<TypeId> = (0..schema().types.len()).collect();
     let mut operations = Map::new();
-    for (group, version) in group_versions() {
-        operations.extend(paths::paths(group, version, V2));
+    for (group, version) in table.group_versions() {
+        operations.extend(paths::paths(table, group, version, V2));
     }
     let document = json!({
         "swagger": "2.0", "info": { "title": "Hawser", "version": "v1.36.0" },
@@ -74,13 +77,13 @@ pub fn v2(headers: &HeaderMap) -> Result<Reply> {
     Ok(body::json(200, &document))
 }
 
-fn document(group: &str, version: &str) -> Value {
+fn document(table: &Table, group: &str, version: &str) -> Value {
     let mut reached = BTreeSet::new();
-    for row in rows_of((group, version)) {
-        if let Some(id) = schema().kind(row.group, row.version, row.kind) {
+    for row in table.of(group, version) {
+        if let Some(id) = schema().kind(&row.group, &row.version, &row.kind) {
             reach(id, &mut reached);
         }
-        if let Some(id) = schema().kind(row.group, row.version, &format!("{}List", row.kind)) {
+        if let Some(id) = schema().kind(&row.group, &row.version, &row.list_kind) {
             reach(id, &mut reached);
         }
         for (group, version, kind) in row.subresources.iter().filter_map(|sub| sub.kind()) {
@@ -96,7 +99,7 @@ fn document(group: &str, version: &str) -> Value {
     }
     json!({
         "openapi": "3.0.0", "info": { "title": "Hawser", "version": "v1.36.0" },
-        "paths": paths::paths(group, version, V3), "components": { "schemas": definitions(&reached, V3) },
+        "paths": paths::paths(table, group, version, V3), "components": { "schemas": definitions(&reached, V3) },
     })
 }
 
@@ -116,12 +119,15 @@ fn reach_node(node: &Node, reached: &mut BTreeSet<TypeId>) {
 
 fn definitions(types: &BTreeSet<TypeId>, base: &str) -> Map<String, Value> {
     let schema: &'static Schema = schema();
-    types.iter().map(|id| (schema.types[*id].name.to_owned(), definition(&schema.types[*id], base))).collect()
+    types
+        .iter()
+        .map(|id| (schema.types[*id].name.to_string(), definition(&schema.types[*id], base)))
+        .collect()
 }
 
 fn definition(kind: &Type, base: &str) -> Value {
     let properties: Map<String, Value> =
-        kind.fields.iter().map(|(name, node)| ((*name).to_owned(), property(node, base))).collect();
+        kind.fields.iter().map(|(name, node)| (name.to_string(), property(node, base))).collect();
     let mut out = json!({ "type": "object", "properties": properties });
     if !kind.required.is_empty() {
         out["required"] = json!(kind.required);
@@ -129,7 +135,7 @@ fn definition(kind: &Type, base: &str) -> Value {
     if kind.atomic {
         out["x-kubernetes-map-type"] = json!("atomic");
     }
-    if let Some((group, version, name)) = kind.kind {
+    if let Some((group, version, name)) = &kind.kind {
         out["x-kubernetes-group-version-kind"] =
             json!([{ "group": group, "version": version, "kind": name }]);
     }
@@ -178,7 +184,7 @@ fn property(node: &Node, base: &str) -> Value {
         let strategy = if node.retains { "merge,retainKeys" } else { "merge" };
         out["x-kubernetes-patch-strategy"] = json!(strategy);
     }
-    if let Some(key) = node.merge_key {
+    if let Some(key) = &node.merge_key {
         out["x-kubernetes-patch-merge-key"] = json!(key);
     }
     out

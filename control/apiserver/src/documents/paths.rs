@@ -2,15 +2,14 @@
 
 use serde_json::{Map, Value, json};
 
-use super::discovery::rows_of;
-use crate::resources::Resource;
+use crate::resources::{Row, Table};
 use crate::schema::schema;
 
 /// Paths of a group and version; references begin with `base`.
-pub fn paths(group: &str, version: &str, base: &str) -> Map<String, Value> {
+pub fn paths(table: &Table, group: &str, version: &str, base: &str) -> Map<String, Value> {
     let root = if group.is_empty() { format!("/api/{version}") } else { format!("/apis/{group}/{version}") };
     let mut out = Map::new();
-    for row in rows_of((group, version)) {
+    for row in table.of(group, version) {
         let place = if row.namespaced { "/namespaces/{namespace}" } else { "" };
         let collection = format!("{root}{place}/{}", row.plural);
         let mut on_all = Map::new();
@@ -36,7 +35,7 @@ pub fn paths(group: &str, version: &str, base: &str) -> Map<String, Value> {
     out
 }
 
-fn operation(row: &Resource, action: &str, base: &str) -> Value {
+fn operation(row: &Row, action: &str, base: &str) -> Value {
     let mut names = Vec::new();
     match action {
         "post" | "put" => names.extend(["dryRun", "fieldManager", "fieldValidation"]),
@@ -60,7 +59,7 @@ fn operation(row: &Resource, action: &str, base: &str) -> Value {
         .collect();
     let kind = json!({ "group": row.group, "version": row.version, "kind": row.kind });
     let reference = schema()
-        .kind(row.group, row.version, row.kind)
+        .kind(&row.group, &row.version, &row.kind)
         .map(|id| json!({ "$ref": format!("{base}{}", schema().types[id].name) }))
         .unwrap_or_default();
     let ok = if v3 {

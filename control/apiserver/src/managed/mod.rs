@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::api::Call;
-use crate::resources::{Resource, Sub};
+use crate::resources::{Row, Sub};
 use crate::schema::Node;
 use crate::status::{Cause, Refusal, Result};
 use crate::tree::{at, list, remove, set as put, text};
@@ -130,7 +130,7 @@ fn strip(mut set: Set) -> Set {
 }
 
 /// What of an object a write to the main resource or a subresource may own.
-fn scoped(row: &Resource, set: Set, sub: Option<Sub>) -> Set {
+fn scoped(row: &Row, set: Set, sub: Option<Sub>) -> Set {
     let mut set = strip(set);
     if sub.is_none() && row.has_status() {
         set.drop_step(&["f:status"]);
@@ -142,18 +142,12 @@ fn scoped(row: &Resource, set: Set, sub: Option<Sub>) -> Set {
 ///
 /// # Errors
 /// 409 with one cause per field when others own what would change, unless forced.
-pub fn merge(
-    row: &Resource,
-    old: &Value,
-    wanted: &Value,
-    manager: &Manager,
-    sub: Option<Sub>,
-) -> Result<Value> {
-    let node = row.stored_as().node();
+pub fn merge(row: &Row, old: &Value, wanted: &Value, manager: &Manager, sub: Option<Sub>) -> Result<Value> {
+    let node = &row.stored_as().node;
     let mut wanted = wanted.clone();
     remove(&mut wanted, &["metadata", "managedFields"]);
-    let applied = scoped(row, walk::fields(&node, &wanted), sub);
-    let mut new = walk::merge(&node, old, &wanted);
+    let applied = scoped(row, walk::fields(node, &wanted), sub);
+    let mut new = walk::merge(node, old, &wanted);
     let entries = read(old);
     let mine = |entry: &&Entry| is_mine(entry, manager, sub);
     let last = entries.iter().find(mine).map(|entry| entry.set.clone()).unwrap_or_default();
@@ -161,9 +155,9 @@ pub fn merge(
     for other in entries.iter().filter(|entry| !mine(entry)) {
         dropped = dropped.without(&other.set);
     }
-    walk::prune(&node, &mut new, &dropped);
+    walk::prune(node, &mut new, &dropped);
     if !manager.force {
-        refuse_conflicts(row, &node, old, &new, &applied, &entries, manager, sub)?;
+        refuse_conflicts(row, node, old, &new, &applied, &entries, manager, sub)?;
     }
     Ok(new)
 }
@@ -179,7 +173,7 @@ fn is_mine(entry: &Entry, manager: &Manager, sub: Option<Sub>) -> bool {
     reason = "the three versions of the object and their owners belong together"
 )]
 fn refuse_conflicts(
-    row: &Resource,
+    row: &Row,
     node: &Node,
     old: &Value,
     new: &Value,
@@ -212,26 +206,26 @@ fn refuse_conflicts(
 
 /// Records in `new` who changed what since `old`.
 pub fn track(
-    row: &Resource,
+    row: &Row,
     old: Option<&Value>,
     new: &mut Value,
     manager: &Manager,
     sub: Option<Sub>,
     now: Timestamp,
 ) -> Result<()> {
-    let node = row.node();
+    let node = &row.node;
     let mut entries = old.map(read).unwrap_or_default();
     let before = entries.clone();
     let empty = json!({});
     let found = walk::difference(
-        &node,
+        node,
         without_managed(old.unwrap_or(&empty)).as_ref(),
         without_managed(new).as_ref(),
     );
     let changed = strip(found.changed);
     let removed = strip(found.removed);
     let claimed = match &manager.wanted {
-        Some(wanted) => scoped(row, walk::fields(&node, wanted), sub),
+        Some(wanted) => scoped(row, walk::fields(node, wanted), sub),
         None => scoped(row, changed.clone(), sub),
     };
     for entry in &mut entries {
@@ -311,7 +305,7 @@ fn squash(entries: &mut Vec<Entry>) {
 mod tests {
     use super::*;
 
-    fn row() -> &'static Resource {
+    fn row() -> &'static Row {
         crate::resources::known("", "configmaps")
     }
 

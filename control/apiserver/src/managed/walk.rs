@@ -32,7 +32,7 @@ fn item_step(node: &Node, item: &Value) -> String {
     if node.list == ListType::Set {
         return format!("v:{item}");
     }
-    let mut keys: Vec<&str> = node.keys.clone();
+    let mut keys: Vec<&str> = node.keys.iter().map(|key| &**key).collect();
     keys.sort_unstable();
     let mut key = Map::new();
     for name in keys {
@@ -190,15 +190,16 @@ pub fn prune(node: &Node, value: &mut Value, gone: &Set) {
 }
 
 fn has_more_than_key(node: &Node, item: &Value) -> bool {
-    item.as_object().is_some_and(|fields| fields.keys().any(|name| !node.keys.contains(&name.as_str())))
+    item.as_object()
+        .is_some_and(|fields| fields.keys().any(|name| !node.keys.iter().any(|key| *key == **name)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn deployment() -> Node {
-        crate::resources::known("apps", "deployments").node()
+    fn deployment() -> &'static Node {
+        &crate::resources::known("apps", "deployments").node
     }
 
     fn pod(containers: Value) -> Value {
@@ -220,31 +221,31 @@ mod tests {
             ".spec.template.spec.containers[name=\"c\"].image",
             ".spec.template.spec.containers[name=\"c\"].name",
         ];
-        assert_eq!(fields(&deployment(), &object).paths(), want);
+        assert_eq!(fields(deployment(), &object).paths(), want);
     }
 
     #[test]
     fn a_difference_names_what_changed_and_what_went() {
         let old = pod(json!([{"name": "a", "image": "1"}, {"name": "b"}]));
         let new = pod(json!([{"name": "a", "image": "2"}]));
-        let found = difference(&deployment(), &old, &new);
+        let found = difference(deployment(), &old, &new);
         assert_eq!(found.changed.paths(), [".spec.template.spec.containers[name=\"a\"].image"]);
         assert!(found.removed.paths().contains(&".spec.template.spec.containers[name=\"b\"]".to_owned()));
-        let same = difference(&deployment(), &new, &new);
+        let same = difference(deployment(), &new, &new);
         assert!(same.changed.is_empty() && same.removed.is_empty());
     }
 
     #[test]
     fn merging_and_pruning_are_by_key() {
         let live = pod(json!([{"name": "a", "image": "1", "tty": true}, {"name": "b", "image": "1"}]));
-        let merged = merge(&deployment(), &live, &pod(json!([{"name": "a", "image": "2"}])));
+        let merged = merge(deployment(), &live, &pod(json!([{"name": "a", "image": "2"}])));
         assert_eq!(
             merged,
             pod(json!([{"name": "a", "image": "2", "tty": true}, {"name": "b", "image": "1"}]))
         );
         let mut pruned = merged;
-        let gone = fields(&deployment(), &pod(json!([{"name": "b", "image": "1"}])));
-        prune(&deployment(), &mut pruned, &gone);
+        let gone = fields(deployment(), &pod(json!([{"name": "b", "image": "1"}])));
+        prune(deployment(), &mut pruned, &gone);
         assert_eq!(pruned, pod(json!([{"name": "a", "image": "2", "tty": true}])));
     }
 
@@ -279,33 +280,33 @@ mod tests {
         #[test]
         fn after_merging_everything_wanted_is_there(live in any_object(), wanted in any_object()) {
             let node = deployment();
-            let merged = merge(&node, &live, &wanted);
-            let missing = difference(&node, &merged, &wanted).changed;
+            let merged = merge(node, &live, &wanted);
+            let missing = difference(node, &merged, &wanted).changed;
             proptest::prop_assert!(missing.is_empty(), "{:?}", missing.paths());
-            proptest::prop_assert_eq!(merge(&node, &merged, &wanted), merged);
+            proptest::prop_assert_eq!(merge(node, &merged, &wanted), merged);
         }
 
         #[test]
         fn a_difference_is_empty_only_between_equals(old in any_object(), new in any_object()) {
             let node = deployment();
-            let found = difference(&node, &old, &new);
+            let found = difference(node, &old, &new);
             let none = found.changed.is_empty() && found.removed.is_empty();
-            proptest::prop_assert_eq!(none, fields(&node, &old) == fields(&node, &new) && old == new);
+            proptest::prop_assert_eq!(none, fields(node, &old) == fields(node, &new) && old == new);
         }
 
         #[test]
         fn pruning_what_was_added_leaves_no_trace_of_it(live in any_object(), wanted in any_object()) {
             let node = deployment();
-            let mut merged = merge(&node, &live, &wanted);
-            let added = fields(&node, &merged).without(&fields(&node, &live));
-            prune(&node, &mut merged, &added);
-            let left = fields(&node, &merged).without(&fields(&node, &live));
+            let mut merged = merge(node, &live, &wanted);
+            let added = fields(node, &merged).without(&fields(node, &live));
+            prune(node, &mut merged, &added);
+            let left = fields(node, &merged).without(&fields(node, &live));
             proptest::prop_assert!(left.is_empty(), "{:?}", left.paths());
         }
 
         #[test]
         fn sets_survive_their_json_whatever_they_hold(object in any_object()) {
-            let set = fields(&deployment(), &object);
+            let set = fields(deployment(), &object);
             proptest::prop_assert_eq!(Set::read(&set.json()), set);
         }
     }

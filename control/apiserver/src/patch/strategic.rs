@@ -68,7 +68,7 @@ fn reorder_untouched(node: &Node, old: &mut Map<String, Value>, patch: &Map<Stri
             continue;
         };
         let (Some(Value::Array(items)), Value::Array(order)) = (old.get_mut(field), order) else { continue };
-        let key = node.child(field).and_then(|child| child.merge_key);
+        let key = node.child(field).and_then(|child| child.merge_key.as_deref());
         let before = items.clone();
         *items = ordered(std::mem::take(items), &before, order, key);
     }
@@ -88,7 +88,7 @@ fn merge_field(
         (Some(Value::Array(items)), Value::Array(patch)) if node.merges => {
             let merged = merge_list(node, items.clone(), patch)?;
             Ok(Value::Array(match order {
-                Some(order) => ordered(merged, items, order, node.merge_key),
+                Some(order) => ordered(merged, items, order, node.merge_key.as_deref()),
                 None => merged,
             }))
         }
@@ -99,7 +99,7 @@ fn merge_field(
 
 fn merge_list(node: &Node, mut items: Vec<Value>, patch: &[Value]) -> Result<Vec<Value>> {
     let item_node = node.item().unwrap_or(&ANY);
-    let Some(key) = node.merge_key.filter(|_| node.merges) else {
+    let Some(key) = node.merge_key.as_deref().filter(|_| node.merges) else {
         for item in patch {
             let item = match item {
                 Value::Object(fields) => Value::Object(merge_map(item_node, Map::new(), fields)?),
@@ -180,7 +180,7 @@ mod tests {
     use super::*;
 
     fn patch(old: Value, patch: Value) -> Value {
-        apply(&crate::resources::known("", "pods").node(), &old, &patch).unwrap()
+        apply(&crate::resources::known("", "pods").node, &old, &patch).unwrap()
     }
 
     fn containers(items: Value) -> Value {

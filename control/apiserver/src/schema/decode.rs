@@ -130,7 +130,7 @@ impl<'de> DeserializeSeed<'de> for Seed<'_> {
 }
 
 impl Seed<'_> {
-    fn wanted(&self) -> &'static str {
+    fn wanted(&self) -> &str {
         match self.node.shape {
             Shape::String => "string",
             Shape::Int32 => "int32",
@@ -148,7 +148,7 @@ impl Seed<'_> {
             Shape::Object(_) => self
                 .node
                 .object()
-                .map_or("object", |kind| kind.name.rsplit_once("api.").map_or(kind.name, |(_, n)| n)),
+                .map_or("object", |kind| kind.name.rsplit_once("api.").map_or(&*kind.name, |(_, n)| n)),
         }
     }
 

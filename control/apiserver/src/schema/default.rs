@@ -10,10 +10,10 @@ pub fn apply_defaults(node: &Node, value: &mut Value) {
         (Shape::Object(_), Value::Object(fields)) => {
             let Some(kind) = node.object() else { return };
             for (name, child) in &kind.fields {
-                match (fields.get_mut(*name), &child.default) {
+                match (fields.get_mut(&**name), &child.default) {
                     (Some(present), _) => apply_defaults(child, present),
                     (None, Some(default)) => {
-                        fields.insert((*name).to_owned(), default.clone());
+                        fields.insert(name.to_string(), default.clone());
                     }
                     (None, None) => {}
                 }

@@ -6,12 +6,13 @@
 //! of these and that adds `d` default, `lt` list type, `lk` list map keys, `ps` patch strategy, `pk` merge key, `mt`
 //! map type.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
 
 use serde_json::Value;
 
 use super::{ListType, Node, Schema, Shape, Type};
+use crate::name::Name;
 
 static TABLE: &str = include_str!("../../data/schema.json");
 
@@ -23,37 +24,40 @@ pub fn schema() -> &'static Schema {
 
 fn load() -> Schema {
     let mut table: Value = serde_json::from_str(TABLE).expect("the generated table is JSON");
+    let mut names = Names::default();
     let types: Vec<Type> = match table["types"].take() {
-        Value::Array(types) => types.into_iter().map(read_type).collect(),
+        Value::Array(types) => types.into_iter().map(|one| read_type(&mut names, one)).collect(),
         _ => Vec::new(),
     };
-    let by_kind = types.iter().enumerate().filter_map(|(id, t)| t.kind.map(|kind| (kind, id))).collect();
-    let by_name: HashMap<_, _> = types.iter().enumerate().map(|(id, t)| (t.name, id)).collect();
+    let by_kind =
+        types.iter().enumerate().filter_map(|(id, t)| t.kind.clone().map(|kind| (kind, id))).collect();
+    let by_name: HashMap<_, _> = types.iter().enumerate().map(|(id, t)| (t.name.clone(), id)).collect();
     Schema { types, by_kind, by_name }
 }
 
-fn read_type(mut value: Value) -> Type {
+fn read_type(names: &mut Names, mut value: Value) -> Type {
     let fields = match value["f"].take() {
         Value::Object(fields) => {
-            fields.into_iter().map(|(name, node)| (keep(&name), read_node(node))).collect()
+            fields.into_iter().map(|(name, node)| (names.keep(&name), read_node(names, node))).collect()
         }
         _ => Vec::new(),
     };
-    let mut fields: Vec<(&'static str, Node)> = fields;
-    fields.sort_by_key(|(name, _)| *name);
-    let kind = value["g"].as_array().map(|kind| (word(&kind[0]), word(&kind[1]), word(&kind[2])));
+    let mut fields: Vec<(Name, Node)> = fields;
+    fields.sort_by(|(a, _), (b, _)| a.cmp(b));
+    let kind =
+        value["g"].as_array().map(|kind| (names.word(&kind[0]), names.word(&kind[1]), names.word(&kind[2])));
     Type {
-        name: word(&value["n"]),
+        name: names.word(&value["n"]),
         kind,
         fields,
-        required: words(&value["r"]),
+        required: names.words(&value["r"]),
         atomic: value["a"] == Value::Bool(true),
     }
 }
 
-fn read_node(value: Value) -> Node {
-    let Value::Object(mut extra) = value else { return Node::of(read_shape(value)) };
-    let shape = read_shape(extra.shift_remove("k").expect("an extended node has a kind"));
+fn read_node(names: &mut Names, value: Value) -> Node {
+    let Value::Object(mut extra) = value else { return Node::of(read_shape(names, value)) };
+    let shape = read_shape(names, extra.shift_remove("k").expect("an extended node has a kind"));
     let strategy = extra.get("ps").and_then(Value::as_str).unwrap_or_default().to_owned();
     Node {
         shape,
@@ -62,23 +66,23 @@ fn read_node(value: Value) -> Node {
             Some("map") => ListType::Map,
             _ => ListType::Atomic,
         },
-        keys: extra.get("lk").map(words).unwrap_or_default(),
+        keys: extra.get("lk").map(|keys| names.words(keys)).unwrap_or_default(),
         merges: strategy.contains("merge"),
         retains: strategy.contains("retainKeys"),
-        merge_key: extra.get("pk").map(word),
+        merge_key: extra.get("pk").map(|key| names.word(key)),
         atomic: extra.get("mt").is_some_and(|t| t == "atomic"),
         default: extra.shift_remove("d"),
     }
 }
 
-fn read_shape(value: Value) -> Shape {
+fn read_shape(names: &mut Names, value: Value) -> Shape {
     match value {
         Value::Number(index) => {
             let index = index.as_u64().and_then(|index| usize::try_from(index).ok());
             Shape::Object(index.expect("a type index is a small number"))
         }
         Value::Array(mut pair) => {
-            let node = Box::new(read_node(pair.pop().unwrap_or_default()));
+            let node = Box::new(read_node(names, pair.pop().unwrap_or_default()));
             if pair.first().is_some_and(|kind| kind == "list") { Shape::List(node) } else { Shape::Map(node) }
         }
         Value::String(letter) => match letter.as_str() {
@@ -98,26 +102,25 @@ fn read_shape(value: Value) -> Shape {
     }
 }
 
-fn word(value: &Value) -> &'static str {
-    keep(value.as_str().unwrap_or_default())
-}
+/// Makes every name once, however often the table mentions it.
+#[derive(Default)]
+struct Names(HashSet<Name>);
 
-fn words(value: &Value) -> Vec<&'static str> {
-    value.as_array().into_iter().flatten().map(word).collect()
-}
-
-/// The table's own text for `word`: names are compared all the time and live as long as the process.
-fn keep(word: &str) -> &'static str {
-    use std::cell::RefCell;
-    use std::collections::HashSet;
-    thread_local! { static SEEN: RefCell<HashSet<&'static str>> = RefCell::new(HashSet::new()); }
-    SEEN.with(|seen| {
-        let mut seen = seen.borrow_mut();
-        if let Some(known) = seen.get(word) {
-            return *known;
+impl Names {
+    fn keep(&mut self, word: &str) -> Name {
+        if let Some(known) = self.0.get(word) {
+            return known.clone();
         }
-        let kept: &'static str = Box::leak(word.to_owned().into_boxed_str());
-        seen.insert(kept);
-        kept
-    })
+        let name = Name::from(word);
+        self.0.insert(name.clone());
+        name
+    }
+
+    fn word(&mut self, value: &Value) -> Name {
+        self.keep(value.as_str().unwrap_or_default())
+    }
+
+    fn words(&mut self, value: &Value) -> Vec<Name> {
+        value.as_array().into_iter().flatten().map(|word| self.word(word)).collect()
+    }
 }

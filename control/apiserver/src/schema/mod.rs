@@ -10,6 +10,7 @@ use std::sync::LazyLock;
 
 use serde_json::Value;
 
+use crate::name::Name;
 pub use default::apply_defaults;
 pub use load::schema;
 pub use scalar::{canonical_quantity, quantity_millis};
@@ -21,20 +22,20 @@ pub type TypeId = usize;
 #[derive(Debug)]
 pub struct Schema {
     pub types: Vec<Type>,
-    by_kind: HashMap<(&'static str, &'static str, &'static str), TypeId>,
-    by_name: HashMap<&'static str, TypeId>,
+    by_kind: HashMap<(Name, Name, Name), TypeId>,
+    by_name: HashMap<Name, TypeId>,
 }
 
 /// One structured type.
 #[derive(Debug)]
 pub struct Type {
     /// Name in the published documents, such as `io.k8s.api.core.v1.Pod`.
-    pub name: &'static str,
+    pub name: Name,
     /// Group, version, kind, when the type is a kind of one group version.
-    pub kind: Option<(&'static str, &'static str, &'static str)>,
+    pub kind: Option<(Name, Name, Name)>,
     /// Sorted by name.
-    pub fields: Vec<(&'static str, Node)>,
-    pub required: Vec<&'static str>,
+    pub fields: Vec<(Name, Node)>,
+    pub required: Vec<Name>,
     /// Owned as a whole by one applier.
     pub atomic: bool,
 }
@@ -46,13 +47,13 @@ pub struct Node {
     pub default: Option<Value>,
     pub list: ListType,
     /// For [`ListType::Map`]: the fields that identify an item.
-    pub keys: Vec<&'static str>,
+    pub keys: Vec<Name>,
     /// Strategic merge patch merges the list or map instead of replacing it.
     pub merges: bool,
     /// Strategic merge patch honours `$retainKeys` here.
     pub retains: bool,
     /// The field that identifies an item for strategic merge; `None` for lists of scalars.
-    pub merge_key: Option<&'static str>,
+    pub merge_key: Option<Name>,
     /// A map or object owned as a whole.
     pub atomic: bool,
 }
@@ -88,7 +89,7 @@ pub enum ListType {
 impl Schema {
     /// The type of a kind.
     pub fn kind(&self, group: &str, version: &str, kind: &str) -> Option<TypeId> {
-        self.by_kind.get(&(group, version, kind)).copied()
+        self.by_kind.get(&(group.into(), version.into(), kind.into())).copied()
     }
 
     /// The type with this published name.
@@ -105,12 +106,12 @@ impl Schema {
 impl Type {
     /// The node of a field.
     pub fn field(&self, name: &str) -> Option<&Node> {
-        self.fields.binary_search_by(|(field, _)| (*field).cmp(name)).ok().map(|at| &self.fields[at].1)
+        self.fields.binary_search_by(|(field, _)| (**field).cmp(name)).ok().map(|at| &self.fields[at].1)
     }
 
     /// Whether the field must be there.
     pub fn requires(&self, name: &str) -> bool {
-        self.required.contains(&name)
+        self.required.iter().any(|one| *one == *name)
     }
 }
 
@@ -129,7 +130,7 @@ impl Node {
     }
 
     /// The structured type held here, if any.
-    pub fn object(&self) -> Option<&'static Type> {
+    pub fn object(&self) -> Option<&Type> {
         match self.shape {
             Shape::Object(id) => Some(&schema().types[id]),
             _ => None,

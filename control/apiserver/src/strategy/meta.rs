@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::Change;
-use crate::resources::Resource;
+use crate::resources::Row;
 use crate::tree::{at, list, strings, text};
 use crate::validate::{self, Errors};
 
@@ -11,7 +11,7 @@ use crate::validate::{self, Errors};
 const MAX_ANNOTATIONS: usize = 256 << 10;
 
 /// Checks the metadata of an object that is to be written.
-pub fn validate(resource: &Resource, change: &Change<'_>, errors: &mut Errors) {
+pub fn validate(resource: &Row, change: &Change<'_>, errors: &mut Errors) {
     let object = &*change.new;
     let name = text(object, &["metadata", "name"]);
     if change.old.is_none() {

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::api::Call;
 use crate::negotiate::json_body;
-use crate::resources::Resource;
+use crate::resources::Row;
 use crate::schema::decode::{DecodeError, Decoded, from_slice, from_value};
 use crate::schema::{Node, schema};
 use crate::status::{Refusal, Result};
@@ -12,8 +12,8 @@ use crate::tree::{set, text};
 
 /// Decodes the body as the call's kind.
 pub fn object(call: &Call) -> Result<Value> {
-    let row = call.row;
-    decode(call, &row.node(), (row.group, row.version, row.kind))
+    let row = &call.row;
+    decode(call, &row.node, (&row.group, &row.version, &row.kind))
 }
 
 /// Decodes the body as another kind, such as a Scale.
@@ -22,8 +22,8 @@ pub fn of_kind(call: &Call, kind: (&'static str, &'static str, &'static str)) ->
     decode(call, &schema().root(id), kind)
 }
 
-fn decode(call: &Call, node: &Node, kind: (&'static str, &'static str, &'static str)) -> Result<Value> {
-    let type_name = node.object().map_or("", |kind| kind.name);
+fn decode(call: &Call, node: &Node, kind: (&str, &str, &str)) -> Result<Value> {
+    let type_name = node.object().map_or("", |kind| &*kind.name);
     let body = json_body(&call.headers, &call.body, type_name)?;
     if body.is_empty() {
         return Err(Refusal::bad_request("the body of the request is empty: an object is expected"));
@@ -35,8 +35,8 @@ fn decode(call: &Call, node: &Node, kind: (&'static str, &'static str, &'static 
 /// Decodes a tree that a patch made.
 pub fn patched(call: &Call, tree: &Value) -> Result<Value> {
     let row = call.row.stored_as();
-    let kind = (row.group, row.version, row.kind);
-    let decoded = from_value(&row.node(), tree).map_err(|error| refuse(kind, &error))?;
+    let kind = (&*row.group, &*row.version, &*row.kind);
+    let decoded = from_value(&row.node, tree).map_err(|error| refuse(kind, &error))?;
     finish(call, decoded, kind)
 }
 
@@ -102,7 +102,7 @@ fn report(call: &Call, strange: &[String], (_, _, kind): (&str, &str, &str)) -> 
 }
 
 /// Gives fields the names they have in storage.
-pub fn rename_in(row: &Resource, value: &mut Value) {
+pub fn rename_in(row: &Row, value: &mut Value) {
     let Some(fields) = value.as_object_mut().filter(|_| !row.renamed.is_empty()) else { return };
     for (here, there) in row.renamed {
         if let Some(value) = fields.shift_remove(*here) {
@@ -114,7 +114,7 @@ pub fn rename_in(row: &Resource, value: &mut Value) {
 }
 
 /// Gives fields the names they have in this row.
-pub fn rename_out(row: &Resource, value: &mut Value) {
+pub fn rename_out(row: &Row, value: &mut Value) {
     let Some(fields) = value.as_object_mut().filter(|_| !row.renamed.is_empty()) else { return };
     for (here, there) in row.renamed {
         if let Some(value) = fields.shift_remove(*there) {
@@ -126,7 +126,7 @@ pub fn rename_out(row: &Resource, value: &mut Value) {
 
 /// Decodes the body as options of a deletion; their kind carries any group.
 pub fn delete_options(call: &Call, id: crate::schema::TypeId) -> Result<Value> {
-    let body = json_body(&call.headers, &call.body, schema().types[id].name)?;
+    let body = json_body(&call.headers, &call.body, &schema().types[id].name)?;
     let decoded = from_slice(&schema().root(id), &body);
     decoded.map(|decoded| decoded.value).map_err(|error| refuse(("", "v1", "DeleteOptions"), &error))
 }

@@ -13,7 +13,7 @@ use crate::status::{Refusal, Result};
 pub async fn delete(call: &Call) -> Result<Reply> {
     let options = Options::of(call)?;
     let selector = read::selector(call)?;
-    let prefix = object::prefix(call.row, &call.target.namespace);
+    let prefix = object::prefix(&call.row, &call.target.namespace);
     let page = call.api.objects.range(&prefix, None, 0, None).map_err(Refusal::internal)?;
     let mut deleted = Vec::new();
     for entry in page.entries.into_iter().filter(|entry| selector.matches(&entry.header)) {
@@ -27,12 +27,12 @@ pub async fn delete(call: &Call) -> Result<Reply> {
         .iter()
         .map(|entry| {
             let mut value = object::decode(entry);
-            super::body::rename_out(call.row, &mut value);
+            super::body::rename_out(&call.row, &mut value);
             value
         })
         .collect();
     let list = json!({
-        "kind": format!("{}List", call.row.kind), "apiVersion": call.row.api_version(),
+        "kind": call.row.list_kind, "apiVersion": call.row.api_version(),
         "metadata": { "resourceVersion": call.api.objects.revision().to_string() }, "items": items,
     });
     Ok(body::json(200, &list))

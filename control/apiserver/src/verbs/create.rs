@@ -11,6 +11,6 @@ use crate::status::Result;
 pub async fn create(call: &Call) -> Result<Reply> {
     let object = body::object(call)?;
     let mut created = write::create(call, object, &Manager::update(call)).await?;
-    rename_out(call.row, &mut created);
+    rename_out(&call.row, &mut created);
     reply::tree(call, 201, created)
 }

@@ -9,7 +9,7 @@ use super::{body, reply};
 use crate::api::Call;
 use crate::body::{self as response, Reply};
 use crate::object::{self, Stored};
-use crate::resources::Resource;
+use crate::resources::Row;
 use crate::status::{self, Refusal, Result};
 use crate::tree::{at, int, list, set, text};
 
@@ -105,16 +105,16 @@ pub async fn delete(call: &Call) -> Result<Reply> {
     let options = Options::of(call)?;
     match one(call, &call.target.name, &options).await? {
         Deletion::Pending(mut object) => {
-            rename_out(call.row, &mut object);
+            rename_out(&call.row, &mut object);
             reply::tree(call, 200, object)
         }
         Deletion::Gone(mut object) if call.row.returns_deleted => {
-            rename_out(call.row, &mut object);
+            rename_out(&call.row, &mut object);
             reply::tree(call, 200, object)
         }
         Deletion::Gone(object) => {
             let uid = text(&object, &["metadata", "uid"]);
-            Ok(response::json(200, &status::success(call.row, &call.target.name, uid)))
+            Ok(response::json(200, &status::success(&call.row, &call.target.name, uid)))
         }
     }
 }
@@ -128,22 +128,22 @@ pub async fn one(call: &Call, name: &str, options: &Options) -> Result<Deletion>
     let key = object::key(row, &call.target.namespace, name);
     let _turn = call.api.turns.wait(&key).await;
     for _ in 0..ATTEMPTS {
-        let entry = call.api.objects.get(&key).ok_or_else(|| Refusal::not_found(call.row, name))?;
+        let entry = call.api.objects.get(&key).ok_or_else(|| Refusal::not_found(&call.row, name))?;
         let old = object::decode(&entry);
-        check_preconditions(call.row, name, &old, options)?;
-        crate::admission::delete(call.row, name)?;
+        check_preconditions(&call.row, name, &old, options)?;
+        crate::admission::delete(&call.row, name)?;
         match step(call, row, &entry, &old, options).await {
             Ok(deletion) => return Ok(deletion),
             Err(Failure::Conflict { .. }) => {}
             Err(Failure::Refused(refusal)) => return Err(refusal),
         }
     }
-    Err(Refusal::modified(call.row, name))
+    Err(Refusal::modified(&call.row, name))
 }
 
 async fn step(
     call: &Call,
-    row: &Resource,
+    row: &Row,
     entry: &Stored,
     old: &Value,
     options: &Options,
@@ -166,7 +166,7 @@ async fn step(
     Ok(Deletion::Pending(marked))
 }
 
-fn check_preconditions(row: &Resource, name: &str, old: &Value, options: &Options) -> Result<()> {
+fn check_preconditions(row: &Row, name: &str, old: &Value, options: &Options) -> Result<()> {
     let pairs = [("UID", &options.uid, "uid"), ("ResourceVersion", &options.revision, "resourceVersion")];
     for (shown, wanted, field) in pairs {
         let is = text(old, &["metadata", field]);
@@ -181,7 +181,7 @@ fn check_preconditions(row: &Resource, name: &str, old: &Value, options: &Option
 }
 
 /// The object marked for deletion; `None` when nothing holds it.
-fn mark(row: &Resource, old: &Value, options: &Options, now: Timestamp) -> Option<Value> {
+fn mark(row: &Row, old: &Value, options: &Options, now: Timestamp) -> Option<Value> {
     let finalizers = finalizers(old, options.policy);
     let grace = grace_seconds(row, old, options);
     let waiting = !at(old, &["metadata", "deletionTimestamp"]).is_null();
@@ -226,7 +226,7 @@ fn finalizers(old: &Value, policy: Policy) -> Vec<Value> {
 }
 
 /// Only pods that run somewhere are given time.
-fn grace_seconds(row: &Resource, old: &Value, options: &Options) -> i64 {
+fn grace_seconds(row: &Row, old: &Value, options: &Options) -> i64 {
     if row.plural != "pods" {
         return 0;
     }

@@ -60,7 +60,7 @@ fn unsupported(call: &Call, verb: &str) -> Refusal {
         "{verb} is not supported on resources of kind \"{}\"",
         call.row.qualified()
     ))
-    .about(call.row, "")
+    .about(&call.row, "")
 }
 
 /// The refusal of a subresource that is known but not served yet.

@@ -31,8 +31,8 @@ pub async fn patch(call: &Call, sub: Option<Sub>) -> Result<Reply> {
         }
         "application/strategic-merge-patch+json" => {
             let patch = parse(&call.body)?;
-            let node = call.row.node();
-            edit(call, sub, |old| strategic::apply(&node, old, &patch)).await
+            let node = &call.row.node;
+            edit(call, sub, |old| strategic::apply(node, old, &patch)).await
         }
         _ => Err(Refusal::unsupported_media_type(KNOWN)),
     }
@@ -45,9 +45,9 @@ where
     let manager = Manager::update(call);
     let outcome = write::change(call, sub, &manager, |old| {
         let mut seen = old.clone();
-        rename_out(call.row, &mut seen);
+        rename_out(&call.row, &mut seen);
         let mut new = change(&seen)?;
-        rename_in(call.row, &mut new);
+        rename_in(&call.row, &mut new);
         Ok(new)
     });
     answer(call, outcome.await?)
@@ -63,19 +63,19 @@ fn parse(body: &[u8]) -> Result<Value> {
 async fn apply(call: &Call, sub: Option<Sub>) -> Result<Reply> {
     let mut wanted = yaml(&call.body)?;
     check_identity(call, &mut wanted)?;
-    rename_in(call.row, &mut wanted);
+    rename_in(&call.row, &mut wanted);
     let wanted = super::body::patched(call, &wanted)?;
     let manager = Manager::apply(call, &wanted)?;
     if call.api.objects.get(&call.key()).is_none() {
         if sub.is_some() || !text(&wanted, &["metadata", "resourceVersion"]).is_empty() {
-            return Err(Refusal::not_found(call.row, &call.target.name));
+            return Err(Refusal::not_found(&call.row, &call.target.name));
         }
         let mut created = write::create(call, wanted, &manager).await?;
-        rename_out(call.row, &mut created);
+        rename_out(&call.row, &mut created);
         return reply::tree(call, 201, created);
     }
     let outcome =
-        write::change(call, sub, &manager, |old| managed::merge(call.row, old, &wanted, &manager, sub));
+        write::change(call, sub, &manager, |old| managed::merge(&call.row, old, &wanted, &manager, sub));
     answer(call, outcome.await?)
 }
 

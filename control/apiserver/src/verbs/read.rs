@@ -73,7 +73,7 @@ struct Wanted {
 /// Answers with the selected objects.
 pub fn list(call: &Call) -> Result<Reply> {
     let selector = selector(call)?;
-    let prefix = object::prefix(call.row, &call.target.namespace);
+    let prefix = object::prefix(&call.row, &call.target.namespace);
     let wanted = wanted(call, &prefix)?;
     let (meta, entries) = collect(call, &prefix, &selector, &wanted)?;
     reply::list(call, &meta, &entries)
@@ -83,7 +83,7 @@ pub fn list(call: &Call) -> Result<Reply> {
 pub fn selector(call: &Call) -> Result<Selector> {
     let labels = call.query.first("labelSelector").unwrap_or_default();
     let fields = call.query.first("fieldSelector").unwrap_or_default();
-    Selector::parse(call.row, labels, fields)
+    Selector::parse(&call.row, labels, fields)
 }
 
 fn wanted(call: &Call, prefix: &str) -> Result<Wanted> {

@@ -10,7 +10,7 @@ use crate::body::{self, Reply};
 use crate::negotiate::{Form, Media, to_yaml};
 use crate::object::{self, Stored};
 use crate::printer::{Printer, definitions};
-use crate::resources::Resource;
+use crate::resources::Row;
 use crate::status::{Refusal, Result};
 use crate::tree::{at, set, text};
 
@@ -23,7 +23,7 @@ pub fn stored(call: &Call, entry: &Stored) -> Result<Reply> {
         return Ok(body::reply(200, "application/json", body::chunks(pieces.into())));
     }
     let mut value = object::decode(entry);
-    rename_out(call.row, &mut value);
+    rename_out(&call.row, &mut value);
     tree(call, 200, value)
 }
 
@@ -34,7 +34,7 @@ pub fn tree(call: &Call, code: u16, value: Value) -> Result<Reply> {
         Form::Table => {
             let revision = text(&value, &["metadata", "resourceVersion"]).to_owned();
             let include = Include::of(call)?;
-            let rows = vec![row(call.row, &value, include, Timestamp::now())];
+            let rows = vec![row(&call.row, &value, include, Timestamp::now())];
             document(call, code, &table(call.row.printer, &json!({ "resourceVersion": revision }), rows))
         }
         Form::Partial => document(call, code, &partial(&value)),
@@ -76,7 +76,7 @@ impl Include {
 }
 
 /// One row of a table.
-pub fn row(resource: &Resource, value: &Value, include: Include, now: Timestamp) -> Value {
+pub fn row(resource: &Row, value: &Value, include: Include, now: Timestamp) -> Value {
     let cells = (resource.printer.cells)(value, now);
     match include {
         Include::None => json!({ "cells": cells, "object": null }),
@@ -117,10 +117,10 @@ const CHUNK: usize = 64 << 10;
 
 /// Answers with a list.
 pub fn list(call: &Call, meta: &ListMeta, entries: &[Stored]) -> Result<Reply> {
-    let row_of = call.row;
-    let kind = format!("{}List", row_of.kind);
+    let row_of = &*call.row;
+    let kind = &*row_of.list_kind;
     if call.accept.form == Form::Object && call.accept.media == Media::Json && row_of.renamed.is_empty() {
-        return Ok(compressed(call, spliced(row_of, &kind, meta, entries)));
+        return Ok(compressed(call, spliced(row_of, kind, meta, entries)));
     }
     let decode = |entry: &Stored| {
         let mut value = object::decode(entry);
@@ -159,7 +159,7 @@ pub fn list(call: &Call, meta: &ListMeta, entries: &[Stored]) -> Result<Reply> {
     Ok(compressed(call, vec![Bytes::from(text)]))
 }
 
-fn spliced(row: &Resource, kind: &str, meta: &ListMeta, entries: &[Stored]) -> Vec<Bytes> {
+fn spliced(row: &Row, kind: &str, meta: &ListMeta, entries: &[Stored]) -> Vec<Bytes> {
     let mut chunks = Vec::new();
     let head = format!(
         "{{\"kind\":\"{kind}\",\"apiVersion\":\"{}\",\"metadata\":{},\"items\":[",

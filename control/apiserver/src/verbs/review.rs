@@ -17,7 +17,7 @@ pub async fn create(call: &Call) -> Result<Reply> {
     if call.row.kind == "Binding" {
         return Err(Refusal::method_not_allowed("bindings are created below their pod: pods/{name}/binding"));
     }
-    let status = match call.row.kind {
+    let status = match &*call.row.kind {
         "SubjectAccessReview" | "LocalSubjectAccessReview" => {
             let spec = at(&review, &["spec"]);
             let namespace = text(spec, &["resourceAttributes", "namespace"]);

@@ -62,13 +62,13 @@ where
         let scale = wanted(&scale_of(old))?;
         let given = text(&scale, &["metadata", "resourceVersion"]);
         if !given.is_empty() && given != text(old, &["metadata", "resourceVersion"]) {
-            return Err(Refusal::modified(call.row, &call.target.name));
+            return Err(Refusal::modified(&call.row, &call.target.name));
         }
         let replicas = int(&scale, &["spec", "replicas"]).unwrap_or_default();
         let mut errors = Errors::default();
         errors.not_negative("spec.replicas", Some(replicas));
         if !errors.is_empty() {
-            return Err(Refusal::invalid(call.row, &call.target.name, errors.into_causes()));
+            return Err(Refusal::invalid(&call.row, &call.target.name, errors.into_causes()));
         }
         let mut new = old.clone();
         set(&mut new, &["spec", "replicas"], replicas);

@@ -12,7 +12,7 @@ use crate::auth::token::{Bound, ISSUER, Request};
 use crate::body::{self as response, Reply};
 use crate::managed::Manager;
 use crate::object;
-use crate::resources::{Resource, Sub, known};
+use crate::resources::{Row, Sub, known};
 use crate::status::{Cause, Refusal, Result};
 use crate::tree::{at, int, list, set, text};
 
@@ -190,7 +190,7 @@ fn token(call: &Call) -> Result<Reply> {
     let invalid = |field: &str, message: &str| {
         let cause =
             Cause { reason: "FieldValueInvalid", message: message.to_owned(), field: field.to_owned() };
-        let row = Resource { kind: "TokenRequest", group: "authentication.k8s.io", ..crate::resources::BASE };
+        let row = Row::unlisted("authentication.k8s.io", "v1", "TokenRequest");
         Refusal::invalid(&row, &call.target.name, vec![cause])
     };
     if !TOKEN_SECONDS.contains(&seconds) {
@@ -214,7 +214,7 @@ fn token(call: &Call) -> Result<Reply> {
         && node.as_ref().is_none_or(|node| node.name != name)
     {
         let why = format!("node {name:?} may only request tokens bound to pods that run on it");
-        return Err(Refusal::forbidden(call.row, &call.target.name, &why));
+        return Err(Refusal::forbidden(&call.row, &call.target.name, &why));
     }
     let of =
         |wanted: &str| bound.as_ref().filter(|(kind, ..)| kind == wanted).map(|(_, bound, _)| bound.clone());

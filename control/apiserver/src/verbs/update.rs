@@ -15,16 +15,16 @@ use crate::tree::{set, text};
 /// Replaces the object with the one of the body.
 pub async fn update(call: &Call, sub: Option<Sub>) -> Result<Reply> {
     let mut object = body::object(call)?;
-    rename_in(call.row, &mut object);
+    rename_in(&call.row, &mut object);
     check_name(call, &object)?;
     let unversioned = text(&object, &["metadata", "resourceVersion"]).is_empty();
     if sub.is_none() && call.row.create_on_update && call.api.objects.get(&call.key()).is_none() {
         if !unversioned {
-            return Err(Refusal::not_found(call.row, &call.target.name));
+            return Err(Refusal::not_found(&call.row, &call.target.name));
         }
         set(&mut object, &["metadata", "name"], call.target.name.as_str());
         let mut created = write::create(call, object, &Manager::update(call)).await?;
-        rename_out(call.row, &mut created);
+        rename_out(&call.row, &mut created);
         return reply::tree(call, 201, created);
     }
     if unversioned && !call.row.unconditional_update {
@@ -34,7 +34,7 @@ pub async fn update(call: &Call, sub: Option<Sub>) -> Result<Reply> {
             message: "Invalid value: 0: must be specified for an update".to_owned(),
             field: "metadata.resourceVersion".to_owned(),
         };
-        return Err(Refusal::invalid(call.row, &call.target.name, vec![cause]));
+        return Err(Refusal::invalid(&call.row, &call.target.name, vec![cause]));
     }
     let outcome = write::change(call, sub, &Manager::update(call), |_| Ok(object.clone())).await?;
     answer(call, outcome)
@@ -56,7 +56,7 @@ pub fn answer(call: &Call, outcome: Outcome) -> Result<Reply> {
     match outcome {
         Outcome::Same(entry) => reply::stored(call, &entry),
         Outcome::Written(mut value) | Outcome::Deleted(mut value) => {
-            rename_out(call.row, &mut value);
+            rename_out(&call.row, &mut value);
             reply::tree(call, 200, value)
         }
     }

@@ -16,7 +16,7 @@ use crate::api::{Api, Call};
 use crate::body::{self, Reply};
 use crate::negotiate::{Form, Media};
 use crate::object::{self, Header, Stored};
-use crate::resources::Resource;
+use crate::resources::Row;
 use crate::selector::Selector;
 use crate::status::{Refusal, Result};
 
@@ -34,7 +34,7 @@ pub fn watch(call: &Call) -> Result<Reply> {
     if !call.target.name.is_empty() {
         selector = selector.named(&call.target.name);
     }
-    let prefix = object::prefix(call.row, &call.target.namespace);
+    let prefix = object::prefix(&call.row, &call.target.namespace);
     let revision = read::revision(call)?;
     let initial = initial_events(call)?;
     let bookmarks = call.query.flag("allowWatchBookmarks");
@@ -42,7 +42,8 @@ pub fn watch(call: &Call) -> Result<Reply> {
     if let Some(asked) = revision.filter(|asked| *asked > current) {
         return Err(Refusal::future_revision(asked, current));
     }
-    let writer = Writer { row: call.row, form: call.accept.form, include: Include::of(call)?, selector };
+    let writer =
+        Writer { row: Arc::clone(&call.row), form: call.accept.form, include: Include::of(call)?, selector };
     let mut first = BytesMut::new();
     let from = match revision {
         Some(revision) if revision > 0 && initial != Some(true) => revision,
@@ -178,7 +179,7 @@ impl Session {
 
 /// Writes events in the client's form.
 struct Writer {
-    row: &'static Resource,
+    row: Arc<Row>,
     form: Form,
     include: Include,
     selector: Selector,
@@ -209,13 +210,13 @@ impl Writer {
         let stored = object::decode_at(entry, revision);
         let object = match self.form {
             Form::Table => {
-                let row = reply::row(self.row, &stored, self.include, Timestamp::now());
+                let row = reply::row(&self.row, &stored, self.include, Timestamp::now());
                 reply::table(self.row.printer, &json!({ "resourceVersion": revision.to_string() }), vec![row])
             }
             Form::Partial => reply::partial(&stored),
             _ => {
                 let mut renamed = stored;
-                rename_out(self.row, &mut renamed);
+                rename_out(&self.row, &mut renamed);
                 renamed
             }
         };

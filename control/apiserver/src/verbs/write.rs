@@ -10,7 +10,7 @@ use crate::allocate::Reservation;
 use crate::api::{Api, Call};
 use crate::managed::{self, Manager};
 use crate::object::{self, Header, Stored};
-use crate::resources::{Resource, Sub};
+use crate::resources::{Row, Sub};
 use crate::schema::apply_defaults;
 use crate::status::{Refusal, Result};
 use crate::strategy::{Change, meta};
@@ -41,7 +41,7 @@ const WRITE_ATTEMPTS: usize = 10;
 
 /// Creates an object that has been decoded.
 pub async fn create(call: &Call, mut object: Value, manager: &Manager) -> Result<Value> {
-    let row = call.row;
+    let row = &call.row;
     rename_in(row, &mut object);
     place(call, &mut object)?;
     if !text(&object, &["metadata", "resourceVersion"]).is_empty() {
@@ -124,7 +124,7 @@ async fn create_named(call: &Call, mut object: Value, manager: &Manager) -> Resu
     let key = object::key(row, text(&object, &["metadata", "namespace"]), &name);
     if call.dry_run()? {
         if call.api.objects.get(&key).is_some() {
-            return Err(Refusal::already_exists(call.row, &name));
+            return Err(Refusal::already_exists(&call.row, &name));
         }
         let mut planned = object;
         call.api.allocator.reserve(row, &call.api.objects, None, &mut planned)?;
@@ -133,15 +133,15 @@ async fn create_named(call: &Call, mut object: Value, manager: &Manager) -> Resu
     if !row.missing.is_empty() {
         call.warn(row.missing);
     }
-    commit(&call.api, row, &key, 0, None, object).await.map_err(|failure| failure.refusal(call.row, &name))
+    commit(&call.api, row, &key, 0, None, object).await.map_err(|failure| failure.refusal(&call.row, &name))
 }
 
-fn fill_in(row: &Resource, object: &mut Value) {
-    apply_defaults(&row.node(), object);
+fn fill_in(row: &Row, object: &mut Value) {
+    apply_defaults(&row.node, object);
     (row.defaults)(object);
 }
 
-fn check(row: &Resource, old: Option<&Value>, new: &mut Value) -> Result<()> {
+fn check(row: &Row, old: Option<&Value>, new: &mut Value) -> Result<()> {
     let mut errors = Errors::default();
     let change = Change { old, new };
     meta::validate(row, &change, &mut errors);
@@ -163,7 +163,7 @@ pub enum Failure {
 
 impl Failure {
     /// The refusal of a failed creation or of a write that may not be repeated.
-    pub fn refusal(self, row: &Resource, name: &str) -> Refusal {
+    pub fn refusal(self, row: &Row, name: &str) -> Refusal {
         match self {
             Self::Conflict { exists: true } => Refusal::already_exists(row, name),
             Self::Conflict { exists: false } => Refusal::modified(row, name),
@@ -175,7 +175,7 @@ impl Failure {
 /// Writes one object, and with it what it reserves; returns it with its new resourceVersion.
 async fn commit(
     api: &Api,
-    row: &Resource,
+    row: &Row,
     key: &str,
     revision: u64,
     old: Option<&Value>,
@@ -216,7 +216,7 @@ fn failure(error: TxnError<Header>, creating: bool) -> Failure {
 }
 
 /// Deletes one object, and with it what it reserved.
-pub async fn commit_delete(call: &Call, row: &Resource, entry: &Stored, old: &Value) -> Result<u64, Failure> {
+pub async fn commit_delete(call: &Call, row: &Row, entry: &Stored, old: &Value) -> Result<u64, Failure> {
     let release = if row.plural == "services" { Reservation::release(old) } else { Reservation::default() };
     let txn = release.join(Txn::delete(&*entry.key, entry.mod_revision));
     let revision = call.api.txn(txn).await.map_err(|error| failure(error, false))?;
@@ -240,7 +240,7 @@ where
         let mut new = mutate(&old)?;
         let given = text(&new, &["metadata", "resourceVersion"]);
         if !given.is_empty() && given != entry.mod_revision.to_string() {
-            return Err(Refusal::modified(call.row, name));
+            return Err(Refusal::modified(&call.row, name));
         }
         finish(call, row, sub, &old, &mut new, manager)?;
         if new == old {
@@ -265,7 +265,7 @@ where
             Err(Failure::Refused(refusal)) => return Err(refusal),
         }
     }
-    Err(Refusal::modified(call.row, name))
+    Err(Refusal::modified(&call.row, name))
 }
 
 /// Whether an object that is being deleted has nothing left that holds it.
@@ -279,7 +279,7 @@ pub fn released(old: &Value, new: &Value) -> bool {
 /// Takes a new version through everything between the client's bytes and the transaction.
 fn finish(
     call: &Call,
-    row: &Resource,
+    row: &Row,
     sub: Option<Sub>,
     old: &Value,
     new: &mut Value,
@@ -329,7 +329,7 @@ fn keep_system_metadata(call: &Call, old: &Value, new: &mut Value) -> Result<()>
             "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
             text(old, &["metadata", "uid"])
         );
-        return Err(Refusal::conflict(call.row, &call.target.name, &why));
+        return Err(Refusal::conflict(&call.row, &call.target.name, &why));
     }
     let name = text(new, &["metadata", "name"]);
     if !name.is_empty() && name != call.target.name {
@@ -362,7 +362,7 @@ fn keep_system_metadata(call: &Call, old: &Value, new: &mut Value) -> Result<()>
 }
 
 /// A write of the main resource leaves the status alone; one of a subresource leaves the rest alone.
-fn isolate(row: &Resource, sub: Option<Sub>, old: &Value, new: &mut Value) {
+fn isolate(row: &Row, sub: Option<Sub>, old: &Value, new: &mut Value) {
     match sub {
         None if row.has_status() => copy(new, old, &["status"]),
         None | Some(Sub::Scale) => {}
@@ -371,7 +371,7 @@ fn isolate(row: &Resource, sub: Option<Sub>, old: &Value, new: &mut Value) {
             copy(&mut kept, new, &["status"]);
             copy(&mut kept, new, &["metadata", "annotations"]);
             copy(&mut kept, new, &["metadata", "managedFields"]);
-            if matches!(row.plural, "nodes" | "pods") {
+            if matches!(&*row.plural, "nodes" | "pods") {
                 copy(&mut kept, new, &["metadata", "labels"]);
             }
             // The two names of a pod's addresses always agree.

@@ -1,0 +1,134 @@
+//! A kind as it is served: from the table of this build, or made from a CustomResourceDefinition.
+
+use serde_json::Value;
+
+use super::{Resource, Sub, stored};
+use crate::name::Name;
+use crate::printer::Printer;
+use crate::schema::{Node, schema};
+use crate::strategy::Change;
+use crate::validate::Errors;
+
+/// One kind in one version. The fields mean what they mean in [`Resource`].
+#[derive(Debug)]
+pub struct Row {
+    pub group: Name,
+    pub version: Name,
+    pub kind: Name,
+    pub list_kind: Name,
+    pub plural: Name,
+    pub singular: Name,
+    pub short: Vec<Name>,
+    pub categories: Vec<Name>,
+    pub namespaced: bool,
+    pub storage: Name,
+    pub subresources: Vec<Sub>,
+    pub selectable: Vec<(Name, Vec<Name>)>,
+    pub review: bool,
+    pub create_on_update: bool,
+    pub unconditional_update: bool,
+    pub generation: bool,
+    pub returns_deleted: bool,
+    pub missing: &'static str,
+    pub renamed: &'static [(&'static str, &'static str)],
+    pub name: fn(&str) -> Result<(), String>,
+    pub defaults: fn(&mut Value),
+    pub prepare: fn(&mut Change<'_>),
+    pub validate: fn(&Change<'_>, &mut Errors),
+    pub printer: &'static Printer,
+    /// The schema of the kind.
+    pub node: Node,
+}
+
+fn names(words: &[&str]) -> Vec<Name> {
+    words.iter().map(|word| Name::from(*word)).collect()
+}
+
+impl Row {
+    /// The row of an entry of the table.
+    pub fn of(entry: &Resource) -> Self {
+        let id =
+            schema().kind(entry.group, entry.version, entry.kind).expect("every row's kind has a schema");
+        Self {
+            group: entry.group.into(),
+            version: entry.version.into(),
+            kind: entry.kind.into(),
+            list_kind: Name::from(&*format!("{}List", entry.kind)),
+            plural: entry.plural.into(),
+            singular: Name::from(&*entry.kind.to_ascii_lowercase()),
+            short: names(entry.short),
+            categories: names(entry.categories),
+            namespaced: entry.namespaced,
+            storage: entry.storage.into(),
+            subresources: entry.subresources.to_vec(),
+            selectable: entry.selectable.iter().map(|(field, path)| ((*field).into(), names(path))).collect(),
+            review: entry.review,
+            create_on_update: entry.create_on_update,
+            unconditional_update: entry.unconditional_update,
+            generation: entry.generation,
+            returns_deleted: entry.returns_deleted,
+            missing: entry.missing,
+            renamed: entry.renamed,
+            name: entry.name,
+            defaults: entry.defaults,
+            prepare: entry.prepare,
+            validate: entry.validate,
+            printer: entry.printer,
+            node: schema().root(id),
+        }
+    }
+
+    /// A kind that is exchanged only below other resources, such as a TokenRequest.
+    pub fn unlisted(group: &'static str, version: &'static str, kind: &'static str) -> Self {
+        Self::of(&Resource { group, version, kind, ..super::BASE })
+    }
+
+    /// `deployments.apps`, or `pods` in the core group.
+    pub fn qualified(&self) -> String {
+        if self.group.is_empty() {
+            self.plural.to_string()
+        } else {
+            format!("{}.{}", self.plural, self.group)
+        }
+    }
+
+    /// `apps/v1`, or `v1` in the core group.
+    pub fn api_version(&self) -> String {
+        if self.group.is_empty() {
+            self.version.to_string()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
+    }
+
+    pub fn has(&self, sub: Sub) -> bool {
+        self.subresources.contains(&sub)
+    }
+
+    /// The subresource of this name.
+    pub fn subresource(&self, name: &str) -> Option<Sub> {
+        self.subresources.iter().copied().find(|sub| sub.name() == name)
+    }
+
+    /// Verbs as discovery shows them.
+    pub fn verbs(&self) -> &'static [&'static str] {
+        if self.review || self.plural == "bindings" {
+            &["create"]
+        } else {
+            &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
+        }
+    }
+
+    /// The row under whose names the objects are stored.
+    pub fn stored_as(&self) -> &Self {
+        if self.renamed.is_empty() {
+            return self;
+        }
+        stored(&self.storage).expect("every storage has a row without renamed fields")
+    }
+
+    /// Whether the kind has a status apart from its spec.
+    pub fn has_status(&self) -> bool {
+        self.has(Sub::Status)
+    }
+}
