@@ -1,6 +1,6 @@
 //! Calls to the agent: one connection, one call, one thread.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tonic::transport::{Channel, Endpoint};
@@ -75,19 +75,19 @@ pub trait Agent {
 
 /// The agent behind a unix socket.
 #[derive(Debug)]
-pub struct Socket<'a> {
+pub struct Socket {
     /// Where it listens.
-    pub path: &'a Path,
+    pub path: PathBuf,
 }
 
-impl Socket<'_> {
+impl Socket {
     fn call<T, F>(&self, work: impl FnOnce(AttachmentsClient<Channel>) -> F) -> Result<T, CallError>
     where
         F: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
     {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CallError::Runtime)?;
-        let away = |source| CallError::Away { path: self.path.to_owned(), source };
+        let away = |source| CallError::Away { path: self.path.clone(), source };
         runtime.block_on(async {
             let channel = Endpoint::from_shared(format!("unix://{}", self.path.display()))
                 .map_err(|error| away(error.into()))?
@@ -109,7 +109,7 @@ fn innermost(error: &(dyn std::error::Error + 'static)) -> Box<dyn std::error::E
     root.to_string().into()
 }
 
-impl Agent for Socket<'_> {
+impl Agent for Socket {
     fn add(&self, request: proto::AddRequest) -> Result<proto::AddReply, CallError> {
         self.call(|mut client| async move { client.add(request).await })
     }

@@ -2,6 +2,7 @@
 
 pub mod answer;
 pub mod client;
+pub mod front_end;
 pub mod loopback;
 pub mod request;
 pub mod spool;

@@ -94,7 +94,7 @@ pub struct PortMapping {
 }
 
 /// The network configuration on standard input; keys we do not know are the runtime's business.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Config {
     /// The version the answer must be in.
@@ -121,7 +121,7 @@ pub struct Config {
 }
 
 /// A verb and the configuration it came with.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Request {
     /// What to do.
     pub verb: Verb,

@@ -1,12 +1,15 @@
 //! The verbs: a request in, what to print and the exit code out.
 
+use std::io;
+use std::path::Path;
+
 use serde::Serialize;
 
 use crate::answer::{self, Failure, Versions};
 use crate::client::{Agent, CallError};
 use crate::proto;
 use crate::request::{PortMapping, Request, SUPPORTED, Target, Verb};
-use crate::spool::{self, Waiting};
+use crate::spool::Waiting;
 
 /// What goes to standard output, and whether it is a success.
 #[derive(Debug, PartialEq)]
@@ -28,8 +31,12 @@ struct Unqueued {
     source: std::io::Error,
 }
 
-/// Does what was asked.
-pub fn serve(request: &Request, agent: &impl Agent) -> Answer {
+/// Does what was asked; `queue` keeps a DEL in a directory while the agent is away.
+pub fn serve(
+    request: &Request,
+    agent: &impl Agent,
+    queue: impl FnOnce(&Path, &Waiting) -> io::Result<()>,
+) -> Answer {
     let version = request.config.cni_version.as_str();
     let failed = |error: &CallError| Answer::Failed(Failure::new(version, error.code(), error));
     match &request.verb {
@@ -44,7 +51,7 @@ pub fn serve(request: &Request, agent: &impl Agent) -> Answer {
                 Err(error) => failed(&error),
             }
         }
-        Verb::Del(target) => del(request, target, agent),
+        Verb::Del(target) => del(request, target, agent, queue),
         Verb::Check(target) => {
             let believed = request.config.prev_result.as_ref().map(|prev| prev.addresses_of(&target.ifname));
             let check = proto::CheckRequest {
@@ -71,7 +78,12 @@ pub fn serve(request: &Request, agent: &impl Agent) -> Answer {
 }
 
 /// DEL must not fail because the agent is away: then it waits on disk.
-fn del(request: &Request, target: &Target, agent: &impl Agent) -> Answer {
+fn del(
+    request: &Request,
+    target: &Target,
+    agent: &impl Agent,
+    queue: impl FnOnce(&Path, &Waiting) -> io::Result<()>,
+) -> Answer {
     let version = request.config.cni_version.as_str();
     match agent.del(proto::DelRequest { attachment: Some(attachment(target)) }) {
         Ok(()) => Answer::Silent,
@@ -79,7 +91,7 @@ fn del(request: &Request, target: &Target, agent: &impl Agent) -> Answer {
             let waiting =
                 Waiting { container_id: target.container_id.clone(), ifname: target.ifname.clone() };
             let dir = request.config.spool_dir.clone();
-            match spool::queue(&dir, &waiting) {
+            match queue(&dir, &waiting) {
                 Ok(()) => Answer::Silent,
                 // 5: an I/O failure.
                 Err(source) => Answer::Failed(Failure::new(version, 5, &Unqueued { dir, source })),

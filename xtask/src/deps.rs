@@ -20,17 +20,19 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
     ("cni", &[], &["aya", "rtnetlink", "kube", "k8s-openapi"]),
     ("agent", &["abi", "cni"], &["redb"]),
     ("e2e", &[], &["aya", "redb"]),
+    ("fuzz", &["cni"], &["aya", "kube"]),
     ("xtask", &[], &["tokio", "kube"]),
 ];
 
 /// Fails with every edge that is not in the table.
 pub fn check() -> Result<()> {
-    let text = output(cargo().args(["metadata", "--no-deps", "--format-version", "1"]))?;
-    let metadata: Value = serde_json::from_str(&text).context("read what `cargo metadata` printed")?;
-    let packages = metadata["packages"].as_array().context("`cargo metadata` lists no packages")?;
+    let mut packages = Vec::new();
+    for workspace in ["Cargo.toml", "fuzz/Cargo.toml"] {
+        packages.extend(packages_of(workspace)?);
+    }
     let ours: BTreeSet<&str> = packages.iter().filter_map(|package| package["name"].as_str()).collect();
     let mut wrong = Vec::new();
-    for package in packages {
+    for package in &packages {
         wrong.extend(wrong_edges(package, &ours)?);
     }
     if !wrong.is_empty() {
@@ -38,6 +40,13 @@ pub fn check() -> Result<()> {
     }
     println!("deps: {} crates keep to the table", packages.len());
     Ok(())
+}
+
+fn packages_of(workspace: &str) -> Result<Vec<Value>> {
+    let arguments = ["metadata", "--no-deps", "--format-version", "1", "--manifest-path", workspace];
+    let text = output(cargo().args(arguments))?;
+    let metadata: Value = serde_json::from_str(&text).context("read what `cargo metadata` printed")?;
+    metadata["packages"].as_array().cloned().context("`cargo metadata` lists no packages")
 }
 
 fn wrong_edges(package: &Value, ours: &BTreeSet<&str>) -> Result<Vec<String>> {

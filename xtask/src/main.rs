@@ -6,6 +6,7 @@
 mod build;
 mod deps;
 mod e2e;
+mod fuzz;
 mod process;
 mod setup;
 mod tables;
@@ -67,6 +68,12 @@ enum Command {
     Deps,
     /// Measure, side by side: services against direct addresses, the API server, start-up, memory.
     Bench,
+    /// Feed the CNI plugin whatever libFuzzer thinks of.
+    Fuzz {
+        /// How long each target runs.
+        #[arg(default_value_t = 300)]
+        seconds: u32,
+    },
     /// Boot Debian's kernels under qemu, load every program and run the packet tests on each.
     Vm {
         /// One of 5.10, 6.1, 6.12 and newest; all if none is named.
@@ -116,6 +123,7 @@ fn main() -> Result<()> {
             }
             Ok(())
         }
+        Command::Fuzz { seconds } => fuzz::run_for(seconds),
         Command::Vm { kernels } => vm::run_on(&kernels),
         Command::Bless => test::bless(),
         Command::Tables { facts } => tables::generate(&facts),

@@ -15,6 +15,7 @@ pub fn all() -> Result<()> {
     deps::check()?;
     step("format");
     run(cargo().args(["fmt", "--all", "--check"]))?;
+    run(cargo().args(["fmt", "--check", "--manifest-path", "fuzz/Cargo.toml"]))?;
     step("eBPF object");
     build::bpf()?;
     step("lints");

@@ -26,6 +26,7 @@ const ROOT: &[&str] = &[
     "deploy",
     "e2e",
     "ebpf",
+    "fuzz",
     "xtask",
 ];
 /// Words that name no subject.
@@ -148,7 +149,7 @@ fn source(path: &str, text: &str) -> Vec<String> {
 /// Paths in backquotes that the README promises.
 fn readme_paths(root: &Path) -> Result<Vec<String>> {
     let text = std::fs::read_to_string(root.join("README.md")).context("read README.md")?;
-    let rooms = ["agent/", "cni/", "control/", "deploy/", "e2e/", "ebpf/", "xtask/"];
+    let rooms = ["agent/", "cni/", "control/", "deploy/", "e2e/", "ebpf/", "fuzz/", "xtask/"];
     let quoted = text.split('`').skip(1).step_by(2);
     let promised = quoted
         .filter(|word| rooms.iter().any(|room| word.starts_with(room)) && !word.contains([' ', '*', '<']));
