@@ -426,6 +426,7 @@ pub struct Tables {
     arrivals: Mutex<Arrivals>,
     rule_sets: Mutex<BTreeMap<u32, policy::RuleSetName>>,
     without_room: Mutex<BTreeSet<ObjectName>>,
+    unread: Mutex<BTreeMap<&'static str, String>>,
 }
 
 /// What has arrived, for whoever measures how fast it reaches the kernel.
@@ -452,6 +453,7 @@ impl Default for Tables {
             arrivals: Mutex::default(),
             rule_sets: Mutex::default(),
             without_room: Mutex::default(),
+            unread: Mutex::default(),
         }
     }
 }
@@ -555,6 +557,21 @@ impl Tables {
     /// The policies that find no room in the kernel.
     pub fn policies_without_room(&self) -> BTreeSet<ObjectName> {
         self.without_room.lock().clone()
+    }
+
+    /// Says that objects of a kind cannot be read, and what that means, or that they can. Answers whether that is new.
+    pub fn set_unread(&self, kind: &'static str, why: Option<String>) -> bool {
+        let mut unread = self.unread.lock();
+        let was = match why.clone() {
+            Some(why) => unread.insert(kind, why),
+            None => unread.remove(kind),
+        };
+        was != why
+    }
+
+    /// The kinds whose objects cannot be read, and what that means.
+    pub fn unread(&self) -> BTreeMap<&'static str, String> {
+        self.unread.lock().clone()
     }
 
     /// Adds, replaces or takes away a NetworkPolicy.

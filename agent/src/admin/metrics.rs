@@ -126,6 +126,13 @@ impl Metrics {
             "policy",
             without_room.iter().map(|name| (name.as_str(), 1_u64)),
         )?;
+        let unread = self.tables.unread();
+        page.gauges(
+            "hawser_kind_unread",
+            "Kinds whose objects the API server does not let this agent read",
+            "kind",
+            unread.keys().map(|kind| (*kind, 1_u64)),
+        )?;
         let capacities = abi::name::MAPS.iter().map(|map| (map.name, map.capacity(self.scale) as u64));
         page.gauges("hawser_map_capacity", "How many entries a map can have", "map", capacities)
     }
@@ -259,6 +266,7 @@ mod tests {
         proxy.answer("/healthz");
         pulse.done(Instant::now(), Summary { without_room: 3, ..Summary::default() });
         tables.changed(Source::Slices, None);
+        tables.set_unread("ClusterNetworkPolicy", Some("it is not allowed".into()));
         let state = tempfile::tempdir().unwrap();
         let cni = Cni::restore(Arc::clone(&tables), state.path()).unwrap();
         let metrics = Metrics {
@@ -282,6 +290,7 @@ mod tests {
             "kubeproxy_network_programming_duration_seconds_count 0",
             "hawser_map_capacity{map=\"hw_frontends\"} 131072",
             "hawser_rows_without_room 3",
+            "hawser_kind_unread{kind=\"ClusterNetworkPolicy\"} 1",
             "hawser_cni_refused_total{reason=\"exhausted\"} 0",
             "# EOF",
         ] {

@@ -37,6 +37,8 @@ pub struct Report {
     pub errors: u64,
     /// Whether services, nodes and endpoints have been read completely.
     pub synced: Vec<String>,
+    /// Kinds whose objects cannot be read, and what that means.
+    pub unread: Vec<String>,
     /// What a kube-proxy has left in this network namespace, and which tools are missing to look.
     pub kube_proxy: Vec<String>,
 }
@@ -105,6 +107,7 @@ pub fn report<K: Kernel>(reconciler: &mut Reconciler<K>) -> Result<Report, Kerne
         operations: reconciler.operations,
         errors: reconciler.errors,
         synced: known.iter().filter(|(known, _)| *known).map(|(_, name)| (*name).to_owned()).collect(),
+        unread: reconciler.tables.unread().into_values().collect(),
         kube_proxy: Vec::new(),
         counters,
     })

@@ -17,6 +17,9 @@ pub fn status(report: &Report) -> String {
     line("synced", or_none(report.synced.join(", ")));
     line("uplinks", or_none(report.uplinks.join(", ")));
     line("applied", format!("{} operations, {} errors", report.operations, report.errors));
+    for kind in &report.unread {
+        line("not read", kind.clone());
+    }
     for leftover in &report.kube_proxy {
         line("kube-proxy", leftover.clone());
     }

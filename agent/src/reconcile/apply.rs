@@ -46,7 +46,7 @@ pub struct Reconciler<K> {
     pub errors: u64,
     /// Operations carried out since the start.
     pub operations: u64,
-    pub(super) tables: Arc<Tables>,
+    pub(crate) tables: Arc<Tables>,
     pub(super) services: Services,
     facts: Arc<NodeFacts>,
     /// Zone and addresses that the rows of all services were computed with.

@@ -9,12 +9,13 @@ pub mod decode;
 pub mod objects;
 mod once;
 pub mod policy;
+mod served;
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::fmt::Debug;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::StreamExt;
 use kube::runtime::watcher::{self, Event};
@@ -29,11 +30,9 @@ use decode::{Context, object_name};
 
 /// A kind of rows the API server has.
 trait Row: Sized + PartialEq + Send + Sync + 'static {
-    type Object: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static;
+    type Object: Resource<DynamicType: Default> + Clone + DeserializeOwned + Debug + Send + 'static;
     type Key: Ord + Clone + Send;
     const SOURCE: Source;
-    /// Whether an API server may not have the kind: then there are none.
-    const OPTIONAL: bool = false;
 
     fn key(object: &Self::Object) -> Self::Key;
     /// `None` for objects that are not ours to serve.
@@ -88,13 +87,10 @@ pub async fn run(client: Client, tables: Arc<Tables>, node: String, stop: Cancel
     let cluster_pods = follow::<ClusterPod>(client.clone(), all(), Arc::clone(&tables), &stop);
     let namespaces = follow::<Namespace>(client.clone(), all(), Arc::clone(&tables), &stop);
     let policies = follow::<Policy>(client.clone(), all(), Arc::clone(&tables), &stop);
-    let cluster_policies = follow::<ClusterPolicy>(client, all(), Arc::clone(&tables), &stop);
-    let cidrs = own_pod_cidrs(Arc::clone(&tables), node, &stop);
+    let cluster_policies = served::follow(client, Arc::clone(&tables), &node, &stop);
+    let cidrs = own_pod_cidrs(Arc::clone(&tables), &node, &stop);
     tokio::join!(services, slices, nodes, pods, cluster_pods, namespaces, policies, cluster_policies, cidrs);
 }
-
-/// How often it is asked whether there is a kind by now that there was not.
-const ABSENCE: Duration = if cfg!(test) { Duration::from_millis(10) } else { Duration::from_secs(10) };
 
 async fn follow<R: Row>(
     client: Client,
@@ -102,50 +98,32 @@ async fn follow<R: Row>(
     tables: Arc<Tables>,
     stop: &CancellationToken,
 ) {
-    loop {
-        let absent = tokio::select! {
-            absent = follow_while_served::<R>(client.clone(), config.clone(), &tables) => absent,
-            () = stop.cancelled() => return,
-        };
-        let Some(error) = absent else { return };
-        tracing::debug!(source = ?R::SOURCE, %error, "the API server does not have this kind");
-        R::replace(&tables, BTreeMap::new());
-        tables.synced(R::SOURCE);
-        tokio::select! {
-            () = tokio::time::sleep(ABSENCE) => {}
-            () = stop.cancelled() => return,
-        }
+    tokio::select! {
+        _ = follow_while::<R, _>(Api::all(client), config, &tables, |_| None::<Infallible>) => {}
+        () = stop.cancelled() => {}
     }
 }
 
-/// Follows a kind; answers with what the API server says when it does not have it, if it need not.
-async fn follow_while_served<R: Row>(
-    client: Client,
+/// Follows a kind until an error of the watch is an end; answers with that. Other errors are tried again.
+async fn follow_while<R: Row, E>(
+    api: Api<R::Object>,
     config: watcher::Config,
     tables: &Tables,
-) -> Option<watcher::Error> {
-    let events = watch(Api::<R::Object>::all(client), config).default_backoff();
-    let mut events = pin!(events);
+    end: impl Fn(&watcher::Error) -> Option<E>,
+) -> Option<E> {
+    let mut events = pin!(watch(api, config).default_backoff());
     let (mut listed, mut context) = (BTreeMap::new(), Context::default());
     loop {
         match events.next().await? {
             Ok(event) => handle::<R>(event, tables, &mut listed, &mut context),
-            Err(error) if R::OPTIONAL && is_absent(&error) => return Some(error),
-            Err(error) => tracing::warn!(source = ?R::SOURCE, %error, "watch interrupted, reconnecting"),
+            Err(error) => match end(&error) {
+                Some(end) => return Some(end),
+                None => tracing::warn!(source = ?R::SOURCE, %error, "watch interrupted, reconnecting"),
+            },
         }
         for complaint in context.complaints.drain(..) {
             tables.complain(complaint);
         }
-    }
-}
-
-/// Whether the API server says that it does not have the kind.
-fn is_absent(error: &watcher::Error) -> bool {
-    match error {
-        watcher::Error::InitialListFailed(kube::Error::Api(status))
-        | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => status.code == 404,
-        watcher::Error::WatchError(status) => status.code == 404,
-        _ => false,
     }
 }
 
@@ -183,10 +161,10 @@ fn handle<R: Row>(
 }
 
 /// Keeps the prefixes of this node's pods current.
-async fn own_pod_cidrs(tables: Arc<Tables>, node: String, stop: &CancellationToken) {
+async fn own_pod_cidrs(tables: Arc<Tables>, node: &str, stop: &CancellationToken) {
     let mut changes = tables.changes();
     loop {
-        if let Some(own) = tables.node(&node) {
+        if let Some(own) = tables.node(node) {
             tables.set_pod_cidrs(own.pod_cidrs.clone());
         }
         let changed = tokio::select! {
@@ -397,7 +375,6 @@ impl Row for ClusterPolicy {
     type Object = objects::ClusterNetworkPolicy;
     type Key = String;
     const SOURCE: Source = Source::ClusterPolicies;
-    const OPTIONAL: bool = true;
 
     fn key(object: &objects::ClusterNetworkPolicy) -> String {
         object.name_any()
@@ -413,6 +390,7 @@ impl Row for ClusterPolicy {
 
     fn replace(tables: &Tables, all: BTreeMap<String, Arc<Self>>) {
         tables.replace_cluster_policies(all);
+        tables.set_unread(served::KIND, None);
     }
 
     fn insert(rows: &mut Snapshot, key: String, row: Arc<Self>) {
@@ -428,71 +406,5 @@ fn put<K: Ord, V: PartialEq>(table: &mut BTreeMap<K, Arc<V>>, key: K, row: Optio
             true
         }
         None => table.remove(&key).is_some(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-
-    use http::{Request, Response};
-    use kube::client::Body;
-    use serde_json::json;
-
-    use super::*;
-
-    /// An API server that has one ClusterNetworkPolicy, while it has the kind at all.
-    fn client(served: Arc<AtomicBool>) -> Client {
-        let service = tower::service_fn(move |request: Request<Body>| {
-            let served = served.load(Relaxed);
-            async move {
-                assert!(request.uri().path().ends_with("/v1alpha2/clusternetworkpolicies"));
-                let is_watch = request.uri().query().is_some_and(|query| query.contains("watch=true"));
-                let object = json!({ "metadata": { "name": "guard" }, "spec": {} });
-                let (code, answer) = match (served, is_watch) {
-                    (false, _) => (404, json!({ "status": "Failure", "code": 404 }).to_string()),
-                    (true, false) => {
-                        let metadata = json!({ "resourceVersion": "1" });
-                        (200, json!({ "metadata": metadata, "items": [object] }).to_string())
-                    }
-                    (true, true) => (200, String::new()),
-                };
-                Ok::<_, std::convert::Infallible>(
-                    Response::builder()
-                        .status(code)
-                        .body(Body::from(answer.into_bytes()))
-                        .expect("it has a status"),
-                )
-            }
-        });
-        Client::new(service, "default")
-    }
-
-    #[tokio::test]
-    async fn a_kind_that_comes_and_goes_is_followed_while_it_is_there() {
-        let served = Arc::new(AtomicBool::new(false));
-        let (tables, stop) = (Arc::<Tables>::default(), CancellationToken::new());
-        let following = follow::<ClusterPolicy>(
-            client(Arc::clone(&served)),
-            watcher::Config::default(),
-            Arc::clone(&tables),
-            &stop,
-        );
-        let known = || tables.look(|rows| rows.policy.cluster.len());
-        let story = async {
-            let mut changes = tables.changes();
-            changes
-                .wait_for(|_| tables.look(|rows| rows.synced.contains(&Source::ClusterPolicies)))
-                .await
-                .unwrap();
-            assert_eq!(known(), 0, "without the kind there are none, and that is known");
-            served.store(true, Relaxed);
-            changes.wait_for(|_| known() == 1).await.unwrap();
-            served.store(false, Relaxed);
-            changes.wait_for(|_| known() == 0).await.unwrap();
-            stop.cancel();
-        };
-        let both = async { tokio::join!(following, story) };
-        tokio::time::timeout(Duration::from_secs(60), both).await.expect("it gets there");
     }
 }

@@ -1,4 +1,4 @@
-//! ClusterNetworkPolicies (`policy.networking.k8s.io/v1alpha2`) into rows. A rule that cannot be understood fails closed, as its
+//! ClusterNetworkPolicies (`policy.networking.k8s.io`, `v1alpha2` and `v1beta1`) into rows. A rule that cannot be understood fails closed, as its
 //! API asks: one that accepts fits nothing, one that denies or passes denies everything. Its owner is told.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
@@ -56,6 +56,8 @@ struct GivenPeer {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct GivenPods {
+    /// Optional since v1beta1: without it, all namespaces.
+    #[serde(default)]
     namespace_selector: LabelSelector,
     pod_selector: LabelSelector,
 }

@@ -13,26 +13,27 @@ use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 
 macro_rules! resource {
     ($name:ident, $kind:literal, $group:literal, $plural:literal) => {
-        resource!($name, $kind, $group, "v1", $plural);
+        resource!($name, $kind, $group, (), |(): &()| "v1", $plural);
     };
-    ($name:ident, $kind:literal, $group:literal, $version:literal, $plural:literal) => {
+    ($name:ident, $kind:literal, $group:literal, $served:ty, $version:expr, $plural:literal) => {
         impl Resource for $name {
-            type DynamicType = ();
+            type DynamicType = $served;
             type Scope = k8s_openapi::NamespaceResourceScope;
 
-            fn kind((): &()) -> Cow<'_, str> {
+            fn kind(_: &$served) -> Cow<'_, str> {
                 $kind.into()
             }
 
-            fn group((): &()) -> Cow<'_, str> {
+            fn group(_: &$served) -> Cow<'_, str> {
                 $group.into()
             }
 
-            fn version((): &()) -> Cow<'_, str> {
-                $version.into()
+            fn version(served: &$served) -> Cow<'_, str> {
+                let version: fn(&$served) -> &'static str = $version;
+                version(served).into()
             }
 
-            fn plural((): &()) -> Cow<'_, str> {
+            fn plural(_: &$served) -> Cow<'_, str> {
                 $plural.into()
             }
 
@@ -125,9 +126,30 @@ resource!(
     ClusterNetworkPolicy,
     "ClusterNetworkPolicy",
     "policy.networking.k8s.io",
-    "v1alpha2",
+    PolicyVersion,
+    PolicyVersion::name,
     "clusternetworkpolicies"
 );
+
+/// The versions of ClusterNetworkPolicy that are understood, which say the same: upstream's release 0.3 serves both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum PolicyVersion {
+    /// `v1alpha2`.
+    #[default]
+    Alpha2,
+    /// `v1beta1`.
+    Beta1,
+}
+
+impl PolicyVersion {
+    /// As it is written in `apiVersion`, after the group.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Alpha2 => "v1alpha2",
+            Self::Beta1 => "v1beta1",
+        }
+    }
+}
 
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]

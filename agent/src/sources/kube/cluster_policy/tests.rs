@@ -36,7 +36,10 @@ fn a_whole_policy_is_read() {
         "tier": "Baseline", "priority": 1000, "subject": { "pods": pods },
         "ingress": [{ "name": "first", "action": "Pass", "from": [{ "pods": pods }, { "namespaces": labels("ns", "y") }] }],
         "egress": [
-            { "action": "Accept", "to": [{ "networks": ["10.0.0.0/8", "fd00::/8"] }] },
+            { "action": "Accept", "to": [
+                { "networks": ["10.0.0.0/8", "fd00::/8"] },
+                { "pods": { "podSelector": labels("pod", "b") } },
+            ] },
             { "action": "Deny", "to": [{ "namespaces": {} }], "protocols": [
                 { "tcp": { "destinationPort": { "number": 80 } } },
                 { "udp": { "destinationPort": { "range": { "start": 5, "end": 9 } } } },
@@ -56,7 +59,8 @@ fn a_whole_policy_is_read() {
     ];
     assert_eq!(first.fits, Rule { index: 0, peers: Some(peers.into()), ports: None });
     let block = |text: &str| Peer::Block { cidr: text.parse().unwrap(), except: [].into() };
-    assert_eq!(row.egress[0].fits.peers, Some(vec![block("10.0.0.0/8"), block("fd00::/8")]));
+    let anywhere = Peer::Pods { namespaces: Some(Selector::default()), pods: requires("pod", "b") };
+    assert_eq!(row.egress[0].fits.peers, Some(vec![block("10.0.0.0/8"), block("fd00::/8"), anywhere]));
     let name = |protocol| Ports::Named(protocol, "web".into());
     let ports = [
         Ports::Range(Tcp, 80, 80),
@@ -90,7 +94,7 @@ fn a_rule_that_cannot_be_understood_accepts_nothing_or_denies_everything() {
         ),
         (json!({ "to": [{ "networks": ["10.0.0.0/33"] }] }), "\"10.0.0.0/33\""),
         (json!({ "to": [{ "networks": [] }] }), "networks: there is none"),
-        (json!({ "to": [{ "pods": { "podSelector": {} } }] }), "namespaceSelector"),
+        (json!({ "to": [{ "pods": { "namespaceSelector": {} } }] }), "podSelector"),
         (
             json!({ "to": [{ "namespaces": { "matchExpressions": [{ "key": "a", "operator": "Like" }] } }] }),
             "\"Like\"",
@@ -166,16 +170,17 @@ fn of_a_policy_that_cannot_be_placed_only_denials_count_for_all_pods() {
 fn the_definition_of_the_kind_is_what_is_read() {
     use kube::Resource;
     type Kind = objects::ClusterNetworkPolicy;
+    let served = objects::PolicyVersion::default();
     let text = include_str!("../../../../../deploy/clusternetworkpolicies.yaml");
     let definition: Value = serde_saphyr::from_str(text).unwrap();
     let (spec, version) = (&definition["spec"], &definition["spec"]["versions"][0]);
     assert_eq!(
         (&spec["group"], &spec["names"]["plural"], &spec["names"]["kind"], &version["name"]),
         (
-            &json!(Kind::group(&())),
-            &json!(Kind::plural(&())),
-            &json!(Kind::kind(&())),
-            &json!(Kind::version(&()))
+            &json!(Kind::group(&served)),
+            &json!(Kind::plural(&served)),
+            &json!(Kind::kind(&served)),
+            &json!(Kind::version(&served))
         )
     );
     let fields = &version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"];
