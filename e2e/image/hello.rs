@@ -1,5 +1,6 @@
 //! The server of the example image: says which pod answers, over HTTP on TCP 8080 and as an echo on UDP 8081. It is its own
-//! client too (`ask`, and `probe` for many questions at a time), and a load generator (`load`).
+//! client too (`ask`, and `probe` for many questions at a time), a load generator (`load`), and both ends of a transfer (`pour`,
+//! `weigh`).
 //!
 //! One file without dependencies, linked statically, so that the image needs nothing else.
 
@@ -18,10 +19,12 @@ fn main() -> std::io::Result<()> {
         [_, "hold", address] => hold(address),
         [_, "serve", ports @ ..] => serve_ports(ports),
         [_, "probe"] => probe(),
+        [_, "weigh", port, milliseconds] => weigh(port, milliseconds),
+        [_, "pour", address] => pour(address),
         [_, "ask", "tcp", address] => ask_tcp(address),
         [_, "ask", "udp", address] => ask_udp(address),
         _ => {
-            eprintln!("usage: hawser-hello [ask tcp|udp ADDRESS:PORT | load connect|keepalive ADDRESS:PORT | hold ADDRESS:PORT | serve PORT.. | probe]");
+            eprintln!("usage: hawser-hello [ask tcp|udp ADDRESS:PORT | load connect|keepalive ADDRESS:PORT | hold ADDRESS:PORT | serve PORT.. | probe | weigh PORT MILLISECONDS | pour ADDRESS:PORT]");
             std::process::exit(2);
         }
     }
@@ -173,6 +176,38 @@ fn serve_ports(ports: &[&str]) -> std::io::Result<()> {
     loop {
         std::thread::park();
     }
+}
+
+/// Takes connections, and says of each how many bytes came within so many milliseconds of the first.
+fn weigh(port: &str, milliseconds: &str) -> std::io::Result<()> {
+    let limit = Duration::from_millis(milliseconds.parse().map_err(std::io::Error::other)?);
+    for stream in TcpListener::bind(format!("[::]:{port}"))?.incoming() {
+        let mut stream = stream?;
+        std::thread::spawn(move || -> std::io::Result<()> {
+            let mut buffer = [0; 65_536];
+            let mut bytes = stream.read(&mut buffer)?;
+            let first = Instant::now();
+            while first.elapsed() < limit {
+                bytes += stream.read(&mut buffer)?;
+            }
+            writeln!(stream, "{bytes}")?;
+            // What is still on its way is taken too: to refuse it would take the answer back.
+            while stream.read(&mut buffer)? > 0 {}
+            Ok(())
+        });
+    }
+    Ok(())
+}
+
+/// Sends as much as it can until there is an answer, and prints that.
+fn pour(address: &str) -> std::io::Result<()> {
+    let mut stream = TcpStream::connect(address)?;
+    let mut answer = String::new();
+    let reader = stream.try_clone()?;
+    std::thread::spawn(move || while stream.write_all(&[0; 65_536]).is_ok() {});
+    BufReader::new(reader).read_line(&mut answer)?;
+    print!("{answer}");
+    Ok(())
 }
 
 /// Reads questions, `tcp|udp ADDRESS:PORT MILLISECONDS` each, and prints them again with `yes` or `no`, as soon as it is known

@@ -5,6 +5,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::bandwidth;
 use crate::check;
 use crate::kinds;
 use crate::loss;
@@ -52,6 +53,7 @@ async fn cases(layout: Layout) -> Result<()> {
     case("pods reach pods without NAT", subject.pods_reach_pods().await)?;
     case("upstream's cases of network policy", policies::cases(&cluster).await)?;
     case("pods reach the outside with their node's address", subject.masquerade().await)?;
+    case("a pod has no more bandwidth than its annotations say", bandwidth::cases(&cluster, &subject).await)?;
     case("map dumps name their fields", subject.dumps_name_fields())?;
     case(
         "killing an agent interrupts nothing and its restart changes no map",

@@ -4,6 +4,7 @@
 //!
 //! Each brings up a cluster of its own, one at a time.
 
+mod bandwidth;
 #[path = "../../../agent/tests/policy/cases.rs"]
 mod cases;
 mod check;

@@ -251,7 +251,7 @@ impl<'a> Subject<'a> {
         self.exec(pod, &["sh", "-c", &command]).await
     }
 
-    async fn exec(&self, pod: &Pod, command: &[&str]) -> Result<String> {
+    pub async fn exec(&self, pod: &Pod, command: &[&str]) -> Result<String> {
         let pods: Api<Pod> = Api::default_namespaced(self.cluster.api.client.clone());
         let name = pod.metadata.name.as_deref().context("a pod has a name")?;
         let parameters = AttachParams::default().stdin(false).stdout(true).stderr(true);
@@ -316,7 +316,8 @@ impl<'a> Subject<'a> {
         Ok(())
     }
 
-    fn pins(&self) -> Result<Vec<std::path::PathBuf>> {
+    /// What the agent of the first node has pinned.
+    pub fn pins(&self) -> Result<Vec<std::path::PathBuf>> {
         let mut pins = Vec::new();
         for version in std::fs::read_dir(self.cluster.nodes[0].layout.bpffs())? {
             let version = version?.path();
@@ -411,14 +412,15 @@ impl<'a> Subject<'a> {
 }
 
 /// A pod's addresses, IPv4 first.
-fn addresses(pod: &Pod) -> Vec<IpAddr> {
+pub fn addresses(pod: &Pod) -> Vec<IpAddr> {
     let ips = pod.status.as_ref().and_then(|status| status.pod_ips.as_ref());
     let mut addresses: Vec<IpAddr> = ips.into_iter().flatten().filter_map(|ip| ip.ip.parse().ok()).collect();
     addresses.sort_by_key(IpAddr::is_ipv6);
     addresses
 }
 
-fn dump(pin: &Path) -> Result<String> {
+/// What `bpftool` shows of a pinned map, as JSON.
+pub fn dump(pin: &Path) -> Result<String> {
     let output =
         Command::new("bpftool").args(["map", "dump", "pinned"]).arg(pin).output().context("start bpftool")?;
     ensure!(output.status.success(), "bpftool: {}", String::from_utf8_lossy(&output.stderr));
