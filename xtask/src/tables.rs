@@ -14,6 +14,7 @@ use crate::process::root;
 /// Group and version of every kind that is served.
 const SERVED: &[(&str, &str)] = &[
     ("", "v1"),
+    ("apiextensions.k8s.io", "v1"),
     ("apps", "v1"),
     ("authentication.k8s.io", "v1"),
     ("authorization.k8s.io", "v1"),
@@ -232,6 +233,11 @@ fn scalar(name: &str) -> Option<&'static str> {
         "io.k8s.apimachinery.pkg.runtime.RawExtension" | "io.k8s.apimachinery.pkg.apis.meta.v1.FieldsV1" => {
             "a"
         }
-        _ => return None,
+        name => {
+            let kind = name.strip_prefix("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.")?;
+            // Unions, which the published schema leaves empty.
+            let union = kind.strip_prefix("JSONSchemaPropsOr").is_some();
+            return (union || kind == "JSON").then_some("a");
+        }
     })
 }

@@ -29,7 +29,16 @@ const POINTERS: &[&str] = &[
     "leaseTransitions",
     "manualSelector",
     "maxFailedIndexes",
+    "maxItems",
+    "maxLength",
+    "maxProperties",
+    "maximum",
+    "minItems",
+    "minLength",
+    "minProperties",
+    "minimum",
     "mode",
+    "multipleOf",
     "optional",
     "orphanDependents",
     "parallelism",
@@ -63,13 +72,13 @@ const POINTERS: &[&str] = &[
 pub fn table(schemas: &Value, messages: &Value, roots: &[String]) -> Result<Value> {
     let messages = messages.as_object().context("protobuf.json is not an object")?;
     let mut reached: BTreeMap<String, Value> = BTreeMap::new();
-    let mut open: Vec<String> = roots.iter().map(|name| name.replacen("io.k8s.", "k8s.io.", 1)).collect();
+    let mut open: Vec<String> = roots.iter().map(|name| message_name(name)).collect();
     while let Some(name) = open.pop() {
         if reached.contains_key(&name) {
             continue;
         }
         let Some(fields) = messages.get(&name).and_then(Value::as_object) else { continue };
-        let schema = &schemas[name.replacen("k8s.io.", "io.k8s.", 1)];
+        let schema = &schemas[schema_name(&name)];
         let mut out = Vec::new();
         for (field, description) in fields {
             let kind = resolve(&name, description[1].as_str().unwrap_or_default());
@@ -79,6 +88,19 @@ pub fn table(schemas: &Value, messages: &Value, roots: &[String]) -> Result<Valu
         reached.insert(name, Value::Array(out));
     }
     Ok(Value::Object(reached.into_iter().collect::<Map<_, _>>()))
+}
+
+/// The name of a message for the name of its schema; packages have no dashes.
+fn message_name(schema: &str) -> String {
+    schema.replacen("io.k8s.", "k8s.io.", 1).replace('-', "_")
+}
+
+fn schema_name(message: &str) -> String {
+    message.replacen("k8s.io.", "io.k8s.", 1).replacen(
+        "apiextensions_apiserver",
+        "apiextensions-apiserver",
+        1,
+    )
 }
 
 fn row(schema: &Value, messages: &Map<String, Value>, field: &str, kind: &str, description: &Value) -> Value {
@@ -92,7 +114,9 @@ fn row(schema: &Value, messages: &Map<String, Value>, field: &str, kind: &str, d
     let name = known.map_or(if inline { "" } else { field }, String::as_str);
     let required = schema["required"].as_array().is_some_and(|all| all.iter().any(|one| one == name));
     let repeated = u8::from(description[2] == "repeated");
-    let keeps = if required || POINTERS.contains(&name) { 2 } else { 0 };
+    // Values of any kind say what they say, also when that is nothing.
+    let any = kind.ends_with("apiextensions.v1.JSON") || kind.contains("JSONSchemaPropsOr");
+    let keeps = if required || any || POINTERS.contains(&name) { 2 } else { 0 };
     json!([description[0], name, kind, repeated | keeps])
 }
 

@@ -14,6 +14,7 @@ use crate::auth::rbac::Rbac;
 use crate::auth::token::Tokens;
 use crate::auth::{Attempt, MASTERS, User, authenticate, node};
 use crate::body::{self, Reply};
+use crate::definitions::Definitions;
 use crate::metrics::Metrics;
 use crate::negotiate::Accept;
 use crate::object::{Header, Objects, Stored};
@@ -30,6 +31,7 @@ pub struct Api {
     pub objects: Objects,
     /// What is served now.
     pub table: ArcSwap<Table>,
+    pub definitions: Definitions,
     pub rbac: Rbac,
     pub tokens: Tokens,
     pub allocator: Allocator,
@@ -134,7 +136,7 @@ impl Api {
         let streams =
             matches!(target.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy");
         let accept = if streams { Accept::JSON } else { Accept::of(&incoming.headers)? };
-        let call = Call {
+        let mut call = Call {
             api: Arc::clone(self),
             user,
             row,
@@ -149,7 +151,7 @@ impl Api {
             upgrade: Mutex::new(incoming.upgrade),
         };
         let _seat = self.seat(&call, streams)?;
-        let mut reply = verbs::dispatch(&call).await?;
+        let mut reply = carry_out(&mut call).await?;
         for warning in call.warnings.into_inner() {
             let text = warning.replace('\\', "\\\\").replace('"', "\\\"").replace(['\n', '\r'], " ");
             if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{text}\"")) {
@@ -186,13 +188,54 @@ impl Api {
     /// Tells those who keep an index that a key was written.
     pub fn follow(&self, key: &str) {
         self.rbac.follow(key, self.objects.get(key).as_ref());
+        crate::definitions::follow(self, key);
     }
+}
+
+/// How often a request follows a kind that changes under it.
+const ATTEMPTS: usize = 5;
+
+/// Carries out a call, again when the definition of its kind changed meanwhile.
+async fn carry_out(call: &mut Call) -> Result<Reply> {
+    for _ in 0..ATTEMPTS {
+        if let Some(sentence) = call.row.custom.as_ref().and_then(|custom| custom.deprecation.as_ref()) {
+            call.warn(sentence.clone());
+        }
+        match verbs::dispatch(call).await {
+            Err(refusal) if refusal.outdated => {}
+            other => return other,
+        }
+        let target = &call.target;
+        let table = call.api.table.load_full();
+        let row = table.find(&target.group, &target.version, &target.resource);
+        call.row = Arc::clone(row.ok_or_else(Refusal::no_path)?);
+        call.warnings.lock().clear();
+    }
+    Err(Refusal::outdated())
 }
 
 impl Call {
     /// Adds a warning the client shows to its user.
     pub fn warn(&self, text: impl Into<String>) {
         self.warnings.lock().push(text.into());
+    }
+
+    /// A call the server makes for itself.
+    pub fn internal(api: &Arc<Api>, row: &Arc<Row>, target: Target) -> Self {
+        Self {
+            api: Arc::clone(api),
+            user: User::new("system:apiserver", &[MASTERS]),
+            row: Arc::clone(row),
+            target,
+            query: Query::default(),
+            method: Method::DELETE,
+            uri: Uri::default(),
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+            accept: Accept::JSON,
+            warnings: Mutex::default(),
+            upgrade: Mutex::new(None),
+        }
     }
 
     /// The key of the object this call is about.

@@ -157,7 +157,7 @@ fn kubernetes_service(allocator: &Allocator, port: u16) -> Value {
 
 /// Adds the object to the transaction when it is missing, or its rules when some of them are.
 fn add(txn: &mut Txn, objects: &Objects, row: &'static Row, mut object: Value) {
-    apply_defaults(&row.node, &mut object);
+    apply_defaults(row.node(), &mut object);
     (row.defaults)(&mut object);
     if row.plural == "namespaces" {
         set(&mut object, &["spec", "finalizers"], json!(["kubernetes"]));

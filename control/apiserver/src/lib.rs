@@ -18,6 +18,7 @@ mod api;
 mod auth;
 mod body;
 mod bootstrap;
+mod definitions;
 mod documents;
 mod expiry;
 mod managed;

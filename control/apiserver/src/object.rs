@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use store::{Entry, Revision, Store};
 
+use crate::definitions;
 use crate::name::Name;
 use crate::resources::{self, Row};
 use crate::tree;
@@ -76,7 +77,9 @@ fn storage(key: &str) -> Option<&str> {
     let key = key.strip_prefix(ROOT)?;
     let first = key.find('/')?;
     match &key[..first] {
-        "services" => key[first + 1..].find('/').map(|second| &key[..first + 1 + second]),
+        "services" | definitions::GROUP => {
+            key[first + 1..].find('/').map(|second| &key[..first + 1 + second])
+        }
         storage => Some(storage),
     }
 }
@@ -103,7 +106,8 @@ pub fn header(key: &str, value: &[u8]) -> Header {
     }
 }
 
-fn field_text(tree: &Value, path: &[Name]) -> Box<str> {
+/// What a field selector compares with.
+pub fn field_text(tree: &Value, path: &[Name]) -> Box<str> {
     match path.iter().try_fold(tree, |tree, step| tree.get(&**step)).unwrap_or(&Value::Null) {
         Value::String(text) => text.as_str().into(),
         Value::Null if path.last().is_some_and(|p| matches!(&**p, "unschedulable" | "hostNetwork")) => {

@@ -85,7 +85,7 @@ pub fn decode(type_name: &str, body: &[u8]) -> Result<Value, WireError> {
             _ => {}
         }
     }
-    let mut fields = message(&type_name.replacen("io.k8s.", "k8s.io.", 1), raw, 0)?;
+    let mut fields = message(&type_name.replacen("io.k8s.", "k8s.io.", 1).replace('-', "_"), raw, 0)?;
     for (name, value) in [("apiVersion", version), ("kind", kind)] {
         if !value.is_empty() {
             fields.insert(name.to_owned(), Value::String(value));
@@ -235,7 +235,14 @@ fn single(name: &'static str, kind: &str, wire: Wire<'_>, depth: usize) -> Resul
             Ok(if inner.first == 1 { json!(inner.text) } else { json!(inner.second) })
         }
         "Time" | "MicroTime" => time(bytes),
-        "RawExtension" | "FieldsV1" => raw(bytes),
+        "RawExtension" | "FieldsV1" | "JSON" => raw(bytes),
+        // One of two forms, told apart by which field is there.
+        "JSONSchemaPropsOrBool" | "JSONSchemaPropsOrArray" | "JSONSchemaPropsOrStringArray" => {
+            let mut fields = message(kind, bytes, depth + 1)?;
+            let other = ["jSONSchemas", "property"].into_iter().find_map(|name| fields.shift_remove(name));
+            let schema = fields.shift_remove("schema").or(other);
+            Ok(schema.unwrap_or_else(|| fields.shift_remove("allows").unwrap_or(json!(false))))
+        }
         "ExtraValue" => {
             let mut items = Vec::new();
             for part in parts(bytes) {

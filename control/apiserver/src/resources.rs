@@ -9,10 +9,12 @@ use crate::printer::{self, Printer};
 use crate::strategy::{self, Change};
 use crate::validate::Errors;
 
+mod custom;
 mod row;
 mod rows;
 mod table;
 
+pub use custom::{Custom, Scale};
 pub use row::Row;
 pub use rows::RESOURCES;
 pub use table::Table;

@@ -1,6 +1,10 @@
 //! Label and field selectors: parsed once per request, matched against headers.
 
-use crate::object::Header;
+use serde_json::Value;
+use store::Entry;
+
+use crate::name::Name;
+use crate::object::{Header, field_text};
 use crate::resources::Row;
 use crate::status::{Refusal, Result};
 
@@ -40,6 +44,8 @@ enum Field {
     Namespace,
     /// Position in the row's selectable fields.
     Selectable(usize),
+    /// A field of a custom resource. Which ones can be asked for changes with the definition, so no header has them.
+    Path(Vec<Name>),
 }
 
 impl Selector {
@@ -59,10 +65,10 @@ impl Selector {
         self.labels.is_empty() && self.fields.is_empty()
     }
 
-    /// Whether an object with this header is selected.
-    pub fn matches(&self, header: &Header) -> bool {
-        self.labels.iter().all(|requirement| requirement.holds(header))
-            && self.fields.iter().all(|requirement| requirement.holds(header))
+    /// Whether an object is selected.
+    pub fn matches(&self, entry: &Entry<Header>) -> bool {
+        self.labels.iter().all(|requirement| requirement.holds(&entry.header))
+            && self.fields.iter().all(|requirement| requirement.holds(entry))
     }
 }
 
@@ -85,13 +91,18 @@ impl Requirement {
 }
 
 impl FieldRequirement {
-    fn holds(&self, header: &Header) -> bool {
-        let value = match self.field {
-            Field::Name => &*header.name,
-            Field::Namespace => &*header.namespace,
-            Field::Selectable(at) => header.fields.get(at).map_or("", |value| &**value),
+    fn holds(&self, entry: &Entry<Header>) -> bool {
+        let header = &entry.header;
+        let same = match &self.field {
+            Field::Name => *header.name == *self.value,
+            Field::Namespace => *header.namespace == *self.value,
+            Field::Selectable(at) => header.fields.get(*at).map_or("", |value| &**value) == self.value,
+            Field::Path(path) => {
+                let tree: Value = serde_json::from_slice(&entry.value).unwrap_or_default();
+                *field_text(&tree, path) == *self.value
+            }
         };
-        (value == self.value) == self.equal
+        same == self.equal
     }
 }
 
@@ -183,6 +194,7 @@ fn parse_fields(resource: &Row, text: &str) -> Result<Vec<FieldRequirement>> {
             "metadata.name" => Field::Name,
             "metadata.namespace" => Field::Namespace,
             _ => match resource.selectable.iter().position(|(known, _)| *known == name) {
+                Some(at) if resource.custom.is_some() => Field::Path(resource.selectable[at].1.clone()),
                 Some(at) => Field::Selectable(at),
                 None => {
                     let message = format!("field label not supported: {name}");
@@ -203,8 +215,8 @@ mod tests {
         crate::resources::find("", "pods").unwrap()
     }
 
-    fn header(labels: &[(&str, &str)]) -> Header {
-        Header {
+    fn entry(labels: &[(&str, &str)]) -> Entry<Header> {
+        let header = Header {
             name: "a".into(),
             labels: labels.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect(),
             fields: pods()
@@ -213,12 +225,13 @@ mod tests {
                 .map(|(n, _)| if *n == "spec.nodeName" { "n1".into() } else { "".into() })
                 .collect(),
             ..Header::default()
-        }
+        };
+        Entry { key: "".into(), value: bytes::Bytes::new(), mod_revision: 1, create_revision: 1, header }
     }
 
     #[test]
     fn label_selectors_match_as_documented() {
-        let labels = header(&[("app", "web"), ("tier", "1")]);
+        let labels = entry(&[("app", "web"), ("tier", "1")]);
         let cases = [
             ("", true),
             ("app=web", true),
@@ -243,7 +256,7 @@ mod tests {
 
     #[test]
     fn field_selectors_match_names_and_the_rows_fields() {
-        let object = header(&[]);
+        let object = entry(&[]);
         for (text, want) in [
             ("metadata.name=a", true),
             ("metadata.name!=a", false),

@@ -17,6 +17,7 @@ use crate::auth::User;
 use crate::auth::rbac::Rbac;
 use crate::auth::token::{KeyError, Tokens};
 use crate::bootstrap::{self, Advertised, BootstrapError};
+use crate::definitions::Definitions;
 use crate::metrics::Metrics;
 use crate::object::{self, Objects};
 use crate::pki::{Pki, PkiError, write_secret};
@@ -133,7 +134,9 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let tls = Arc::new(tls::server(Arc::clone(&certificates.serving), &certificates.pki.ca_pem)?);
     let api = assemble(&config, &certificates, allocator)?;
     bootstrap::run(&api.objects, &api.allocator, &advertised).await?;
-    let api = Arc::new(Api { rbac: Rbac::load(&api.objects), ..api });
+    let rbac = Rbac::load(&api.objects);
+    let table = api.definitions.load(&api.objects);
+    let api = Arc::new(Api { rbac, table: arc_swap::ArcSwap::from_pointee(table), ..api });
     write_admin(&config.data, &certificates.pki, first)?;
     let ca_pem = certificates.pki.ca_pem.clone();
     api.ready.store(true, Ordering::Release);
@@ -144,6 +147,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         tasks.spawn(served);
     }
     tasks.spawn(crate::expiry::run(Arc::clone(&api)));
+    tasks.spawn(crate::definitions::run(Arc::clone(&api)));
     tasks.spawn(certificates.keep_fresh(accept.clone()));
     tracing::info!(addresses = ?local_addrs, "API server answers");
     Ok(Running { ca_pem, api, local_addrs, accept, tasks })
@@ -196,6 +200,7 @@ fn assemble(config: &Config, certificates: &Certificates, allocator: Allocator) 
     Ok(Api {
         objects,
         table: arc_swap::ArcSwap::new(builtin()),
+        definitions: Definitions::default(),
         rbac: Rbac::default(),
         tokens: Tokens::new(&private, &public)?,
         allocator,

@@ -13,6 +13,8 @@ pub struct Refusal {
     details: Option<Box<Details>>,
     /// For an expired list: a token with which the list can go on, inconsistently.
     pub continue_token: Option<String>,
+    /// Whether a newer row may make it succeed.
+    pub outdated: bool,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -39,7 +41,7 @@ pub type Result<T, E = Refusal> = std::result::Result<T, E>;
 impl Refusal {
     /// A refusal with this code, reason and message.
     pub fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { code, reason, message: message.into(), details: None, continue_token: None }
+        Self { code, reason, message: message.into(), details: None, continue_token: None, outdated: false }
     }
 
     pub fn bad_request(message: impl Into<String>) -> Self {
@@ -108,6 +110,12 @@ impl Refusal {
 
     pub fn unauthorized() -> Self {
         Self::new(401, "Unauthorized", "Unauthorized")
+    }
+
+    /// The kind changed while the request was worked on; the server tries again by itself.
+    pub fn outdated() -> Self {
+        let refusal = Self::unavailable("the definition of the kind changed meanwhile: try again");
+        Self { outdated: true, ..refusal.retry_after(1) }
     }
 
     pub fn expired(message: impl Into<String>) -> Self {

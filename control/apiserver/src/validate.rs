@@ -48,6 +48,32 @@ impl Errors {
         self.push("FieldValueTooLong", field, format!("Too long: may not be more than {limit} bytes"));
     }
 
+    /// Reports a value of another type than its field's.
+    pub fn type_invalid(&mut self, field: impl Into<String>, given: &str, detail: &str) {
+        self.push("FieldValueTypeInvalid", field, format!("Invalid value: {given:?}: {detail}"));
+    }
+
+    /// Reports a list or map with more than `most` entries.
+    pub fn too_many(&mut self, field: impl Into<String>, count: u64, most: u64) {
+        self.push("FieldValueTooMany", field, format!("Too many: {count}: must have at most {most} items"));
+    }
+
+    /// Reports a value that is none of `known`, in their order.
+    pub fn not_among(&mut self, field: impl Into<String>, value: &Value, known: &[Value]) {
+        let known: Vec<String> = known.iter().map(shown).collect();
+        let message = format!("Unsupported value: {}: supported values: {}", shown(value), known.join(", "));
+        self.push("FieldValueNotSupported", field, message);
+    }
+
+    /// Takes over what another check found.
+    pub fn append(&mut self, other: Self) {
+        self.causes.extend(other.causes);
+    }
+
+    pub fn len(&self) -> usize {
+        self.causes.len()
+    }
+
     /// Checks `value` and reports it as invalid at `field` when `check` objects.
     pub fn check(&mut self, field: impl Into<String>, value: &str, check: fn(&str) -> Result<(), String>) {
         if let Err(why) = check(value) {
@@ -127,6 +153,18 @@ fn within(text: &str, limit: usize) -> Result<(), String> {
 pub fn label(text: &str) -> Result<(), String> {
     within(text, 63)?;
     if label_shaped(text) { Ok(()) } else { Err(LABEL.to_owned()) }
+}
+
+/// An RFC 1035 label, such as the plural of a kind.
+pub fn dns1035_label(text: &str) -> Result<(), String> {
+    within(text, 63)?;
+    if label_shaped(text) && text.starts_with(|c: char| c.is_ascii_lowercase()) {
+        return Ok(());
+    }
+    Err("a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic \
+         character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation \
+         is '[a-z]([-a-z0-9]*[a-z0-9])?')"
+        .to_owned())
 }
 
 /// An RFC 1123 subdomain, such as most objects' names.
@@ -237,6 +275,7 @@ mod tests {
             (subdomain, vec!["a.b", "a-1.c"], vec!["", ".", "a..b", "a.", "a/b", "ä"]),
             (label_key, vec!["a", "x.io/A_b.c", "A"], vec!["", "/a", "x/", "a/b/c", "X.io/a", "-a"]),
             (label_value, vec!["", "A-b_c.d"], vec!["-a", "a b", &long]),
+            (dns1035_label, vec!["a-1"], vec!["", "1a", "a.b"]),
             (port_name, vec!["http", "a-1"], vec!["123", "a--b", "A", "waytoolongportname"]),
             (config_key, vec!["a.b", ".x", "A_1"], vec!["", "..", "..a", "a/b", "a b"]),
             (path_segment, vec!["system:node", "a.b"], vec!["a/b", "..", "a%b"]),

@@ -156,6 +156,7 @@ fn property(node: &Node, base: &str) -> Value {
         Shape::Any => json!({ "type": "object" }),
         Shape::List(item) => json!({ "type": "array", "items": property(item, base) }),
         Shape::Map(item) => json!({ "type": "object", "additionalProperties": property(item, base) }),
+        Shape::Struct(own) => definition(own, base),
         Shape::Object(id) => {
             let reference = format!("{base}{}", schema().types[*id].name);
             // A reference may stand beside other keys only below `allOf`.
@@ -167,7 +168,7 @@ fn property(node: &Node, base: &str) -> Value {
         }
     };
     if let Some(default) = &node.default {
-        out["default"] = default.clone();
+        out["default"] = Value::clone(default);
     }
     match (&node.shape, node.list) {
         (Shape::List(_), ListType::Set) => out["x-kubernetes-list-type"] = json!("set"),

@@ -143,7 +143,7 @@ fn scoped(row: &Row, set: Set, sub: Option<Sub>) -> Set {
 /// # Errors
 /// 409 with one cause per field when others own what would change, unless forced.
 pub fn merge(row: &Row, old: &Value, wanted: &Value, manager: &Manager, sub: Option<Sub>) -> Result<Value> {
-    let node = &row.stored_as().node;
+    let node = row.stored_as().node();
     let mut wanted = wanted.clone();
     remove(&mut wanted, &["metadata", "managedFields"]);
     let applied = scoped(row, walk::fields(node, &wanted), sub);
@@ -213,7 +213,7 @@ pub fn track(
     sub: Option<Sub>,
     now: Timestamp,
 ) -> Result<()> {
-    let node = &row.node;
+    let node = row.node();
     let mut entries = old.map(read).unwrap_or_default();
     let before = entries.clone();
     let empty = json!({});

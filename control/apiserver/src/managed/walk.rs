@@ -20,7 +20,7 @@ fn grain<'a>(node: &'a Node, value: &Value) -> Grain<'a> {
         return Grain::Leaf;
     }
     match (&node.shape, value) {
-        (Shape::Object(_), Value::Object(_)) => Grain::Fields(false),
+        (Shape::Object(_) | Shape::Struct(_), Value::Object(_)) => Grain::Fields(false),
         (Shape::Map(_) | Shape::Any, Value::Object(_)) => Grain::Fields(true),
         (Shape::List(item), Value::Array(_)) if node.list != ListType::Atomic => Grain::Items(item),
         _ => Grain::Leaf,
@@ -37,7 +37,8 @@ fn item_step(node: &Node, item: &Value) -> String {
     let mut key = Map::new();
     for name in keys {
         // An absent key field counts with its default.
-        let default = node.item().and_then(|item| item.child(name)).and_then(|child| child.default.as_ref());
+        let default =
+            node.item().and_then(|item| item.child(name)).and_then(|child| child.default.as_deref());
         if let Some(value) = item.get(name).or(default) {
             key.insert(name.to_owned(), value.clone());
         }
@@ -199,7 +200,7 @@ mod tests {
     use super::*;
 
     fn deployment() -> &'static Node {
-        &crate::resources::known("apps", "deployments").node
+        crate::resources::known("apps", "deployments").node()
     }
 
     fn pod(containers: Value) -> Value {

@@ -180,7 +180,7 @@ mod tests {
     use super::*;
 
     fn patch(old: Value, patch: Value) -> Value {
-        apply(&crate::resources::known("", "pods").node, &old, &patch).unwrap()
+        apply(crate::resources::known("", "pods").node(), &old, &patch).unwrap()
     }
 
     fn containers(items: Value) -> Value {

@@ -4,6 +4,7 @@ pub mod access;
 pub mod cluster;
 pub mod config;
 pub mod network;
+pub mod paths;
 pub mod pods;
 pub mod storage;
 pub mod workloads;
@@ -18,6 +19,52 @@ use crate::tree::{at, strings, text};
 pub struct Printer {
     pub columns: &'static [Column],
     pub cells: fn(&Value, Timestamp) -> Vec<Value>,
+}
+
+/// How the objects of a row are shown.
+#[derive(Debug)]
+pub enum Columns {
+    Fixed(&'static Printer),
+    /// The name, and what the definition of the kind asks for.
+    Paths(Vec<paths::PathColumn>),
+}
+
+impl Columns {
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Fixed(printer) => printer.columns.len(),
+            Self::Paths(columns) => columns.len() + 1,
+        }
+    }
+
+    /// The cells of an object.
+    pub fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value> {
+        match self {
+            Self::Fixed(printer) => (printer.cells)(object, now),
+            Self::Paths(columns) => {
+                let own = columns.iter().map(|column| column.cell(object, now));
+                std::iter::once(name(object)).chain(own).collect()
+            }
+        }
+    }
+
+    /// Column definitions of a table.
+    pub fn definitions(&self) -> Value {
+        match self {
+            Self::Fixed(printer) => printer.columns.iter().map(Column::definition).collect(),
+            Self::Paths(columns) => {
+                let own = columns.iter().map(paths::PathColumn::definition);
+                std::iter::once(NAME.definition()).chain(own).collect()
+            }
+        }
+    }
+}
+
+impl Column {
+    fn definition(&self) -> Value {
+        json!({ "name": self.name, "type": self.kind, "format": self.format, "description": "",
+                "priority": self.priority })
+    }
 }
 
 /// One column. Those with a priority above 0 are shown by `-o wide`.
@@ -153,18 +200,6 @@ pub(crate) fn shown(object: &Value, path: &[&str]) -> Value {
     }
 }
 
-/// Column definitions of a table.
-pub fn definitions(printer: &Printer) -> Value {
-    printer
-        .columns
-        .iter()
-        .map(|column| {
-            json!({ "name": column.name, "type": column.kind, "format": column.format,
-                    "description": "", "priority": column.priority })
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -192,8 +227,8 @@ mod tests {
     #[test]
     fn every_row_has_as_many_cells_as_columns() {
         for row in crate::resources::builtin().rows() {
-            let cells = (row.printer.cells)(&json!({ "metadata": { "name": "a" } }), Timestamp::UNIX_EPOCH);
-            assert_eq!(cells.len(), row.printer.columns.len(), "{}", row.qualified());
+            let cells = row.printer.cells(&json!({ "metadata": { "name": "a" } }), Timestamp::UNIX_EPOCH);
+            assert_eq!(cells.len(), row.printer.len(), "{}", row.qualified());
         }
     }
 }

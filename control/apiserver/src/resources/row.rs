@@ -1,10 +1,12 @@
 //! A kind as it is served: from the table of this build, or made from a CustomResourceDefinition.
 
+use std::sync::OnceLock;
+
 use serde_json::Value;
 
-use super::{Resource, Sub, stored};
+use super::{Custom, Resource, Sub, stored};
 use crate::name::Name;
-use crate::printer::Printer;
+use crate::printer::Columns;
 use crate::schema::{Node, schema};
 use crate::strategy::Change;
 use crate::validate::Errors;
@@ -35,9 +37,11 @@ pub struct Row {
     pub defaults: fn(&mut Value),
     pub prepare: fn(&mut Change<'_>),
     pub validate: fn(&Change<'_>, &mut Errors),
-    pub printer: &'static Printer,
-    /// The schema of the kind.
-    pub node: Node,
+    pub printer: Columns,
+    /// The schema of the kind, made when it is first needed.
+    pub(crate) schema: OnceLock<Node>,
+    /// For rows made at run time.
+    pub custom: Option<Box<Custom>>,
 }
 
 fn names(words: &[&str]) -> Vec<Name> {
@@ -47,8 +51,6 @@ fn names(words: &[&str]) -> Vec<Name> {
 impl Row {
     /// The row of an entry of the table.
     pub fn of(entry: &Resource) -> Self {
-        let id =
-            schema().kind(entry.group, entry.version, entry.kind).expect("every row's kind has a schema");
         Self {
             group: entry.group.into(),
             version: entry.version.into(),
@@ -73,14 +75,26 @@ impl Row {
             defaults: entry.defaults,
             prepare: entry.prepare,
             validate: entry.validate,
-            printer: entry.printer,
-            node: schema().root(id),
+            printer: Columns::Fixed(entry.printer),
+            schema: OnceLock::new(),
+            custom: None,
         }
     }
 
     /// A kind that is exchanged only below other resources, such as a TokenRequest.
     pub fn unlisted(group: &'static str, version: &'static str, kind: &'static str) -> Self {
         Self::of(&Resource { group, version, kind, ..super::BASE })
+    }
+
+    /// The schema of the kind.
+    pub fn node(&self) -> &Node {
+        self.schema.get_or_init(|| match &self.custom {
+            Some(custom) => custom.schema(),
+            None => {
+                let id = schema().kind(&self.group, &self.version, &self.kind);
+                schema().root(id.expect("every row of this build has a schema"))
+            }
+        })
     }
 
     /// `deployments.apps`, or `pods` in the core group.
@@ -114,6 +128,8 @@ impl Row {
     pub fn verbs(&self) -> &'static [&'static str] {
         if self.review || self.plural == "bindings" {
             &["create"]
+        } else if self.custom.as_ref().is_some_and(|custom| custom.terminating) {
+            &["delete", "deletecollection", "get", "list", "watch"]
         } else {
             &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
         }

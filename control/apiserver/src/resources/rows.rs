@@ -1,6 +1,7 @@
 //! The rows, by group.
 
 use super::{BASE, Resource, Sub};
+use crate::definitions;
 use crate::printer::{access, cluster, config, network, pods, storage, workloads};
 use crate::strategy::{
     config as config_rules, network as network_rules, pod, rbac as rbac_rules, service,
@@ -247,6 +248,21 @@ pub static RESOURCES: &[Resource] = &[
         validate: service::validate_service,
         printer: &network::SERVICE,
         ..CORE
+    },
+    Resource {
+        group: definitions::GROUP,
+        kind: "CustomResourceDefinition",
+        plural: "customresourcedefinitions",
+        short: &["crd", "crds"],
+        categories: &["api-extensions"],
+        namespaced: false,
+        storage: "apiextensions.k8s.io/customresourcedefinitions",
+        subresources: STATUS,
+        generation: true,
+        defaults: definitions::default_definition,
+        prepare: definitions::prepare_definition,
+        validate: definitions::validate_definition,
+        ..BASE
     },
     Resource {
         kind: "ControllerRevision",

@@ -2,7 +2,8 @@
 //! duplicate fields.
 //!
 //! What the schema does not know is dropped, as by a server with typed structs; so are nulls, and empty lists and maps
-//! where the field is optional.
+//! where the field is optional. Of custom objects only unknown fields are dropped, and nulls where none may be; a value
+//! of the wrong type is kept for [`super::check`] to name.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -12,7 +13,7 @@ use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visit
 use serde_json::{Map, Number, Value};
 
 use super::scalar::{canonical_quantity, canonical_time};
-use super::{Node, Shape};
+use super::{ANY, Node, Shape};
 
 /// A decoded object and what was strange about its text.
 #[derive(Debug)]
@@ -145,14 +146,22 @@ impl Seed<'_> {
             Shape::Any => "runtime.RawExtension",
             Shape::List(_) => "[]",
             Shape::Map(_) => "map",
-            Shape::Object(_) => self
+            Shape::Object(_) | Shape::Struct(_) => self
                 .node
                 .object()
                 .map_or("object", |kind| kind.name.rsplit_once("api.").map_or(&*kind.name, |(_, n)| n)),
         }
     }
 
+    /// Whether the value is kept as it came.
+    fn keeps(&self) -> bool {
+        self.node.custom || matches!(self.node.shape, Shape::Any)
+    }
+
     fn integer<E: de::Error>(&self, number: Number) -> Result<Value, E> {
+        if self.keeps() {
+            return Ok(Value::Number(number));
+        }
         match self.node.shape {
             Shape::Int32 | Shape::IntOrString
                 if number.as_i64().is_some_and(|n| i32::try_from(n).is_ok()) =>
@@ -160,16 +169,19 @@ impl Seed<'_> {
                 Ok(Value::Number(number))
             }
             Shape::Int64 if number.as_i64().is_some() => Ok(Value::Number(number)),
-            Shape::Number | Shape::Any => Ok(Value::Number(number)),
+            Shape::Number => Ok(Value::Number(number)),
             Shape::Quantity => self.text(&number.to_string()),
             _ => Err(self.place.mismatch(&format!("number {number}"), self.wanted())),
         }
     }
 
     fn text<E: de::Error>(&self, text: &str) -> Result<Value, E> {
+        if self.keeps() {
+            return Ok(Value::String(text.to_owned()));
+        }
         let place = self.place;
         let kept = match self.node.shape {
-            Shape::String | Shape::IntOrString | Shape::Any => Some(text.to_owned()),
+            Shape::String | Shape::IntOrString => Some(text.to_owned()),
             Shape::Quantity => Some(canonical_quantity(text).ok_or_else(|| {
                 place.invalid(format!(
                     "quantities must match the regular expression \
@@ -192,9 +204,14 @@ impl Seed<'_> {
         kept.map(Value::String).ok_or_else(|| place.mismatch("string", self.wanted()))
     }
 
-    /// Whether upstream's `omitempty` would leave the field out.
-    fn omitted(node: &Node, value: &Value) -> bool {
-        match (&node.shape, value) {
+    /// Whether a field is left out: as upstream's `omitempty` would, or for a null where a custom schema allows none.
+    fn leaves_out(&self, field: &Node, value: &Value) -> bool {
+        match (&field.shape, value) {
+            (_, Value::Null) if field.custom => !field.nullable,
+            _ if field.custom => false,
+            // Plain maps keep everything, and so do places of which a custom schema knows nothing.
+            (Shape::Any, _) if self.node.custom => false,
+            _ if matches!(self.node.shape, Shape::Map(_)) => false,
             (_, Value::Null) => true,
             (Shape::List(_), Value::Array(items)) => items.is_empty(),
             (Shape::Map(_), Value::Object(fields)) => fields.is_empty(),
@@ -216,7 +233,8 @@ impl<'de> Visitor<'de> for Seed<'_> {
 
     fn visit_bool<E: de::Error>(self, value: bool) -> Result<Value, E> {
         match self.node.shape {
-            Shape::Bool | Shape::Any => Ok(Value::Bool(value)),
+            Shape::Bool => Ok(Value::Bool(value)),
+            _ if self.keeps() => Ok(Value::Bool(value)),
             _ => Err(self.place.mismatch("bool", self.wanted())),
         }
     }
@@ -232,7 +250,8 @@ impl<'de> Visitor<'de> for Seed<'_> {
     fn visit_f64<E: de::Error>(self, value: f64) -> Result<Value, E> {
         let number = Number::from_f64(value).ok_or_else(|| E::custom("number out of range"))?;
         match self.node.shape {
-            Shape::Number | Shape::Any => Ok(Value::Number(number)),
+            Shape::Number => Ok(Value::Number(number)),
+            _ if self.keeps() => Ok(Value::Number(number)),
             Shape::Quantity => self.text(&number.to_string()),
             _ => Err(self.place.mismatch(&format!("number {number}"), self.wanted())),
         }
@@ -243,13 +262,17 @@ impl<'de> Visitor<'de> for Seed<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
-        let Some(item) = self.node.item() else { return Err(self.place.mismatch("array", self.wanted())) };
+        let item = match self.node.item() {
+            Some(item) => item,
+            None if self.node.custom => &ANY,
+            None => return Err(self.place.mismatch("array", self.wanted())),
+        };
         let mut out = Vec::new();
         loop {
             let step = format!("[{}]", out.len());
             let seed = Seed { node: item, place: self.place };
             match self.place.below(&step, || items.next_element_seed(seed))? {
-                Some(Value::Null) => out.push(zero(item)),
+                Some(Value::Null) if !self.keeps() => out.push(zero(item)),
                 Some(value) => out.push(value),
                 None => return Ok(Value::Array(out)),
             }
@@ -257,10 +280,15 @@ impl<'de> Visitor<'de> for Seed<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
-        if !matches!(self.node.shape, Shape::Object(_) | Shape::Map(_) | Shape::Any) {
-            return Err(self.place.mismatch("object", self.wanted()));
-        }
         let place = self.place;
+        let fits =
+            matches!(self.node.shape, Shape::Object(_) | Shape::Struct(_) | Shape::Map(_) | Shape::Any);
+        if !fits && self.node.custom {
+            return Seed { node: &ANY, place }.visit_map(entries);
+        }
+        if !fits {
+            return Err(place.mismatch("object", self.wanted()));
+        }
         let mut out = Map::new();
         let mut met: Vec<String> = Vec::new();
         while let Some(name) = entries.next_key::<String>()? {
@@ -275,11 +303,13 @@ impl<'de> Visitor<'de> for Seed<'_> {
                 place.report("duplicate", &name);
             }
             match (&self.node.shape, value) {
-                (Shape::Map(_), Value::Null) => _ = out.insert(name, zero(child)),
-                (Shape::Object(id), value) if Self::omitted(child, &value) => {
+                (Shape::Map(_), Value::Null) if !child.custom => _ = out.insert(name, zero(child)),
+                (Shape::Object(_) | Shape::Struct(_) | Shape::Map(_), value)
+                    if self.leaves_out(child, &value) =>
+                {
                     // The last of two duplicates counts, also when it says nothing.
                     out.shift_remove(&name);
-                    if !value.is_null() && super::schema().types[*id].requires(&name) {
+                    if !value.is_null() && self.node.object().is_some_and(|own| own.requires(&name)) {
                         out.insert(name.clone(), value);
                     }
                     met.push(name);
@@ -295,7 +325,7 @@ impl<'de> Visitor<'de> for Seed<'_> {
 fn zero(node: &Node) -> Value {
     match node.shape {
         Shape::String | Shape::Bytes => Value::String(String::new()),
-        Shape::Object(_) | Shape::Map(_) => Value::Object(Map::new()),
+        Shape::Object(_) | Shape::Struct(_) | Shape::Map(_) => Value::Object(Map::new()),
         Shape::List(_) => Value::Array(Vec::new()),
         Shape::Int32 | Shape::Int64 => Value::from(0),
         Shape::Bool => Value::Bool(false),

@@ -52,6 +52,7 @@ fn read_type(names: &mut Names, mut value: Value) -> Type {
         fields,
         required: names.words(&value["r"]),
         atomic: value["a"] == Value::Bool(true),
+        open: false,
     }
 }
 
@@ -60,7 +61,6 @@ fn read_node(names: &mut Names, value: Value) -> Node {
     let shape = read_shape(names, extra.shift_remove("k").expect("an extended node has a kind"));
     let strategy = extra.get("ps").and_then(Value::as_str).unwrap_or_default().to_owned();
     Node {
-        shape,
         list: match extra.get("lt").and_then(Value::as_str) {
             Some("set") => ListType::Set,
             Some("map") => ListType::Map,
@@ -71,7 +71,8 @@ fn read_node(names: &mut Names, value: Value) -> Node {
         retains: strategy.contains("retainKeys"),
         merge_key: extra.get("pk").map(|key| names.word(key)),
         atomic: extra.get("mt").is_some_and(|t| t == "atomic"),
-        default: extra.shift_remove("d"),
+        default: extra.shift_remove("d").map(Box::new),
+        ..Node::of(shape)
     }
 }
 

@@ -1,8 +1,10 @@
 //! The structure of every kind: fields, list and merge keys, defaults; loaded once from the generated table.
 
+mod check;
 pub mod decode;
 mod default;
 mod load;
+pub mod rules;
 mod scalar;
 
 use std::collections::HashMap;
@@ -11,8 +13,10 @@ use std::sync::LazyLock;
 use serde_json::Value;
 
 use crate::name::Name;
+pub use check::check;
 pub use default::apply_defaults;
 pub use load::schema;
+use rules::Rules;
 pub use scalar::{canonical_quantity, quantity_millis};
 
 /// Index of a [`Type`] in [`Schema::types`].
@@ -38,13 +42,15 @@ pub struct Type {
     pub required: Vec<Name>,
     /// Owned as a whole by one applier.
     pub atomic: bool,
+    /// Fields the type does not know are kept.
+    pub open: bool,
 }
 
 /// What may stand in one place of an object.
 #[derive(Debug)]
 pub struct Node {
     pub shape: Shape,
-    pub default: Option<Value>,
+    pub default: Option<Box<Value>>,
     pub list: ListType,
     /// For [`ListType::Map`]: the fields that identify an item.
     pub keys: Vec<Name>,
@@ -56,6 +62,12 @@ pub struct Node {
     pub merge_key: Option<Name>,
     /// A map or object owned as a whole.
     pub atomic: bool,
+    /// Of a CustomResourceDefinition: whatever comes is kept as it is, and then checked. Values of built-in kinds are
+    /// brought into their canonical form, or refused, when they are decoded.
+    pub custom: bool,
+    /// A null is a value of its own.
+    pub nullable: bool,
+    pub rules: Option<Box<Rules>>,
 }
 
 /// The wire form of a [`Node`].
@@ -76,6 +88,8 @@ pub enum Shape {
     List(Box<Node>),
     Map(Box<Node>),
     Object(TypeId),
+    /// An object of a type that nobody else refers to.
+    Struct(Box<Type>),
 }
 
 /// How items of a list are identified by server-side apply.
@@ -116,7 +130,8 @@ impl Type {
 }
 
 impl Node {
-    fn of(shape: Shape) -> Self {
+    /// A place of this shape without anything special.
+    pub fn of(shape: Shape) -> Self {
         Self {
             shape,
             default: None,
@@ -126,6 +141,9 @@ impl Node {
             retains: false,
             merge_key: None,
             atomic: false,
+            custom: false,
+            nullable: false,
+            rules: None,
         }
     }
 
@@ -133,6 +151,7 @@ impl Node {
     pub fn object(&self) -> Option<&Type> {
         match self.shape {
             Shape::Object(id) => Some(&schema().types[id]),
+            Shape::Struct(ref own) => Some(own),
             _ => None,
         }
     }
@@ -141,6 +160,7 @@ impl Node {
     pub fn child(&self, name: &str) -> Option<&Node> {
         match &self.shape {
             Shape::Object(id) => schema().types[*id].field(name),
+            Shape::Struct(own) => own.field(name).or(own.open.then_some(&*ANY)),
             Shape::Map(value) => Some(value),
             Shape::Any => Some(&ANY),
             _ => None,

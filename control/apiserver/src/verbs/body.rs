@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::api::Call;
-use crate::negotiate::json_body;
+use crate::negotiate::{content_type, json_body};
 use crate::resources::Row;
 use crate::schema::decode::{DecodeError, Decoded, from_slice, from_value};
 use crate::schema::{Node, schema};
@@ -13,7 +13,7 @@ use crate::tree::{set, text};
 /// Decodes the body as the call's kind.
 pub fn object(call: &Call) -> Result<Value> {
     let row = &call.row;
-    decode(call, &row.node, (&row.group, &row.version, &row.kind))
+    decode(call, row.node(), (&row.group, &row.version, &row.kind))
 }
 
 /// Decodes the body as another kind, such as a Scale.
@@ -23,6 +23,9 @@ pub fn of_kind(call: &Call, kind: (&'static str, &'static str, &'static str)) ->
 }
 
 fn decode(call: &Call, node: &Node, kind: (&str, &str, &str)) -> Result<Value> {
+    if call.row.custom.is_some() && content_type(&call.headers) == "application/vnd.kubernetes.protobuf" {
+        return Err(Refusal::unsupported_media_type("application/json, application/yaml"));
+    }
     let type_name = node.object().map_or("", |kind| &*kind.name);
     let body = json_body(&call.headers, &call.body, type_name)?;
     if body.is_empty() {
@@ -36,7 +39,7 @@ fn decode(call: &Call, node: &Node, kind: (&str, &str, &str)) -> Result<Value> {
 pub fn patched(call: &Call, tree: &Value) -> Result<Value> {
     let row = call.row.stored_as();
     let kind = (&*row.group, &*row.version, &*row.kind);
-    let decoded = from_value(&row.node, tree).map_err(|error| refuse(kind, &error))?;
+    let decoded = from_value(row.node(), tree).map_err(|error| refuse(kind, &error))?;
     finish(call, decoded, kind)
 }
 

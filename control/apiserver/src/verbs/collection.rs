@@ -16,7 +16,7 @@ pub async fn delete(call: &Call) -> Result<Reply> {
     let prefix = object::prefix(&call.row, &call.target.namespace);
     let page = call.api.objects.range(&prefix, None, 0, None).map_err(Refusal::internal)?;
     let mut deleted = Vec::new();
-    for entry in page.entries.into_iter().filter(|entry| selector.matches(&entry.header)) {
+    for entry in page.entries.into_iter().filter(|entry| selector.matches(entry)) {
         match delete::one(call, &entry.header.name, &options).await {
             Ok(_) => deleted.push(entry),
             Err(refusal) if refusal.code == 404 => {}
@@ -26,7 +26,7 @@ pub async fn delete(call: &Call) -> Result<Reply> {
     let items: Vec<_> = deleted
         .iter()
         .map(|entry| {
-            let mut value = object::decode(entry);
+            let mut value = call.row.read(entry);
             super::body::rename_out(&call.row, &mut value);
             value
         })

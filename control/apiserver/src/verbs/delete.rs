@@ -8,6 +8,7 @@ use super::write::{self, Failure, commit_delete, timestamp};
 use super::{body, reply};
 use crate::api::Call;
 use crate::body::{self as response, Reply};
+use crate::definitions;
 use crate::object::{self, Stored};
 use crate::resources::Row;
 use crate::status::{self, Refusal, Result};
@@ -127,9 +128,10 @@ pub async fn one(call: &Call, name: &str, options: &Options) -> Result<Deletion>
     let row = call.row.stored_as();
     let key = object::key(row, &call.target.namespace, name);
     let _turn = call.api.turns.wait(&key).await;
+    let _names = call.api.definitions.turn(row).await;
     for _ in 0..ATTEMPTS {
         let entry = call.api.objects.get(&key).ok_or_else(|| Refusal::not_found(&call.row, name))?;
-        let old = object::decode(&entry);
+        let old = row.read(&entry);
         check_preconditions(&call.row, name, &old, options)?;
         crate::admission::delete(&call.row, name)?;
         match step(call, row, &entry, &old, options).await {
@@ -159,7 +161,7 @@ async fn step(
     if marked == *old || dry {
         return Ok(Deletion::Pending(marked));
     }
-    let txn = store::Txn::update(&*entry.key, entry.mod_revision, object::encode(&marked));
+    let txn = store::Txn::update(&*entry.key, entry.mod_revision, row.encode(&marked));
     let revision = call.api.txn(txn).await.map_err(write::failure_of_update)?;
     call.api.follow(&entry.key);
     set(&mut marked, &["metadata", "resourceVersion"], revision.to_string());
@@ -182,9 +184,12 @@ fn check_preconditions(row: &Row, name: &str, old: &Value, options: &Options) ->
 
 /// The object marked for deletion; `None` when nothing holds it.
 fn mark(row: &Row, old: &Value, options: &Options, now: Timestamp) -> Option<Value> {
-    let finalizers = finalizers(old, options.policy);
-    let grace = grace_seconds(row, old, options);
+    let mut finalizers = finalizers(old, options.policy);
     let waiting = !at(old, &["metadata", "deletionTimestamp"]).is_null();
+    if definitions::is_definition(row) && !waiting {
+        finalizers.push(json!(definitions::CLEANUP));
+    }
+    let grace = grace_seconds(row, old, options);
     let namespace_content = row.plural == "namespaces" && !list(old, &["spec", "finalizers"]).is_empty();
     if finalizers.is_empty() && grace == 0 && !namespace_content {
         return None;
@@ -207,6 +212,11 @@ fn mark(row: &Row, old: &Value, options: &Options, now: Timestamp) -> Option<Val
     }
     if row.plural == "namespaces" {
         set(&mut new, &["status", "phase"], "Terminating");
+    }
+    if definitions::is_definition(row) && !waiting {
+        let why = "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon";
+        let text = ("InstanceDeletionPending", why);
+        definitions::set_condition(&mut new, "Terminating", "True", text, &timestamp(now));
     }
     Some(new)
 }

@@ -3,7 +3,7 @@
 mod body;
 mod collection;
 mod create;
-mod delete;
+pub mod delete;
 mod patch;
 mod read;
 mod reply;

@@ -17,6 +17,10 @@ use crate::tree::{set, text};
 const KNOWN: &str = "application/json-patch+json, application/merge-patch+json, \
     application/strategic-merge-patch+json, application/apply-patch+yaml";
 
+/// Custom resources have no merge keys.
+const KNOWN_OF_CUSTOM: &str =
+    "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
+
 /// Changes the object as the body says.
 pub async fn patch(call: &Call, sub: Option<Sub>) -> Result<Reply> {
     match content_type(&call.headers) {
@@ -29,11 +33,12 @@ pub async fn patch(call: &Call, sub: Option<Sub>) -> Result<Reply> {
             let patch = parse(&call.body)?;
             edit(call, sub, |old| Ok(json_patch::merge(old, &patch))).await
         }
-        "application/strategic-merge-patch+json" => {
+        "application/strategic-merge-patch+json" if call.row.custom.is_none() => {
             let patch = parse(&call.body)?;
-            let node = &call.row.node;
+            let node = call.row.node();
             edit(call, sub, |old| strategic::apply(node, old, &patch)).await
         }
+        _ if call.row.custom.is_some() => Err(Refusal::unsupported_media_type(KNOWN_OF_CUSTOM)),
         _ => Err(Refusal::unsupported_media_type(KNOWN)),
     }
 }

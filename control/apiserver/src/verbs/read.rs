@@ -151,7 +151,7 @@ fn collect(
         let page = page.map_err(|error| refuse(&error, wanted, prefix))?;
         at = Some(page.revision);
         after = page.entries.last().map(|entry| entry.key.to_string());
-        found.extend(page.entries.into_iter().filter(|entry| selector.matches(&entry.header)));
+        found.extend(page.entries.into_iter().filter(|entry| selector.matches(entry)));
         let enough = wanted.limit == 0 || found.len() >= wanted.limit || page.remaining == 0;
         if !enough {
             continue;

@@ -9,20 +9,21 @@ use crate::api::Call;
 use crate::body::{self, Reply};
 use crate::negotiate::{Form, Media, to_yaml};
 use crate::object::{self, Stored};
-use crate::printer::{Printer, definitions};
+use crate::printer::Columns;
 use crate::resources::Row;
 use crate::status::{Refusal, Result};
 use crate::tree::{at, set, text};
 
 /// Answers with an object that is stored; its bytes are not decoded unless its form demands it.
 pub fn stored(call: &Call, entry: &Stored) -> Result<Reply> {
-    let plain =
-        call.row.renamed.is_empty() && call.accept.form == Form::Object && call.accept.media == Media::Json;
+    let plain = call.row.serves_as_stored(entry)
+        && call.accept.form == Form::Object
+        && call.accept.media == Media::Json;
     if plain {
         let pieces = object::pieces(entry, entry.mod_revision);
         return Ok(body::reply(200, "application/json", body::chunks(pieces.into())));
     }
-    let mut value = object::decode(entry);
+    let mut value = call.row.read(entry);
     rename_out(&call.row, &mut value);
     tree(call, 200, value)
 }
@@ -35,7 +36,7 @@ pub fn tree(call: &Call, code: u16, value: Value) -> Result<Reply> {
             let revision = text(&value, &["metadata", "resourceVersion"]).to_owned();
             let include = Include::of(call)?;
             let rows = vec![row(&call.row, &value, include, Timestamp::now())];
-            document(call, code, &table(call.row.printer, &json!({ "resourceVersion": revision }), rows))
+            document(call, code, &table(&call.row.printer, &json!({ "resourceVersion": revision }), rows))
         }
         Form::Partial => document(call, code, &partial(&value)),
         Form::Discovery => Err(Refusal::not_acceptable("application/json, application/yaml")),
@@ -77,7 +78,7 @@ impl Include {
 
 /// One row of a table.
 pub fn row(resource: &Row, value: &Value, include: Include, now: Timestamp) -> Value {
-    let cells = (resource.printer.cells)(value, now);
+    let cells = resource.printer.cells(value, now);
     match include {
         Include::None => json!({ "cells": cells, "object": null }),
         Include::Metadata => json!({ "cells": cells, "object": partial(value) }),
@@ -86,9 +87,9 @@ pub fn row(resource: &Row, value: &Value, include: Include, now: Timestamp) -> V
 }
 
 /// A table of rows.
-pub fn table(printer: &Printer, metadata: &Value, rows: Vec<Value>) -> Value {
+pub fn table(printer: &Columns, metadata: &Value, rows: Vec<Value>) -> Value {
     json!({ "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata,
-            "columnDefinitions": definitions(printer), "rows": rows })
+            "columnDefinitions": printer.definitions(), "rows": rows })
 }
 
 /// What is known about a list besides its items.
@@ -123,7 +124,7 @@ pub fn list(call: &Call, meta: &ListMeta, entries: &[Stored]) -> Result<Reply> {
         return Ok(compressed(call, spliced(row_of, kind, meta, entries)));
     }
     let decode = |entry: &Stored| {
-        let mut value = object::decode(entry);
+        let mut value = row_of.read(entry);
         rename_out(row_of, &mut value);
         value
     };
@@ -136,14 +137,14 @@ pub fn list(call: &Call, meta: &ListMeta, entries: &[Stored]) -> Result<Reply> {
             let (include, now) = (Include::of(call)?, Timestamp::now());
             // Printers read the stored form; only the carried object is renamed.
             let rows = entries.iter().map(|entry| {
-                let stored = object::decode(entry);
+                let stored = row_of.read(entry);
                 let mut one = row(row_of, &stored, include, now);
                 if include == Include::Object && !row_of.renamed.is_empty() {
                     set(&mut one, &["object"], decode(entry));
                 }
                 one
             });
-            table(row_of.printer, &meta.json(), rows.collect())
+            table(&row_of.printer, &meta.json(), rows.collect())
         }
         Form::Partial => {
             let items: Vec<Value> = entries.iter().map(|entry| partial(&decode(entry))).collect();
@@ -171,7 +172,12 @@ fn spliced(row: &Row, kind: &str, meta: &ListMeta, entries: &[Stored]) -> Vec<By
         if position > 0 {
             out.extend_from_slice(b",");
         }
-        object::append(&mut out, entry, entry.mod_revision);
+        if row.serves_as_stored(entry) {
+            object::append(&mut out, entry, entry.mod_revision);
+        } else {
+            let text = serde_json::to_vec(&row.read(entry)).expect("a tree always encodes");
+            out.extend_from_slice(&text);
+        }
         if out.len() >= CHUNK {
             chunks.push(out.split().freeze());
         }

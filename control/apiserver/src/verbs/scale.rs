@@ -8,11 +8,11 @@ use super::write::{self, Outcome};
 use crate::api::Call;
 use crate::body::Reply;
 use crate::managed::Manager;
+use crate::name::Name;
 use crate::negotiate::content_type;
-use crate::object;
 use crate::patch::{json as json_patch, strategic};
 use crate::printer::selector;
-use crate::resources::Sub;
+use crate::resources::{Row, Sub};
 use crate::status::{Refusal, Result};
 use crate::tree::{at, int, set, text};
 use crate::validate::Errors;
@@ -22,7 +22,7 @@ pub async fn dispatch(call: &Call) -> Result<Reply> {
     match call.target.verb {
         "get" => {
             let entry = call.stored()?;
-            document(call, 200, &scale_of(&object::decode(&entry)))
+            document(call, 200, &scale_of(&call.row, &call.row.read(&entry))?)
         }
         "update" => {
             let wanted = body::of_kind(call, ("autoscaling", "v1", "Scale"))?;
@@ -59,7 +59,7 @@ where
 {
     let manager = Manager::update(call);
     let outcome = write::change(call, Some(Sub::Scale), &manager, |old| {
-        let scale = wanted(&scale_of(old))?;
+        let scale = wanted(&scale_of(&call.row, old)?)?;
         let given = text(&scale, &["metadata", "resourceVersion"]);
         if !given.is_empty() && given != text(old, &["metadata", "resourceVersion"]) {
             return Err(Refusal::modified(&call.row, &call.target.name));
@@ -71,31 +71,64 @@ where
             return Err(Refusal::invalid(&call.row, &call.target.name, errors.into_causes()));
         }
         let mut new = old.clone();
-        set(&mut new, &["spec", "replicas"], replicas);
+        set(&mut new, &paths(&call.row).spec, replicas);
         Ok(new)
     });
     let value = match outcome.await? {
-        Outcome::Same(entry) => object::decode(&entry),
+        Outcome::Same(entry) => call.row.read(&entry),
         Outcome::Written(value) | Outcome::Deleted(value) => value,
     };
-    document(call, 200, &scale_of(&value))
+    document(call, 200, &scale_of(&call.row, &value)?)
 }
 
-fn scale_of(object: &Value) -> Value {
+/// Where an object keeps its replicas and its selector.
+struct Paths<'a> {
+    spec: Vec<&'a str>,
+    status: Vec<&'a str>,
+    /// A selector in the form of a command line, for custom resources.
+    selector: Option<Vec<&'a str>>,
+}
+
+fn paths(row: &Row) -> Paths<'_> {
+    fn words(names: &[Name]) -> Vec<&str> {
+        names.iter().map(|name| &**name).collect()
+    }
+    match row.custom.as_ref().and_then(|custom| custom.scale.as_ref()) {
+        Some(own) => Paths {
+            spec: words(&own.spec),
+            status: words(&own.status),
+            selector: own.selector.as_deref().map(words),
+        },
+        None => Paths { spec: vec!["spec", "replicas"], status: vec!["status", "replicas"], selector: None },
+    }
+}
+
+fn scale_of(row: &Row, object: &Value) -> Result<Value> {
+    let paths = paths(row);
     let meta = |field: &str| at(object, &["metadata", field]).clone();
+    if row.custom.is_some() && at(object, &paths.spec).is_null() {
+        let path = paths.spec.join(".");
+        return Err(Refusal::internal(format!("the spec replicas field \".{path}\" does not exist")));
+    }
+    Ok(json!({
+        "kind": "Scale", "apiVersion": "autoscaling/v1",
+        "metadata": { "name": meta("name"), "namespace": meta("namespace"), "uid": meta("uid"),
+                      "resourceVersion": meta("resourceVersion"), "creationTimestamp": meta("creationTimestamp") },
+        "spec": { "replicas": int(object, &paths.spec).unwrap_or_default() },
+        "status": { "replicas": int(object, &paths.status).unwrap_or_default(),
+                    "selector": shown_selector(row, object, &paths) },
+    }))
+}
+
+fn shown_selector(row: &Row, object: &Value, paths: &Paths<'_>) -> String {
+    if row.custom.is_some() {
+        return paths.selector.as_ref().map(|path| text(object, path).to_owned()).unwrap_or_default();
+    }
     // A ReplicationController selects by plain labels, the others by a LabelSelector.
-    let plain = text(object, &["kind"]) == "ReplicationController";
-    let shown = if plain {
+    let shown = if text(object, &["kind"]) == "ReplicationController" {
         crate::printer::labels(object, &["spec", "selector"])
     } else {
         selector(object, &["spec", "selector"])
     };
-    json!({
-        "kind": "Scale", "apiVersion": "autoscaling/v1",
-        "metadata": { "name": meta("name"), "namespace": meta("namespace"), "uid": meta("uid"),
-                      "resourceVersion": meta("resourceVersion"), "creationTimestamp": meta("creationTimestamp") },
-        "spec": { "replicas": int(object, &["spec", "replicas"]).unwrap_or_default() },
-        "status": { "replicas": int(object, &["status", "replicas"]).unwrap_or_default(),
-                    "selector": if shown == "<none>" { String::new() } else { shown } },
-    })
+    if shown == "<none>" { String::new() } else { shown }
 }

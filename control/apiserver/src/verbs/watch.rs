@@ -50,7 +50,7 @@ pub fn watch(call: &Call) -> Result<Reply> {
         _ if initial == Some(false) => current,
         _ => {
             let page = call.api.objects.range(&prefix, None, 0, None).map_err(Refusal::internal)?;
-            for entry in page.entries.iter().filter(|entry| writer.selector.matches(&entry.header)) {
+            for entry in page.entries.iter().filter(|entry| writer.selector.matches(entry)) {
                 writer.event(&mut first, "ADDED", entry, entry.mod_revision);
             }
             if initial == Some(true) && bookmarks {
@@ -76,6 +76,12 @@ pub fn watch(call: &Call) -> Result<Reply> {
         deadline: now + timeout(call),
         bookmark_at: bookmarks.then(|| now + BOOKMARK_EVERY),
         told: from,
+        changes: call.row.custom.is_some().then(|| {
+            let mut changes = call.api.definitions.changes();
+            // The row may have changed since it was looked up.
+            changes.mark_changed();
+            changes
+        }),
     };
     let events = futures::stream::unfold(session, |mut session| async move {
         session.next().await.map(|chunk| (Ok(chunk), session))
@@ -120,6 +126,8 @@ struct Session {
     bookmark_at: Option<Instant>,
     /// The revision up to which the client has everything.
     told: u64,
+    /// Changes of definitions, for watches of custom resources.
+    changes: Option<tokio::sync::watch::Receiver<()>>,
 }
 
 impl Session {
@@ -135,6 +143,10 @@ impl Session {
                 batch = cursor.next(BATCH) => batch,
                 () = tokio::time::sleep_until(wake.into()) => return self.pause(),
                 () = self.api.stopping.cancelled() => return None,
+                () = change(&mut self.changes) => {
+                    if self.follow_definition() { continue }
+                    return self.last();
+                }
             };
             let mut out = BytesMut::new();
             match batch {
@@ -151,6 +163,32 @@ impl Session {
                 return Some(out.freeze());
             }
         }
+    }
+
+    /// Takes over the row as it is defined now; false when the kind is no longer served.
+    fn follow_definition(&mut self) -> bool {
+        let old = &self.writer.row;
+        let table = self.api.table.load();
+        let Some(row) = table.find(&old.group, &old.version, &old.plural) else { return false };
+        let same =
+            row.custom.as_ref().map(|custom| custom.uid()) == old.custom.as_ref().map(|custom| custom.uid());
+        if same {
+            self.writer.row = Arc::clone(row);
+        }
+        same
+    }
+
+    /// What happened until the kind went, and the end.
+    fn last(&mut self) -> Option<Bytes> {
+        let mut cursor = self.cursor.take()?;
+        let mut out = BytesMut::new();
+        while let Ok(batch) = cursor.read(BATCH) {
+            batch.events.iter().for_each(|event| self.writer.change(&mut out, event));
+            if batch.events.is_empty() {
+                break;
+            }
+        }
+        (!out.is_empty()).then(|| out.freeze())
     }
 
     /// A bookmark when one is due; the end when the time is up.
@@ -177,6 +215,15 @@ impl Session {
     }
 }
 
+/// Waits for a change of definitions; for ever where none matters.
+async fn change(changes: &mut Option<tokio::sync::watch::Receiver<()>>) {
+    match changes {
+        // The sender lives as long as the server, which ends watches before it.
+        Some(changes) => _ = changes.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Writes events in the client's form.
 struct Writer {
     row: Arc<Row>,
@@ -189,7 +236,7 @@ impl Writer {
     /// An event of the log, as this client's selector sees it: an object that leaves the selection is deleted, one
     /// that enters it is added.
     fn change(&self, out: &mut BytesMut, event: &Event<Header>) {
-        let selected = |entry: &&Stored| self.selector.matches(&entry.header);
+        let selected = |entry: &&Stored| self.selector.matches(entry);
         let before = event.previous.as_ref().filter(selected);
         let after = event.entry.as_ref().filter(selected);
         match (before, after) {
@@ -201,17 +248,21 @@ impl Writer {
     }
 
     fn event(&self, out: &mut BytesMut, kind: &str, entry: &Stored, revision: u64) {
-        if self.form == Form::Object && self.row.renamed.is_empty() {
+        if self.form == Form::Object && self.row.serves_as_stored(entry) {
             out.extend_from_slice(format!("{{\"type\":\"{kind}\",\"object\":").as_bytes());
             object::append(out, entry, revision);
             out.extend_from_slice(b"}\n");
             return;
         }
-        let stored = object::decode_at(entry, revision);
+        let stored = self.row.read_at(entry, revision);
         let object = match self.form {
             Form::Table => {
                 let row = reply::row(&self.row, &stored, self.include, Timestamp::now());
-                reply::table(self.row.printer, &json!({ "resourceVersion": revision.to_string() }), vec![row])
+                reply::table(
+                    &self.row.printer,
+                    &json!({ "resourceVersion": revision.to_string() }),
+                    vec![row],
+                )
             }
             Form::Partial => reply::partial(&stored),
             _ => {
@@ -233,9 +284,12 @@ impl Writer {
                 let inner = json!({ "kind": self.row.kind, "apiVersion": self.row.api_version(), "metadata": metadata });
                 let carried = if self.include == Include::Object { inner } else { reply::partial(&inner) };
                 // A row with no cells but with the object: clients read the annotation there.
-                let row =
-                    json!({ "cells": vec![Value::Null; self.row.printer.columns.len()], "object": carried });
-                reply::table(self.row.printer, &json!({ "resourceVersion": revision.to_string() }), vec![row])
+                let row = json!({ "cells": vec![Value::Null; self.row.printer.len()], "object": carried });
+                reply::table(
+                    &self.row.printer,
+                    &json!({ "resourceVersion": revision.to_string() }),
+                    vec![row],
+                )
             }
             Form::Partial => reply::partial(&json!({ "metadata": metadata })),
             _ => json!({ "kind": self.row.kind, "apiVersion": self.row.api_version(), "metadata": metadata }),

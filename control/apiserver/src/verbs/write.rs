@@ -11,12 +11,12 @@ use crate::api::{Api, Call};
 use crate::managed::{self, Manager};
 use crate::object::{self, Header, Stored};
 use crate::resources::{Row, Sub};
-use crate::schema::apply_defaults;
+use crate::schema::{self, apply_defaults};
 use crate::status::{Refusal, Result};
 use crate::strategy::{Change, meta};
 use crate::tree::{at, copy, int, list, remove, set, text};
 use crate::validate::Errors;
-use crate::{admission, strategy};
+use crate::{admission, definitions, strategy};
 
 /// What a write led to.
 #[derive(Debug)]
@@ -42,6 +42,10 @@ const WRITE_ATTEMPTS: usize = 10;
 /// Creates an object that has been decoded.
 pub async fn create(call: &Call, mut object: Value, manager: &Manager) -> Result<Value> {
     let row = &call.row;
+    if row.custom.as_ref().is_some_and(|custom| custom.terminating) {
+        let message = "create not allowed while custom resource definition is terminating";
+        return Err(Refusal::method_not_allowed(message));
+    }
     rename_in(row, &mut object);
     place(call, &mut object)?;
     if !text(&object, &["metadata", "resourceVersion"]).is_empty() {
@@ -99,6 +103,7 @@ fn place(call: &Call, object: &mut Value) -> Result<()> {
 
 async fn create_named(call: &Call, mut object: Value, manager: &Manager) -> Result<Value> {
     let row = call.row.stored_as();
+    let _turn = call.api.definitions.turn(row).await;
     let now = Timestamp::now();
     for field in
         ["selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "resourceVersion"]
@@ -119,6 +124,7 @@ async fn create_named(call: &Call, mut object: Value, manager: &Manager) -> Resu
     fill_in(row, &mut object);
     (row.prepare)(&mut Change { old: None, new: &mut object });
     check(row, None, &mut object)?;
+    establish(call, row, &mut object);
     managed::track(row, None, &mut object, manager, None, now)?;
     let name = text(&object, &["metadata", "name"]).to_owned();
     let key = object::key(row, text(&object, &["metadata", "namespace"]), &name);
@@ -136,8 +142,16 @@ async fn create_named(call: &Call, mut object: Value, manager: &Manager) -> Resu
     commit(&call.api, row, &key, 0, None, object).await.map_err(|failure| failure.refusal(&call.row, &name))
 }
 
+/// A definition gets its names with the write that asks for them. The caller has the turn.
+fn establish(call: &Call, row: &Row, object: &mut Value) {
+    if definitions::is_definition(row) {
+        call.api.definitions.settle(object, &timestamp(Timestamp::now()));
+        definitions::warnings(object).into_iter().for_each(|sentence| call.warn(sentence));
+    }
+}
+
 fn fill_in(row: &Row, object: &mut Value) {
-    apply_defaults(&row.node, object);
+    apply_defaults(row.node(), object);
     (row.defaults)(object);
 }
 
@@ -146,6 +160,9 @@ fn check(row: &Row, old: Option<&Value>, new: &mut Value) -> Result<()> {
     let change = Change { old, new };
     meta::validate(row, &change, &mut errors);
     (row.validate)(&change, &mut errors);
+    if row.custom.is_some() {
+        schema::check(row.node(), change.new, old, &mut errors);
+    }
     if errors.is_empty() {
         return Ok(());
     }
@@ -185,13 +202,17 @@ async fn commit(
         let mut object = object.clone();
         let reservation =
             api.allocator.reserve(row, &api.objects, old, &mut object).map_err(Failure::Refused)?;
-        let put = |key| store::Op::Put { key, value: object::encode(&object) };
-        let txn = reservation.join(Txn::new().expect_revision(key, revision, put));
+        let put = |key| store::Op::Put { key, value: row.encode(&object) };
+        let mut txn = reservation.join(Txn::new().expect_revision(key, revision, put));
+        txn.compares.extend(row.custom.as_ref().map(|custom| custom.unchanged()));
         match api.txn(txn).await {
             Ok(new) => {
                 api.follow(key);
                 set(&mut object, &["metadata", "resourceVersion"], new.to_string());
                 return Ok(object);
+            }
+            Err(TxnError::Conflict { key: other, .. }) if row.custom.is_some() && other != key => {
+                return Err(Failure::Refused(Refusal::outdated()));
             }
             Err(TxnError::Conflict { key: other, .. }) if other != key => {}
             Err(error) => return Err(failure(error, revision == 0)),
@@ -234,9 +255,10 @@ where
     let row = call.row.stored_as();
     let name = &call.target.name;
     let _turn = call.api.turns.wait(&call.key()).await;
+    let _names = call.api.definitions.turn(row).await;
     for _ in 0..WRITE_ATTEMPTS {
         let entry = call.stored()?;
-        let old = object::decode(&entry);
+        let old = row.read(&entry);
         let mut new = mutate(&old)?;
         let given = text(&new, &["metadata", "resourceVersion"]);
         if !given.is_empty() && given != entry.mod_revision.to_string() {
@@ -300,10 +322,16 @@ fn finish(
         set(new, &["metadata", "generation"], generation);
     }
     match sub {
-        None => check(row, Some(old), new)?,
+        None => {
+            check(row, Some(old), new)?;
+            establish(call, row, new);
+        }
         Some(_) => {
             let mut errors = Errors::default();
             meta::validate(row, &Change { old: Some(old), new }, &mut errors);
+            if row.custom.is_some() {
+                schema::check(row.node(), new, Some(old), &mut errors);
+            }
             if !errors.is_empty() {
                 return Err(Refusal::invalid(row, &call.target.name, errors.into_causes()));
             }
@@ -369,7 +397,9 @@ fn isolate(row: &Row, sub: Option<Sub>, old: &Value, new: &mut Value) {
         Some(Sub::Status) => {
             let mut kept = old.clone();
             copy(&mut kept, new, &["status"]);
-            copy(&mut kept, new, &["metadata", "annotations"]);
+            if row.custom.is_none() {
+                copy(&mut kept, new, &["metadata", "annotations"]);
+            }
             copy(&mut kept, new, &["metadata", "managedFields"]);
             if matches!(&*row.plural, "nodes" | "pods") {
                 copy(&mut kept, new, &["metadata", "labels"]);

@@ -3,6 +3,8 @@
 mod access;
 mod bad_input;
 mod cluster;
+mod custom;
+mod definitions;
 mod lists;
 mod objects;
 mod pods;

@@ -13,13 +13,13 @@ use crate::objects::config_map;
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
 /// A watch that is being read.
-struct Watch {
+pub struct Watch {
     body: apiserver::Body,
     buffer: Vec<u8>,
 }
 
 impl Watch {
-    async fn open(client: &Client, uri: &str, accept: &str) -> Self {
+    pub async fn open(client: &Client, uri: &str, accept: &str) -> Self {
         let response = client.raw("GET", uri, &[("accept", accept)], "").await;
         assert_eq!(response.status().as_u16(), 200, "{uri}");
         Self { body: response.into_body(), buffer: Vec::new() }
@@ -30,7 +30,7 @@ impl Watch {
     }
 
     /// The next event; `None` when the stream ends.
-    async fn next(&mut self) -> Option<Value> {
+    pub async fn next(&mut self) -> Option<Value> {
         loop {
             if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.buffer.drain(..=end).collect();
@@ -44,7 +44,7 @@ impl Watch {
     }
 }
 
-fn seen(event: &Value) -> (String, String) {
+pub fn seen(event: &Value) -> (String, String) {
     (
         event["type"].as_str().unwrap().to_owned(),
         event["object"]["metadata"]["name"].as_str().unwrap_or_default().to_owned(),

@@ -1,0 +1,283 @@
+//! Custom resources: the verbs of every kind, under schemas that change.
+
+use serde_json::{Value, json};
+
+use crate::cluster::cluster;
+use crate::definitions::{CRONTABS, DEFINITIONS, crontab, crontabs, spec, version, with_crontabs};
+use crate::watches::{Watch, seen};
+
+const ONE: &str = "/apis/stable.example.com/v1/namespaces/default/crontabs/one";
+
+#[tokio::test]
+async fn a_custom_object_is_created_read_changed_listed_and_deleted() {
+    let (_cluster, admin) = with_crontabs(spec()).await;
+    let made = admin
+        .send("POST", CRONTABS, &crontab("one", json!({ "image": "a", "replicas": 2 })))
+        .await
+        .expect(201);
+    assert_eq!(made["metadata"]["generation"], 1);
+    assert_eq!(admin.get(ONE).await.expect(200), made);
+    assert_eq!(admin.get(CRONTABS).await.expect(200)["items"], json!([made]));
+    assert_eq!(admin.send("PUT", ONE, &made).await.expect(200), made, "a write that changes nothing is none");
+
+    let merged = admin.patch("merge", ONE, &json!({ "spec": { "replicas": 3 } })).await.expect(200);
+    assert_eq!((&merged["spec"]["replicas"], &merged["metadata"]["generation"]), (&json!(3), &json!(2)));
+    admin.send("PUT", ONE, &made).await.refused(409, "Conflict");
+    let mut unversioned = made.clone();
+    unversioned["metadata"].as_object_mut().unwrap().remove("resourceVersion");
+    admin.send("PUT", ONE, &unversioned).await.refused(422, "Invalid");
+    admin.patch("strategic-merge", ONE, &json!({ "spec": {} })).await.refused(415, "UnsupportedMediaType");
+    let labelled =
+        admin.patch("merge", ONE, &json!({ "metadata": { "labels": { "a": "b" } } })).await.expect(200);
+    assert_eq!(labelled["metadata"]["generation"], 2, "labels are no change of what is wanted");
+    let selected = admin.get(&format!("{CRONTABS}?labelSelector=a=b")).await.expect(200);
+    assert_eq!(selected["items"].as_array().unwrap().len(), 1);
+    let gone = admin.delete(ONE).await.expect(200);
+    assert_eq!((&gone["kind"], &gone["status"]), (&json!("Status"), &json!("Success")));
+    admin.get(ONE).await.refused(404, "NotFound");
+}
+
+#[tokio::test]
+async fn an_object_that_breaks_its_schema_is_refused_in_upstreams_words() {
+    let (_cluster, admin) = with_crontabs(spec()).await;
+    let bad = crontab("one", json!({ "cronSpec": "* *", "image": 5, "replicas": 15 }));
+    let status = admin.send("POST", CRONTABS, &bad).await.refused(422, "Invalid");
+    let message = status["message"].as_str().unwrap();
+    for part in [
+        r#"CronTab.stable.example.com "one" is invalid: ["#,
+        r##"spec.cronSpec: Invalid value: "* *": spec.cronSpec in body should match '^(\d+|\*)(/\d+)?(\s+(\d+|\*)(/\d+)?){4}$'"##,
+        r#"spec.image: Invalid value: "integer": spec.image in body must be of type string: "integer""#,
+        "spec.replicas: Invalid value: 15: spec.replicas in body should be less than or equal to 10",
+    ] {
+        assert!(message.contains(part), "{part}\n{message}");
+    }
+    admin.send("POST", CRONTABS, &crontab("one", json!({ "replicas": 2 }))).await.expect(201);
+    admin.patch("merge", ONE, &json!({ "spec": { "replicas": 11 } })).await.refused(422, "Invalid");
+}
+
+#[tokio::test]
+async fn unknown_fields_are_pruned_and_told_as_the_client_asks() {
+    let (_cluster, admin) = with_crontabs(spec()).await;
+    let odd = crontab("one", json!({ "image": "a", "odd": 1, "more": { "x": 1 } }));
+    let status = admin
+        .send("POST", &format!("{CRONTABS}?fieldValidation=Strict"), &odd)
+        .await
+        .refused(400, "BadRequest");
+    let message = status["message"].as_str().unwrap();
+    assert!(
+        message.contains(r#"strict decoding error: unknown field "spec.odd", unknown field "spec.more""#),
+        "{message}"
+    );
+    let made = admin.send("POST", &format!("{CRONTABS}?fieldValidation=Warn"), &odd).await;
+    let warnings: Vec<_> = made.headers.get_all("warning").iter().collect();
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert_eq!(made.expect(201)["spec"], json!({ "image": "a" }));
+    let twice = r#"{"apiVersion":"stable.example.com/v1","kind":"CronTab","metadata":{"name":"two"},"spec":{"image":"a","image":"b"}}"#;
+    let json = [("content-type", "application/json")];
+    let status = admin.ask("POST", &format!("{CRONTABS}?fieldValidation=Strict"), &json, twice).await;
+    let message = status.refused(400, "BadRequest")["message"].to_string();
+    assert!(message.contains(r#"duplicate field \"spec.image\""#), "{message}");
+    let apply = json!({ "apiVersion": "stable.example.com/v1", "kind": "CronTab", "spec": { "odd": 1 } });
+    let uri = format!("{ONE}?fieldManager=x&fieldValidation=Strict");
+    admin.patch("apply", &uri, &apply).await.refused(400, "BadRequest");
+}
+
+#[tokio::test]
+async fn status_and_scale_are_apart_from_the_rest() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let mut one = version("v1", true, spec());
+    one["subresources"] = json!({ "status": {}, "scale": { "specReplicasPath": ".spec.replicas",
+        "statusReplicasPath": ".status.replicas", "labelSelectorPath": ".status.selector" } });
+    admin.send("POST", DEFINITIONS, &crontabs(json!([one]))).await.expect(201);
+    let mut object = crontab("one", json!({ "replicas": 2 }));
+    object["status"] = json!({ "replicas": 9 });
+    let made = admin.send("POST", CRONTABS, &object).await.expect(201);
+    assert_eq!(made.get("status"), None, "a new object has no status");
+    let status = json!({ "status": { "replicas": 2, "selector": "a=b" }, "spec": { "replicas": 7 },
+                         "metadata": { "labels": { "x": "y" } } });
+    let written = admin.patch("merge", &format!("{ONE}/status"), &status).await.expect(200);
+    assert_eq!((&written["spec"]["replicas"], &written["status"]["replicas"]), (&json!(2), &json!(2)));
+    assert_eq!(written["metadata"]["generation"], 1);
+    assert_eq!(written["metadata"].get("labels"), None);
+    let other = admin.patch("merge", ONE, &json!({ "status": { "replicas": 5 } })).await.expect(200);
+    assert_eq!(other["status"]["replicas"], 2);
+
+    let scale = admin.get(&format!("{ONE}/scale")).await.expect(200);
+    assert_eq!((&scale["kind"], &scale["spec"]), (&json!("Scale"), &json!({ "replicas": 2 })));
+    assert_eq!(scale["status"], json!({ "replicas": 2, "selector": "a=b" }));
+    let scaled = admin
+        .patch("merge", &format!("{ONE}/scale"), &json!({ "spec": { "replicas": 4 } }))
+        .await
+        .expect(200);
+    assert_eq!(scaled["spec"]["replicas"], 4);
+    let read = admin.get(ONE).await.expect(200);
+    assert_eq!((&read["spec"]["replicas"], &read["metadata"]["generation"]), (&json!(4), &json!(2)));
+    let refused = admin.patch("merge", &format!("{ONE}/scale"), &json!({ "spec": { "replicas": 40 } })).await;
+    refused.refused(422, "Invalid");
+}
+
+#[tokio::test]
+async fn defaults_are_set_in_requests_and_on_what_was_stored_before_them() {
+    let (_cluster, admin) = with_crontabs(spec()).await;
+    admin.send("POST", CRONTABS, &crontab("one", json!({ "image": "a", "replicas": 2 }))).await.expect(201);
+    let mut changed = spec();
+    changed["properties"]["image"] = json!({ "type": "string", "default": "b" });
+    changed["properties"]["size"] = json!({ "type": "string", "default": "large" });
+    changed["properties"].as_object_mut().unwrap().remove("replicas");
+    let patch = json!({ "spec": { "versions": [version("v1", true, changed)] } });
+    admin.patch("merge", &format!("{DEFINITIONS}/crontabs.stable.example.com"), &patch).await.expect(200);
+    let want = json!({ "image": "a", "size": "large" });
+    let read = admin.get(ONE).await.expect(200);
+    assert_eq!(read["spec"], want, "what is stored gets new defaults, and loses what is no longer known");
+    assert_eq!(admin.get(CRONTABS).await.expect(200)["items"], json!([read]));
+    let mut watch = Watch::open(&admin, &format!("{CRONTABS}?watch=1"), "application/json").await;
+    assert_eq!(watch.next().await.unwrap()["object"], read);
+    let made = admin.send("POST", CRONTABS, &crontab("two", json!({ "image": null }))).await.expect(201);
+    assert_eq!(made["spec"], json!({ "image": "b", "size": "large" }));
+}
+
+#[tokio::test]
+async fn versions_show_the_same_objects_under_their_own_name() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let mut second = spec();
+    second["properties"]["since"] = json!({ "type": "string", "default": "v2" });
+    let mut old = version("v1", false, spec());
+    old["deprecated"] = json!(true);
+    let versions = json!([old, version("v2", true, second)]);
+    admin.send("POST", DEFINITIONS, &crontabs(versions)).await.expect(201);
+    let made = admin.send("POST", CRONTABS, &crontab("one", json!({ "image": "a" }))).await;
+    let warning = made.headers["warning"].to_str().unwrap();
+    assert!(warning.contains("stable.example.com/v1 CronTab is deprecated"), "{warning}");
+    assert_eq!(made.expect(201)["apiVersion"], "stable.example.com/v1");
+    let twos = CRONTABS.replace("/v1/", "/v2/");
+    let two = admin.get(&format!("{twos}/one")).await.expect(200);
+    assert_eq!(two["apiVersion"], "stable.example.com/v2");
+    assert_eq!(two["spec"], json!({ "image": "a", "since": "v2" }));
+    let list = admin.get(CRONTABS).await.expect(200);
+    assert_eq!(list["items"][0]["apiVersion"], "stable.example.com/v1");
+    let mut changed = two;
+    changed["spec"]["image"] = json!("b");
+    admin.send("PUT", &format!("{twos}/one"), &changed).await.expect(200);
+    let one = admin.get(ONE).await.expect(200);
+    assert_eq!(
+        (&one["apiVersion"], &one["spec"]),
+        (&json!("stable.example.com/v1"), &json!({ "image": "b" }))
+    );
+    let wrong = crontab("three", json!({}));
+    admin.send("POST", &twos, &wrong).await.refused(400, "BadRequest");
+}
+
+#[tokio::test]
+async fn tables_show_the_columns_of_the_definition() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let mut one = version("v1", true, spec());
+    one["additionalPrinterColumns"] = json!([
+        { "name": "Spec", "type": "string", "jsonPath": ".spec.cronSpec", "description": "when it runs" },
+        { "name": "Replicas", "type": "integer", "jsonPath": ".spec.replicas", "priority": 1 },
+        { "name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp" }]);
+    admin.send("POST", DEFINITIONS, &crontabs(json!([one]))).await.expect(201);
+    admin.send("POST", CRONTABS, &crontab("one", json!({ "replicas": 2 }))).await.expect(201);
+    let accept = [("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")];
+    let table = admin.ask("GET", CRONTABS, &accept, "").await.expect(200);
+    let names: Vec<&Value> =
+        table["columnDefinitions"].as_array().unwrap().iter().map(|c| &c["name"]).collect();
+    assert_eq!(names, ["Name", "Spec", "Replicas", "Age"]);
+    assert_eq!(table["columnDefinitions"][1]["description"], "when it runs");
+    let cells = table["rows"][0]["cells"].as_array().unwrap();
+    assert_eq!(cells[..3], [json!("one"), Value::Null, json!(2)]);
+    assert!(cells[3].as_str().unwrap().ends_with('s'), "{cells:?}");
+}
+
+#[tokio::test]
+async fn objects_are_listed_and_watched_by_selectable_fields() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let mut one = version("v1", true, spec());
+    one["selectableFields"] = json!([{ "jsonPath": ".spec.image" }, { "jsonPath": ".spec.replicas" }]);
+    admin.send("POST", DEFINITIONS, &crontabs(json!([one]))).await.expect(201);
+    for (name, image, replicas) in [("a", "x", 1), ("b", "x", 2), ("c", "y", 2)] {
+        let object = crontab(name, json!({ "image": image, "replicas": replicas }));
+        admin.send("POST", CRONTABS, &object).await.expect(201);
+    }
+    let names = |list: &Value| -> Vec<String> {
+        list["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|one| one["metadata"]["name"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    for (selector, want) in [
+        ("spec.image=x", vec!["a", "b"]),
+        ("spec.image=x,spec.replicas=2", vec!["b"]),
+        ("spec.image!=x", vec!["c"]),
+    ] {
+        let list = admin.get(&format!("{CRONTABS}?fieldSelector={selector}")).await.expect(200);
+        assert_eq!(names(&list), want, "{selector}");
+    }
+    admin.get(&format!("{CRONTABS}?fieldSelector=spec.cronSpec=x")).await.refused(400, "BadRequest");
+    let mut watch =
+        Watch::open(&admin, &format!("{CRONTABS}?watch=1&fieldSelector=spec.image=y"), "application/json")
+            .await;
+    assert_eq!(seen(&watch.next().await.unwrap()), ("ADDED".to_owned(), "c".to_owned()));
+    admin.patch("merge", &format!("{CRONTABS}/a"), &json!({ "spec": { "image": "y" } })).await.expect(200);
+    assert_eq!(seen(&watch.next().await.unwrap()), ("ADDED".to_owned(), "a".to_owned()));
+    admin.patch("merge", &format!("{CRONTABS}/c"), &json!({ "spec": { "image": "z" } })).await.expect(200);
+    assert_eq!(seen(&watch.next().await.unwrap()), ("DELETED".to_owned(), "c".to_owned()));
+}
+
+#[tokio::test]
+async fn a_watch_goes_on_across_a_change_of_the_schema_and_ends_with_its_version() {
+    let (_cluster, admin) = with_crontabs(spec()).await;
+    let one = format!("{DEFINITIONS}/crontabs.stable.example.com");
+    let mut watch = Watch::open(&admin, &format!("{CRONTABS}?watch=1"), "application/json").await;
+    let mut changed = spec();
+    changed["properties"]["size"] = json!({ "type": "string", "default": "large" });
+    let both = json!({ "spec": { "versions": [version("v1", true, changed.clone()), version("v2", false, spec())] } });
+    admin.patch("merge", &one, &both).await.expect(200);
+    let twos = CRONTABS.replace("/v1/", "/v2/");
+    let mut second = crontab("one", json!({}));
+    second["apiVersion"] = json!("stable.example.com/v2");
+    admin.send("POST", &twos, &second).await.expect(201);
+    let event = watch.next().await.unwrap();
+    assert_eq!(
+        event["object"]["spec"],
+        json!({ "size": "large" }),
+        "events are told under the schema there is"
+    );
+    assert_eq!(event["object"]["apiVersion"], "stable.example.com/v1");
+
+    let mut hidden = version("v1", true, changed);
+    hidden["served"] = json!(false);
+    let patch = json!({ "spec": { "versions": [hidden, version("v2", false, spec())] } });
+    admin.patch("merge", &one, &patch).await.expect(200);
+    assert_eq!(watch.next().await, None, "a watch ends with its version");
+    admin.get(CRONTABS).await.refused(404, "NotFound");
+    assert_eq!(admin.get(&twos).await.code, 200);
+}
+
+#[tokio::test]
+async fn appliers_share_custom_objects_by_the_schema() {
+    let ports = json!({ "type": "object", "properties": { "ports": { "type": "array",
+        "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"],
+        "items": { "type": "object", "required": ["name"], "properties": { "name": { "type": "string" }, "port": { "type": "integer" } } } } } });
+    let (_cluster, admin) = with_crontabs(ports).await;
+    let apply = |ports: Value| crontab("one", json!({ "ports": ports }));
+    let as_one = format!("{ONE}?fieldManager=one");
+    admin.patch("apply", &as_one, &apply(json!([{ "name": "a", "port": 1 }]))).await.expect(201);
+    let both = admin
+        .patch("apply", &format!("{ONE}?fieldManager=two"), &apply(json!([{ "name": "b", "port": 2 }])))
+        .await
+        .expect(200);
+    assert_eq!(both["spec"]["ports"], json!([{ "name": "a", "port": 1 }, { "name": "b", "port": 2 }]));
+    let clash = admin
+        .patch("apply", &format!("{ONE}?fieldManager=two"), &apply(json!([{ "name": "a", "port": 9 }])))
+        .await;
+    let status = clash.refused(409, "Conflict");
+    assert!(status["message"].as_str().unwrap().contains(r#".spec.ports[name="a"].port"#), "{status}");
+    let left = admin.patch("apply", &as_one, &apply(json!([]))).await.expect(200);
+    assert_eq!(left["spec"]["ports"], json!([{ "name": "b", "port": 2 }]));
+}
