@@ -145,6 +145,8 @@ pub fn cleanup(cleanup: &Cleanup) -> Result<()> {
         std::fs::remove_dir_all(dir).with_context(|| format!("remove {}", dir.display()))?;
         removed.push(format!("folder {}", dir.display()));
     }
+    let sockets = [server::socket(&cleanup.run_dir), install::socket(&cleanup.run_dir)];
+    removed.extend(install::remove_sockets(&cleanup.run_dir, sockets)?);
     say_removed(&removed);
     if cleanup.stay { wait_for_end() } else { Ok(()) }
 }

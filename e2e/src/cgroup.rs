@@ -29,6 +29,15 @@ pub(crate) fn remove(layout: &Layout) -> Result<()> {
     leftovers(layout)?.iter().try_for_each(|cgroup| empty_and_remove(cgroup))
 }
 
+/// Removes the cgroups of a node, in all hierarchies.
+pub(crate) fn remove_node(scope: &str) -> Result<()> {
+    hierarchies()?
+        .iter()
+        .map(|root| root.join(scope))
+        .filter(|cgroup| cgroup.exists())
+        .try_for_each(|cgroup| empty_and_remove(&cgroup))
+}
+
 /// Ends every process in the cgroups of a node.
 pub(crate) fn kill_node(scope: &str) -> Result<()> {
     for root in hierarchies()? {

@@ -27,5 +27,6 @@ mod place;
 pub use api::{Api, connect};
 pub use cluster::{Binaries, Cluster, down};
 pub use demo::{Answers, Call, answers_from, calls_without_failure, demo, echoes_from};
-pub use layout::Layout;
+pub use layout::{Layout, NodeLayout};
+pub use node::Node;
 pub use place::Place;

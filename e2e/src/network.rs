@@ -41,6 +41,12 @@ pub(crate) fn unplug(node: &NodeLayout) -> Result<()> {
     ip(&["link", "set", &node.host_link(), "down"])
 }
 
+/// Removes a node's link and its namespace.
+pub(crate) fn remove_node(node: &NodeLayout) -> Result<()> {
+    ip(&["link", "delete", &node.host_link()])?;
+    ip(&["netns", "delete", &node.scope()])
+}
+
 /// Removes the bridge, every namespace and every link of the cluster.
 pub(crate) fn remove(layout: &Layout) -> Result<()> {
     // Deleting one end of a pair deletes the other. A namespace takes its links with it too, but only some time after it

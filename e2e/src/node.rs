@@ -54,6 +54,19 @@ impl Node {
         cgroup::kill_node(&self.layout.scope())
     }
 
+    /// Makes the node one on which nothing has run yet: no process, a new namespace, an empty cgroup, no pin.
+    pub fn clear(&self) -> Result<()> {
+        self.crash()?;
+        network::remove_node(&self.layout)?;
+        cgroup::remove_node(&self.layout.scope())?;
+        let pins = self.layout.bpffs();
+        if pins.exists() {
+            std::fs::remove_dir_all(&pins).with_context(|| format!("remove {}", pins.display()))?;
+        }
+        network::make_node(&self.cluster, &self.layout)?;
+        cgroup::make(&self.layout.scope()).map(drop)
+    }
+
     /// Makes the namespace, starts containerd, imports the images and starts the agent; returns before it is Ready.
     pub fn start(&self, binaries: &Binaries) -> Result<()> {
         network::make_node(&self.cluster, &self.layout)?;

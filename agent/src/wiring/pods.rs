@@ -50,7 +50,7 @@ pub(super) async fn start(
     if let Some((cri, _)) = &runtime {
         forget_vanished(cri, &cni).await?;
     }
-    let socket = config.run_dir.join("cni.sock");
+    let socket = install::socket(&config.run_dir);
     let spool = cni.spool().to_owned();
     let listener = cni.listen(&socket)?;
     let serving = cni.serve(listener, stop.clone());

@@ -1,5 +1,5 @@
-//! The agent as `deploy/hawser.yaml` runs it: its arguments, its environment and the rights of its service account, on a node
-//! that somebody else has made; and `deploy/uninstall.yaml` afterwards.
+//! The agent as `deploy/hawser.yaml` runs it: its arguments, its environment and the rights of its service account, on three
+//! nodes that somebody else has made; and `deploy/uninstall.yaml` afterwards.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -10,17 +10,21 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use e2e::{Cluster, Layout, Place};
+use e2e::{Cluster, Layout, Node, NodeLayout, Place};
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::Api;
 use kube::api::PostParams;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use crate::support;
+use crate::traces::{self, Loaded, Traces};
 
 const INSTALL: &str = include_str!("../../../deploy/hawser.yaml");
 const UNINSTALL: &str = include_str!("../../../deploy/uninstall.yaml");
+const NODES: u8 = 3;
 const PATIENCE: Duration = Duration::from_secs(30);
 const PORT: u16 = 8080;
 
@@ -44,50 +48,101 @@ fn the_manifest_installs_and_takes_everything_away_again() -> Result<()> {
 }
 
 async fn run(layout: &Layout) -> Result<()> {
-    let cluster = Cluster::up(layout.clone(), 1, support::binaries()?, &|line| println!("{line}")).await?;
+    let cluster =
+        Cluster::up(layout.clone(), NODES, support::binaries()?, &|line| println!("{line}")).await?;
+    cluster.nodes.iter().try_for_each(Node::clear)?;
     cluster.api.apply(INSTALL).await?;
-    let node = Installed::new(&cluster).await?;
-    cluster.nodes[0].agent.stop(Duration::from_secs(5));
-    node.finish(node.agent("cleanup", &[]))?;
-    let before = node.traces()?;
+    let mut nodes = Vec::new();
+    for node in &cluster.nodes {
+        nodes.push(Installed::new(&cluster, node).await?);
+    }
+    let before = nodes.iter().map(Installed::traces).collect::<Result<Vec<_>>>()?;
+    let mut agents = start(&nodes, "auto").await?;
+    let pods = nodes.iter().map(Sandbox::attach).collect::<Result<Vec<_>>>()?;
+    let mut streams = connections(&nodes, &pods)?;
+    // A rolling update, and a crash after which everything goes through tunnels.
+    for (signal, tunnel) in [(Signal::SIGTERM, "auto"), (Signal::SIGKILL, "always")] {
+        end(&mut agents, signal)?;
+        exchange(&mut streams)?;
+        agents = start(&nodes, tunnel).await?;
+        exchange(&mut streams)?;
+    }
+    let loaded = nodes.iter().map(Installed::loaded).collect::<Result<Vec<_>>>()?;
+    for (pod, node) in pods.iter().zip(&nodes) {
+        pod.detach(node)?;
+    }
+    end(&mut agents, Signal::SIGKILL)?;
+    for ((node, before), loaded) in nodes.iter().zip(&before).zip(&loaded) {
+        node.keeps_to_its_rights()?;
+        let installed = traces::difference(before, &node.traces()?);
+        let name = node.layout.name();
+        println!("  {name}: {} traces, {} programs, maps and links", installed.len(), loaded.len());
+        ensure!(installed.len() > 50 && loaded.len() > 20, "{name} is not installed: {installed:#?}");
+        node.uninstall()?;
+        node.is_as(before, loaded).with_context(|| name)?;
+    }
+    Ok(())
+}
 
-    let mut agent = node.start()?;
-    node.wait_until_synced().await?;
-    let pod = Sandbox::attach(&node, "one")?;
-    pod.serve()?;
-    let mut stream = node.connect(pod.addresses[0])?;
-    exchange(&mut stream)?;
-    // A rolling update: the old one is told to end, and the new one finds everything.
-    for signal in [nix::sys::signal::Signal::SIGTERM, nix::sys::signal::Signal::SIGKILL] {
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(agent.id() as i32), signal)?;
-        agent.wait()?;
-        exchange(&mut stream)?;
-        agent = node.start()?;
+/// An agent on each node, once it has read the cluster.
+async fn start(nodes: &[Installed<'_>], tunnel: &str) -> Result<Vec<Child>> {
+    let agents = nodes.iter().map(|node| node.start(tunnel)).collect::<Result<Vec<_>>>()?;
+    for node in nodes {
         node.wait_until_synced().await?;
-        exchange(&mut stream)?;
     }
-    pod.detach(&node)?;
-    agent.kill()?;
-    agent.wait()?;
-    let log = fs::read_to_string(node.log())?;
-    for word in ["forbidden", "Forbidden", "403"] {
-        ensure!(!log.contains(word), "the service account may not do all that is asked: {log}");
-    }
-    ensure!(
-        node.folder.join("bin/hawser-cni").exists() && node.folder.join("net.d/05-hawser.conflist").exists()
-    );
+    Ok(agents)
+}
 
-    let arguments = arguments(UNINSTALL, "initContainers")?;
-    let arguments: Vec<&str> =
-        arguments.iter().map(String::as_str).filter(|word| *word != "cleanup").collect();
-    node.finish(node.agent("cleanup", &arguments))?;
-    let after = node.traces()?;
-    ensure!(before == after, "before: {before:#?}\nafter: {after:#?}");
-    for folder in ["bin", "net.d"] {
-        let left = fs::read_dir(node.folder.join(folder))?.count();
-        ensure!(left == 0, "{left} files are left in {folder}");
+fn end(agents: &mut Vec<Child>, signal: Signal) -> Result<()> {
+    for mut agent in agents.drain(..) {
+        kill(Pid::from_raw(i32::try_from(agent.id())?), signal)?;
+        agent.wait()?;
     }
-    ensure!(!node.folder.join("state").exists(), "the addresses are still remembered");
+    Ok(())
+}
+
+/// From each node, and from the pod of each node to that of the next.
+fn connections(nodes: &[Installed<'_>], pods: &[Sandbox]) -> Result<Vec<TcpStream>> {
+    let mut streams = Vec::new();
+    for (number, (node, pod)) in nodes.iter().zip(pods).enumerate() {
+        pod.serve()?;
+        let own = node.place.netns.clone().context("a node has a namespace")?;
+        streams.push(connect(&own, pod.addresses[0])?);
+        let previous = &pods[(number + pods.len() - 1) % pods.len()];
+        for address in &pod.addresses {
+            streams.push(connect(&previous.netns, *address)?);
+        }
+    }
+    exchange(&mut streams)?;
+    Ok(streams)
+}
+
+fn connect(netns: &Path, to: IpAddr) -> Result<TcpStream> {
+    let begun = Instant::now();
+    // The other node's agent may not know the pod's prefix yet.
+    loop {
+        let second = Duration::from_secs(1);
+        match inside(netns, move || TcpStream::connect_timeout(&SocketAddr::new(to, PORT), second))? {
+            Ok(stream) => {
+                stream.set_read_timeout(Some(PATIENCE))?;
+                return Ok(stream);
+            }
+            Err(error) => {
+                ensure!(begun.elapsed() < PATIENCE, "connect to {to} from {}: {error}", netns.display());
+            }
+        }
+    }
+}
+
+fn exchange(streams: &mut [TcpStream]) -> Result<()> {
+    for stream in streams {
+        let mut back = [0; 4];
+        let peer = stream.peer_addr()?;
+        let lost = || format!("the connection to {peer} is lost");
+        stream.write_all(b"ping").with_context(lost)?;
+        stream.read_exact(&mut back).with_context(lost)?;
+        ensure!(&back == b"ping");
+    }
     Ok(())
 }
 
@@ -108,13 +163,15 @@ fn documents(manifest: &str) -> Result<Vec<Value>> {
 /// A node on which the manifest is installed: what the kubelet would mount lies in a folder.
 struct Installed<'a> {
     cluster: &'a Cluster,
+    layout: &'a NodeLayout,
     folder: PathBuf,
     place: Place,
 }
 
 impl<'a> Installed<'a> {
-    async fn new(cluster: &'a Cluster) -> Result<Self> {
-        let folder = cluster.layout.scratch().join("installed");
+    async fn new(cluster: &'a Cluster, node: &'a Node) -> Result<Self> {
+        let layout = &node.layout;
+        let folder = cluster.layout.scratch().join("installed").join(layout.name());
         for name in ["account", "bin", "net.d"] {
             fs::create_dir_all(folder.join(name))?;
         }
@@ -128,19 +185,20 @@ impl<'a> Installed<'a> {
             folder.join("account/token"),
             token.status.and_then(|status| status.token).context("no token")?,
         )?;
-        let authority = cluster.nodes[0].layout.state().join("credentials/ca.crt");
-        fs::copy(authority, folder.join("account/ca.crt"))?;
-        let place = cluster.nodes[0].place()?;
-        Ok(Self { cluster, folder, place })
+        fs::copy(layout.state().join("credentials/ca.crt"), folder.join("account/ca.crt"))?;
+        Ok(Self { cluster, layout, folder, place: node.place()? })
     }
 
     fn log(&self) -> PathBuf {
-        self.cluster.layout.logs().join("installed.log")
+        self.cluster.layout.logs().join(format!("{}-installed.log", self.layout.name()))
+    }
+
+    fn run_dir(&self) -> PathBuf {
+        self.layout.run().join("installed")
     }
 
     /// The agent with these arguments, its mounted paths turned into those of this node.
     fn agent(&self, verb: &str, arguments: &[&str]) -> Command {
-        let layout = &self.cluster.nodes[0].layout;
         let cgroup = self.place.cgroup.clone().unwrap_or_default();
         let mounts = [
             ("/host/cgroup", cgroup),
@@ -149,8 +207,8 @@ impl<'a> Installed<'a> {
             ("/var/lib/hawser/agent", self.folder.join("state")),
         ];
         let mut command = Command::new(&self.cluster.binaries.agent);
-        command.arg(verb).arg("--run-dir").arg(layout.run().join("installed"));
-        command.arg("--bpffs").arg(layout.bpffs());
+        command.arg(verb).arg("--run-dir").arg(self.run_dir());
+        command.arg("--bpffs").arg(self.layout.bpffs());
         for argument in arguments {
             let (flag, value) = argument.split_once('=').unwrap_or((argument, ""));
             match mounts.iter().find(|(mounted, _)| *mounted == value) {
@@ -162,12 +220,11 @@ impl<'a> Installed<'a> {
     }
 
     /// As the DaemonSet's container.
-    fn start(&self) -> Result<Child> {
+    fn start(&self, tunnel: &str) -> Result<Child> {
         let arguments = arguments(INSTALL, "containers")?;
         ensure!(arguments[0] == "run", "{arguments:?}");
         let arguments: Vec<&str> = arguments[1..].iter().map(String::as_str).collect();
         let mut command = self.agent("run", &arguments);
-        let layout = &self.cluster.nodes[0].layout;
         command.arg("--service-account-dir").arg(self.folder.join("account"));
         command.arg("--state-dir").arg(self.folder.join("state"));
         let objects = documents(INSTALL)?;
@@ -175,8 +232,9 @@ impl<'a> Installed<'a> {
         let data: BTreeMap<String, String> = serde_json::from_value(config["data"].clone())?;
         command.envs(data);
         let server = format!("https://{}:{}", self.cluster.layout.host_v4(), self.cluster.layout.api_port());
-        command.env("HAWSER_API_SERVER", server).env("NODE_NAME", layout.name());
-        command.env("NODE_IP", layout.addresses().map(|address| address.to_string()).join(","));
+        command.env("HAWSER_API_SERVER", server).env("NODE_NAME", self.layout.name());
+        command.env("HAWSER_TUNNEL", tunnel);
+        command.env("NODE_IP", self.layout.addresses().map(|address| address.to_string()).join(","));
         let log = File::options().append(true).create(true).open(self.log())?;
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         self.place.enter_before_exec(&mut command)?;
@@ -195,8 +253,7 @@ impl<'a> Installed<'a> {
         let begun = Instant::now();
         loop {
             let mut command = Command::new(&self.cluster.binaries.agent);
-            command.args(["status", "--json", "--run-dir"]);
-            command.arg(self.cluster.nodes[0].layout.run().join("installed"));
+            command.args(["status", "--json", "--run-dir"]).arg(self.run_dir());
             let status = self.finish(command);
             let report: Value =
                 status.as_deref().map_or(Value::Null, |text| serde_json::from_str(text).unwrap_or_default());
@@ -217,44 +274,48 @@ impl<'a> Installed<'a> {
         self.finish(command)
     }
 
-    /// Devices, routes, rules, neighbours that stay, and pins.
-    fn traces(&self) -> Result<Vec<String>> {
-        let mut traces = Vec::new();
-        let questions = [
-            "-o link",
-            "-4 route show table all",
-            "-6 route show table all",
-            "-4 rule",
-            "-6 rule",
-            "neigh show nud permanent",
-        ];
-        for question in questions {
-            // The kernel's own link-local address comes when its duplicate detection is over.
-            let answer = self.ip(question)?;
-            traces.extend(answer.lines().filter(|line| !line.starts_with("local fe80:")).map(str::to_owned));
+    /// As the containers of `deploy/uninstall.yaml`.
+    fn uninstall(&self) -> Result<()> {
+        ensure!(self.folder.join("bin/hawser-cni").exists());
+        ensure!(self.folder.join("net.d/05-hawser.conflist").exists());
+        let arguments = arguments(UNINSTALL, "initContainers")?;
+        let arguments: Vec<&str> =
+            arguments.iter().map(String::as_str).filter(|word| *word != "cleanup").collect();
+        self.finish(self.agent("cleanup", &arguments)).map(drop)
+    }
+
+    /// Everything outside of the kubelet's mounts that an installation could leave, and what lies in those.
+    fn traces(&self) -> Result<Traces> {
+        let mut folders = ["bin", "net.d", "state"].map(|name| self.folder.join(name)).to_vec();
+        folders.extend([self.run_dir(), self.layout.bpffs()]);
+        traces::read(&self.place, &folders)
+    }
+
+    fn loaded(&self) -> Result<Loaded> {
+        traces::loaded(&self.place, &self.layout.bpffs())
+    }
+
+    fn keeps_to_its_rights(&self) -> Result<()> {
+        let log = fs::read_to_string(self.log())?;
+        for word in ["forbidden", "Forbidden"] {
+            ensure!(!log.contains(word), "the service account may not do all that is asked: {log}");
         }
-        let mut filters = Command::new("tc");
-        filters.args(["filter", "show", "dev", "eth0", "ingress"]);
-        traces.push(self.finish(filters)?);
-        traces.push(format!("pins {}", self.cluster.nodes[0].layout.bpffs().exists()));
-        Ok(traces)
+        Ok(())
     }
 
-    fn connect(&self, to: IpAddr) -> Result<TcpStream> {
-        let netns = self.place.netns.clone().context("a node has a namespace")?;
-        let stream =
-            inside(&netns, move || TcpStream::connect_timeout(&SocketAddr::new(to, PORT), PATIENCE))??;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        Ok(stream)
+    /// The node is as it was: the kernel takes some things down only after a while.
+    fn is_as(&self, before: &Traces, loaded: &Loaded) -> Result<()> {
+        let begun = Instant::now();
+        loop {
+            let different = traces::difference(before, &self.traces()?);
+            let left = traces::still_loaded(loaded)?;
+            if different.is_empty() && left.is_empty() {
+                return Ok(());
+            }
+            ensure!(begun.elapsed() < PATIENCE, "{different:#?}, still loaded: {left:?}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
     }
-}
-
-fn exchange(stream: &mut TcpStream) -> Result<()> {
-    let mut back = [0; 4];
-    stream.write_all(b"ping").context("the connection is lost")?;
-    stream.read_exact(&mut back).context("the connection is lost")?;
-    ensure!(&back == b"ping");
-    Ok(())
 }
 
 /// Runs `work` in a network namespace, on a thread of its own.
@@ -274,8 +335,8 @@ struct Sandbox {
 }
 
 impl Sandbox {
-    fn attach(node: &Installed<'_>, name: &str) -> Result<Self> {
-        let name = format!("hawser-{}-{name}", node.cluster.layout.name);
+    fn attach(node: &Installed<'_>) -> Result<Self> {
+        let name = format!("hawser-{}-pod{}", node.cluster.layout.name, node.layout.number);
         node.ip(&format!("netns add {name}"))?;
         let mut pod = Self { netns: Path::new("/run/netns").join(&name), name, addresses: Vec::new() };
         let result: Value = serde_json::from_str(&pod.call(node, "ADD")?)?;
@@ -301,7 +362,7 @@ impl Sandbox {
             .env("CNI_CONTAINERID", &self.name)
             .env("CNI_IFNAME", "eth0");
         command.env("CNI_NETNS", &self.netns).env("CNI_PATH", node.folder.join("bin"));
-        command.env("CNI_ARGS", "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=one");
+        command.env("CNI_ARGS", "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=pod");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         node.place.enter_before_exec(&mut command)?;
         let mut child = command.spawn().context("start the plugin")?;

@@ -18,3 +18,4 @@ mod policies;
 mod pooled;
 mod rolling;
 mod support;
+mod traces;

@@ -38,6 +38,11 @@ pub fn plugin(dir: &Path) -> Result<(), InstallError> {
     }
 }
 
+/// Where the plugin finds an agent with this run directory.
+pub fn socket(run_dir: &Path) -> PathBuf {
+    run_dir.join("cni.sock")
+}
+
 /// Writes the network configuration into `dir`. It speaks 1.0.0: what every runtime of today understands.
 pub fn conflist(dir: &Path, socket: &Path, spool: &Path) -> Result<(), InstallError> {
     let configuration = json!({
@@ -61,6 +66,19 @@ pub fn remove_plugin(dir: &Path) -> Result<Vec<String>, InstallError> {
 /// Takes the network configuration away again.
 pub fn remove_conflist(dir: &Path) -> Result<Vec<String>, InstallError> {
     remove([dir.join(CONFLIST)])
+}
+
+/// Takes the sockets of an agent that is gone away, and their folder, unless it is somebody else's too or mounted.
+pub fn remove_sockets(run_dir: &Path, sockets: [PathBuf; 2]) -> Result<Vec<String>, InstallError> {
+    let mut removed = remove(sockets)?;
+    match fs::remove_dir(run_dir) {
+        Ok(()) => removed.push(format!("folder {}", run_dir.display())),
+        Err(error) => match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::ResourceBusy => {}
+            _ => return Err(InstallError { path: run_dir.to_owned(), source: error }),
+        },
+    }
+    Ok(removed)
 }
 
 fn remove(paths: impl IntoIterator<Item = PathBuf>) -> Result<Vec<String>, InstallError> {
@@ -107,6 +125,20 @@ mod tests {
         fs::write(dir.path().join(cni::loopback::NAME), "").unwrap();
         assert_eq!(remove_plugin(dir.path()).unwrap(), Vec::<String>::new());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn sockets_are_removed_and_their_folder_unless_others_use_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let run_dir = dir.path().join("run");
+        let sockets = || [run_dir.join("admin.sock"), socket(&run_dir)];
+        fs::create_dir(&run_dir).unwrap();
+        fs::write(socket(&run_dir), "").unwrap();
+        fs::write(run_dir.join("other.sock"), "").unwrap();
+        assert_eq!(remove_sockets(&run_dir, sockets()).unwrap().len(), 1);
+        fs::remove_file(run_dir.join("other.sock")).unwrap();
+        assert_eq!(remove_sockets(&run_dir, sockets()).unwrap(), [format!("folder {}", run_dir.display())]);
+        assert_eq!(remove_sockets(&run_dir, sockets()).unwrap(), Vec::<String>::new());
     }
 
     #[test]
