@@ -11,6 +11,8 @@ use rtnetlink::LinkMacVlan;
 
 use super::KernelError;
 use super::netlink::Netlink;
+use super::netlink::requests::{Requests, RouteSocket};
+use super::pod_link::index_of;
 
 /// Name of the device inside.
 const DEVICE: &str = "beside";
@@ -51,18 +53,18 @@ impl Machine {
             .append_extra_attribute(LinkAttribute::NetNsFd(own.as_raw_fd()))
             .build();
         host.add_device(device, DEVICE)?;
-        let inside = Netlink::new()?;
-        let index = inside.device(DEVICE)?.ok_or_else(|| KernelError::NoDevice(DEVICE.to_owned()))?.index;
-        inside.set_up(index)?;
+        let index = index_of(DEVICE)?.ok_or_else(|| KernelError::NoDevice(DEVICE.to_owned()))?;
+        let mut requests = Requests::default();
+        requests.set_up(index);
         for address in &self.addresses {
-            inside.add_address(index, *address)?;
+            requests.add_address(index, *address);
         }
         for (to, hop) in &self.routes {
             match hop {
-                None => inside.add_host_route(*to, index, None)?,
-                Some(hop) => inside.add_route((*to).into(), *hop, Some(index))?,
+                None => requests.add_host_route(*to, index, None)?,
+                Some(hop) => requests.add_route((*to).into(), *hop, Some(index))?,
             }
         }
-        Ok(())
+        RouteSocket::new()?.carry_out(requests)
     }
 }

@@ -152,13 +152,14 @@ impl LinuxKernel {
             };
             self.maps.endpoints.insert(Addr16::from(*address), value, 0).map_err(map(name::ENDPOINTS))?;
         }
-        if device.is_new {
-            self.objects.attach_new(link, [name::TC_POD_OUT, name::TC_POD_IN])?;
+        let filters = if device.is_new {
+            self.objects.pod_filters()?
         } else {
             self.objects.attach_tc(name::TC_POD_OUT, link, true)?;
             self.objects.attach_tc(name::TC_POD_IN, link, false)?;
-        }
-        pod_link::configure_host(&self.netlink, device.index, row, &self.settings.node)?;
+            Vec::new()
+        };
+        pod_link::configure_host(&self.netlink, device.index, row, &self.settings.node, &filters)?;
         if let Some(cookie) = pod_link::configure_pod(row)? {
             self.maps.namespaces.insert(cookie, own, 0).map_err(map(name::NAMESPACES))?;
         }
@@ -413,7 +414,7 @@ impl Kernel for LinuxKernel {
             Op::Police { link, addresses, policed } => self.police(link, addresses, *policed),
             Op::DetachEndpoint { link, addresses } => self.detach_endpoint(link, addresses),
             Op::Limit(row, limits) => self.maps.paces.limit(&mut self.objects, row, *limits),
-            Op::AddRoute { to, hop: Hop::Via(node) } => self.netlink.add_route(*to, *node, None),
+            Op::AddRoute { to, hop: Hop::Via(node) } => self.netlink.add_route(*to, *node),
             Op::AddRoute { to, hop: Hop::Tunnel(end) } => {
                 overlay::route(&self.netlink, *to, *end, &self.settings.node)
             }

@@ -193,6 +193,14 @@ impl KernelError {
         matches!(code, Some(libc::E2BIG | libc::ENOSPC))
     }
 
+    /// What rtnetlink refused a request with.
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Self::Netlink { source, .. } => netlink::code(source),
+            _ => None,
+        }
+    }
+
     /// Wraps an I/O error with what was being done.
     pub fn io(action: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let action = action.into();

@@ -1,28 +1,29 @@
-//! Links, addresses, routes and neighbours over netlink, one request at a time.
+//! Links, addresses, routes and neighbours over netlink, one request at a time; [`requests`] are many.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
-use std::path::Path;
 
 use futures::TryStreamExt;
 use ipnetwork::IpNetwork;
 use netlink_packet_route::AddressFamily;
-use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags};
+use netlink_packet_route::address::AddressAttribute;
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
-use netlink_packet_route::neighbour::NeighbourState;
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType, RouteVia,
+    RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteType, RouteVia,
 };
 use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
 use tokio::runtime::Runtime;
 
+use self::requests::{Requests, RouteSocket};
 use super::KernelError;
 
 mod everything;
-mod filters;
+pub mod filters;
 pub mod qdisc;
+pub mod requests;
 pub mod tunnels;
+pub mod visit;
 
 /// The `proto` of every route and rule of ours; `ip route show proto 75` lists them.
 pub const ROUTE_PROTOCOL: u8 = 75;
@@ -61,6 +62,7 @@ pub struct Route {
 pub struct Netlink {
     runtime: Runtime,
     handle: Handle,
+    socket: RouteSocket,
 }
 
 impl Netlink {
@@ -75,25 +77,12 @@ impl Netlink {
             rtnetlink::new_connection().map_err(KernelError::io("open a netlink socket"))?
         };
         runtime.spawn(connection);
-        Ok(Self { runtime, handle })
+        Ok(Self { runtime, handle, socket: RouteSocket::new()? })
     }
 
-    /// Runs `work` in the network namespace at `path`, on a thread of its own: the thread keeps the namespace.
-    pub fn inside<T: Send>(
-        path: &Path,
-        work: impl FnOnce(&Self) -> Result<T, KernelError> + Send,
-    ) -> Result<T, KernelError> {
-        let namespace = std::fs::File::open(path)
-            .map_err(KernelError::io(format!("open network namespace {}", path.display())))?;
-        std::thread::scope(|scope| {
-            let thread = scope.spawn(|| {
-                nix::sched::setns(&namespace, nix::sched::CloneFlags::CLONE_NEWNET)
-                    .map_err(io::Error::from)
-                    .map_err(KernelError::io(format!("enter network namespace {}", path.display())))?;
-                work(&Self::new()?)
-            });
-            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })
+    /// Has the kernel carry out requests, in one system call.
+    pub fn carry_out(&self, requests: Requests) -> Result<(), KernelError> {
+        self.socket.carry_out(requests)
     }
 
     /// All devices.
@@ -118,19 +107,37 @@ impl Netlink {
         }
     }
 
-    /// Sends a finished request for a new link.
-    pub fn add_device(&self, message: LinkMessage, name: &str) -> Result<(), KernelError> {
-        self.runtime
-            .block_on(self.handle.link().add(message).execute())
-            .map_err(failed(format!("create device {name}")))
+    fn carry_out_one(&self, fill: impl FnOnce(&mut Requests)) -> Result<(), KernelError> {
+        let mut requests = Requests::default();
+        fill(&mut requests);
+        self.carry_out(requests)
     }
 
-    /// Turns the device on.
+    /// [`Requests::add_device`], alone.
+    pub fn add_device(&self, message: LinkMessage, name: &str) -> Result<(), KernelError> {
+        self.carry_out_one(|requests| requests.add_device(message, name))
+    }
+
+    /// [`Requests::set_up`], alone.
     pub fn set_up(&self, index: u32) -> Result<(), KernelError> {
-        let message = LinkUnspec::new_with_index(index).up().build();
-        self.runtime
-            .block_on(self.handle.link().set(message).execute())
-            .map_err(failed(format!("turn device {index} on")))
+        self.carry_out_one(|requests| requests.set_up(index))
+    }
+
+    /// [`Requests::set_alias`], alone.
+    pub fn set_alias(&self, index: u32, alias: &str) -> Result<(), KernelError> {
+        self.carry_out_one(|requests| requests.set_alias(index, alias))
+    }
+
+    /// [`Requests::add_neighbour`], alone.
+    pub fn add_neighbour(&self, index: u32, address: IpAddr, mac: [u8; 6]) -> Result<(), KernelError> {
+        self.carry_out_one(|requests| requests.add_neighbour(index, address, mac))
+    }
+
+    /// A route through a neighbour to which a route leads.
+    pub fn add_route(&self, to: IpNetwork, via: IpAddr) -> Result<(), KernelError> {
+        let mut requests = Requests::default();
+        requests.add_route(to, via, None)?;
+        self.carry_out(requests)
     }
 
     /// Sets the largest packet of the device.
@@ -141,14 +148,6 @@ impl Netlink {
             .map_err(failed(format!("set the MTU of device {index} to {mtu}")))
     }
 
-    /// Labels the device.
-    pub fn set_alias(&self, index: u32, alias: &str) -> Result<(), KernelError> {
-        let message = LinkUnspec::new_with_index(index).alias(alias).build();
-        self.runtime
-            .block_on(self.handle.link().set(message).execute())
-            .map_err(failed(format!("label device {index}")))
-    }
-
     /// Removes the device; one that is gone already is what we want.
     pub fn delete_device(&self, index: u32) -> Result<(), KernelError> {
         accept(
@@ -156,18 +155,6 @@ impl Netlink {
             &[libc::ENODEV],
             format!("remove device {index}"),
         )
-    }
-
-    /// Gives the device an address that is usable at once.
-    pub fn add_address(&self, index: u32, address: IpAddr) -> Result<(), KernelError> {
-        let length = if address.is_ipv4() { 32 } else { 128 };
-        let mut request = self.handle.address().add(index, address, length).replace();
-        if address.is_ipv6() {
-            request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
-        }
-        self.runtime
-            .block_on(request.execute())
-            .map_err(failed(format!("add address {address} to device {index}")))
     }
 
     /// The addresses of every device, with their prefixes.
@@ -192,41 +179,6 @@ impl Netlink {
             }
         }
         Ok(found)
-    }
-
-    /// A neighbour that needs no resolution.
-    pub fn add_neighbour(&self, index: u32, address: IpAddr, mac: [u8; 6]) -> Result<(), KernelError> {
-        let request = self
-            .handle
-            .neighbours()
-            .add(index, address)
-            .link_layer_address(&mac)
-            .state(NeighbourState::Permanent)
-            .replace();
-        self.runtime.block_on(request.execute()).map_err(failed(format!("add neighbour {address}")))
-    }
-
-    /// A route to one host on a device.
-    pub fn add_host_route(&self, to: IpAddr, index: u32, source: Option<IpAddr>) -> Result<(), KernelError> {
-        let length = if to.is_ipv4() { 32 } else { 128 };
-        let scope = if to.is_ipv4() { RouteScope::Link } else { RouteScope::Universe };
-        let action = format!("add route {to}");
-        let mut route = base_route(to, length, &action)?.output_interface(index).scope(scope);
-        if let Some(source) = source {
-            route = route.pref_source(source).map_err(unbuildable(&action))?;
-        }
-        self.put_route(route.build(), &action)
-    }
-
-    /// A route through a neighbour; `on_link` says that no route leads to that neighbour.
-    pub fn add_route(&self, to: IpNetwork, via: IpAddr, device: Option<u32>) -> Result<(), KernelError> {
-        let action = format!("add route {to} via {via}");
-        let mut route =
-            base_route(to.network(), to.prefix(), &action)?.gateway(via).map_err(unbuildable(&action))?;
-        if let Some(device) = device {
-            route = route.output_interface(device).onlink();
-        }
-        self.put_route(route.build(), &action)
     }
 
     /// A route that refuses what no longer route takes.
@@ -370,7 +322,7 @@ fn accept(result: Result<(), rtnetlink::Error>, harmless: &[i32], action: String
 }
 
 /// The errno of a refusal.
-fn code(error: &rtnetlink::Error) -> Option<i32> {
+pub(super) fn code(error: &rtnetlink::Error) -> Option<i32> {
     match error {
         rtnetlink::Error::NetlinkError(message) => message.code.map(|code| -code.get()),
         _ => None,

@@ -12,8 +12,7 @@ use abi::node::Node;
 use abi::older::Older;
 use aya::programs::links::{CgroupAttachMode, FdLink, LinkOrder};
 use aya::programs::tc::{
-    NlOptions, SchedClassifierLink, SchedClassifierLinkId, TcAttachOptions, TcHandle, qdisc_add_clsact,
-    qdisc_detach_program,
+    NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact, qdisc_detach_program,
 };
 use aya::programs::{CgroupSock, CgroupSockAddr, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
@@ -22,6 +21,7 @@ use super::KernelError;
 use super::bpf::{ensure_bpffs, open_pin, update_link};
 use super::convert::crossing;
 use super::features::Features;
+use super::netlink::filters::NewFilter;
 use crate::desired::endpoints::LINK_PREFIX;
 
 /// What `cargo xtask bpf` built; empty when the agent was built without it.
@@ -29,6 +29,9 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ha
 
 /// Priority of our filters where there is no TCX.
 const CLSACT_PRIORITY: u16 = 1;
+
+/// The number of our filters among those of that priority.
+const CLSACT_HANDLE: u32 = 1;
 
 /// The loaded object.
 pub struct Objects {
@@ -169,17 +172,18 @@ impl Objects {
         _ = qdisc_detach_program(device, direction, program_name);
     }
 
-    /// Attaches programs to a link of a pod that is new: what comes in, and what goes out.
-    pub fn attach_new(&mut self, device: &str, programs: [&str; 2]) -> Result<(), KernelError> {
-        qdisc_add_clsact(device).map_err(|source| KernelError::Io {
-            action: format!("make a place for filters on {device}"),
-            source: std::io::Error::other(source),
-        })?;
-        let directions = [TcAttachType::Ingress, TcAttachType::Egress];
-        for (name, direction) in programs.into_iter().zip(directions) {
-            hang(typed(&mut self.ebpf, name)?, name, device, direction)?;
-        }
-        Ok(())
+    /// What hangs on a pod's link: what comes in, and what goes out.
+    pub fn pod_filters(&self) -> Result<Vec<NewFilter<'_>>, KernelError> {
+        [(name::TC_POD_OUT, true), (name::TC_POD_IN, false)]
+            .into_iter()
+            .map(|(program, ingress)| {
+                let missing = || KernelError::Missing(format!("program {program}"));
+                let loaded = self.ebpf.program(program).ok_or_else(missing)?;
+                let loaded: &SchedClassifier = loaded.try_into().map_err(refused("find", program))?;
+                let fd = loaded.fd().map_err(refused("attach", program))?.as_fd();
+                Ok(NewFilter { program, fd, ingress, priority: CLSACT_PRIORITY, handle: CLSACT_HANDLE })
+            })
+            .collect()
     }
 
     /// Whether programs of TC are attached to a device by links that are pinned.
@@ -304,35 +308,20 @@ fn attach_clsact(
 ) -> Result<(), KernelError> {
     // Exists already on every start but the first.
     _ = qdisc_add_clsact(device);
-    let handle = TcHandle::new(0, 1);
+    let handle = TcHandle::from(CLSACT_HANDLE);
     let known = SchedClassifierLink::attached(device, direction, CLSACT_PRIORITY, handle, None)
         .map_err(KernelError::io(format!("look for filters of {device}")))?;
     // A filter of the last agent is given the new program in one step; there is none on the first start.
-    let Ok(id) = program.attach_to_link(known) else {
-        return hang(program, program_name, device, direction);
+    let id = match program.attach_to_link(known) {
+        Ok(id) => id,
+        Err(_) => program
+            .attach_with_options(
+                device,
+                direction,
+                TcAttachOptions::Netlink(NlOptions { priority: CLSACT_PRIORITY, handle, classid: None }),
+            )
+            .map_err(refused("attach", program_name))?,
     };
-    keep(program, program_name, id)
-}
-
-/// Hangs a program on a device that has a place for filters, and none of ours.
-fn hang(
-    program: &mut SchedClassifier,
-    program_name: &str,
-    device: &str,
-    direction: TcAttachType,
-) -> Result<(), KernelError> {
-    let handle = TcHandle::new(0, 1);
-    let options = TcAttachOptions::Netlink(NlOptions { priority: CLSACT_PRIORITY, handle, classid: None });
-    let id =
-        program.attach_with_options(device, direction, options).map_err(refused("attach", program_name))?;
-    keep(program, program_name, id)
-}
-
-fn keep(
-    program: &mut SchedClassifier,
-    program_name: &str,
-    id: SchedClassifierLinkId,
-) -> Result<(), KernelError> {
     let link = program.take_link(id).map_err(refused("attach", program_name))?;
     // Dropping it would detach: the filter has to outlive the agent.
     std::mem::forget(link);

@@ -16,6 +16,7 @@ use aya::maps::{HashMap, MapData};
 use super::linux::{gone, map, take};
 use super::netlink::Netlink;
 use super::netlink::qdisc::{Bucket, Discipline};
+use super::netlink::visit::visit;
 use super::objects::Objects;
 use super::{Feature, KernelError};
 use crate::desired::EndpointRow;
@@ -80,7 +81,8 @@ impl Paces {
         self.write(mac, pace::OUT, limits.egress.map(Pace::outward))?;
         self.write(mac, pace::IN, limits.ingress.map(Pace::inward))?;
         let (device, has_stamps) = (&row.endpoint.ifname, self.has_stamps);
-        Netlink::inside(&row.endpoint.netns_path, |pod| {
+        visit(&row.endpoint.netns_path, || {
+            let pod = Netlink::new()?;
             let index = pod.device(device)?.ok_or_else(|| KernelError::NoDevice(device.clone()))?.index;
             if limits.ingress.is_some() {
                 objects.attach_filter(name::TC_PACE_IN, device, true)?;

@@ -10,7 +10,7 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::net::IpAddr;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::Path;
 
 use ipnetwork::IpNetwork;
@@ -19,6 +19,9 @@ use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
 
 use super::KernelError;
 use super::netlink::Netlink;
+use super::netlink::filters::NewFilter;
+use super::netlink::requests::{Requests, RouteSocket};
+use super::netlink::visit::visit;
 use crate::desired::EndpointRow;
 
 /// Not in every libc yet.
@@ -57,7 +60,7 @@ pub struct HostEnd {
 pub fn create(netlink: &Netlink, row: &EndpointRow) -> Result<HostEnd, KernelError> {
     let name = &row.attachment.host_link;
     if let Some(index) = index_of(name)? {
-        let inside = Netlink::inside(&row.endpoint.netns_path, |_| index_of(&row.endpoint.ifname))?;
+        let inside = visit(&row.endpoint.netns_path, || index_of(&row.endpoint.ifname))?;
         if inside.is_some() {
             return Ok(HostEnd { index, is_new: false });
         }
@@ -82,7 +85,7 @@ pub fn create(netlink: &Netlink, row: &EndpointRow) -> Result<HostEnd, KernelErr
 }
 
 /// The index of a device of the calling thread's namespace, asked without rtnetlink.
-fn index_of(name: &str) -> Result<Option<u32>, KernelError> {
+pub fn index_of(name: &str) -> Result<Option<u32>, KernelError> {
     match nix::net::if_::if_nametoindex(name) {
         Ok(index) => Ok(Some(index)),
         Err(nix::Error::ENODEV | nix::Error::ENXIO) => Ok(None),
@@ -90,56 +93,75 @@ fn index_of(name: &str) -> Result<Option<u32>, KernelError> {
     }
 }
 
-/// Configures the host's end: forwarding on this link alone, the pod's neighbour and route.
+/// Configures the host's end: filters, forwarding on this link alone, the pod's neighbour and route.
+///
+/// What the kernel refuses does not keep it from the rest: nothing passes all the same until [`configure_pod`] has turned the other
+/// end on.
 pub fn configure_host(
     netlink: &Netlink,
     index: u32,
     row: &EndpointRow,
     node: &[IpAddr],
+    filters: &[NewFilter<'_>],
 ) -> Result<(), KernelError> {
-    for (setting, value) in [
-        ("ipv4/conf", "forwarding=1"),
-        ("ipv4/conf", "rp_filter=0"),
-        ("ipv6/conf", "forwarding=1"),
-        ("ipv6/conf", "accept_ra=0"),
-    ] {
-        set(setting, &row.attachment.host_link, value)?;
+    for assignment in ["forwarding=1", "accept_ra=0"] {
+        set("ipv6/conf", &row.attachment.host_link, assignment)?;
     }
-    netlink.set_up(index)?;
+    let mut requests = Requests::default();
+    requests.add_filters(index, filters);
+    requests.set_up_to_forward(index);
     for address in &row.endpoint.addresses {
-        netlink.add_neighbour(index, *address, row.attachment.pod_mac)?;
+        requests.add_neighbour(index, *address, row.attachment.pod_mac);
         let source = node.iter().find(|own| own.is_ipv4() == address.is_ipv4()).copied();
-        netlink.add_host_route(*address, index, source)?;
+        requests.add_host_route(*address, index, source)?;
     }
-    Ok(())
+    netlink.carry_out(requests)
 }
 
 /// Configures the pod's end; answers with the cookie of the pod's namespace where the kernel tells it.
 pub fn configure_pod(row: &EndpointRow) -> Result<Option<u64>, KernelError> {
     let name = &row.endpoint.ifname;
-    Netlink::inside(&row.endpoint.netns_path, |pod| {
-        pod.set_up(LOOPBACK)?;
+    visit(&row.endpoint.netns_path, || {
         let index = index_of(name)?.ok_or_else(|| KernelError::NoDevice(name.clone()))?;
         let v6 = row.endpoint.addresses.iter().any(IpAddr::is_ipv6);
         if v6 {
-            set("ipv6/conf", name, "disable_ipv6=0")?;
             set("ipv6/conf", name, "accept_ra=0")?;
         }
-        pod.set_up(index)?;
-        for address in &row.endpoint.addresses {
-            pod.add_address(index, *address)?;
+        let pod = RouteSocket::new()?;
+        match pod.carry_out(pod_requests(index, row)?) {
+            // Some runtimes turn IPv6 off in what they make.
+            Err(error) if v6 && error.errno() == Some(libc::EACCES) => {
+                set("ipv6/conf", name, "disable_ipv6=0")?;
+                pod.carry_out(pod_requests(index, row)?)?;
+            }
+            done => done?,
         }
-        for gateway in &row.attachment.gateways {
-            pod.add_neighbour(index, *gateway, row.attachment.host_mac)?;
-            pod.add_route(default_route(*gateway), *gateway, Some(index))?;
-        }
-        Ok(namespace_cookie())
+        Ok(cookie_of(pod.as_fd()))
     })
+}
+
+fn pod_requests(index: u32, row: &EndpointRow) -> Result<Requests, KernelError> {
+    let mut requests = Requests::default();
+    requests.set_up(LOOPBACK);
+    requests.set_up(index);
+    for address in &row.endpoint.addresses {
+        requests.add_address(index, *address);
+    }
+    for gateway in &row.attachment.gateways {
+        requests.add_neighbour(index, *gateway, row.attachment.host_mac);
+        requests.add_route(default_route(*gateway), *gateway, Some(index))?;
+    }
+    Ok(requests)
 }
 
 /// The cookie of the calling thread's network namespace (Linux 5.14).
 pub fn namespace_cookie() -> Option<u64> {
     let socket = std::net::UdpSocket::bind((std::net::Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    cookie_of(socket.as_fd())
+}
+
+/// The cookie of a socket's network namespace.
+fn cookie_of(socket: BorrowedFd<'_>) -> Option<u64> {
     let (mut cookie, mut length) = (0_u64, size_of::<u64>() as libc::socklen_t);
     // SAFETY: the pointers lead to a value of the length that is stated.
     let code = unsafe {
@@ -167,11 +189,14 @@ fn default_route(gateway: IpAddr) -> IpNetwork {
 pub(super) fn set(setting: &str, device: &str, assignment: &str) -> Result<(), KernelError> {
     let (name, value) = assignment.split_once('=').expect("assignments are written in this file");
     let path = Path::new("/proc/sys/net").join(setting).join(device).join(name);
+    let refused = match std::fs::write(&path, value) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => error,
+        _ => return Ok(()),
+    };
+    // Where nobody may write there, it may be right all the same.
     match std::fs::read_to_string(&path) {
         Ok(current) if current.trim() == value => Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        _ => std::fs::write(&path, value)
-            .map_err(KernelError::io(format!("set {} to {value}", path.display()))),
+        _ => Err(KernelError::io(format!("set {} to {value}", path.display()))(refused)),
     }
 }
 

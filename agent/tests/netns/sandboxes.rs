@@ -179,3 +179,60 @@ fn an_agent_that_is_away_is_said_at_once_and_removals_wait() {
     node.start();
     assert_eq!(Traces::of(&node).attachments, 0);
 }
+
+#[test]
+fn a_pod_gets_ipv6_where_its_namespace_had_it_turned_off() {
+    if !allowed() {
+        return;
+    }
+    let plugin = plugin();
+    let node = Served::new(&POD_CIDRS);
+    let pod = Namespace::new();
+    pod.run(|| std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").unwrap());
+    let added = call(&node.namespace, &plugin, "ADD", ("sandbox", &pod.path()), &node.configuration());
+    assert!(added.well, "{}", added.answer);
+    let shown = pod.ip("-o addr show dev eth0 scope global");
+    for address in addresses(&added) {
+        assert!(shown.contains(address), "{address} is not among {shown}");
+    }
+    assert!(pod.ip("-6 route show default").starts_with("default via fe80::"), "{}", pod.ip("-6 route"));
+}
+
+#[test]
+fn both_ends_of_a_pods_link_are_set_as_they_have_to_be() {
+    if !allowed() {
+        return;
+    }
+    let plugin = plugin();
+    let node = Served::new(&POD_CIDRS);
+    let pod = Namespace::new();
+    // What a machine may say about devices to come.
+    node.namespace.run(|| {
+        std::fs::write("/proc/sys/net/ipv4/conf/default/rp_filter", "1").unwrap();
+        std::fs::write("/proc/sys/net/ipv4/conf/default/forwarding", "0").unwrap();
+    });
+    let added = call(&node.namespace, &plugin, "ADD", ("sandbox", &pod.path()), &node.configuration());
+    assert!(added.well, "{}", added.answer);
+    let link = added.answer["interfaces"][0]["name"].as_str().unwrap();
+    let setting = |namespace: &Namespace, path: String| {
+        namespace
+            .run(|| std::fs::read_to_string(Path::new("/proc/sys/net").join(path)).unwrap().trim().to_owned())
+    };
+    for (name, wanted) in [
+        ("ipv4/conf/{}/forwarding", "1"),
+        ("ipv4/conf/{}/rp_filter", "0"),
+        ("ipv6/conf/{}/forwarding", "1"),
+        ("ipv6/conf/{}/accept_ra", "0"),
+    ] {
+        assert_eq!(setting(&node.namespace, name.replace("{}", link)), wanted, "{name}");
+    }
+    assert_eq!(setting(&pod, "ipv6/conf/eth0/accept_ra".into()), "0");
+    let filters = |side: &str| {
+        let asked = format!("filter show dev {link} {side}");
+        let output = node.namespace.run(|| std::process::Command::new("tc").args(asked.split(' ')).output());
+        String::from_utf8(output.unwrap().stdout).unwrap()
+    };
+    for (side, program) in [("ingress", "tc_pod_out"), ("egress", "tc_pod_in")] {
+        assert!(filters(side).contains(&format!("{program} direct-action")), "{side}: {}", filters(side));
+    }
+}

@@ -103,7 +103,7 @@ impl Bucket {
 }
 
 /// `struct nlattr` and its value, whose length is a multiple of four.
-fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+pub(super) fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
     let length = u16::try_from(value.len() + 4).expect("attributes are short");
     [&length.to_ne_bytes(), &kind.to_ne_bytes(), value].concat()
 }
