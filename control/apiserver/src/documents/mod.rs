@@ -1,5 +1,6 @@
 //! Documents about the server itself: discovery, OpenAPI, version, health, metrics, keys.
 
+mod custom;
 pub mod discovery;
 pub mod openapi;
 mod paths;

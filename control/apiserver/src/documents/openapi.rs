@@ -1,24 +1,43 @@
-//! OpenAPI documents, made from the schema table when they are asked for and kept by nobody.
+//! OpenAPI documents, made when they are asked for, written out piece by piece as the client reads, and kept by nobody.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
-use sha2::Digest;
+use sha2::{Digest, Sha256};
 
 use super::discovery::hex;
-use super::paths;
+use super::{custom, paths};
 use crate::body::{self, Reply};
-use crate::resources::Table;
+use crate::resources::{Row, Table};
 use crate::schema::{ListType, Node, Schema, Shape, Type, TypeId, schema};
 use crate::status::{Refusal, Result};
 
-/// Where schemas lie in a version 3 document.
-const V3: &str = "#/components/schemas/";
-/// Where schemas lie in a version 2 document.
-const V2: &str = "#/definitions/";
+/// The version of a document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    V2,
+    V3,
+}
+
+impl Form {
+    /// Where schemas lie in a document.
+    pub fn base(self) -> &'static str {
+        match self {
+            Self::V2 => "#/definitions/",
+            Self::V3 => "#/components/schemas/",
+        }
+    }
+
+    /// A place that holds an object of a named type. A reference may stand beside other keys only below `allOf`.
+    pub fn reference(self, name: &str) -> Value {
+        let reference = json!({ "$ref": format!("{}{name}", self.base()) });
+        if self == Self::V3 { json!({ "allOf": [reference] }) } else { reference }
+    }
+}
 
 fn path_of(group: &str, version: &str) -> String {
     if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") }
@@ -35,11 +54,28 @@ pub fn index(table: &Table) -> Reply {
     body::json(200, &json!({ "paths": paths }))
 }
 
-/// The hash of a document. Those of this build never change.
+/// Stands for the content of a document: what this build says, and the digest of every definition in it.
 fn hash(table: &Table, group: &str, version: &str) -> String {
-    static KNOWN: LazyLock<Mutex<HashMap<(String, String), String>>> = LazyLock::new(Mutex::default);
-    let digest = || hex(&sha2::Sha256::digest(document(table, group, version).to_string())).to_uppercase();
-    KNOWN.lock().entry((group.to_owned(), version.to_owned())).or_insert_with(digest).clone()
+    let rows = table.of(group, version);
+    let mut digest = Sha256::new();
+    digest.update(fixed(&rows));
+    for custom in rows.iter().filter_map(|row| row.custom.as_ref()) {
+        digest.update(&custom.digest);
+    }
+    hex(&digest.finalize()).to_uppercase()
+}
+
+/// The hash of what this build says in a document, which never changes.
+fn fixed(rows: &[&Arc<Row>]) -> String {
+    static KNOWN: LazyLock<Mutex<HashMap<String, String>>> = LazyLock::new(Mutex::default);
+    let own: Vec<&Row> = rows.iter().map(|row| &***row).filter(|row| row.custom.is_none()).collect();
+    let key = own.first().map_or_else(String::new, |row| row.api_version());
+    let digest = || {
+        let paths: Vec<_> = own.iter().map(|row| paths::paths(row, Form::V3)).collect();
+        let said = json!([paths, definitions(&reached(&own), Form::V3)]);
+        hex(&Sha256::digest(said.to_string()))
+    };
+    KNOWN.lock().entry(key).or_insert_with(digest).clone()
 }
 
 /// `/openapi/v3/...`: one document.
@@ -47,9 +83,28 @@ pub fn group_version(table: &Table, path: &str, headers: &HeaderMap) -> Result<R
     let found = table.group_versions().into_iter().find(|(group, version)| path_of(group, version) == path);
     let (group, version) = found.ok_or_else(Refusal::no_path)?;
     only_json(headers)?;
-    let mut reply = body::json(200, &document(table, group, version));
+    let rows: Vec<Arc<Row>> = table.of(group, version).into_iter().cloned().collect();
+    let own: Vec<&Row> = rows.iter().map(|row| &**row).collect();
+    let types = reached(&own);
+    let mut reply = tagged(&hash(table, group, version), headers, || document(rows, &types, Form::V3));
     reply.headers_mut().insert(http::header::CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
     Ok(reply)
+}
+
+/// A document with the tag of its content; without it where the client has it.
+fn tagged(hash: &str, headers: &HeaderMap, body: impl FnOnce() -> body::Body) -> Reply {
+    let tag = format!("\"{hash}\"");
+    let known =
+        headers.get(http::header::IF_NONE_MATCH).is_some_and(|value| value.as_bytes() == tag.as_bytes());
+    let mut reply = if known {
+        body::reply(304, "application/json", body::full(""))
+    } else {
+        body::reply(200, "application/json", body())
+    };
+    if let Ok(tag) = tag.parse() {
+        reply.headers_mut().insert(http::header::ETAG, tag);
+    }
+    reply
 }
 
 /// Protobuf documents are not written; a client that wants nothing else is told so.
@@ -65,42 +120,65 @@ fn only_json(headers: &HeaderMap) -> Result<()> {
 /// `/openapi/v2`: all groups in one document.
 pub fn v2(table: &Table, headers: &HeaderMap) -> Result<Reply> {
     only_json(headers)?;
-    let all: BTreeSet<TypeId> = (0..schema().types.len()).collect();
-    let mut operations = Map::new();
+    let mut digest = Sha256::new();
     for (group, version) in table.group_versions() {
-        operations.extend(paths::paths(table, group, version, V2));
+        digest.update(hash(table, group, version));
     }
-    let document = json!({
-        "swagger": "2.0", "info": { "title": "Hawser", "version": "v1.36.0" },
-        "paths": operations, "definitions": definitions(&all, V2),
-    });
-    Ok(body::json(200, &document))
+    let types: BTreeSet<TypeId> = (0..schema().types.len()).collect();
+    let rows = table.rows().to_vec();
+    Ok(tagged(&hex(&digest.finalize()), headers, || document(rows, &types, Form::V2)))
 }
 
-fn document(table: &Table, group: &str, version: &str) -> Value {
+/// A document of these rows and types. Only one custom resource is in memory at a time.
+fn document(rows: Vec<Arc<Row>>, types: &BTreeSet<TypeId>, form: Form) -> body::Body {
+    let (head, middle, tail) = match form {
+        Form::V2 => (r#""swagger":"2.0""#, r#"},"definitions":{"#, "}}"),
+        Form::V3 => (r#""openapi":"3.0.0""#, r#"},"components":{"schemas":{"#, "}}}"),
+    };
+    let head = format!(r#"{{{head},"info":{{"title":"Hawser","version":"v1.36.0"}},"paths":{{"#);
+    let fixed = format!("{middle}{}", members(&definitions(types, form)));
+    let customs: Vec<Arc<Row>> = rows.iter().filter(|row| row.custom.is_some()).cloned().collect();
+    let paths = rows.into_iter().enumerate().map(move |(position, row)| {
+        let comma = if position > 0 { "," } else { "" };
+        format!("{comma}{}", members(&paths::paths(&row, form)))
+    });
+    let customs = customs.into_iter().filter_map(move |row| {
+        let own = custom::definitions(&row, row.custom.as_ref()?, form);
+        Some(format!(",{}", members(&own.into_iter().collect())))
+    });
+    let pieces = std::iter::once(head).chain(paths).chain([fixed]).chain(customs).chain([tail.to_owned()]);
+    body::stream(futures::stream::iter(pieces.map(|piece| Ok(Bytes::from(piece)))))
+}
+
+/// The members of an object as text, without its braces.
+fn members(object: &Map<String, Value>) -> String {
+    let text = serde_json::to_string(object).expect("a tree always encodes");
+    text[1..text.len() - 1].to_owned()
+}
+
+/// The types of this build that rows reach.
+fn reached(rows: &[&Row]) -> BTreeSet<TypeId> {
     let mut reached = BTreeSet::new();
-    for row in table.of(group, version) {
-        if let Some(id) = schema().kind(&row.group, &row.version, &row.kind) {
-            reach(id, &mut reached);
-        }
-        if let Some(id) = schema().kind(&row.group, &row.version, &row.list_kind) {
-            reach(id, &mut reached);
-        }
-        for (group, version, kind) in row.subresources.iter().filter_map(|sub| sub.kind()) {
-            if let Some(id) = schema().kind(group, version, kind) {
+    for row in rows.iter().filter(|row| row.custom.is_none()) {
+        for kind in [&row.kind, &row.list_kind] {
+            if let Some(id) = schema().kind(&row.group, &row.version, kind) {
                 reach(id, &mut reached);
             }
         }
     }
-    for name in ["DeleteOptions", "Status", "Patch"] {
+    for (group, version, kind) in
+        rows.iter().flat_map(|row| row.subresources.iter().filter_map(|sub| sub.kind()))
+    {
+        if let Some(id) = schema().kind(group, version, kind) {
+            reach(id, &mut reached);
+        }
+    }
+    for name in ["DeleteOptions", "ListMeta", "ObjectMeta", "Patch", "Status"] {
         if let Some(id) = schema().named(&format!("io.k8s.apimachinery.pkg.apis.meta.v1.{name}")) {
             reach(id, &mut reached);
         }
     }
-    json!({
-        "openapi": "3.0.0", "info": { "title": "Hawser", "version": "v1.36.0" },
-        "paths": paths::paths(table, group, version, V3), "components": { "schemas": definitions(&reached, V3) },
-    })
+    reached
 }
 
 fn reach(id: TypeId, reached: &mut BTreeSet<TypeId>) {
@@ -117,17 +195,17 @@ fn reach_node(node: &Node, reached: &mut BTreeSet<TypeId>) {
     }
 }
 
-fn definitions(types: &BTreeSet<TypeId>, base: &str) -> Map<String, Value> {
+fn definitions(types: &BTreeSet<TypeId>, form: Form) -> Map<String, Value> {
     let schema: &'static Schema = schema();
     types
         .iter()
-        .map(|id| (schema.types[*id].name.to_string(), definition(&schema.types[*id], base)))
+        .map(|id| (schema.types[*id].name.to_string(), definition(&schema.types[*id], form)))
         .collect()
 }
 
-fn definition(kind: &Type, base: &str) -> Value {
+fn definition(kind: &Type, form: Form) -> Value {
     let properties: Map<String, Value> =
-        kind.fields.iter().map(|(name, node)| (name.to_string(), property(node, base))).collect();
+        kind.fields.iter().map(|(name, node)| (name.to_string(), property(node, form))).collect();
     let mut out = json!({ "type": "object", "properties": properties });
     if !kind.required.is_empty() {
         out["required"] = json!(kind.required);
@@ -142,7 +220,7 @@ fn definition(kind: &Type, base: &str) -> Value {
     out
 }
 
-fn property(node: &Node, base: &str) -> Value {
+fn property(node: &Node, form: Form) -> Value {
     let mut out = match &node.shape {
         Shape::String => json!({ "type": "string" }),
         Shape::Int32 => json!({ "type": "integer", "format": "int32" }),
@@ -154,18 +232,10 @@ fn property(node: &Node, base: &str) -> Value {
         Shape::Time | Shape::MicroTime => json!({ "type": "string", "format": "date-time" }),
         Shape::Bytes => json!({ "type": "string", "format": "byte" }),
         Shape::Any => json!({ "type": "object" }),
-        Shape::List(item) => json!({ "type": "array", "items": property(item, base) }),
-        Shape::Map(item) => json!({ "type": "object", "additionalProperties": property(item, base) }),
-        Shape::Struct(own) => definition(own, base),
-        Shape::Object(id) => {
-            let reference = format!("{base}{}", schema().types[*id].name);
-            // A reference may stand beside other keys only below `allOf`.
-            if base == V3 {
-                json!({ "allOf": [{ "$ref": reference }] })
-            } else {
-                json!({ "$ref": reference })
-            }
-        }
+        Shape::List(item) => json!({ "type": "array", "items": property(item, form) }),
+        Shape::Map(item) => json!({ "type": "object", "additionalProperties": property(item, form) }),
+        Shape::Struct(own) => definition(own, form),
+        Shape::Object(id) => form.reference(&schema().types[*id].name),
     };
     if let Some(default) = &node.default {
         out["default"] = Value::clone(default);

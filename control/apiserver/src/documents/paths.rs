@@ -2,40 +2,40 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::resources::{Row, Table};
+use super::openapi::Form;
+use crate::resources::Row;
 use crate::schema::schema;
 
-/// Paths of a group and version; references begin with `base`.
-pub fn paths(table: &Table, group: &str, version: &str, base: &str) -> Map<String, Value> {
+/// Paths of a row.
+pub fn paths(row: &Row, form: Form) -> Map<String, Value> {
+    let (group, version) = (&row.group, &row.version);
     let root = if group.is_empty() { format!("/api/{version}") } else { format!("/apis/{group}/{version}") };
     let mut out = Map::new();
-    for row in table.of(group, version) {
-        let place = if row.namespaced { "/namespaces/{namespace}" } else { "" };
-        let collection = format!("{root}{place}/{}", row.plural);
-        let mut on_all = Map::new();
-        on_all.insert("post".to_owned(), operation(row, "post", base));
-        if !row.review {
-            on_all.insert("get".to_owned(), operation(row, "list", base));
-            on_all.insert("delete".to_owned(), operation(row, "deletecollection", base));
-        }
-        out.insert(collection.clone(), Value::Object(on_all));
-        if row.review {
-            continue;
-        }
-        let mut on_one = Map::new();
-        for method in ["get", "put", "patch", "delete"] {
-            on_one.insert(method.to_owned(), operation(row, method, base));
-        }
-        out.insert(format!("{collection}/{{name}}"), Value::Object(on_one));
-        if row.namespaced {
-            let all = json!({ "get": operation(row, "list", base) });
-            out.insert(format!("{root}/{}", row.plural), all);
-        }
+    let place = if row.namespaced { "/namespaces/{namespace}" } else { "" };
+    let collection = format!("{root}{place}/{}", row.plural);
+    let mut on_all = Map::new();
+    on_all.insert("post".to_owned(), operation(row, "post", form));
+    if !row.review {
+        on_all.insert("get".to_owned(), operation(row, "list", form));
+        on_all.insert("delete".to_owned(), operation(row, "deletecollection", form));
+    }
+    out.insert(collection.clone(), Value::Object(on_all));
+    if row.review {
+        return out;
+    }
+    let mut on_one = Map::new();
+    for method in ["get", "put", "patch", "delete"] {
+        on_one.insert(method.to_owned(), operation(row, method, form));
+    }
+    out.insert(format!("{collection}/{{name}}"), Value::Object(on_one));
+    if row.namespaced {
+        let all = json!({ "get": operation(row, "list", form) });
+        out.insert(format!("{root}/{}", row.plural), all);
     }
     out
 }
 
-fn operation(row: &Row, action: &str, base: &str) -> Value {
+fn operation(row: &Row, action: &str, form: Form) -> Value {
     let mut names = Vec::new();
     match action {
         "post" | "put" => names.extend(["dryRun", "fieldManager", "fieldValidation"]),
@@ -46,7 +46,7 @@ fn operation(row: &Row, action: &str, base: &str) -> Value {
         }
         _ => {}
     }
-    let v3 = base.contains("components");
+    let v3 = form == Form::V3;
     let parameters: Vec<Value> = names
         .into_iter()
         .map(|name| {
@@ -58,10 +58,7 @@ fn operation(row: &Row, action: &str, base: &str) -> Value {
         })
         .collect();
     let kind = json!({ "group": row.group, "version": row.version, "kind": row.kind });
-    let reference = schema()
-        .kind(&row.group, &row.version, &row.kind)
-        .map(|id| json!({ "$ref": format!("{base}{}", schema().types[id].name) }))
-        .unwrap_or_default();
+    let reference = json!({ "$ref": format!("{}{}", form.base(), type_name(row)) });
     let ok = if v3 {
         json!({ "description": "OK", "content": { "application/json": { "schema": reference } } })
     } else {
@@ -72,4 +69,12 @@ fn operation(row: &Row, action: &str, base: &str) -> Value {
         "parameters": parameters, "responses": { "200": ok },
         "x-kubernetes-action": action, "x-kubernetes-group-version-kind": kind,
     })
+}
+
+/// The published name of a row's kind.
+fn type_name(row: &Row) -> String {
+    match schema().kind(&row.group, &row.version, &row.kind) {
+        Some(id) if row.custom.is_none() => schema().types[id].name.to_string(),
+        _ => super::custom::type_name(row, &row.kind),
+    }
 }

@@ -140,13 +140,17 @@ impl Session {
             let wake = self.bookmark_at.map_or(self.deadline, |at| at.min(self.deadline));
             let cursor = self.cursor.as_mut()?;
             let batch = tokio::select! {
-                batch = cursor.next(BATCH) => batch,
-                () = tokio::time::sleep_until(wake.into()) => return self.pause(),
-                () = self.api.stopping.cancelled() => return None,
+                // First, so that what happened under a new definition is told under it.
+                biased;
                 () = change(&mut self.changes) => {
-                    if self.follow_definition() { continue }
+                    if self.follow_definition() {
+                        continue;
+                    }
                     return self.last();
                 }
+                () = self.api.stopping.cancelled() => return None,
+                () = tokio::time::sleep_until(wake.into()) => return self.pause(),
+                batch = cursor.next(BATCH) => batch,
             };
             let mut out = BytesMut::new();
             match batch {

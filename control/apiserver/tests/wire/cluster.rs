@@ -127,6 +127,16 @@ impl Client {
         self.ask("GET", uri, &[], "").await
     }
 
+    /// Asks until the answer has this code: for what the server does soon after it said yes.
+    pub async fn until(&self, uri: &str, code: u16) {
+        let asked = async {
+            while self.get(uri).await.code != code {
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(10), asked).await.expect("the code in time");
+    }
+
     pub async fn delete(&self, uri: &str) -> Answer {
         self.ask("DELETE", uri, &[], "").await
     }

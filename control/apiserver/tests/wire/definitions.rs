@@ -195,8 +195,7 @@ async fn a_name_belongs_to_the_first_and_is_passed_on_when_it_goes() {
     let changed = watch.next().await.unwrap();
     assert_eq!(condition(&changed["object"], "Established")["status"], "True");
     // The event may be told a moment before the path is served.
-    let served = async { while admin.get(others).await.code != 200 {} };
-    tokio::time::timeout(std::time::Duration::from_secs(10), served).await.expect("it is served");
+    admin.until(others, 200).await;
 }
 
 #[tokio::test]

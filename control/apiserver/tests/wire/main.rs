@@ -5,6 +5,7 @@ mod bad_input;
 mod cluster;
 mod custom;
 mod definitions;
+mod documents;
 mod lists;
 mod objects;
 mod pods;

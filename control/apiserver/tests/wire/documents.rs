@@ -1,0 +1,123 @@
+//! Discovery and OpenAPI: what is served is told at once, and no longer than it is.
+
+use serde_json::{Value, json};
+
+use crate::cluster::{Client, cluster};
+use crate::definitions::{DEFINITIONS, crontabs, spec, version};
+
+const V3: &str = "/openapi/v3/apis/stable.example.com";
+
+fn described() -> Value {
+    let mut spec = spec();
+    spec["properties"]["image"]["description"] = json!("what is run");
+    spec["properties"]["any"] = json!({ "x-kubernetes-preserve-unknown-fields": true });
+    spec
+}
+
+async fn paths(admin: &Client) -> Value {
+    admin.get("/openapi/v3").await.expect(200)["paths"].clone()
+}
+
+#[tokio::test]
+async fn a_new_kind_is_in_every_discovery_document_until_it_goes() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let mut one = version("v1", true, spec());
+    one["subresources"] = json!({ "status": {}, "scale": { "specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.replicas" } });
+    let mut definition = crontabs(json!([one, version("v1beta1", false, spec())]));
+    definition["spec"]["names"]["categories"] = json!(["all"]);
+    admin.send("POST", DEFINITIONS, &definition).await.expect(201);
+
+    let group = admin.get("/apis/stable.example.com").await.expect(200);
+    assert_eq!(group["preferredVersion"]["version"], "v1");
+    assert_eq!(group["versions"].as_array().unwrap().len(), 2);
+    let list = admin.get("/apis/stable.example.com/v1").await.expect(200);
+    let names: Vec<&Value> = list["resources"].as_array().unwrap().iter().map(|one| &one["name"]).collect();
+    assert_eq!(names, ["crontabs", "crontabs/scale", "crontabs/status"]);
+    assert_eq!(list["resources"][0]["shortNames"], json!(["ct"]));
+    assert_eq!(list["resources"][1]["group"], "autoscaling");
+    let accept = [("accept", "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList")];
+    let all = admin.ask("GET", "/apis", &accept, "").await.expect(200);
+    let found = all["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|one| one["metadata"]["name"] == "stable.example.com")
+        .unwrap();
+    assert_eq!(found["versions"][1]["version"], "v1beta1");
+    assert_eq!(found["versions"][0]["resources"][0]["categories"], json!(["all"]));
+
+    let uri = format!("{DEFINITIONS}/crontabs.stable.example.com");
+    admin
+        .patch("json", &uri, &json!([{ "op": "replace", "path": "/spec/versions/1/served", "value": false }]))
+        .await
+        .expect(200);
+    admin.get("/apis/stable.example.com/v1beta1").await.refused(404, "NotFound");
+    admin.delete(&uri).await.expect(200);
+    admin.until("/apis/stable.example.com", 404).await;
+}
+
+#[tokio::test]
+async fn a_schema_is_published_for_each_version_under_a_hash_that_follows_it() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let before = paths(&admin).await;
+    assert_eq!(before.get("apis/stable.example.com/v1"), None);
+    let versions = json!([version("v1", true, described()), version("v2", false, spec())]);
+    admin.send("POST", DEFINITIONS, &crontabs(versions)).await.expect(201);
+    let after = paths(&admin).await;
+    assert_eq!(after["apis/apps/v1"], before["apis/apps/v1"], "other documents keep their hash");
+
+    let document = admin.get(&format!("{V3}/v1")).await.expect(200);
+    let schema = &document["components"]["schemas"]["com.example.stable.v1.CronTab"];
+    assert_eq!(schema["properties"]["spec"]["properties"]["image"]["description"], "what is run");
+    assert_eq!(schema["x-kubernetes-group-version-kind"][0]["kind"], "CronTab");
+    let reference = &schema["properties"]["metadata"]["allOf"][0]["$ref"];
+    let target = reference.as_str().unwrap().trim_start_matches("#/components/schemas/");
+    assert!(document["components"]["schemas"][target]["properties"]["name"].is_object(), "{reference}");
+    let list = &document["components"]["schemas"]["com.example.stable.v1.CronTabList"];
+    assert_eq!(list["x-kubernetes-group-version-kind"][0]["kind"], "CronTabList");
+    let path = "/apis/stable.example.com/v1/namespaces/{namespace}/crontabs/{name}";
+    assert_eq!(document["paths"][path]["patch"]["x-kubernetes-group-version-kind"]["kind"], "CronTab");
+    let other = admin.get(&format!("{V3}/v2")).await.expect(200);
+    assert_eq!(other["components"]["schemas"]["com.example.stable.v2.CronTab"]["properties"]["spec"], spec());
+
+    let patch = json!([{ "op": "remove", "path": "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/any" }]);
+    admin.patch("json", &format!("{DEFINITIONS}/crontabs.stable.example.com"), &patch).await.expect(200);
+    let changed = paths(&admin).await;
+    assert_ne!(changed["apis/stable.example.com/v1"], after["apis/stable.example.com/v1"]);
+    assert_eq!(changed["apis/stable.example.com/v2"], after["apis/stable.example.com/v2"]);
+}
+
+#[tokio::test]
+async fn documents_are_not_sent_to_those_who_have_them() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    for uri in ["/openapi/v2", "/openapi/v3/apis/apps/v1"] {
+        let first = admin.get(uri).await;
+        let tag = first.headers["etag"].to_str().unwrap().to_owned();
+        first.expect(200);
+        let again = admin.ask("GET", uri, &[("if-none-match", &tag)], "").await;
+        assert_eq!((again.code, again.body.len()), (304, 0), "{uri}");
+    }
+}
+
+#[tokio::test]
+async fn the_old_document_has_every_kind_in_words_it_knows() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    admin.send("POST", DEFINITIONS, &crontabs(json!([version("v1", true, described())]))).await.expect(201);
+    let document = admin.get("/openapi/v2").await.expect(200);
+    let schema = &document["definitions"]["com.example.stable.v1.CronTab"];
+    let spec = &schema["properties"]["spec"]["properties"];
+    assert_eq!(spec["image"], json!({ "type": "string", "description": "what is run" }));
+    assert_eq!(spec["any"], json!({ "x-kubernetes-preserve-unknown-fields": true }));
+    let reference = schema["properties"]["metadata"]["$ref"].as_str().unwrap();
+    assert!(
+        document["definitions"][reference.trim_start_matches("#/definitions/")].is_object(),
+        "{reference}"
+    );
+    let path = &document["paths"]["/apis/stable.example.com/v1/namespaces/{namespace}/crontabs"]["post"];
+    assert_eq!(path["responses"]["200"]["schema"]["$ref"], "#/definitions/com.example.stable.v1.CronTab");
+    assert!(document["definitions"]["io.k8s.api.apps.v1.Deployment"].is_object());
+}
