@@ -91,6 +91,11 @@ impl Node {
 
     /// Starts the agent alone, as after a crash of it.
     pub fn start_agent(&self, binaries: &Binaries) -> Result<()> {
+        self.start_agent_with(binaries, 1)
+    }
+
+    /// Starts an agent whose maps are so many times as large.
+    pub fn start_agent_with(&self, binaries: &Binaries, map_scale: u32) -> Result<()> {
         let state = self.layout.state();
         let credentials = self.credentials();
         let addresses = self.layout.addresses().map(|address| address.to_string()).join(",");
@@ -109,6 +114,7 @@ impl Node {
         command.arg("--kubelet-cert").arg(credentials.join("kubelet.crt"));
         command.arg("--kubelet-key").arg(credentials.join("kubelet.key"));
         command.arg("--client-ca").arg(credentials.join("ca.crt"));
+        command.args(["--map-scale", &map_scale.to_string()]);
         self.agent.start(command, &self.place()?)
     }
 

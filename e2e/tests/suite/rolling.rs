@@ -1,5 +1,6 @@
-//! Another agent on every node, one after the other, while connections are held and made.
+//! Another agent with other maps on every node, one after the other, while connections are held and made.
 
+use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,7 +8,7 @@ use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use e2e::{Binaries, Cluster, Place};
+use e2e::{Binaries, Cluster, Node, Place};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{DeleteParams, LogParams, PostParams};
@@ -47,7 +48,8 @@ pub async fn cases(cluster: &Cluster, subject: &Subject<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The programs of another version lie elsewhere.
+/// Another version lies elsewhere, and its maps are of other sizes: it finds none that it could take over as they are, and has
+/// to convert what they hold while packets flow. Which steps of that a kill may fall between: `agent/tests/netns/upgrade.rs`.
 fn next_version(cluster: &Cluster) -> Result<Binaries> {
     let folder = cluster.layout.scratch().join("next");
     std::fs::create_dir_all(&folder)?;
@@ -58,7 +60,10 @@ fn next_version(cluster: &Cluster) -> Result<Binaries> {
     Ok(Binaries { agent, ..cluster.binaries.clone() })
 }
 
-/// Replaces the agent of each node, politely and then by force.
+/// Sizes of the maps of the other version, as `--map-scale`.
+const OTHER_SCALE: u32 = 2;
+
+/// Replaces the agent of each node by one of the other version, politely, and then by force by one of the first.
 fn roll(cluster: &Cluster, next: &Binaries, kept: &mut [TcpStream]) -> Result<()> {
     for forced in [false, true] {
         for node in &cluster.nodes {
@@ -69,12 +74,23 @@ fn roll(cluster: &Cluster, next: &Binaries, kept: &mut [TcpStream]) -> Result<()
                 node.agent.stop(TERM);
             }
             exchange(kept).with_context(|| format!("while no agent runs on {name}"))?;
-            node.start_agent(if forced { &cluster.binaries } else { next })?;
+            let (binaries, scale) = if forced { (&cluster.binaries, 1) } else { (next, OTHER_SCALE) };
+            let before = layouts(node)?;
+            node.start_agent_with(binaries, scale)?;
             wait_until_synced(next, &node.layout.run())?;
+            let after = layouts(node)?;
+            ensure!(after.len() == 1 && after != before, "{before:?} became {after:?} on {name}");
             exchange(kept).with_context(|| format!("after another agent runs on {name}"))?;
         }
     }
     Ok(())
+}
+
+/// The folders of maps, by the layouts they are of.
+fn layouts(node: &Node) -> Result<Vec<OsString>> {
+    let folder = node.layout.bpffs();
+    let entries = std::fs::read_dir(&folder).with_context(|| format!("read {}", folder.display()))?;
+    entries.map(|entry| Ok(entry?.file_name())).collect()
 }
 
 fn wait_until_synced(binaries: &Binaries, run_dir: &std::path::Path) -> Result<()> {
