@@ -80,6 +80,10 @@ impl Graph {
         self.items.get(uid)
     }
 
+    pub(crate) fn items(&self) -> impl Iterator<Item = &Item> {
+        self.items.values()
+    }
+
     pub(crate) fn dependents(&self, uid: &str) -> impl Iterator<Item = &Item> {
         self.dependents.get(uid).into_iter().flatten().filter_map(|uid| self.items.get(uid))
     }

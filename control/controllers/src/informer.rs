@@ -25,6 +25,8 @@ pub(crate) enum Step {
     Listed(String),
     /// Kinds that were found and will be listed.
     Discovered(Vec<String>),
+    /// A kind that is no longer served; its objects are gone.
+    Withdrawn(String),
 }
 
 /// Metadata before and after a step.
@@ -224,9 +226,46 @@ fn remove_meta(resource: Arc<ResourceRef>, key: Key) -> Apply {
     })
 }
 
+/// Takes every object of a resource out of the graph.
+pub(crate) fn withdraw(world: &mut World, resource: &str) -> Vec<Applied> {
+    let gone: Vec<(Arc<ResourceRef>, Key)> = world
+        .graph
+        .items()
+        .filter(|item| item.resource.resource() == resource)
+        .map(|item| (Arc::clone(&item.resource), item.key.clone()))
+        .collect();
+    gone.into_iter().map(|(resource, key)| remove_meta(resource, key)(world)).collect()
+}
+
 /// An object deleted and made again between two events has another uid; the old one must leave the graph.
 fn forget_replaced(world: &mut World, old: Option<&ObjectMeta>, new: &ObjectMeta) {
     if let Some(uid) = old.and_then(|old| old.uid.as_deref()).filter(|uid| Some(*uid) != new.uid.as_deref()) {
         world.graph.remove(uid);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kind_that_goes_takes_its_objects_out_of_the_graph() {
+        let mut world = World::default();
+        for (plural, uid) in [("things", "t"), ("others", "o")] {
+            let resource = ResourceRef {
+                group: "example.com".to_owned(),
+                version: "v1".to_owned(),
+                plural: plural.to_owned(),
+                kind: "Thing".to_owned(),
+            };
+            let meta = ObjectMeta { uid: Some(uid.to_owned()), ..ObjectMeta::default() };
+            upsert_meta(Arc::new(resource), meta)(&mut world);
+        }
+        let gone = withdraw(&mut world, "things.example.com");
+        let told: Vec<_> =
+            gone.iter().map(|one| one.old.as_ref().and_then(|old| old.described().uid.clone())).collect();
+        assert_eq!(told, [Some("t".to_owned())]);
+        assert!(gone.iter().all(|one| one.new.is_none()));
+        assert!(world.graph.item("t").is_none() && world.graph.item("o").is_some());
     }
 }

@@ -15,6 +15,7 @@ mod change;
 mod controller;
 mod deployment;
 mod deployment_status;
+mod discovery;
 mod endpointslice;
 mod gc;
 mod graph;

@@ -7,9 +7,6 @@ use std::time::{Duration, Instant};
 use futures::stream::{self, StreamExt};
 use jiff::Timestamp;
 use kube::Client;
-use kube::core::ApiResource;
-use kube::core::discovery::verbs;
-use kube::discovery::{ApiCapabilities, Discovery};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
@@ -17,7 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::change::Change;
 use crate::controller::{Controller, Key};
-use crate::informer::{Applied, Step, inform, inform_metadata};
+use crate::discovery::discover;
+use crate::informer::{Applied, Step, inform, withdraw};
 use crate::node_cidr::CidrError;
 use crate::objects::{
     ConfigMap, Deployment, EndpointSlice, Kind, Lease, Namespace, Node, Pod, ReplicaSet, Service,
@@ -36,8 +34,6 @@ const BURST: usize = 16;
 const STEPS: usize = 1024;
 /// How long a key waits at most for its own writes to come back.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How often new kinds are looked for.
-const DISCOVERY_PERIOD: Duration = Duration::from_secs(30);
 
 /// Why the controllers could not start.
 #[derive(Debug, thiserror::Error)]
@@ -55,7 +51,11 @@ pub async fn run(client: Client, config: Config, stop: CancellationToken) -> Res
     let (steps, receiver) = mpsc::channel(STEPS);
     let mut tasks = JoinSet::new();
     let typed = start_informers(&mut tasks, &client, &steps);
-    tasks.spawn(discover(client.clone(), typed.clone(), steps));
+    let mut tabled = typed.clone();
+    // Config maps and leases have a table, but it holds some only; the graph wants them all.
+    tabled.remove(ConfigMap::RESOURCE);
+    tabled.remove(Lease::RESOURCE);
+    tasks.spawn(discover(client.clone(), tabled, steps));
     tasks.spawn(dispatch(Arc::clone(&world), lanes.clone(), typed, receiver));
     for lane in &lanes {
         for _ in 0..WORKERS {
@@ -95,46 +95,6 @@ fn start_informers(tasks: &mut JoinSet<()>, client: &Client, steps: &mpsc::Sende
     typed
 }
 
-/// Finds the kinds that have no table and watches their metadata for the owner graph; looks for new ones for ever.
-async fn discover(client: Client, mut known: BTreeSet<String>, steps: mpsc::Sender<Step>) {
-    let mut informers = JoinSet::new();
-    // Config maps have a table, but it holds one name only; the graph wants them all.
-    known.remove(ConfigMap::RESOURCE);
-    known.remove(Lease::RESOURCE);
-    loop {
-        match Discovery::new(client.clone()).run_aggregated().await {
-            Ok(discovery) => {
-                let resources = discovery.groups().flat_map(kube::discovery::ApiGroup::recommended_resources);
-                let mut fresh = Vec::new();
-                for (kind, _) in resources.filter(|(_, capabilities)| is_collectable(capabilities)) {
-                    if kind.plural != "events" && known.insert(resource_name(&kind)) {
-                        fresh.push(kind);
-                    }
-                }
-                // Announced before they are listed, so that a quick list cannot be overtaken by its announcement.
-                let names = fresh.iter().map(resource_name).collect();
-                if steps.send(Step::Discovered(names)).await.is_err() {
-                    return;
-                }
-                for kind in fresh {
-                    informers.spawn(inform_metadata(client.clone(), kind, steps.clone()));
-                }
-            }
-            Err(error) => tracing::debug!(%error, "discovery failed and is tried again"),
-        }
-        tokio::time::sleep(if informers.is_empty() { Duration::from_millis(200) } else { DISCOVERY_PERIOD })
-            .await;
-    }
-}
-
-fn resource_name(kind: &ApiResource) -> String {
-    if kind.group.is_empty() { kind.plural.clone() } else { format!("{}.{}", kind.plural, kind.group) }
-}
-
-fn is_collectable(capabilities: &ApiCapabilities) -> bool {
-    [verbs::LIST, verbs::WATCH, verbs::DELETE].iter().all(|verb| capabilities.supports_operation(verb))
-}
-
 /// Applies steps to the world, and wakes keys once every kind with a table has been listed; controllers that need every
 /// kind there is are told when all of them have been.
 async fn dispatch(
@@ -157,6 +117,10 @@ async fn dispatch(
                     Step::Apply(apply) => for_eager.push(apply(&mut world)),
                     Step::Listed(resource) => listing.done(&resource),
                     Step::Discovered(resources) => listing.discovered(resources),
+                    Step::Withdrawn(resource) => {
+                        listing.done(&resource);
+                        for_eager.extend(withdraw(&mut world, &resource));
+                    }
                 }
             }
             world.graph.complete = listing.is_complete();

@@ -44,6 +44,9 @@ pub async fn dispatch(call: &Call, sub: Sub) -> Result<Reply> {
 /// The namespace controller removes the finalizer when the content is gone.
 async fn finalize(call: &Call) -> Result<Reply> {
     let wanted = body::object(call)?;
+    if list(&wanted, &["spec", "finalizers"]).is_empty() {
+        refuse_while_filled(call)?;
+    }
     let manager = Manager::update(call);
     let outcome = write::change(call, Some(Sub::Finalize), &manager, |old| {
         let mut new = old.clone();
@@ -55,6 +58,20 @@ async fn finalize(call: &Call) -> Result<Reply> {
         Ok(new)
     });
     answer(call, outcome.await?)
+}
+
+/// Custom objects may be of a kind made a moment ago, of which the namespace controller does not know yet.
+fn refuse_while_filled(call: &Call) -> Result<()> {
+    let name = &call.target.name;
+    let table = call.api.table.load();
+    for row in table.rows().iter().filter(|row| row.custom.is_some() && row.namespaced) {
+        let count = call.api.objects.count(&object::prefix(row, name));
+        if count > 0 {
+            let why = format!("the namespace still holds {count} of {}", row.qualified());
+            return Err(Refusal::conflict(&call.row, name, &why));
+        }
+    }
+    Ok(())
 }
 
 /// Gives a pod its node, once.

@@ -281,3 +281,24 @@ async fn appliers_share_custom_objects_by_the_schema() {
     let left = admin.patch("apply", &as_one, &apply(json!([]))).await.expect(200);
     assert_eq!(left["spec"]["ports"], json!([{ "name": "b", "port": 2 }]));
 }
+
+#[tokio::test]
+async fn a_namespace_is_not_let_go_while_it_holds_custom_objects() {
+    let (_cluster, admin) = with_crontabs(spec()).await;
+    let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "a" } });
+    admin.send("POST", "/api/v1/namespaces", &namespace).await.expect(201);
+    let crontabs = CRONTABS.replace("/default/", "/a/");
+    admin.send("POST", &crontabs, &crontab("one", json!({}))).await.expect(201);
+    let mut leaving = admin.delete("/api/v1/namespaces/a").await.expect(200);
+    leaving["spec"]["finalizers"] = json!([]);
+    let finalize = "/api/v1/namespaces/a/finalize";
+    let status = admin.send("PUT", finalize, &leaving).await.refused(409, "Conflict");
+    assert!(
+        status["message"].as_str().unwrap().contains("still holds 1 of crontabs.stable.example.com"),
+        "{status}"
+    );
+    admin.send("POST", &crontabs, &crontab("two", json!({}))).await.refused(403, "Forbidden");
+    admin.delete(&format!("{crontabs}/one")).await.expect(200);
+    admin.send("PUT", finalize, &leaving).await.expect(200);
+    admin.get("/api/v1/namespaces/a").await.refused(404, "NotFound");
+}
