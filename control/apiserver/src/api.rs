@@ -192,26 +192,28 @@ impl Api {
     }
 }
 
-/// How often a request follows a kind that changes under it.
-const ATTEMPTS: usize = 5;
-
-/// Carries out a call, again when the definition of its kind changed meanwhile.
+/// Carries out a call; again when the definition of its kind changed meanwhile, which then has to wait for it.
 async fn carry_out(call: &mut Call) -> Result<Reply> {
-    for _ in 0..ATTEMPTS {
-        if let Some(sentence) = call.row.custom.as_ref().and_then(|custom| custom.deprecation.as_ref()) {
-            call.warn(sentence.clone());
-        }
-        match verbs::dispatch(call).await {
-            Err(refusal) if refusal.outdated => {}
-            other => return other,
-        }
-        let target = &call.target;
-        let table = call.api.table.load_full();
-        let row = table.find(&target.group, &target.version, &target.resource);
-        call.row = Arc::clone(row.ok_or_else(Refusal::no_path)?);
-        call.warnings.lock().clear();
+    warn_of_deprecation(call);
+    let refusal = match verbs::dispatch(call).await {
+        Err(refusal) if refusal.outdated => refusal,
+        other => return other,
+    };
+    tracing::debug!(message = refusal.message, "a request is carried out again");
+    let api = Arc::clone(&call.api);
+    let _still = api.definitions.hold().await;
+    let table = api.table.load_full();
+    let row = table.find(&call.target.group, &call.target.version, &call.target.resource);
+    call.row = Arc::clone(row.ok_or_else(Refusal::no_path)?);
+    call.warnings.lock().clear();
+    warn_of_deprecation(call);
+    verbs::dispatch(call).await
+}
+
+fn warn_of_deprecation(call: &Call) {
+    if let Some(sentence) = call.row.custom.as_ref().and_then(|custom| custom.deprecation.as_ref()) {
+        call.warn(sentence.clone());
     }
-    Err(Refusal::outdated())
 }
 
 impl Call {

@@ -327,6 +327,29 @@ mod tests {
     }
 
     #[test]
+    fn schemas_keep_their_unions_and_what_is_false_or_zero() {
+        // Numbers above 15 take a second byte: the tag's low seven bits first.
+        let high = |number: u16, bytes: &[u8]| {
+            let tag = number << 3 | 2;
+            let mut out =
+                vec![(tag & 0x7f) as u8 | 0x80, (tag >> 7) as u8, u8::try_from(bytes.len()).unwrap()];
+            out.extend_from_slice(bytes);
+            out
+        };
+        let items = high(24, &field(1, &field(5, b"string")));
+        let closed = high(30, &[1 << 3, 0]);
+        let default = field(8, &field(1, b"false"));
+        let maximum = [vec![9 << 3 | 1], 0_f64.to_le_bytes().to_vec()].concat();
+        let raw = [field(5, b"array"), default, maximum, items, closed].concat();
+        let name = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps";
+        let mut schema = decode(name, &envelope("", &raw)).unwrap();
+        schema.as_object_mut().unwrap().shift_remove("apiVersion");
+        let want = json!({"type": "array", "items": {"type": "string"}, "additionalProperties": false,
+            "default": false, "maximum": 0.0});
+        assert_eq!(schema, want);
+    }
+
+    #[test]
     fn broken_bodies_are_errors_and_never_panics() {
         let good = envelope("Pod", &field(1, &field(1, b"a")));
         for end in 0..good.len() {

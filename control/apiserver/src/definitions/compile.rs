@@ -134,13 +134,7 @@ impl Names {
             [("allOf", Rule::AllOf as fn(_) -> _), ("anyOf", Rule::AnyOf), ("oneOf", Rule::OneOf)]
         {
             let all: Vec<Rules> = list(schema, &[name]).iter().map(|one| self.rules(one, false)).collect();
-            // Alternatives of types stand beside int-or-string, which says the same.
-            let vacuous = match name {
-                "anyOf" => all.iter().any(Vec::is_empty),
-                "allOf" => all.iter().all(Vec::is_empty),
-                _ => false,
-            };
-            if !all.is_empty() && !vacuous {
+            if !all.is_empty() {
                 out.push(rule(all));
             }
         }
@@ -315,6 +309,19 @@ mod tests {
         let map = json!({ "type": "object", "additionalProperties": { "type": "string" } });
         let want = r#"spec.a: Invalid value: "integer": spec.a in body must be of type string: "integer""#;
         assert_eq!(broken(&map, &json!({ "a": 1 })), [want]);
+    }
+
+    #[test]
+    fn names_can_be_restricted_further() {
+        let node = root(&json!({ "type": "object", "properties": { "metadata": { "type": "object",
+            "properties": { "name": { "type": "string", "maxLength": 3 } } } } }));
+        let told = |name: &str| {
+            let mut errors = Errors::default();
+            check(&node, &json!({ "metadata": { "name": name, "labels": { "a": "b" } } }), None, &mut errors);
+            errors.into_causes().into_iter().map(|cause| cause.field).collect::<Vec<_>>()
+        };
+        assert_eq!(told("abc"), [""; 0]);
+        assert_eq!(told("abcd"), ["metadata.name"]);
     }
 
     #[test]

@@ -91,6 +91,11 @@ impl Definitions {
         if is_definition(row) { Some(self.turn.lock().await) } else { None }
     }
 
+    /// Lets no definition be written until the guard is dropped.
+    pub async fn hold(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().await
+    }
+
     /// Sees each change of the table from now on.
     pub fn changes(&self) -> watch::Receiver<()> {
         self.changed.subscribe()

@@ -263,13 +263,13 @@ const STRUCTURE: &[&str] = &[
 /// Checks the alternatives below `schema` against the structure they speak about.
 fn junctions(here: &str, schema: &Value, structure: &Value, depth: usize, errors: &mut Errors) {
     let both = flag(structure, &["x-kubernetes-int-or-string"]);
-    for word in ["allOf", "anyOf", "oneOf"] {
+    for (word, types) in [("allOf", both), ("anyOf", both), ("oneOf", false)] {
         for (index, one) in list(schema, &[word]).iter().enumerate() {
-            alternative(&format!("{here}.{word}[{index}]"), one, structure, both, depth + 1, errors);
+            alternative(&format!("{here}.{word}[{index}]"), one, structure, types, depth + 1, errors);
         }
     }
     if let Some(not) = schema.get("not") {
-        alternative(&format!("{here}.not"), not, structure, both, depth + 1, errors);
+        alternative(&format!("{here}.not"), not, structure, false, depth + 1, errors);
     }
 }
 
@@ -408,6 +408,10 @@ mod tests {
             (
                 json!({ "type": "object", "allOf": [{ "properties": { "a": {} } }] }),
                 "s.properties[spec].allOf[0].properties[a]: Required value: because it is defined in an alternative, it must be defined in the structure as well",
+            ),
+            (
+                json!({ "x-kubernetes-int-or-string": true, "oneOf": [{ "type": "string" }] }),
+                "s.properties[spec].oneOf[0].type: Forbidden: must be empty to be structural",
             ),
             (
                 json!({ "type": "string", "x-kubernetes-int-or-string": true }),

@@ -171,8 +171,13 @@ fn aggregated(table: &Table, named_groups: bool, headers: &HeaderMap) -> Reply {
 /// The resource as the aggregated document shows it.
 pub fn aggregated_resource(row: &Row) -> Value {
     let kind = |(group, version, kind): (&str, &str, &str)| json!({ "group": group, "version": version, "kind": kind });
+    // Upstream leaves group and version of its own kinds to the document around them, and writes those of custom ones.
+    let own = match &row.custom {
+        Some(_) => (&*row.group, &*row.version, &*row.kind),
+        None => ("", "", &*row.kind),
+    };
     let mut out = json!({
-        "resource": row.plural, "responseKind": kind(("", "", &*row.kind)),
+        "resource": row.plural, "responseKind": kind(own),
         "scope": if row.namespaced { "Namespaced" } else { "Cluster" }, "singularResource": row.singular,
         "verbs": row.verbs(),
     });
@@ -187,7 +192,7 @@ pub fn aggregated_resource(row: &Row) -> Value {
             .subresources
             .iter()
             .map(|sub| {
-                let own = sub.kind().unwrap_or(("", "", &*row.kind));
+                let own = sub.kind().unwrap_or(own);
                 json!({ "subresource": sub.name(), "responseKind": kind(own), "verbs": sub.verbs() })
             })
             .collect();

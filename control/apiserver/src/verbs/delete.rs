@@ -127,8 +127,8 @@ const ATTEMPTS: usize = 10;
 pub async fn one(call: &Call, name: &str, options: &Options) -> Result<Deletion> {
     let row = call.row.stored_as();
     let key = object::key(row, &call.target.namespace, name);
-    let _turn = call.api.turns.wait(&key).await;
     let _names = call.api.definitions.turn(row).await;
+    let _turn = call.api.turns.wait(&key).await;
     for _ in 0..ATTEMPTS {
         let entry = call.api.objects.get(&key).ok_or_else(|| Refusal::not_found(&call.row, name))?;
         let old = row.read(&entry);

@@ -254,8 +254,9 @@ where
 {
     let row = call.row.stored_as();
     let name = &call.target.name;
-    let _turn = call.api.turns.wait(&call.key()).await;
+    // Definitions before objects, everywhere: whoever holds a definition may wait for an object.
     let _names = call.api.definitions.turn(row).await;
+    let _turn = call.api.turns.wait(&call.key()).await;
     for _ in 0..WRITE_ATTEMPTS {
         let entry = call.stored()?;
         let old = row.read(&entry);

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::cluster::cluster;
+use crate::cluster::{Client, cluster};
 use crate::definitions::{CRONTABS, DEFINITIONS, crontab, crontabs, spec, version, with_crontabs};
 use crate::watches::{Watch, seen};
 
@@ -301,4 +301,73 @@ async fn a_namespace_is_not_let_go_while_it_holds_custom_objects() {
     admin.delete(&format!("{crontabs}/one")).await.expect(200);
     admin.send("PUT", finalize, &leaving).await.expect(200);
     admin.get("/api/v1/namespaces/a").await.refused(404, "NotFound");
+}
+
+#[tokio::test]
+async fn definitions_and_their_objects_are_there_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = apiserver::start(crate::cluster::config(folder.path(), false)).await.unwrap();
+    let admin = Client::of(&first);
+    let definition = crontabs(json!([version("v1", true, spec())]));
+    admin.send("POST", DEFINITIONS, &definition).await.expect(201);
+    let made = admin.send("POST", CRONTABS, &crontab("one", json!({ "image": "a" }))).await.expect(201);
+    drop(admin);
+    first.shutdown().await;
+    let second = apiserver::start(crate::cluster::config(folder.path(), false)).await.unwrap();
+    let admin = Client::of(&second);
+    assert_eq!(admin.get(ONE).await.expect(200), made);
+    admin.send("POST", CRONTABS, &crontab("two", json!({ "replicas": 11 }))).await.refused(422, "Invalid");
+    second.shutdown().await;
+}
+
+#[tokio::test]
+async fn writers_follow_a_definition_that_changes_under_them() {
+    let (_cluster, admin) = with_crontabs(spec()).await;
+    let one = format!("{DEFINITIONS}/crontabs.stable.example.com");
+    let change = async {
+        for number in 0..50 {
+            let label = json!({ "metadata": { "labels": { "number": number.to_string() } } });
+            admin.patch("merge", &one, &label).await.expect(200);
+        }
+    };
+    let writer = |name: &'static str| {
+        let admin = admin.clone();
+        async move {
+            for number in 0..50 {
+                let object = crontab(&format!("{name}-{number}"), json!({}));
+                admin.send("POST", CRONTABS, &object).await.expect(201);
+            }
+        }
+    };
+    tokio::join!(change, writer("a"), writer("b"));
+    let list = admin.get(CRONTABS).await.expect(200);
+    assert_eq!(list["items"].as_array().unwrap().len(), 100);
+}
+
+#[tokio::test]
+async fn the_definition_of_cluster_network_policies_serves_them() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let yaml = [("content-type", "application/yaml")];
+    let definition = include_str!("../../../../deploy/clusternetworkpolicies.yaml");
+    admin.ask("POST", DEFINITIONS, &yaml, definition).await.expect(201);
+    let path = "/apis/policy.networking.k8s.io/v1alpha2/clusternetworkpolicies";
+    let policy = |priority: u32, from: Value| {
+        json!({ "apiVersion": "policy.networking.k8s.io/v1alpha2", "kind": "ClusterNetworkPolicy", "metadata": { "name": "one" },
+            "spec": { "tier": "Admin", "priority": priority, "subject": { "namespaces": {} },
+                "ingress": [{ "action": "Deny", "from": [from] }] } })
+    };
+    let both = json!({ "namespaces": {}, "pods": { "namespaceSelector": {}, "podSelector": {} } });
+    let status = admin.send("POST", path, &policy(5000, both)).await.refused(422, "Invalid");
+    let causes = status["details"]["causes"].as_array().unwrap();
+    let mut fields: Vec<&str> = causes.iter().map(|cause| cause["field"].as_str().unwrap()).collect();
+    fields.sort_unstable();
+    assert_eq!(fields, ["spec.ingress[0].from[0]", "spec.priority"]);
+    admin.send("POST", path, &policy(10, json!({ "namespaces": {} }))).await.expect(201);
+    let accept = [("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")];
+    let table = admin.ask("GET", path, &accept, "").await.expect(200);
+    assert_eq!(
+        table["rows"][0]["cells"].as_array().unwrap()[..3],
+        [json!("one"), json!("Admin"), json!("10")]
+    );
 }

@@ -45,7 +45,10 @@ async fn a_new_kind_is_in_every_discovery_document_until_it_goes() {
         .find(|one| one["metadata"]["name"] == "stable.example.com")
         .unwrap();
     assert_eq!(found["versions"][1]["version"], "v1beta1");
-    assert_eq!(found["versions"][0]["resources"][0]["categories"], json!(["all"]));
+    let own = &found["versions"][0]["resources"][0];
+    assert_eq!(own["categories"], json!(["all"]));
+    let kind = json!({ "group": "stable.example.com", "version": "v1", "kind": "CronTab" });
+    assert_eq!(own["responseKind"], kind);
 
     let uri = format!("{DEFINITIONS}/crontabs.stable.example.com");
     admin
