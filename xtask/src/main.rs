@@ -116,9 +116,17 @@ fn main() -> Result<()> {
         Command::Bench => {
             build::all(false)?;
             process::run(&mut local(&["bench"]))?;
-            for bench in
-                ["changes", "traffic", "forwarding", "nodes", "attach", "policies", "bandwidth", "compile"]
-            {
+            for bench in [
+                "changes",
+                "traffic",
+                "forwarding",
+                "nodes",
+                "attach",
+                "policies",
+                "bandwidth",
+                "compile",
+                "definitions",
+            ] {
                 process::run(process::cargo().args(["bench", "--quiet", "--bench", bench]))?;
             }
             Ok(())
