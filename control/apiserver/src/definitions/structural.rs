@@ -215,14 +215,18 @@ fn validate_list(here: &str, schema: &Value, errors: &mut Errors) {
 /// Rules whose own form may be wrong.
 fn values(here: &str, schema: &Value, errors: &mut Errors) {
     let pattern = text(schema, &["pattern"]);
-    if let Err(error) = Regex::new(pattern) {
+    if !pattern.is_empty()
+        && let Err(error) = Regex::new(pattern)
+    {
         let why = error.to_string();
         let why = why.lines().last().unwrap_or_default().trim();
         let detail = format!("must be a valid regular expression, but isn't: {why}");
         errors.invalid(format!("{here}.pattern"), &json!(pattern), &detail);
     }
     for field in ["minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"] {
-        errors.not_negative(format!("{here}.{field}"), at(schema, &[field]).as_i64());
+        if let Some(number) = at(schema, &[field]).as_i64() {
+            errors.not_negative(format!("{here}.{field}"), Some(number));
+        }
     }
     if at(schema, &["multipleOf"]).as_f64().is_some_and(|number| number <= 0.0) {
         errors.invalid(format!("{here}.multipleOf"), at(schema, &["multipleOf"]), "must be greater than 0");
