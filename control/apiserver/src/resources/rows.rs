@@ -474,7 +474,6 @@ pub static RESOURCES: &[Resource] = &[
     },
     Resource {
         kind: "NetworkPolicy",
-        missing: NOT_ENFORCED,
         plural: "networkpolicies",
         short: &["netpol"],
         storage: "networkpolicies",
