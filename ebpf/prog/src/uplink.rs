@@ -137,8 +137,12 @@ fn inward(ctx: &TcContext) -> Result<Then, Drop> {
 fn out_known(ctx: &TcContext) -> Option<Result<Verdict, Drop>> {
     let work = work()?;
     work.known = Known::Unseen;
-    if !parse_plain(ctx, &mut work.packet) || origin() == FOREIGN {
+    if !parse_plain(ctx, &mut work.packet) {
         return None;
+    }
+    if origin() == FOREIGN {
+        // What pods send each other has been looked at where it left its pod.
+        return Some(Ok(Verdict::Stack));
     }
     forward_known(ctx, work, Onward::Stack)
 }

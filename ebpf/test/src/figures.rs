@@ -79,6 +79,7 @@ fn plain(world: &mut World, figures: &mut Vec<Figure>) -> Result<()> {
     let kinds = [
         ("pod to pod", Hook::FromPodA, packet(n.pod_a, n.pod_b).tcp(40000, 80, ACK)),
         ("pod to far pod", Hook::FromPodA, packet(n.pod_a, n.far_pod).tcp(40000, 80, ACK)),
+        ("pod to far pod, leaving", Hook::UplinkOut, packet(n.pod_a, n.far_pod).tcp(40000, 80, ACK)),
         ("outside to the host", Hook::UplinkIn, packet(n.client, n.node).tcp(40000, 22, ACK)),
         ("masquerade", Hook::UplinkOut, packet(n.pod_a, n.client).tcp(40000, 443, SYN)),
     ];
