@@ -3,7 +3,7 @@
 //! `cargo bench --bench attach`. What is measured is what a container runtime waits for: from the start of the plugin to its
 //! end, for ADD and for DEL, one after the other and eight at a time. The reference plugins are Debian's
 //! (`containernetworking-plugins`, in /usr/lib/cni or where CNI_PATH says), with IPv4 alone and without rules; ours gives both
-//! families. Needs root. Everything happens in namespaces made here, which stay until the end: taking one down holds the lock that
+//! families. Needs root. Everything happens in namespaces made here, the same for all runs: taking one down holds the lock that
 //! every change of a device needs.
 
 #![allow(
@@ -73,15 +73,13 @@ fn main() {
     println!(
         "{RUNS} interleaved runs of {SANDBOXES} sandboxes; milliseconds from the plugin's start to its end"
     );
-    let mut used = Vec::new();
+    let sandboxes: Vec<Namespace> = (0..SANDBOXES).map(|_| Namespace::new()).collect();
     for at_a_time in [1, AT_A_TIME] {
         let mut times = vec![(Vec::new(), Vec::new()); plugins.len()];
         for run in 0..RUNS {
             for (plugin, (adds, dels)) in plugins.iter().zip(&mut times) {
-                let sandboxes: Vec<Namespace> = (0..SANDBOXES).map(|_| Namespace::new()).collect();
                 let before = devices(plugin.node);
                 let (added, deleted) = measure(plugin, run, at_a_time, &sandboxes);
-                used.push(sandboxes);
                 // What DEL leaves for later belongs to nobody's next run; a bridge stays.
                 while devices(plugin.node) > before.max(3) {
                     std::thread::sleep(Duration::from_millis(5));

@@ -183,14 +183,15 @@ pub fn call(
     })
 }
 
-/// Our plugin, as this build has it.
+/// Our plugin, as this build has it; in release as it is shipped.
 pub fn plugin() -> PathBuf {
     let own = std::env::current_exe().unwrap();
     let built = own.ancestors().nth(2).unwrap();
     let mut build = Command::new(env!("CARGO"));
-    build.args(["build", "--quiet", "--offline", "--package", "cni"]).current_dir(env!("CARGO_MANIFEST_DIR"));
+    build.args(["rustc", "--quiet", "--offline", "--package", "cni", "--bin", "hawser-cni"]);
+    build.current_dir(env!("CARGO_MANIFEST_DIR"));
     if built.ends_with("release") {
-        build.arg("--release");
+        build.args(["--release", "--", "-Ctarget-feature=+crt-static"]);
     }
     assert!(build.status().unwrap().success(), "the plugin builds");
     built.join("hawser-cni")
