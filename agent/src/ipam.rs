@@ -73,6 +73,9 @@ impl Addresses {
 
     /// Sets the networks addresses come from; addresses of earlier networks stay with who has them.
     pub fn use_networks(&mut self, networks: &[IpNetwork]) {
+        if self.pools.iter().map(Pool::network).eq(networks.iter().copied()) {
+            return;
+        }
         let mut pools: Vec<Pool> = networks
             .iter()
             .map(|network| {

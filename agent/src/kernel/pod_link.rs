@@ -68,17 +68,21 @@ pub fn create(netlink: &Netlink, row: &EndpointRow) -> Result<HostEnd, KernelErr
     }
     let namespace = File::open(&row.endpoint.netns_path)
         .map_err(KernelError::io(format!("open network namespace {}", row.endpoint.netns_path.display())))?;
-    let peer = LinkMessageBuilder::<LinkUnspec>::new()
+    // The default is one of each for every CPU, each an object in sysfs; without XDP or a discipline they serve nobody.
+    let queues = [LinkAttribute::NumTxQueues(1), LinkAttribute::NumRxQueues(1)];
+    let mut peer = LinkMessageBuilder::<LinkUnspec>::new()
         .name(row.endpoint.ifname.clone())
         .mtu(row.attachment.mtu)
         .address(row.attachment.pod_mac.to_vec())
         .append_extra_attribute(LinkAttribute::NetNsFd(namespace.as_raw_fd()))
         .build();
-    let pair = LinkMessageBuilder::<LinkVeth>::new(name, &row.endpoint.ifname)
+    peer.attributes.extend(queues.clone());
+    let mut pair = LinkMessageBuilder::<LinkVeth>::new(name, &row.endpoint.ifname)
         .mtu(row.attachment.mtu)
         .address(row.attachment.host_mac.to_vec())
         .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
         .build();
+    pair.attributes.extend(queues);
     netlink.add_device(pair, name)?;
     let index = index_of(name)?.ok_or_else(|| KernelError::NoDevice(name.clone()))?;
     Ok(HostEnd { index, is_new: true })

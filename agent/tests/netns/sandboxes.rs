@@ -227,6 +227,10 @@ fn both_ends_of_a_pods_link_are_set_as_they_have_to_be() {
         assert_eq!(setting(&node.namespace, name.replace("{}", link)), wanted, "{name}");
     }
     assert_eq!(setting(&pod, "ipv6/conf/eth0/accept_ra".into()), "0");
+    // One for every CPU would make pods slow to attach on large machines.
+    for shown in [node.namespace.ip(&format!("-d link show {link}")), pod.ip("-d link show eth0")] {
+        assert!(shown.contains("numtxqueues 1 numrxqueues 1"), "{shown}");
+    }
     let filters = |side: &str| {
         let asked = format!("filter show dev {link} {side}");
         let output = node.namespace.run(|| std::process::Command::new("tc").args(asked.split(' ')).output());
