@@ -21,7 +21,7 @@ pub struct By {
     pub direction: String,
     /// The NetworkPolicies of which no rule allows it, or `others`.
     pub policies: String,
-    /// The rule of a ClusterNetworkPolicy that denies it.
+    /// The rule of a ClusterNetworkPolicy that denies it, or `isolation` by those policies.
     pub rule: String,
 }
 

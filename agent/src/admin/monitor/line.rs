@@ -48,7 +48,7 @@ pub struct Shown {
     pub pods: Vec<String>,
     /// `namespace/name` of the NetworkPolicies of which no rule allows it.
     pub policies: Vec<String>,
-    /// The rule of a ClusterNetworkPolicy that denies it.
+    /// The rule of a ClusterNetworkPolicy that denies it, or `isolation` by those policies.
     pub rule: Option<String>,
 }
 

@@ -12,7 +12,7 @@ use ipnetwork::IpNetwork;
 use super::line::Shown;
 use crate::desired::NodeFacts;
 use crate::oracle::{self, Ask, Client, Here, Packet};
-use crate::tables::{Protocol, Tables};
+use crate::tables::{ObjectName, Protocol, Tables};
 
 /// How long a name is believed.
 const BELIEF: Duration = Duration::from_secs(2);
@@ -26,6 +26,9 @@ pub struct Names {
     pods: HashMap<IpAddr, String>,
     since: Option<Instant>,
 }
+
+/// What denies where no rule does: NetworkPolicies isolate the pod, and none of their rules allows the flow.
+const ISOLATION: &str = "isolation";
 
 impl Names {
     /// Of this node.
@@ -45,8 +48,9 @@ impl Names {
         pods.dedup();
         let dropped = event.kind & (kind::DROP | kind::AUDIT) != 0;
         let set = self.tables.rule_set(event.set).unwrap_or_default();
-        let rule = set.denials.get(&event.rule).cloned();
-        let undecided = set.policies.iter().filter(|_| rule.is_none());
+        let denial = set.denials.get(&event.rule).cloned();
+        let undecided: Vec<&ObjectName> = set.policies.iter().filter(|_| denial.is_none()).collect();
+        let rule = denial.or_else(|| (!undecided.is_empty()).then(|| ISOLATION.to_owned()));
         Shown {
             time: time(event.at),
             kind: kind_name(event.kind).to_owned(),
@@ -61,7 +65,7 @@ impl Names {
             hidden_as: from.filter(|from| *from != src),
             service: self.service(tuple.dst, tuple.dport, event.key.proto).map(|name| name.to_string()),
             pods,
-            policies: undecided.map(|name| format!("{}/{}", name.namespace, name.name)).collect(),
+            policies: undecided.iter().map(ToString::to_string).collect(),
             rule,
         }
     }
@@ -170,7 +174,7 @@ mod tests {
     use super::*;
     use crate::admin::audit::{Audits, By};
     use crate::tables::policy::RuleSetName;
-    use crate::tables::{ObjectName, Service, ServicePort};
+    use crate::tables::{Service, ServicePort};
 
     #[test]
     fn names_come_from_the_tables() {
@@ -225,8 +229,8 @@ mod tests {
             Event { kind: kind::AUDIT, reason: Drop::PolicyIngress as u32, set: 7, ..Event::default() };
         let shown = names.show(&event, Instant::now());
         assert_eq!(
-            (shown.kind.as_str(), &shown.policies[..]),
-            ("audit", &["shop/few".into(), "shop/none".into()][..])
+            (shown.kind.as_str(), &shown.policies[..], shown.rule.as_deref()),
+            ("audit", &["shop/few".into(), "shop/none".into()][..], Some(ISOLATION))
         );
         let audits = Audits::default();
         audits.count(&shown);
@@ -239,9 +243,10 @@ mod tests {
             policies: policies.to_owned(),
             rule: rule.to_owned(),
         };
-        let want = [(by("", "guard rule 2"), 1), (by("shop/few,shop/none", ""), 2)];
+        let want = [(by("", "guard rule 2"), 1), (by("shop/few,shop/none", ISOLATION), 2)];
         assert_eq!(audits.counts().into_iter().collect::<Vec<_>>(), want);
         tables.name_rule_sets(std::iter::empty(), |_| RuleSetName::default());
-        assert!(names.show(&event, Instant::now()).policies.is_empty(), "a set that is gone has no name");
+        let shown = names.show(&event, Instant::now());
+        assert!(shown.policies.is_empty() && shown.rule.is_none(), "a set that is gone has no name");
     }
 }
