@@ -9,8 +9,8 @@
 //! ```
 //!
 //! Objects are bytes: reads splice the resourceVersion into what is stored and never decode. Read `resources/rows.rs`
-//! first (what there is), then `api.rs` (one request from start to end), then `verbs/write.rs` (what every write has in
-//! common).
+//! first (what there is; `definitions/mod.rs` makes more of it at run time), then `api.rs` (one request from start to
+//! end), then `verbs/write.rs` (what every write has in common).
 
 mod admission;
 mod allocate;

@@ -10,6 +10,7 @@ const V3: &str = "/openapi/v3/apis/stable.example.com";
 fn described() -> Value {
     let mut spec = spec();
     spec["properties"]["image"]["description"] = json!("what is run");
+    spec["properties"]["maybe"] = json!({ "type": "string", "nullable": true });
     spec["properties"]["any"] = json!({ "x-kubernetes-preserve-unknown-fields": true });
     spec
 }
@@ -115,6 +116,7 @@ async fn the_old_document_has_every_kind_in_words_it_knows() {
     let spec = &schema["properties"]["spec"]["properties"];
     assert_eq!(spec["image"], json!({ "type": "string", "description": "what is run" }));
     assert_eq!(spec["any"], json!({ "x-kubernetes-preserve-unknown-fields": true }));
+    assert_eq!(spec["maybe"], json!({}), "there is no null in version 2, so the type is not told");
     let reference = schema["properties"]["metadata"]["$ref"].as_str().unwrap();
     assert!(
         document["definitions"][reference.trim_start_matches("#/definitions/")].is_object(),
