@@ -9,6 +9,7 @@
 //! A definition costs its stored bytes and its rows' names; its schema is compiled when the first object is written or
 //! read, and documents are made from the stored bytes when somebody asks.
 
+mod alternatives;
 pub mod compile;
 mod conditions;
 mod names;

@@ -13,7 +13,7 @@ use crate::api::{Api, Call};
 use crate::object::{self, Stored, key, prefix};
 use crate::route::Target;
 use crate::status::Refusal;
-use crate::tree::{at, list, remove, set};
+use crate::tree::{at, list, set};
 use crate::verbs::delete::{self, Options};
 use crate::verbs::write::timestamp;
 
@@ -106,7 +106,6 @@ async fn clear(api: &Arc<Api>, name: &str, entry: &Stored, definition: &Value) -
     set(&mut definition, &["metadata", "finalizers"], rest);
     let text = ("InstanceDeletionCompleted", "removed all instances");
     set_condition(&mut definition, "Terminating", "False", text, &timestamp(Timestamp::now()));
-    remove(&mut definition, &["metadata", "resourceVersion"]);
     put(api, &entry, &definition).await?;
     Ok(false)
 }
