@@ -105,7 +105,7 @@ async fn update(
     Ok(())
 }
 
-/// One item for each change of a CustomResourceDefinition.
+/// One item for each list and each change of CustomResourceDefinitions.
 fn definitions(client: Client) -> impl Stream<Item = ()> {
     let kind = GroupVersionKind::gvk("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
     let kind = ApiResource::from_gvk_with_plural(&kind, "customresourcedefinitions");
@@ -113,8 +113,9 @@ fn definitions(client: Client) -> impl Stream<Item = ()> {
     let events = watcher::watcher(api, watcher::Config::default().any_semantic()).default_backoff();
     events.filter_map(|event| async move {
         match event {
-            Ok(watcher::Event::Apply(_) | watcher::Event::Delete(_)) => Some(()),
-            Ok(_) => None,
+            // A list may hold what was made since the kinds were last looked for.
+            Ok(watcher::Event::InitDone | watcher::Event::Apply(_) | watcher::Event::Delete(_)) => Some(()),
+            Ok(watcher::Event::Init | watcher::Event::InitApply(_)) => None,
             Err(error) => {
                 tracing::debug!(%error, "the watch of definitions broke and is started again");
                 None
