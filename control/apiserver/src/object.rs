@@ -106,8 +106,7 @@ pub fn header(key: &str, value: &[u8]) -> Header {
     }
 }
 
-/// What a field selector compares with.
-pub fn field_text(tree: &Value, path: &[Name]) -> Box<str> {
+fn field_text(tree: &Value, path: &[Name]) -> Box<str> {
     match path.iter().try_fold(tree, |tree, step| tree.get(&**step)).unwrap_or(&Value::Null) {
         Value::String(text) => text.as_str().into(),
         Value::Null if path.last().is_some_and(|p| matches!(&**p, "unschedulable" | "hostNetwork")) => {

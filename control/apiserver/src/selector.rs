@@ -4,7 +4,7 @@ use serde_json::Value;
 use store::Entry;
 
 use crate::name::Name;
-use crate::object::{Header, field_text};
+use crate::object::Header;
 use crate::resources::Row;
 use crate::status::{Refusal, Result};
 
@@ -99,7 +99,14 @@ impl FieldRequirement {
             Field::Selectable(at) => header.fields.get(*at).map_or("", |value| &**value) == self.value,
             Field::Path(path) => {
                 let tree: Value = serde_json::from_slice(&entry.value).unwrap_or_default();
-                *field_text(&tree, path) == *self.value
+                match path.iter().try_fold(&tree, |tree, step| tree.get(&**step)) {
+                    Some(Value::String(text)) => *text == self.value,
+                    Some(Value::Null) | None => self.value.is_empty(),
+                    Some(other) => {
+                        let text = other.to_string();
+                        text == self.value
+                    }
+                }
             }
         };
         same == self.equal

@@ -195,8 +195,11 @@ async fn tables_show_the_columns_of_the_definition() {
 async fn objects_are_listed_and_watched_by_selectable_fields() {
     let cluster = cluster().await;
     let admin = cluster.admin();
-    let mut one = version("v1", true, spec());
-    one["selectableFields"] = json!([{ "jsonPath": ".spec.image" }, { "jsonPath": ".spec.replicas" }]);
+    let mut fields = spec();
+    fields["properties"]["hostNetwork"] = json!({ "type": "boolean" });
+    let mut one = version("v1", true, fields);
+    one["selectableFields"] =
+        json!([".spec.image", ".spec.replicas", ".spec.hostNetwork"].map(|path| json!({ "jsonPath": path })));
     admin.send("POST", DEFINITIONS, &crontabs(json!([one]))).await.expect(201);
     for (name, image, replicas) in [("a", "x", 1), ("b", "x", 2), ("c", "y", 2)] {
         let object = crontab(name, json!({ "image": image, "replicas": replicas }));
@@ -214,6 +217,7 @@ async fn objects_are_listed_and_watched_by_selectable_fields() {
         ("spec.image=x", vec!["a", "b"]),
         ("spec.image=x,spec.replicas=2", vec!["b"]),
         ("spec.image!=x", vec!["c"]),
+        ("spec.hostNetwork=", vec!["a", "b", "c"]),
     ] {
         let list = admin.get(&format!("{CRONTABS}?fieldSelector={selector}")).await.expect(200);
         assert_eq!(names(&list), want, "{selector}");
