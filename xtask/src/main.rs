@@ -6,6 +6,7 @@
 mod build;
 mod deps;
 mod e2e;
+mod etcd;
 mod fuzz;
 mod process;
 mod setup;

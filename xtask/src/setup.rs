@@ -22,6 +22,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("/usr/sbin/iptables-legacy-restore", "iptables"),
     ("/bin/busybox", "busybox-static"),
     ("/usr/bin/protoc", "protobuf-compiler"),
+    ("/usr/include/google/protobuf/descriptor.proto", "libprotobuf-dev"),
     ("/usr/share/doc/rust-web-src/copyright", "rust-web-src"),
     ("/etc/ssl/certs/ca-certificates.crt", "ca-certificates"),
 ];

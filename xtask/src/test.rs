@@ -3,13 +3,14 @@
 use anyhow::{Result, bail};
 
 use crate::process::{cargo, run};
-use crate::{build, deps, setup, tidy};
+use crate::{build, deps, etcd, setup, tidy};
 
 /// Runs everything. Steps that need root fail in CI and are skipped with a printed line elsewhere, by the tests
 /// themselves.
 pub fn all() -> Result<()> {
     setup::ready()?;
     setup::components()?;
+    etcd::ready()?;
     step("rules");
     tidy::check()?;
     deps::check()?;
@@ -23,12 +24,15 @@ pub fn all() -> Result<()> {
     step("programs for the cluster tests");
     build::binaries(true)?;
     step("unit, golden, packet, namespace and cluster tests");
-    run(cargo().arg("test"))
+    run(cargo().arg("test"))?;
+    step("the API over etcd");
+    run(cargo().args(["test", "--package", "apiserver", "--test", "wire"]).env("HAWSER_TEST_STORE", "etcd"))
 }
 
 /// Rewrites golden files: every golden test writes instead of comparing when `BLESS` is set.
 pub fn bless() -> Result<()> {
     setup::ready()?;
+    etcd::ready()?;
     build::bpf()?;
     let blessed = run(cargo().args(["test", "--no-fail-fast"]).env("BLESS", "1"));
     if let Err(error) = blessed {

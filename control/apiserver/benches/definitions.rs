@@ -21,7 +21,7 @@ async fn main() {
         bind: vec!["127.0.0.1:0".parse().expect("an address")],
         advertise: Vec::new(),
         service_ranges: vec!["10.96.0.0/16".to_owned()],
-        in_memory: false,
+        storage: apiserver::Storage::Embedded,
     };
     let running = start(config).await.expect("a server");
     let client = running.service(User::new("admin", &["system:masters"]));

@@ -5,11 +5,12 @@
 //! Services and repaired.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use rand::Rng;
 use serde_json::{Value, json};
-use store::{Compare, Op, Txn};
+use store::{Compare, Op, RangeError, Txn};
 
 use crate::object::{self, Objects, ROOT, encode, key};
 use crate::resources::{Row, known};
@@ -349,33 +350,48 @@ impl Allocator {
         &self,
         objects: &Objects,
     ) -> std::result::Result<(), store::TxnError<object::Header>> {
-        let services = known("", "services");
-        let addresses = known("networking.k8s.io", "ipaddresses");
-        let all =
-            |prefix: &str| objects.range(prefix, None, 0, None).map(|page| page.entries).unwrap_or_default();
-        let mut wanted = std::collections::HashMap::new();
-        for entry in all(&object::prefix(services, "")) {
-            let service = object::decode(&entry);
-            held(&service).into_iter().for_each(|key| _ = wanted.insert(key, service.clone()));
+        let disagreements = loop {
+            // The log no longer reaches back to the moment before: a newer one is looked at.
+            if let Ok(found) = disagreements(objects) {
+                break found;
+            }
+        };
+        for txn in Txn::grouped(disagreements) {
+            objects.txn(txn).await?;
         }
-        let mut txn = Txn::new();
-        for prefix in [object::prefix(addresses, ""), format!("{ROOT}ranges/servicenodeports/")] {
-            for entry in all(&prefix) {
-                if wanted.remove(&*entry.key).is_none() && managed_here(&entry) {
-                    tracing::debug!(key = %entry.key, "gave back what no Service holds");
-                    txn.ops.push(Op::Delete { key: entry.key.to_string() });
-                }
+        Ok(())
+    }
+}
+
+/// What to write so that markers and Services agree, as they are at one revision.
+fn disagreements(objects: &Objects) -> std::result::Result<Vec<Txn>, RangeError> {
+    let revision = objects.revision();
+    let all = |prefix: &str| objects.range(prefix, None, 0, Some(revision)).map(|page| page.entries);
+    let mut wanted = std::collections::BTreeMap::new();
+    for entry in all(&object::prefix(known("", "services"), ""))? {
+        let service = object::decode(&entry);
+        for key in held(&service) {
+            wanted.insert(key, (Arc::clone(&entry), service.clone()));
+        }
+    }
+    let mut writes = Vec::new();
+    let addresses = object::prefix(known("networking.k8s.io", "ipaddresses"), "");
+    for prefix in [addresses, format!("{ROOT}ranges/servicenodeports/")] {
+        for entry in all(&prefix)? {
+            if wanted.remove(&*entry.key).is_none() && managed_here(&entry) {
+                tracing::debug!(key = %entry.key, "gives back what no Service holds");
+                writes.push(Txn::delete(&*entry.key, entry.mod_revision));
             }
         }
-        for (key, service) in wanted {
-            tracing::debug!(%key, "took again what a Service holds");
-            txn.ops.push(Op::Put { value: marker(&key, &service), key });
-        }
-        if txn.ops.is_empty() {
-            return Ok(());
-        }
-        objects.txn(txn).await.map(|_| ())
     }
+    for (key, (service, tree)) in wanted {
+        tracing::debug!(%key, "takes again what a Service holds");
+        let value = marker(&key, &tree);
+        let mut txn = Txn::create(key, value);
+        txn.compares.push(Compare { key: service.key.to_string(), mod_revision: service.mod_revision });
+        writes.push(txn);
+    }
+    Ok(writes)
 }
 
 /// Whether an IPAddress or port marker was made by this allocator.

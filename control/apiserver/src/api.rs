@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Uri};
 use parking_lot::Mutex;
-use store::{Revision, Txn, TxnError};
+use store::{Event, Revision, Txn, TxnError};
 
 use crate::allocate::Allocator;
 use crate::auth::rbac::Rbac;
@@ -81,6 +81,9 @@ pub struct Call {
 /// Requests worked on at once; upstream's 400 reading and 200 writing.
 pub const SEATS: usize = 600;
 
+/// Where a snapshot of the store is read; nobody but system:masters may unless a role says so.
+pub const SNAPSHOT_PATH: &str = "/hawser/snapshot";
+
 /// Largest body of a request, as upstream's.
 pub const MAX_BODY: usize = 3 << 20;
 
@@ -128,6 +131,7 @@ impl Api {
         }
         let target = match route {
             Route::Resource(target) => target,
+            Route::Other { verb: "get", path } if path == SNAPSHOT_PATH => return self.snapshot().await,
             Route::Other { path, .. } => return documents::answer(self, &incoming, &path, &query),
         };
         let table = self.table.load();
@@ -151,6 +155,7 @@ impl Api {
             upgrade: Mutex::new(incoming.upgrade),
         };
         let _seat = self.seat(&call, streams)?;
+        self.catch_up(&call).await?;
         let mut reply = carry_out(&mut call).await?;
         for warning in call.warnings.into_inner() {
             let text = warning.replace('\\', "\\\\").replace('"', "\\\"").replace(['\n', '\r'], " ");
@@ -159,6 +164,33 @@ impl Api {
             }
         }
         Ok(reply)
+    }
+
+    /// Everything the store holds, as one stream; without what only the living say of themselves.
+    async fn snapshot(&self) -> Result<Reply> {
+        self.newest().await?;
+        let pieces = self.objects.snapshot().without(crate::endpoints::LEASES).into_pieces();
+        let pieces = futures::stream::iter(pieces.map(Ok));
+        Ok(body::reply(200, "application/octet-stream", body::stream(pieces)))
+    }
+
+    /// Waits until this server shows what any server confirmed before the call, where the answer has to.
+    async fn catch_up(&self, call: &Call) -> Result<()> {
+        if matches!(call.target.verb, "get" | "list" | "watch")
+            && let Some(asked) = verbs::read::revision(call)?
+            && asked <= self.objects.revision()
+        {
+            return Ok(());
+        }
+        self.newest().await
+    }
+
+    async fn newest(&self) -> Result<()> {
+        self.objects.sync().await.map_err(|error| {
+            tracing::warn!(%error, "an answer that has to be consistent cannot be given");
+            Refusal::new(504, "Timeout", format!("the store cannot be read consistently: {error}"))
+                .retry_after(1)
+        })
     }
 
     /// A seat for the time the call is worked on. Administrators always get one: they must be able to help.
@@ -185,10 +217,10 @@ impl Api {
         result
     }
 
-    /// Tells those who keep an index that a key was written.
-    pub fn follow(&self, key: &str) {
-        self.rbac.follow(key, self.objects.get(key).as_ref());
-        crate::definitions::follow(self, key);
+    /// Tells those who keep an index that a key was written, by this server or another.
+    pub fn follow(&self, event: &Event<Header>) {
+        self.rbac.follow(&event.key, event.entry.as_ref());
+        crate::definitions::follow(self, &event.key);
     }
 }
 

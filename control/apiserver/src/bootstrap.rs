@@ -4,10 +4,11 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use store::{Compare, Op, Txn};
+use store::{Txn, TxnError};
 
 use crate::allocate::Allocator;
-use crate::object::{self, Objects, encode, header, key};
+use crate::endpoints;
+use crate::object::{self, Objects, encode, key};
 use crate::resources::{RESOURCES, Row, known};
 use crate::schema::apply_defaults;
 use crate::tree::{at, list, set, text};
@@ -33,30 +34,42 @@ impl From<store::TxnError<object::Header>> for BootstrapError {
     }
 }
 
-/// Writes what is missing and brings roles up to date, in one transaction.
+/// How often others may be faster at writing the same.
+const ATTEMPTS: usize = 10;
+
+/// Writes what is missing and brings roles up to date; another server may be doing the same.
 pub async fn run(
     objects: &Objects,
     allocator: &Allocator,
     advertised: &Advertised,
 ) -> Result<(), BootstrapError> {
-    allocator.repair(objects).await?;
-    let mut txn = Txn::new();
-    for (row, object) in wanted(allocator, advertised) {
-        add(&mut txn, objects, row, object);
+    for attempt in 1..=ATTEMPTS {
+        match once(objects, allocator, advertised.port).await {
+            Ok(()) => break,
+            Err(TxnError::Conflict { .. }) if attempt < ATTEMPTS => {}
+            Err(error) => return Err(error.into()),
+        }
     }
-    endpoints(&mut txn, objects, advertised);
-    if txn.ops.is_empty() {
-        return Ok(());
-    }
-    let count = txn.ops.len();
-    objects.txn(txn).await?;
-    tracing::info!(count, "wrote the cluster's own objects");
-    // The Service's addresses are marked as taken.
-    allocator.repair(objects).await?;
-    Ok(())
+    Ok(endpoints::refresh(objects, advertised, Timestamp::now()).await?)
 }
 
-fn wanted(allocator: &Allocator, advertised: &Advertised) -> Vec<(&'static Row, Value)> {
+async fn once(objects: &Objects, allocator: &Allocator, port: u16) -> Result<(), TxnError<object::Header>> {
+    allocator.repair(objects).await?;
+    let missing = wanted(allocator, port).into_iter().filter_map(|(row, object)| add(objects, row, object));
+    let missing: Vec<Txn> = missing.collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let count = missing.len();
+    for txn in Txn::grouped(missing) {
+        objects.txn(txn).await?;
+    }
+    tracing::info!(count, "wrote the cluster's own objects");
+    // The Service's addresses are marked as taken.
+    allocator.repair(objects).await
+}
+
+fn wanted(allocator: &Allocator, port: u16) -> Vec<(&'static Row, Value)> {
     let mut lists: Value = serde_json::from_str(TABLE).expect("the generated table is JSON");
     let mut out = Vec::new();
     for entry in RESOURCES {
@@ -76,7 +89,7 @@ fn wanted(allocator: &Allocator, advertised: &Advertised) -> Vec<(&'static Row, 
     out.extend(controllers_role(&out));
     out.extend(agents_roles());
     out.push((known("networking.k8s.io", "servicecidrs"), service_ranges(allocator)));
-    out.push((known("", "services"), kubernetes_service(allocator, advertised.port)));
+    out.push((known("", "services"), kubernetes_service(allocator, port)));
     out
 }
 
@@ -156,7 +169,7 @@ fn kubernetes_service(allocator: &Allocator, port: u16) -> Value {
 }
 
 /// Adds the object to the transaction when it is missing, or its rules when some of them are.
-fn add(txn: &mut Txn, objects: &Objects, row: &'static Row, mut object: Value) {
+fn add(objects: &Objects, row: &'static Row, mut object: Value) -> Option<Txn> {
     apply_defaults(row.node(), &mut object);
     (row.defaults)(&mut object);
     if row.plural == "namespaces" {
@@ -175,11 +188,10 @@ fn add(txn: &mut Txn, objects: &Objects, row: &'static Row, mut object: Value) {
         }
         Some(entry) => match completed(object::decode(&entry), &object) {
             Some(value) => (entry.mod_revision, value),
-            None => return,
+            None => return None,
         },
     };
-    txn.compares.push(Compare { key: key.clone(), mod_revision: revision });
-    txn.ops.push(Op::Put { key, value: encode(&value) });
+    Some(Txn::update(key, revision, encode(&value)))
 }
 
 /// A role or binding that follows upstream, with the rules or subjects it lacks; `None` when it lacks none.
@@ -201,46 +213,4 @@ fn completed(mut current: Value, wanted: &Value) -> Option<Value> {
         }
     }
     changed.then_some(current)
-}
-
-/// The endpoints of the `kubernetes` Service say where this server is now.
-fn endpoints(txn: &mut Txn, objects: &Objects, advertised: &Advertised) {
-    for (family, v4) in [("IPv4", true), ("IPv6", false)] {
-        let addresses: Vec<String> =
-            advertised.addresses.iter().filter(|one| one.is_ipv4() == v4).map(ToString::to_string).collect();
-        let name = if v4 { "kubernetes" } else { "kubernetes-ipv6" };
-        let row = known("discovery.k8s.io", "endpointslices");
-        let key = key(row, "default", name);
-        let old = objects.get(&key);
-        if addresses.is_empty() {
-            txn.ops.extend(old.map(|_| Op::Delete { key }));
-            continue;
-        }
-        let mut slice = json!({
-            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
-            "metadata": { "name": name, "namespace": "default", "generation": 1,
-                          "labels": { "kubernetes.io/service-name": "kubernetes" } },
-            "addressType": family,
-            "endpoints": [{ "addresses": addresses, "conditions": { "ready": true } }],
-            "ports": [{ "name": "https", "protocol": "TCP", "port": advertised.port }],
-        });
-        match &old {
-            None => {
-                set(&mut slice, &["metadata", "uid"], uuid::Uuid::new_v4().to_string());
-                set(&mut slice, &["metadata", "creationTimestamp"], timestamp(Timestamp::now()));
-            }
-            Some(entry) => {
-                let before = object::decode(entry);
-                let same =
-                    ["endpoints", "ports", "addressType"].iter().all(|field| before[*field] == slice[*field]);
-                if same {
-                    continue;
-                }
-                slice["metadata"] = before["metadata"].clone();
-            }
-        }
-        let value = encode(&slice);
-        debug_assert!(!header(&key, &value).name.is_empty());
-        txn.ops.push(Op::Put { key, value });
-    }
 }

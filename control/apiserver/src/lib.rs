@@ -20,6 +20,7 @@ mod body;
 mod bootstrap;
 mod definitions;
 mod documents;
+mod endpoints;
 mod expiry;
 mod managed;
 mod metrics;
@@ -40,6 +41,7 @@ mod selector;
 mod server;
 mod start;
 mod status;
+mod storage;
 mod strategy;
 mod tls;
 mod tree;
@@ -47,10 +49,12 @@ mod turns;
 mod validate;
 mod verbs;
 
+pub use api::SNAPSHOT_PATH;
 pub use auth::User;
 pub use body::{Body, BodyError};
 pub use server::InProcess;
 pub use start::{Config, Running, StartError, start};
+pub use storage::{EtcdAccess, Storage, StorageError, file as store_file};
 
 /// The name under which the controllers act.
 pub const CONTROLLERS: &str = "system:kube-controller-manager";

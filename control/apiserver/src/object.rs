@@ -73,7 +73,7 @@ struct Meta<'a> {
 }
 
 /// The storage of a key: one segment, or two where the first is shared by several kinds.
-fn storage(key: &str) -> Option<&str> {
+pub fn storage(key: &str) -> Option<&str> {
     let key = key.strip_prefix(ROOT)?;
     let first = key.find('/')?;
     match &key[..first] {
@@ -115,6 +115,12 @@ fn field_text(tree: &Value, path: &[Name]) -> Box<str> {
         Value::Null => "".into(),
         other => other.to_string().into(),
     }
+}
+
+/// Whether metadata is the first structure in a value, so that [`Header::splice`] points into it.
+pub fn is_in_order(value: &[u8]) -> bool {
+    let before = value.windows(OPENING.len()).position(|window| window == OPENING);
+    before.is_some_and(|before| value.first() == Some(&b'{') && !value[1..before.max(1)].contains(&b'{'))
 }
 
 const OPENING: &[u8] = b"\"metadata\":{";
@@ -183,7 +189,14 @@ mod tests {
     fn entry(object: &Value) -> Entry<Header> {
         let value = encode(object);
         let key = "/registry/pods/default/a";
-        Entry { key: key.into(), header: header(key, &value), value, mod_revision: 7, create_revision: 3 }
+        Entry {
+            key: key.into(),
+            header: header(key, &value),
+            value,
+            mod_revision: 7,
+            create_revision: 3,
+            expires: 0,
+        }
     }
 
     #[test]

@@ -66,6 +66,11 @@ static MESSAGES: LazyLock<Messages> = LazyLock::new(|| {
     table.into_iter().map(|(message, rows)| (message, read(rows))).collect()
 });
 
+/// Whether these bytes are an object in protobuf.
+pub fn is(body: &[u8]) -> bool {
+    body.starts_with(MAGIC)
+}
+
 /// The object in `body`, whose type has this name in the schema.
 pub fn decode(type_name: &str, body: &[u8]) -> Result<Value, WireError> {
     let envelope = body.strip_prefix(MAGIC).ok_or(WireError::Magic)?;

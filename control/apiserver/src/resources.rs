@@ -44,6 +44,8 @@ pub struct Resource {
     pub generation: bool,
     /// A deletion answers with the object instead of a Status.
     pub returns_deleted: bool,
+    /// Seconds after its last write at which an object is deleted; 0: never.
+    pub lifetime: u64,
     /// What does not happen yet with objects of this kind; whoever creates one is warned with this sentence.
     pub missing: &'static str,
     /// Fields that have another name in storage: (here, there).
@@ -142,6 +144,7 @@ pub const BASE: Resource = Resource {
     unconditional_update: true,
     generation: false,
     returns_deleted: false,
+    lifetime: 0,
     missing: "",
     renamed: &[],
     name: crate::validate::subdomain,

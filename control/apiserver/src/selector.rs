@@ -233,7 +233,14 @@ mod tests {
                 .collect(),
             ..Header::default()
         };
-        Entry { key: "".into(), value: bytes::Bytes::new(), mod_revision: 1, create_revision: 1, header }
+        Entry {
+            key: "".into(),
+            value: bytes::Bytes::new(),
+            mod_revision: 1,
+            create_revision: 1,
+            expires: 0,
+            header,
+        }
     }
 
     #[test]

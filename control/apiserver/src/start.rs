@@ -1,12 +1,11 @@
 //! From a configuration to a running API server, and back.
 
 use std::net::{IpAddr, SocketAddr};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use store::{Options, Store};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -19,12 +18,13 @@ use crate::auth::token::{KeyError, Tokens};
 use crate::bootstrap::{self, Advertised, BootstrapError};
 use crate::definitions::Definitions;
 use crate::metrics::Metrics;
-use crate::object::{self, Objects};
+use crate::object::Objects;
 use crate::pki::{Pki, PkiError, write_secret};
 use crate::proxy::Kubelets;
 use crate::resources::builtin;
 use crate::rotation::Certificates;
 use crate::server::{self, InProcess};
+use crate::storage::{self, Storage, StorageError};
 use crate::tls::{self, TlsError};
 
 /// What an operator decides about the API server.
@@ -37,8 +37,7 @@ pub struct Config {
     pub advertise: Vec<IpAddr>,
     /// Ranges of Service addresses, the primary family first.
     pub service_ranges: Vec<String>,
-    /// Keep everything in memory: for tests.
-    pub in_memory: bool,
+    pub storage: Storage,
 }
 
 /// Why the API server does not run.
@@ -66,8 +65,8 @@ pub enum StartError {
     Tls(#[from] TlsError),
     #[error(transparent)]
     Key(#[from] KeyError),
-    #[error("the store cannot be opened")]
-    Store(#[from] store::OpenError),
+    #[error(transparent)]
+    Storage(#[from] StorageError),
     #[error(transparent)]
     Bootstrap(#[from] BootstrapError),
 }
@@ -132,11 +131,15 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let advertised = Advertised { addresses: advertised(&config, &local_addrs), port: first.port() };
     let certificates = Certificates::new(pki, names(&local_addrs, &advertised, &allocator))?;
     let tls = Arc::new(tls::server(Arc::clone(&certificates.serving), &certificates.pki.ca_pem)?);
-    let api = assemble(&config, &certificates, allocator)?;
-    bootstrap::run(&api.objects, &api.allocator, &advertised).await?;
-    let rbac = Rbac::load(&api.objects);
-    let table = api.definitions.load(&api.objects);
-    let api = Arc::new(Api { rbac, table: arc_swap::ArcSwap::from_pointee(table), ..api });
+    let objects = storage::open(&config.storage, &config.data).await?;
+    bootstrap::run(&objects, &allocator, &advertised).await?;
+    let api = Arc::new(assemble(objects, &certificates, allocator)?);
+    let weak = Arc::downgrade(&api);
+    api.objects.observe(move |event| {
+        if let Some(api) = weak.upgrade() {
+            api.follow(event);
+        }
+    });
     write_admin(&config.data, &certificates.pki, first)?;
     let ca_pem = certificates.pki.ca_pem.clone();
     api.ready.store(true, Ordering::Release);
@@ -147,6 +150,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         tasks.spawn(served);
     }
     tasks.spawn(crate::expiry::run(Arc::clone(&api)));
+    tasks.spawn(crate::endpoints::run(Arc::clone(&api), advertised));
     tasks.spawn(crate::definitions::run(Arc::clone(&api)));
     tasks.spawn(certificates.keep_fresh(accept.clone()));
     tracing::info!(addresses = ?local_addrs, "API server answers");
@@ -183,20 +187,10 @@ fn names(bound: &[SocketAddr], advertised: &Advertised, allocator: &Allocator) -
     names
 }
 
-fn assemble(config: &Config, certificates: &Certificates, allocator: Allocator) -> Result<Api, StartError> {
+fn assemble(objects: Objects, certificates: &Certificates, allocator: Allocator) -> Result<Api, StartError> {
     let pki = &certificates.pki;
     let kubelets = Kubelets::new(tls::client(Arc::clone(&certificates.to_nodes), &pki.ca_pem)?);
     let (private, public) = pki.token_key()?;
-    let objects: Objects = if config.in_memory {
-        Store::in_memory(Options::default(), object::header)?
-    } else {
-        let path = config.data.join("store.redb");
-        let store = Store::open(&path, Options::default(), object::header)?;
-        // The folder may have been made by somebody else, with other rights.
-        let private = std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600));
-        private.map_err(|source| StartError::Folder { path, source })?;
-        store
-    };
     Ok(Api {
         objects,
         table: arc_swap::ArcSwap::new(builtin()),

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use apiserver::{EtcdAccess, Storage};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 #[derive(Parser)]
@@ -20,6 +21,11 @@ pub struct Cli {
 pub enum Command {
     /// Run the control plane until it is told to stop.
     Run(RunOptions),
+    /// Save, restore and verify everything the cluster knows.
+    Snapshot {
+        #[command(subcommand)]
+        command: SnapshotCommand,
+    },
     /// Write the credentials with which a node's agent joins.
     NodeCredentials(CredentialOptions),
 }
@@ -40,6 +46,8 @@ pub struct RunOptions {
     /// Folder of the store, the PKI and the admin's kubeconfig.
     #[arg(long, default_value = "/var/lib/hawser/control")]
     pub data_dir: PathBuf,
+    #[command(flatten)]
+    pub store: StoreOptions,
     /// Addresses and ports to listen on.
     #[arg(long, value_delimiter = ',', default_value = "127.0.0.1:6443")]
     pub bind_address: Vec<SocketAddr>,
@@ -60,6 +68,49 @@ pub struct RunOptions {
     pub node_grace_seconds: u64,
 }
 
+/// Where objects are kept: in the data folder, or in etcd when its servers are named.
+#[derive(Args)]
+pub struct StoreOptions {
+    /// URLs of the members of an etcd cluster, such as https://10.0.0.1:2379.
+    #[arg(long, value_delimiter = ',')]
+    pub etcd_servers: Vec<String>,
+    /// PEM file of the authorities that sign etcd's certificates.
+    #[arg(long, requires = "etcd_servers")]
+    pub etcd_cafile: Option<PathBuf>,
+    /// PEM file of the client certificate for etcd.
+    #[arg(long, requires = "etcd_cafile", requires = "etcd_keyfile")]
+    pub etcd_certfile: Option<PathBuf>,
+    /// PEM file of the client certificate's key.
+    #[arg(long, requires = "etcd_certfile")]
+    pub etcd_keyfile: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+pub enum SnapshotCommand {
+    /// Write a snapshot of a running API server, whatever it keeps its objects in.
+    Save {
+        /// Who asks: a member of system:masters, or somebody who may get /hawser/snapshot.
+        #[arg(long, default_value = "/var/lib/hawser/control/admin.kubeconfig")]
+        kubeconfig: PathBuf,
+        /// The file to write; it appears when it is complete.
+        file: PathBuf,
+    },
+    /// Make a store from a snapshot: a file where none is yet, or an etcd that is empty.
+    Restore {
+        file: PathBuf,
+        /// The data folder of the API server that will use it.
+        #[arg(long, default_value = "/var/lib/hawser/control")]
+        data_dir: PathBuf,
+        #[command(flatten)]
+        store: StoreOptions,
+        /// How far revisions go on after the snapshot's: beyond everything clients may have seen since it was taken.
+        #[arg(long, default_value_t = 100_000)]
+        bump_revision: u64,
+    },
+    /// Read a whole snapshot and say what is in it.
+    Verify { file: PathBuf },
+}
+
 #[derive(Args)]
 pub struct CredentialOptions {
     /// The data folder of the API server.
@@ -77,4 +128,18 @@ pub struct CredentialOptions {
     /// Folder to write to.
     #[arg(long)]
     pub out: PathBuf,
+}
+
+impl StoreOptions {
+    /// What the API server is told.
+    pub fn storage(&self) -> Storage {
+        if self.etcd_servers.is_empty() {
+            return Storage::Embedded;
+        }
+        Storage::Etcd(EtcdAccess {
+            servers: self.etcd_servers.clone(),
+            ca_file: self.etcd_cafile.clone(),
+            client_files: self.etcd_certfile.clone().zip(self.etcd_keyfile.clone()),
+        })
+    }
 }

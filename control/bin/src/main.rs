@@ -3,6 +3,7 @@
 mod cli;
 mod credentials;
 mod run;
+mod snapshot;
 
 use std::process::ExitCode;
 
@@ -36,5 +37,6 @@ fn execute(command: Command) -> anyhow::Result<()> {
             runtime.block_on(run::run(options))
         }
         Command::NodeCredentials(options) => credentials::write(&options),
+        Command::Snapshot { command } => snapshot::run(command),
     }
 }

@@ -1,5 +1,6 @@
 //! Composition: the API server, and scheduler and controllers as its clients in the same process.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -13,10 +14,7 @@ use crate::cli::{Role, RunOptions};
 
 /// Runs the roles until a signal or until one of them fails.
 pub async fn run(options: RunOptions) -> Result<()> {
-    // One provider is linked; saying so keeps rustls from guessing.
-    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
-        tracing::debug!("a TLS provider was installed already");
-    }
+    install_tls_provider();
     let has = |role| options.roles.contains(&role);
     let server = if has(Role::Apiserver) { Some(start_server(&options).await?) } else { None };
     let stop = CancellationToken::new();
@@ -50,6 +48,13 @@ pub async fn run(options: RunOptions) -> Result<()> {
     outcome
 }
 
+/// One provider is linked; saying so keeps rustls from guessing.
+pub fn install_tls_provider() {
+    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
+        tracing::debug!("a TLS provider was installed already");
+    }
+}
+
 /// Returns after a signal to stop, or with the error of the first role that ends.
 async fn wait(roles: &mut JoinSet<Result<()>>) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
@@ -70,7 +75,7 @@ async fn start_server(options: &RunOptions) -> Result<Running> {
         bind: options.bind_address.clone(),
         advertise: options.advertise_address.clone(),
         service_ranges: options.service_cidr.clone(),
-        in_memory: false,
+        storage: options.store.storage(),
     };
     apiserver::start(config).await.context("the API server did not start")
 }
@@ -83,6 +88,11 @@ async fn client(server: Option<&Running>, options: &RunOptions, user: &str) -> R
     let Some(path) = &options.kubeconfig else {
         bail!("--kubeconfig is needed where the role apiserver is not: it says how to reach the API server");
     };
+    remote(path).await
+}
+
+/// A client of whoever the kubeconfig names.
+pub async fn remote(path: &Path) -> Result<Client> {
     let config =
         kube::config::Kubeconfig::read_from(path).with_context(|| format!("read {}", path.display()))?;
     let config =

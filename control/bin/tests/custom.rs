@@ -21,7 +21,7 @@ async fn cluster(folder: &std::path::Path, stop: &CancellationToken) -> (Running
         bind: vec!["127.0.0.1:0".parse().unwrap()],
         advertise: Vec::new(),
         service_ranges: vec!["10.96.0.0/16".to_owned()],
-        in_memory: true,
+        storage: apiserver::Storage::Memory,
     };
     let server = apiserver::start(config).await.unwrap();
     let client =

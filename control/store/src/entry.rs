@@ -7,6 +7,12 @@ use bytes::Bytes;
 /// A global, strictly increasing number; every transaction that writes takes the next one. 0 is before all writes.
 pub type Revision = u64;
 
+/// Seconds since 1970 of the wall clock, because they outlive the process.
+pub type UnixSeconds = u64;
+
+/// etcd deletes the entry when its lease ends; when that is, is not known here.
+pub const SOME_TIME: UnixSeconds = UnixSeconds::MAX;
+
 /// One version of one key. Immutable and shared.
 #[derive(Debug)]
 pub struct Entry<H> {
@@ -16,6 +22,8 @@ pub struct Entry<H> {
     pub mod_revision: Revision,
     /// Revision of the write that created the key.
     pub create_revision: Revision,
+    /// Unix seconds from which on the entry is due to be deleted; 0: never; [`SOME_TIME`]: the engine knows.
+    pub expires: UnixSeconds,
     /// What the caller's [`Extract`] function read from the value.
     pub header: H,
 }

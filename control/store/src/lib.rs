@@ -8,8 +8,12 @@
 //!  Cursor::next <-- bounded log of recent events <------------------------------------------+
 //! ```
 //!
+//! That is the embedded engine. Over etcd (`etcd/mod.rs`) the transaction goes to etcd, and publishing follows its watch;
+//! everything to the left of "publish" is the same.
+//!
 //! Guarantees:
-//! - A transaction that returned a revision is on disk, and every read that starts afterwards sees it.
+//! - A transaction that returned a revision is on disk, and every read that starts afterwards sees it; in another process
+//!   on the same etcd, every read behind a [`Store::sync`] that starts afterwards.
 //! - A transaction that returned an error other than [`TxnError::Unknown`] changed nothing.
 //! - A cursor delivers every event after its start in revision order, or says [`Compacted`]; it never skips.
 //! - The store *is* the watch cache: entries live in memory once and are shared by all readers.
@@ -18,13 +22,18 @@
 
 mod engine;
 mod entry;
+mod etcd;
 mod log;
+mod shared;
+pub mod snapshot;
 mod store;
 mod txn;
 mod writer;
 
-pub use engine::{Engine, EngineError, Memory, Record, Redb};
-pub use entry::{Entry, Event, Extract, Revision};
+pub use engine::{Engine, EngineError, Memory, Record, Redb, RestoreFileError};
+pub use entry::{Entry, Event, Extract, Revision, SOME_TIME, UnixSeconds};
+pub use etcd::{Codec, CodecError, EtcdOptions, EtcdTls, RestoreError, restore as restore_etcd};
 pub use log::{Batch, Compacted, Cursor};
-pub use store::{OpenError, Options, Page, RangeError, Store};
+pub use snapshot::Snapshot;
+pub use store::{MAX_OPS, OpenError, Options, Page, RangeError, Store};
 pub use txn::{Compare, Op, Txn, TxnError};

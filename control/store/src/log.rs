@@ -74,10 +74,10 @@ impl<H> Log<H> {
         }
     }
 
-    /// Appends the events of one group of transactions, then drops what exceeds the bounds.
-    pub(crate) fn append(&mut self, events: Vec<Arc<Event<H>>>) {
+    /// Appends the events of one group of transactions that leads to `revision`, then drops what exceeds the bounds.
+    pub(crate) fn append(&mut self, events: impl Iterator<Item = Arc<Event<H>>>, revision: Revision) {
+        self.revision = revision;
         for event in events {
-            self.revision = event.revision;
             self.weight += event.weight();
             let end = self.front + self.events.len() as u64 + 1;
             let topic = topic(&event.key);
@@ -92,6 +92,20 @@ impl<H> Log<H> {
         self.all.end.send_replace(self.front + self.events.len() as u64);
         while self.events.len() > self.max_events || self.weight > self.max_weight {
             self.drop_front();
+        }
+    }
+
+    /// Begins anew after `revision`, with a gap before it: every cursor falls off.
+    pub(crate) fn restart(&mut self, revision: Revision) {
+        // One number is skipped, so that a cursor that had read everything has missed something too.
+        self.front += self.events.len() as u64 + 1;
+        self.events.clear();
+        self.weight = 0;
+        self.revision = revision;
+        self.oldest = revision;
+        for topic in self.topics.values_mut().chain(std::iter::once(&mut self.all)) {
+            topic.dropped = self.front;
+            topic.end.send_replace(self.front);
         }
     }
 

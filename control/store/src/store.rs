@@ -3,17 +3,17 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use imbl::OrdMap;
-use parking_lot::RwLock;
-use tokio::sync::oneshot;
-
 use crate::engine::{Engine, EngineError, Memory, Redb};
-use crate::entry::{Entry, Extract, Revision};
+use crate::entry::{Entry, Event, Extract, Revision, UnixSeconds};
+use crate::etcd::{Etcd, EtcdOptions};
 use crate::log::{Compacted, Cursor, Log};
+use crate::shared::{Entries, Shared};
+use crate::snapshot::Snapshot;
 use crate::txn::{Op, Txn, TxnError};
-use crate::writer::{Prepared, Write, Writer};
+use crate::writer::{Prepared, Writer};
 
-pub(crate) type Entries<H> = OrdMap<Arc<str>, Arc<Entry<H>>>;
+/// Writes of one transaction at most, as etcd allows by default.
+pub const MAX_OPS: usize = 128;
 
 /// Bounds of the event log.
 #[derive(Debug, Clone, Copy)]
@@ -34,33 +34,28 @@ impl Default for Options {
 #[derive(Debug)]
 pub struct Store<H> {
     shared: Arc<Shared<H>>,
-    writer: Arc<Writer<H>>,
+    backend: Arc<Backend<H>>,
+}
+
+/// Who decides whether a transaction happens.
+#[derive(Debug)]
+enum Backend<H> {
+    /// This process, alone.
+    Embedded(Writer<H>),
+    /// etcd, for this and other processes.
+    Etcd(Box<Etcd<H>>),
 }
 
 impl<H> Clone for Store<H> {
     fn clone(&self) -> Self {
-        Self { shared: Arc::clone(&self.shared), writer: Arc::clone(&self.writer) }
+        Self { shared: Arc::clone(&self.shared), backend: Arc::clone(&self.backend) }
     }
-}
-
-#[derive(Debug)]
-pub(crate) struct Shared<H> {
-    pub(crate) current: RwLock<Current<H>>,
-    /// Taken while `current` is held, never the other way round.
-    pub(crate) log: Arc<RwLock<Log<H>>>,
-    pub(crate) extract: Extract<H>,
-}
-
-#[derive(Debug)]
-pub(crate) struct Current<H> {
-    pub(crate) entries: Entries<H>,
-    pub(crate) revision: Revision,
 }
 
 /// Why a store could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    #[error("open the store")]
+    #[error(transparent)]
     Engine(#[from] EngineError),
     #[error("start the store's writer thread")]
     Thread(#[source] std::io::Error),
@@ -111,17 +106,61 @@ impl<H: Send + Sync + 'static> Store<H> {
                 value: record.value,
                 mod_revision: record.mod_revision,
                 create_revision: record.create_revision,
+                expires: record.expires,
             };
             entries.insert(key, Arc::new(entry));
         })?;
         let log = Log::new(revision, options.log_events, options.log_bytes);
-        let shared = Arc::new(Shared {
-            current: RwLock::new(Current { entries, revision }),
-            log: Arc::new(RwLock::new(log)),
-            extract,
-        });
+        let shared = Arc::new(Shared::new(entries, revision, log, extract));
         let writer = Writer::spawn(engine, Arc::clone(&shared)).map_err(OpenError::Thread)?;
-        Ok(Self { shared, writer: Arc::new(writer) })
+        Ok(Self { shared, backend: Arc::new(Backend::Embedded(writer)) })
+    }
+
+    /// A store in etcd, which other processes may use too.
+    pub async fn open_etcd(
+        etcd: &EtcdOptions,
+        options: Options,
+        extract: Extract<H>,
+    ) -> Result<Self, OpenError> {
+        let (etcd, shared) = Etcd::open(etcd, options, extract).await?;
+        Ok(Self { shared, backend: Arc::new(Backend::Etcd(Box::new(etcd))) })
+    }
+
+    /// Whether other processes may write to it.
+    pub fn is_shared(&self) -> bool {
+        matches!(*self.backend, Backend::Etcd(_))
+    }
+
+    /// Whether what others write arrives here; embedded stores have no others.
+    pub fn is_connected(&self) -> bool {
+        match &*self.backend {
+            Backend::Embedded(_) => true,
+            Backend::Etcd(etcd) => etcd.is_connected(),
+        }
+    }
+
+    /// Returns when every transaction that was confirmed before the call, to whomever, is visible here. Embedded stores
+    /// always show everything.
+    ///
+    /// # Errors
+    /// When etcd does not answer, or its news do not arrive: what is here may be old.
+    pub async fn sync(&self) -> Result<(), EngineError> {
+        match &*self.backend {
+            Backend::Embedded(_) => Ok(()),
+            Backend::Etcd(etcd) => etcd.sync().await,
+        }
+    }
+
+    /// Calls `observer` for every entry there is, as if it were created now, and then for every event in order, before
+    /// the transaction's caller hears of it. It must be quick, and must not write to this store.
+    pub fn observe(&self, observer: impl Fn(&Event<H>) + Send + Sync + 'static) {
+        self.shared.observe(Box::new(observer));
+    }
+
+    /// Everything at the newest revision. Takes no time and no memory of its own.
+    pub fn snapshot(&self) -> Snapshot<H> {
+        let current = self.shared.current.read();
+        Snapshot { entries: current.entries.clone(), revision: current.revision }
     }
 
     /// The revision of the newest committed transaction.
@@ -150,7 +189,7 @@ impl<H: Send + Sync + 'static> Store<H> {
         limit: usize,
         at: Option<Revision>,
     ) -> Result<Page<H>, RangeError> {
-        let (entries, revision) = self.snapshot(prefix, at)?;
+        let (entries, revision) = self.entries_at(prefix, at)?;
         let mut rest = under(&entries, prefix, after);
         let take = if limit == 0 { usize::MAX } else { limit };
         let page = rest.by_ref().take(take).cloned().collect();
@@ -158,7 +197,7 @@ impl<H: Send + Sync + 'static> Store<H> {
     }
 
     /// All entries (those of `prefix` exact) at a revision: the current map, with newer events undone.
-    fn snapshot(&self, prefix: &str, at: Option<Revision>) -> Result<(Entries<H>, Revision), RangeError> {
+    fn entries_at(&self, prefix: &str, at: Option<Revision>) -> Result<(Entries<H>, Revision), RangeError> {
         let current = self.shared.current.read();
         let mut entries = current.entries.clone();
         let Some(at) = at.filter(|at| *at != current.revision) else {
@@ -192,12 +231,35 @@ impl<H: Send + Sync + 'static> Store<H> {
     /// A transaction without effect (no operations, or only deletions of absent keys) returns the current revision.
     /// Dropping the future does not take the transaction back.
     pub async fn txn(&self, txn: Txn) -> Result<Revision, TxnError<H>> {
-        let Txn { compares, ops } = txn;
-        let ops = ops.into_iter().map(|op| self.prepare(op)).collect();
-        let (reply, answer) = oneshot::channel();
-        self.writer.send(Write { compares, ops, reply }).await?;
-        // A dropped reply means the writer ended between taking the write and answering.
-        answer.await.unwrap_or(Err(TxnError::Unknown))
+        if let Some(key) = txn.duplicate() {
+            return Err(TxnError::Duplicate { key: key.to_owned() });
+        }
+        if txn.ops.len() > MAX_OPS || txn.compares.len() > MAX_OPS {
+            let detail = format!("a transaction has {} writes, {MAX_OPS} are allowed", txn.ops.len());
+            return Err(TxnError::TooLarge { detail });
+        }
+        match &*self.backend {
+            Backend::Embedded(writer) => {
+                let ops = txn.ops.into_iter().map(|op| self.prepare(op)).collect();
+                writer.txn(txn.compares, ops, txn.expires).await
+            }
+            Backend::Etcd(etcd) => etcd.txn(txn).await,
+        }
+    }
+
+    /// Deletes the entries whose time has come, each unless it is written meanwhile; returns how many. etcd does this by
+    /// itself.
+    pub async fn expire(&self, now: UnixSeconds) -> Result<usize, TxnError<H>> {
+        let due = self.shared.current.read().due(now);
+        let mut deleted = 0;
+        for entry in due {
+            match self.txn(Txn::delete(&*entry.key, entry.mod_revision)).await {
+                Ok(_) => deleted += 1,
+                Err(TxnError::Conflict { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(deleted)
     }
 
     /// The header is read here, on the caller's thread, to keep the writer's work small.
@@ -211,7 +273,7 @@ impl<H: Send + Sync + 'static> Store<H> {
     }
 }
 
-fn under<'a, H>(
+pub(crate) fn under<'a, H>(
     entries: &'a Entries<H>,
     prefix: &'a str,
     after: Option<&'a str>,

@@ -1,6 +1,6 @@
 //! The only writer: takes whatever transactions wait, commits them as one group, publishes, answers.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -8,8 +8,8 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::engine::{Engine, EngineError, Record};
-use crate::entry::{Entry, Event, Revision};
-use crate::store::{Entries, Shared};
+use crate::entry::{Entry, Event, Revision, UnixSeconds};
+use crate::shared::{Entries, Shared};
 use crate::txn::{Compare, TxnError};
 
 /// Writers that may wait before a further one is held back.
@@ -18,24 +18,17 @@ const QUEUE: usize = 1024;
 const GROUP: usize = 512;
 
 /// A transaction on its way to the writer.
-pub(crate) struct Write<H> {
-    pub(crate) compares: Vec<Compare>,
-    pub(crate) ops: Vec<Prepared<H>>,
-    pub(crate) reply: oneshot::Sender<Result<Revision, TxnError<H>>>,
+struct Write<H> {
+    compares: Vec<Compare>,
+    ops: Vec<Prepared<H>>,
+    expires: UnixSeconds,
+    reply: oneshot::Sender<Result<Revision, TxnError<H>>>,
 }
 
 /// An operation whose header has been extracted.
 pub(crate) enum Prepared<H> {
     Put { key: String, value: Bytes, header: H },
     Delete { key: String },
-}
-
-impl<H> Prepared<H> {
-    fn key(&self) -> &str {
-        match self {
-            Self::Put { key, .. } | Self::Delete { key } => key,
-        }
-    }
 }
 
 /// The writer thread and the way to it. Dropping it lets the queued writes finish and waits for the thread.
@@ -54,9 +47,18 @@ impl<H: Send + Sync + 'static> Writer<H> {
         Ok(Self { queue: Some(queue), thread: Some(thread) })
     }
 
-    pub(crate) async fn send(&self, write: Write<H>) -> Result<(), TxnError<H>> {
+    pub(crate) async fn txn(
+        &self,
+        compares: Vec<Compare>,
+        ops: Vec<Prepared<H>>,
+        expires: UnixSeconds,
+    ) -> Result<Revision, TxnError<H>> {
+        let (reply, answer) = oneshot::channel();
         let queue = self.queue.as_ref().expect("only drop takes the queue away");
-        queue.send(write).await.map_err(|_closed| TxnError::Unknown)
+        let sent = queue.send(Write { compares, ops, expires, reply }).await;
+        sent.map_err(|_closed| TxnError::Unknown)?;
+        // A dropped reply means the writer ended between taking the write and answering.
+        answer.await.unwrap_or(Err(TxnError::Unknown))
     }
 }
 
@@ -75,13 +77,17 @@ fn run<H>(mut engine: impl Engine, shared: &Shared<H>, mut queue: mpsc::Receiver
         let mut group = Group::begin(shared);
         let answers: Vec<_> = writes
             .drain(..)
-            .map(|Write { compares, ops, reply }| (group.stage(&compares, ops), reply))
+            .map(|Write { compares, ops, expires, reply }| (group.stage(&compares, ops, expires), reply))
             .collect();
         let committed = group.commit(&mut engine);
-        if let Ok(group) = &committed {
-            group.publish(shared);
-        }
-        let failure = committed.err();
+        let failure = match committed {
+            Ok(group) if group.events.is_empty() => None,
+            Ok(group) => {
+                shared.publish(group.entries, group.revision, group.events);
+                None
+            }
+            Err(error) => Some(error),
+        };
         for (answer, reply) in answers {
             let answer = match (answer, &failure) {
                 // Conflicts too: they may name a version that was staged in this group and never came to be.
@@ -121,34 +127,39 @@ impl<H> Group<H> {
     }
 
     /// Checks `compares` and stages `ops` under the next revision; on error nothing is staged.
-    fn stage(&mut self, compares: &[Compare], ops: Vec<Prepared<H>>) -> Result<Revision, TxnError<H>> {
+    fn stage(
+        &mut self,
+        compares: &[Compare],
+        ops: Vec<Prepared<H>>,
+        expires: UnixSeconds,
+    ) -> Result<Revision, TxnError<H>> {
         for Compare { key, mod_revision } in compares {
             let current = self.entries.get(key.as_str());
             if current.map_or(0, |entry| entry.mod_revision) != *mod_revision {
                 return Err(TxnError::Conflict { key: key.clone(), current: current.cloned() });
             }
         }
-        let mut keys = HashSet::with_capacity(ops.len());
-        if let Some(twice) = ops.iter().find(|op| !keys.insert(op.key())) {
-            return Err(TxnError::Duplicate { key: twice.key().to_owned() });
-        }
-        drop(keys);
         let revision = self.revision + 1;
         for op in ops {
-            self.apply(op, revision);
+            self.apply(op, revision, expires);
         }
         Ok(self.revision)
     }
 
-    fn apply(&mut self, op: Prepared<H>, revision: Revision) {
+    fn apply(&mut self, op: Prepared<H>, revision: Revision, expires: UnixSeconds) {
         let (key, entry, previous) = match op {
             Prepared::Put { key, value, header } => {
                 let previous = self.entries.get(key.as_str()).cloned();
                 let key = previous.as_ref().map_or_else(|| key.into(), |entry| Arc::clone(&entry.key));
                 let create_revision = previous.as_ref().map_or(revision, |entry| entry.create_revision);
-                let entry =
-                    Entry { key: Arc::clone(&key), value, mod_revision: revision, create_revision, header };
-                let entry = Arc::new(entry);
+                let entry = Arc::new(Entry {
+                    key: Arc::clone(&key),
+                    value,
+                    mod_revision: revision,
+                    create_revision,
+                    expires,
+                    header,
+                });
                 self.entries.insert(Arc::clone(&key), Arc::clone(&entry));
                 (key, Some(entry), previous)
             }
@@ -186,14 +197,6 @@ impl<H> Group<H> {
             }
         }
     }
-
-    /// Readers see entries and events of the group at one moment.
-    fn publish(&self, shared: &Shared<H>) {
-        let mut current = shared.current.write();
-        current.entries = self.entries.clone();
-        current.revision = self.revision;
-        shared.log.write().append(self.events.clone());
-    }
 }
 
 fn record<H>(entry: &Entry<H>) -> Record {
@@ -202,5 +205,6 @@ fn record<H>(entry: &Entry<H>) -> Record {
         value: entry.value.clone(),
         create_revision: entry.create_revision,
         mod_revision: entry.mod_revision,
+        expires: entry.expires,
     }
 }

@@ -7,11 +7,8 @@ use parking_lot::RwLock;
 use serde_json::Value;
 
 use super::{Attempt, User};
-use crate::object::{Objects, Stored, prefix};
-use crate::resources::known;
+use crate::object::Stored;
 use crate::tree::{at, list, strings, text};
-
-const GROUP: &str = "rbac.authorization.k8s.io";
 
 /// One rule of a role.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -117,18 +114,6 @@ pub struct Rbac {
 const KINDS: [&str; 4] = ["clusterroles", "clusterrolebindings", "roles", "rolebindings"];
 
 impl Rbac {
-    /// Reads everything there is.
-    pub fn load(objects: &Objects) -> Self {
-        let mut index = Index::default();
-        for plural in KINDS {
-            let page = objects.range(&prefix(known(GROUP, plural), ""), None, 0, None);
-            for entry in page.into_iter().flat_map(|page| page.entries) {
-                index.put(plural, &entry);
-            }
-        }
-        Self { index: RwLock::new(index) }
-    }
-
     /// Follows a write. Called in the order of commits for each key.
     pub fn follow(&self, key: &str, entry: Option<&Stored>) {
         let of = |plural: &&&str| {

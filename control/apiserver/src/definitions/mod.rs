@@ -26,7 +26,7 @@ use serde_json::Value;
 use tokio::sync::{MutexGuard, watch};
 
 use crate::api::Api;
-use crate::object::{self, Objects, Stored, prefix};
+use crate::object::{self, Stored, prefix};
 use crate::resources::{Row, Table, builtin, known};
 use crate::tree::at;
 
@@ -77,16 +77,6 @@ impl Default for Definitions {
 }
 
 impl Definitions {
-    /// Reads everything there is; returns the table.
-    pub fn load(&self, objects: &Objects) -> Table {
-        let page = objects.range(&prefix(row(), ""), None, 0, None);
-        let mut known = self.known.lock();
-        for entry in page.into_iter().flat_map(|page| page.entries) {
-            known.insert(entry.header.name.to_string(), Known::of(&entry, &[]));
-        }
-        table(&known)
-    }
-
     /// The turn of a write of the row, when it is one that gives names.
     pub async fn turn(&self, row: &Row) -> Option<MutexGuard<'_, ()>> {
         if is_definition(row) { Some(self.turn.lock().await) } else { None }

@@ -73,7 +73,6 @@ async fn settle(api: &Arc<Api>, name: &str) -> Result<(), Refusal> {
 async fn put(api: &Arc<Api>, entry: &Stored, definition: &Value) -> Result<(), Refusal> {
     let txn = Txn::update(&*entry.key, entry.mod_revision, object::encode(definition));
     api.txn(txn).await.map_err(Refusal::internal)?;
-    api.follow(&entry.key);
     Ok(())
 }
 
@@ -100,7 +99,6 @@ async fn clear(api: &Arc<Api>, name: &str, entry: &Stored, definition: &Value) -
         .collect();
     if rest.is_empty() {
         api.txn(Txn::delete(&*entry.key, entry.mod_revision)).await.map_err(Refusal::internal)?;
-        api.follow(&entry.key);
         return Ok(false);
     }
     set(&mut definition, &["metadata", "finalizers"], rest);

@@ -44,7 +44,12 @@ pub fn answer(api: &Arc<Api>, incoming: &Incoming, path: &str, query: &Query) ->
         "/healthz" | "/readyz" => {
             let ready = api.ready.load(Ordering::Acquire) && !api.stopping.is_cancelled();
             let store = api.store_writes.load(Ordering::Relaxed);
-            Ok(health(query, &[("ping", true), ("store-writes", store), ("start-hooks", ready)]))
+            let etcd = ("etcd", api.objects.is_connected());
+            let checks = [("ping", true), ("store-writes", store), ("start-hooks", ready)];
+            Ok(health(
+                query,
+                &checks.into_iter().chain(api.objects.is_shared().then_some(etcd)).collect::<Vec<_>>(),
+            ))
         }
         "/metrics" => Ok(body::plain(200, api.metrics.text())),
         "/api" | "/apis" => {

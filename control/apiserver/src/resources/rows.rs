@@ -29,6 +29,9 @@ const NO_VOLUMES: &str =
     "persistent volumes are not bound or mounted yet: the object is kept and pods that use it wait";
 const NO_BUDGET: &str = "no controller counts disruptions yet: evictions of the selected pods are refused";
 
+/// Seconds for which an event is kept after it last happened, as upstream.
+const EVENT_LIFETIME: u64 = 3600;
+
 /// Every kind that is served.
 pub static RESOURCES: &[Resource] = &[
     Resource { kind: "Binding", plural: "bindings", storage: "bindings", review: true, ..CORE },
@@ -55,6 +58,7 @@ pub static RESOURCES: &[Resource] = &[
         plural: "events",
         short: &["ev"],
         storage: "events",
+        lifetime: EVENT_LIFETIME,
         create_on_update: true,
         unconditional_update: true,
         name: validate::subdomain,
@@ -416,6 +420,7 @@ pub static RESOURCES: &[Resource] = &[
         plural: "events",
         short: &["ev"],
         storage: "events",
+        lifetime: EVENT_LIFETIME,
         create_on_update: true,
         renamed: &[
             ("regarding", "involvedObject"),

@@ -163,7 +163,6 @@ async fn step(
     }
     let txn = store::Txn::update(&*entry.key, entry.mod_revision, row.encode(&marked));
     let revision = call.api.txn(txn).await.map_err(write::failure_of_update)?;
-    call.api.follow(&entry.key);
     set(&mut marked, &["metadata", "resourceVersion"], revision.to_string());
     Ok(Deletion::Pending(marked))
 }

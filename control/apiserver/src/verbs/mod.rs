@@ -5,7 +5,7 @@ mod collection;
 mod create;
 pub mod delete;
 mod patch;
-mod read;
+pub mod read;
 mod reply;
 mod review;
 mod scale;

@@ -16,7 +16,7 @@ use crate::status::{Refusal, Result};
 use crate::strategy::{Change, meta};
 use crate::tree::{at, copy, int, list, remove, set, text};
 use crate::validate::Errors;
-use crate::{admission, definitions, strategy};
+use crate::{admission, definitions, expiry, strategy};
 
 /// What a write led to.
 #[derive(Debug)]
@@ -205,9 +205,11 @@ async fn commit(
         let put = |key| store::Op::Put { key, value: row.encode(&object) };
         let mut txn = reservation.join(Txn::new().expect_revision(key, revision, put));
         txn.compares.extend(row.custom.as_ref().map(|custom| custom.unchanged()));
+        if row.lifetime > 0 {
+            txn = txn.expiring(expiry::unix_seconds(Timestamp::now()) + row.lifetime);
+        }
         match api.txn(txn).await {
             Ok(new) => {
-                api.follow(key);
                 set(&mut object, &["metadata", "resourceVersion"], new.to_string());
                 return Ok(object);
             }
@@ -230,8 +232,12 @@ fn failure(error: TxnError<Header>, creating: bool) -> Failure {
         TxnError::Unknown => Failure::Refused(Refusal::new(
             504,
             "Timeout",
-            "the server is stopping: the write may or may not have happened",
+            "the store did not confirm the write: it may or may not have happened",
         )),
+        TxnError::TooLarge { detail } => {
+            let message = format!("Request entity too large: {detail}");
+            Failure::Refused(Refusal::new(413, "RequestEntityTooLarge", message))
+        }
         other => Failure::Refused(Refusal::internal(format!("the store failed: {other}"))),
     }
 }
@@ -241,7 +247,6 @@ pub async fn commit_delete(call: &Call, row: &Row, entry: &Stored, old: &Value) 
     let release = if row.plural == "services" { Reservation::release(old) } else { Reservation::default() };
     let txn = release.join(Txn::delete(&*entry.key, entry.mod_revision));
     let revision = call.api.txn(txn).await.map_err(|error| failure(error, false))?;
-    call.api.follow(&entry.key);
     Ok(revision)
 }
 

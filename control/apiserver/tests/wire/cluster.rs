@@ -1,16 +1,19 @@
-//! An API server in memory, and requests to it.
+//! An API server in memory, or over an etcd of its own, and requests to it.
 
-use apiserver::{Config, InProcess, Running, User, start};
+use apiserver::{Config, EtcdAccess, InProcess, Running, Storage, User, start};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use serde_json::Value;
 use tower::Service;
 
+use crate::etcd_server::{self, Etcd};
+
 /// A server that is gone with its folder.
 pub struct Cluster {
     running: Running,
     folder: tempfile::TempDir,
+    _etcd: Option<Etcd>,
 }
 
 /// Code, headers and body of an answer.
@@ -46,8 +49,10 @@ impl Answer {
 
 pub async fn cluster() -> Cluster {
     let folder = tempfile::tempdir().unwrap();
-    let running = start(config(folder.path(), true)).await.unwrap();
-    let cluster = Cluster { running, folder };
+    let etcd = over_etcd().then(Etcd::start);
+    let storage = etcd.as_ref().map_or(Storage::Memory, etcd_storage);
+    let running = start(config(folder.path(), storage)).await.unwrap();
+    let cluster = Cluster { running, folder, _etcd: etcd };
     // The controllers are not running: what they would have made.
     let account =
         serde_json::json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
@@ -55,13 +60,24 @@ pub async fn cluster() -> Cluster {
     cluster
 }
 
-pub fn config(data: &std::path::Path, in_memory: bool) -> Config {
+/// Whether the servers of these tests keep their objects in etcd; `cargo xtask test` runs them both ways.
+fn over_etcd() -> bool {
+    std::env::var("HAWSER_TEST_STORE").is_ok_and(|store| store == "etcd") && etcd_server::available()
+}
+
+/// How a server reaches this etcd.
+pub fn etcd_storage(etcd: &Etcd) -> Storage {
+    let servers = etcd.options("/registry/").endpoints;
+    Storage::Etcd(EtcdAccess { servers, ca_file: None, client_files: None })
+}
+
+pub fn config(data: &std::path::Path, storage: Storage) -> Config {
     Config {
         data: data.to_owned(),
         bind: vec!["127.0.0.1:0".parse().unwrap()],
         advertise: Vec::new(),
         service_ranges: vec!["10.96.0.0/16".to_owned(), "fd00:96::/112".to_owned()],
-        in_memory,
+        storage,
     }
 }
 
@@ -92,6 +108,10 @@ pub struct Client {
 }
 
 impl Client {
+    pub fn named(running: &Running, user: &str) -> Self {
+        Self { service: running.service(User::new(user, &[])) }
+    }
+
     pub fn of(running: &Running) -> Self {
         Self { service: running.service(User::new("admin", &["system:masters"])) }
     }

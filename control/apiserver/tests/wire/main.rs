@@ -6,9 +6,12 @@ mod cluster;
 mod custom;
 mod definitions;
 mod documents;
+#[path = "../../../store/tests/etcd_server/mod.rs"]
+mod etcd_server;
 mod lists;
 mod objects;
 mod pods;
+mod replicas;
 mod rows;
 mod services;
 mod streams;

@@ -4,12 +4,13 @@ mod memory;
 mod redb;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 pub use self::memory::Memory;
-pub use self::redb::Redb;
-use crate::entry::Revision;
+pub use self::redb::{Redb, RestoreFileError};
+use crate::entry::{Revision, UnixSeconds};
 
 /// What an engine keeps of one key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +19,7 @@ pub struct Record {
     pub value: Bytes,
     pub create_revision: Revision,
     pub mod_revision: Revision,
+    pub expires: UnixSeconds,
 }
 
 /// A durable map with one number beside it. Called from one thread at a time.
@@ -45,6 +47,25 @@ pub enum EngineError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    #[error("{action}")]
+    Remote {
+        action: &'static str,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    #[error("etcd does not answer")]
+    Unreachable(#[source] Arc<EngineError>),
+    #[error("the store is closing")]
+    Closing,
+    /// A read that has to be consistent cannot be answered.
+    #[error("etcd is at revision {revision}, of which {seen} has arrived here")]
+    Behind { revision: Revision, seen: Revision },
+    #[error(
+        "etcd went back from revision {from} to {to}: if it was restored from a snapshot, restart this server"
+    )]
+    WentBack { from: Revision, to: Revision },
+    #[error("a restore into this etcd was not finished: empty it and restore again")]
+    HalfRestored,
     /// Raised by [`Memory`] on request, so that callers can be tested against failures.
     #[error("injected failure")]
     Injected,

@@ -1,25 +1,44 @@
 //! The embedded engine: one redb file, one fsync per commit.
 //!
-//! A value is stored as `create_revision` and `mod_revision` (each 8 bytes, big endian) followed by the value itself.
+//! A value is stored behind a stamp: CRC-32 of the key and of all that follows (4 bytes), `create_revision`,
+//! `mod_revision` and `expires` (8 bytes each, all big endian). Every entry is read at open, so bytes that changed on the
+//! disk are found before anybody is served.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use redb::{Database, ReadableDatabase, ReadableTable, StorageError, TableDefinition};
 
 use super::{Engine, EngineError, Record};
-use crate::entry::Revision;
+use crate::entry::{Revision, UnixSeconds};
+use crate::snapshot::{Reader, SnapshotError, restored_expiry};
 
 const ENTRIES: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("entries");
 const META: TableDefinition<'static, &str, u64> = TableDefinition::new("meta");
 const REVISION: &str = "revision";
 const FORMAT: &str = "format";
 /// Layout of the file; a file of another number is refused instead of guessed at.
-const FORMAT_NUMBER: u64 = 1;
-/// Bytes of the two revisions in front of every value.
-const STAMP: usize = 16;
+const FORMAT_NUMBER: u64 = 2;
+/// The layout before: two revisions in front of every value and no checksum. Such a file is rewritten at open.
+const OLD_FORMAT_NUMBER: u64 = 1;
+/// Bytes in front of every value.
+const STAMP: usize = 28;
 /// Readers are served from memory, so the engine's cache only has to hold the B-tree's inner pages.
 const CACHE_BYTES: usize = 4 << 20;
+/// Entries written by one commit of a restore.
+const RESTORE_BATCH: usize = 4096;
+
+/// Why a file was not made from a snapshot.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreFileError {
+    #[error("{} exists: move it away first, nothing is overwritten", path.display())]
+    Exists { path: PathBuf },
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+}
 
 /// A redb file. After an I/O error redb refuses further work until reopened, so the handle is dropped and made anew.
 pub struct Redb {
@@ -33,6 +52,45 @@ impl Redb {
         let mut engine = Self { path: path.to_path_buf(), database: None };
         engine.database()?;
         Ok(engine)
+    }
+
+    /// Makes a file at `path`, where none may be, from a whole snapshot. Revisions continue `beyond` after the
+    /// snapshot's, so that none is given out a second time to clients who saw what came after it.
+    ///
+    /// The file appears under its name when it is complete and on disk.
+    pub fn restore(
+        path: &Path,
+        snapshot: &mut Reader<impl Read>,
+        beyond: u64,
+        now: UnixSeconds,
+    ) -> Result<Revision, RestoreFileError> {
+        let partial = path.with_extension("restoring");
+        if path.exists() {
+            return Err(RestoreFileError::Exists { path: path.to_path_buf() });
+        }
+        let io = |action| {
+            let path = partial.clone();
+            move |source| EngineError::Disk { action, path, source: Box::new(source) }
+        };
+        if partial.exists() {
+            std::fs::remove_file(&partial).map_err(io("remove"))?;
+        }
+        let mut engine = Self::open(&partial)?;
+        let revision = snapshot.revision() + beyond;
+        let mut batch = Vec::new();
+        while let Some(mut record) = snapshot.record()? {
+            record.expires = restored_expiry(record.expires, now);
+            batch.push(record);
+            if batch.len() == RESTORE_BATCH {
+                engine.commit(revision, &std::mem::take(&mut batch), &[])?;
+            }
+        }
+        engine.commit(revision, &batch, &[])?;
+        drop(engine);
+        std::fs::rename(&partial, path).map_err(io("rename"))?;
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(io("sync the folder of"))?;
+        Ok(revision)
     }
 
     fn database(&mut self) -> Result<&Database, EngineError> {
@@ -85,6 +143,7 @@ impl Redb {
         match found {
             Some(FORMAT_NUMBER) => Ok(()),
             None => txn.commit().map_err(|error| self.disk("create", error)),
+            Some(OLD_FORMAT_NUMBER) => rewrite(txn).map_err(|error| self.disk("rewrite", error)),
             Some(other) => Err(EngineError::Damaged {
                 path: self.path.clone(),
                 detail: format!("it has layout {other}, this program writes layout {FORMAT_NUMBER}"),
@@ -140,9 +199,8 @@ impl Engine for Redb {
             let txn = database.begin_read()?;
             for item in txn.open_table(ENTRIES)?.iter()? {
                 let (key, value) = item?;
-                let record = decode(key.value(), value.value())
-                    .ok_or_else(|| redb::Error::Corrupted(format!("{} has no revisions", key.value())))?;
-                each(record);
+                let record = decode(key.value(), value.value());
+                each(record.ok_or_else(|| altered(key.value()))?);
             }
             Ok(txn.open_table(META)?.get(REVISION)?.map_or(0, |guard| guard.value()))
         };
@@ -159,21 +217,109 @@ impl Engine for Redb {
     }
 }
 
+/// Brings a file of the old layout to this one, all or nothing.
+fn rewrite(txn: redb::WriteTransaction) -> Result<(), redb::Error> {
+    {
+        let mut entries = txn.open_table(ENTRIES)?;
+        let mut records = Vec::new();
+        for item in entries.iter()? {
+            let (key, value) = item?;
+            let record = decode_old(key.value(), value.value());
+            records.push(record.ok_or_else(|| altered(key.value()))?);
+        }
+        for record in records {
+            entries.insert(record.key.as_str(), encode(&record).as_slice())?;
+        }
+        txn.open_table(META)?.insert(FORMAT, FORMAT_NUMBER)?;
+    }
+    Ok(txn.commit()?)
+}
+
+fn altered(key: &str) -> redb::Error {
+    redb::Error::Corrupted(format!("the entry {key} is not what was written"))
+}
+
 fn encode(record: &Record) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(STAMP + record.value.len());
-    bytes.extend_from_slice(&record.create_revision.to_be_bytes());
-    bytes.extend_from_slice(&record.mod_revision.to_be_bytes());
+    bytes.extend_from_slice(&[0; 4]);
+    for number in [record.create_revision, record.mod_revision, record.expires] {
+        bytes.extend_from_slice(&number.to_be_bytes());
+    }
     bytes.extend_from_slice(&record.value);
+    let sum = checksum(&record.key, &bytes[4..]);
+    bytes[..4].copy_from_slice(&sum.to_be_bytes());
     bytes
 }
 
+fn checksum(key: &str, rest: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(key.as_bytes());
+    hasher.update(rest);
+    hasher.finalize()
+}
+
 fn decode(key: &str, bytes: &[u8]) -> Option<Record> {
-    let (create, rest) = bytes.split_first_chunk::<8>()?;
-    let (modified, value) = rest.split_first_chunk::<8>()?;
-    Some(Record {
-        key: key.to_owned(),
-        value: Bytes::copy_from_slice(value),
-        create_revision: u64::from_be_bytes(*create),
-        mod_revision: u64::from_be_bytes(*modified),
-    })
+    let (sum, rest) = bytes.split_first_chunk::<4>()?;
+    if u32::from_be_bytes(*sum) != checksum(key, rest) {
+        return None;
+    }
+    let (create_revision, rest) = number(rest)?;
+    let (mod_revision, rest) = number(rest)?;
+    let (expires, value) = number(rest)?;
+    let value = Bytes::copy_from_slice(value);
+    Some(Record { key: key.to_owned(), value, create_revision, mod_revision, expires })
+}
+
+fn decode_old(key: &str, bytes: &[u8]) -> Option<Record> {
+    let (create_revision, rest) = number(bytes)?;
+    let (mod_revision, value) = number(rest)?;
+    let value = Bytes::copy_from_slice(value);
+    Some(Record { key: key.to_owned(), value, create_revision, mod_revision, expires: 0 })
+}
+
+fn number(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    let (number, rest) = bytes.split_first_chunk::<8>()?;
+    Some((u64::from_be_bytes(*number), rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> Record {
+        let value = Bytes::from_static(b"value");
+        Record { key: "/r/a".into(), value, create_revision: 1, mod_revision: 2, expires: 3 }
+    }
+
+    #[test]
+    fn a_changed_bit_anywhere_is_found() {
+        let record = record();
+        let bytes = encode(&record);
+        assert_eq!(decode("/r/a", &bytes), Some(record));
+        assert_eq!(decode("/r/b", &bytes), None, "another key's entry");
+        for bit in 0..bytes.len() * 8 {
+            let mut bad = bytes.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(decode("/r/a", &bad), None, "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_file_of_the_old_layout_is_rewritten() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store.redb");
+        let database = Database::create(&path).unwrap();
+        let txn = database.begin_write().unwrap();
+        let old = [&1_u64.to_be_bytes()[..], &2_u64.to_be_bytes(), b"value"].concat();
+        txn.open_table(ENTRIES).unwrap().insert("/r/a", old.as_slice()).unwrap();
+        txn.open_table(META).unwrap().insert(FORMAT, OLD_FORMAT_NUMBER).unwrap();
+        txn.open_table(META).unwrap().insert(REVISION, 2).unwrap();
+        txn.commit().unwrap();
+        drop(database);
+        for _ in 0..2 {
+            let mut found = Vec::new();
+            let revision = Redb::open(&path).unwrap().load(&mut |record| found.push(record)).unwrap();
+            assert_eq!((revision, found), (2, vec![Record { expires: 0, ..record() }]));
+        }
+    }
 }

@@ -1,0 +1,151 @@
+//! The store of this server, as it was asked for, and the form objects have in etcd.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use store::{Codec, CodecError, EtcdOptions, EtcdTls, Options, Store};
+
+use crate::object::{self, Objects, ROOT};
+use crate::protobuf;
+use crate::resources::stored;
+
+/// Where objects are kept.
+#[derive(Debug, Clone)]
+pub enum Storage {
+    /// In one file of the data folder, by this process alone.
+    Embedded,
+    /// In etcd, which other servers may use too.
+    Etcd(EtcdAccess),
+    /// Nowhere: they are gone with the process. For tests.
+    Memory,
+}
+
+/// How etcd is reached.
+#[derive(Debug, Clone)]
+pub struct EtcdAccess {
+    /// URLs of the members of one cluster.
+    pub servers: Vec<String>,
+    /// PEM file of the authorities that sign etcd's certificates; plain connections without.
+    pub ca_file: Option<PathBuf>,
+    /// PEM files of this client's certificate and key.
+    pub client_files: Option<(PathBuf, PathBuf)>,
+}
+
+/// Why there is no store.
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    #[error("{} cannot be read", path.display())]
+    File {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("{0} cannot be made private")]
+    Private(PathBuf, #[source] std::io::Error),
+    #[error("a certificate for etcd was given, and no authority that signed etcd's own")]
+    NoAuthority,
+    #[error("the store cannot be opened")]
+    Open(#[from] store::OpenError),
+}
+
+/// The file of the embedded store.
+pub fn file(data: &Path) -> PathBuf {
+    data.join("store.redb")
+}
+
+/// Opens the store; `data` is the folder of the embedded one.
+pub(crate) async fn open(storage: &Storage, data: &Path) -> Result<Objects, StorageError> {
+    let options = Options::default();
+    match storage {
+        Storage::Memory => Ok(Store::in_memory(options, object::header)?),
+        Storage::Embedded => {
+            let path = file(data);
+            let store = Store::open(&path, options, object::header)?;
+            // The folder may have been made by somebody else, with other rights.
+            let private = std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600));
+            private.map_err(|source| StorageError::Private(path, source))?;
+            Ok(store)
+        }
+        Storage::Etcd(access) => Ok(Store::open_etcd(&access.options()?, options, object::header).await?),
+    }
+}
+
+impl EtcdAccess {
+    /// With the files read.
+    pub fn options(&self) -> Result<EtcdOptions, StorageError> {
+        let read = |path: &PathBuf| {
+            std::fs::read_to_string(path).map_err(|source| StorageError::File { path: path.clone(), source })
+        };
+        let identity = match &self.client_files {
+            Some((certificate, key)) => Some((read(certificate)?, read(key)?)),
+            None => None,
+        };
+        let tls = match &self.ca_file {
+            Some(path) => Some(EtcdTls { authorities: read(path)?, identity }),
+            None if identity.is_some() => return Err(StorageError::NoAuthority),
+            None => None,
+        };
+        Ok(EtcdOptions {
+            endpoints: self.servers.clone(),
+            tls,
+            root: ROOT.to_owned(),
+            codec: Codec { encode: |_, value| value.clone(), decode: from_etcd },
+        })
+    }
+}
+
+/// Brings what may have been written by kube-apiserver, as protobuf or as JSON in its order, into our form.
+fn from_etcd(key: &str, value: Bytes) -> Result<Bytes, CodecError> {
+    if protobuf::is(&value) {
+        let row = object::storage(key).and_then(stored);
+        let kind = row.and_then(|row| row.node().object());
+        let kind = kind.ok_or("it is protobuf of a kind that is not served")?;
+        let tree = protobuf::decode(&kind.name, &value)?;
+        return Ok(object::encode(&tree));
+    }
+    if object::is_in_order(&value) {
+        return Ok(value);
+    }
+    let tree = serde_json::from_slice(&value)?;
+    Ok(object::encode(&tree))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn read(key: &str, value: &[u8]) -> Value {
+        let value = from_etcd(key, Bytes::copy_from_slice(value)).unwrap();
+        assert!(object::is_in_order(&value), "{value:?}");
+        serde_json::from_slice(&value).unwrap()
+    }
+
+    #[test]
+    fn json_in_another_order_is_brought_into_ours() {
+        let tree = json!({"a": {"metadata": {"x": "y"}}, "apiVersion": "example.com/v1", "kind": "Thing",
+                          "metadata": {"name": "n"}});
+        let found = read("/registry/example.com/things/default/n", tree.to_string().as_bytes());
+        assert_eq!(found, tree);
+    }
+
+    #[test]
+    fn protobuf_is_read_by_the_kind_of_its_key() {
+        // A ConfigMap: metadata {name: "n", namespace: "d"}, data {"k": "v"}.
+        let raw = b"\x0a\x0a\x0a\x01n\x12\x00\x1a\x01d\x22\x00\x12\x06\x0a\x01k\x12\x01v";
+        let kind = b"\x0a\x0f\x0a\x02v1\x12\x09ConfigMap";
+        let value = [&b"k8s\0"[..], kind, b"\x12", &[u8::try_from(raw.len()).unwrap()], raw].concat();
+        let found = read("/registry/configmaps/d/n", &value);
+        let want = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "n", "namespace": "d"},
+                          "data": {"k": "v"}});
+        assert_eq!(found, want);
+        assert!(from_etcd("/registry/unheard/of", Bytes::from(value)).is_err());
+    }
+
+    #[test]
+    fn what_is_neither_is_an_error() {
+        assert!(from_etcd("/registry/pods/a/b", Bytes::from_static(b"\xff\x00")).is_err());
+    }
+}

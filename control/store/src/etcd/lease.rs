@@ -1,0 +1,53 @@
+//! Leases for entries that expire. One lease serves what is written within a minute, as etcd is slow with many.
+
+use std::time::Duration;
+
+use etcd_client::{Client, Error};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use super::failure::retry;
+
+/// How long a lease is given to new entries; those given first live that much longer than asked.
+const SHARED_FOR: Duration = Duration::from_secs(60);
+/// Entries of one lease at most: its end deletes them all in one transaction.
+const SHARED_BY: usize = 1000;
+/// The longest that etcd grants, in seconds.
+const LONGEST: i64 = 9_000_000_000;
+
+#[derive(Debug, Default)]
+pub(super) struct Leases {
+    newest: Mutex<Option<Lease>>,
+}
+
+#[derive(Debug)]
+struct Lease {
+    id: i64,
+    /// Seconds for which it was asked.
+    seconds: i64,
+    granted: Instant,
+    entries: usize,
+}
+
+impl Leases {
+    /// A lease that ends after at least `seconds`, for one more entry.
+    pub(super) async fn get(&self, client: &Client, seconds: i64) -> Result<i64, Error> {
+        let mut newest = self.newest.lock().await;
+        if let Some(lease) = newest.as_mut()
+            && lease.entries < SHARED_BY
+            && lease.granted.elapsed() < SHARED_FOR
+            && (0..=1).contains(&(lease.seconds - seconds))
+        {
+            lease.entries += 1;
+            return Ok(lease.id);
+        }
+        let ttl = seconds.saturating_add(SHARED_FOR.as_secs().cast_signed()).min(LONGEST);
+        let granted = retry(|| {
+            let mut leases = client.lease_client();
+            async move { leases.grant(ttl, None).await }
+        });
+        let id = granted.await?.id();
+        *newest = Some(Lease { id, seconds, granted: Instant::now(), entries: 1 });
+        Ok(id)
+    }
+}
