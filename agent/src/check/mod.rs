@@ -213,3 +213,33 @@ fn row(way: Way, ask: Result<Ask, String>, heard: &[Result<Vec<Heard>>; 3]) -> R
     let outcome = answer.map_or_else(|| Err("the caller did not ask".to_owned()), |one| one.outcome.clone());
     Row::traffic(way.name(), outcome.map_err(|why| format!("{}: {why}", ask.address)))
 }
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+
+    use super::*;
+
+    #[test]
+    fn a_way_works_when_its_caller_says_so_and_not_otherwise() {
+        let way = matrix::ways()[0];
+        let address = "10.244.0.2:8080".parse().unwrap();
+        let ask = Ask { id: 7, address, udp_port: 8080, name: "same".into(), unchanged: true };
+        let heard = |id, outcome| Ok(vec![Heard { id, outcome }]);
+        let judge = |ask, own: Result<Vec<Heard>>| {
+            // What others heard is about other ways.
+            let row = row(way, ask, &[own, heard(7, Ok([9, 9])), heard(7, Ok([9, 9]))]);
+            (row.outcome, row.detail, row.tcp_micros)
+        };
+        let asked = || Ok(ask.clone());
+        let failed = |why: &str| (Outcome::Failed, why.to_owned(), None);
+        assert_eq!(way.caller, Caller::Pod);
+        let works = judge(asked(), heard(7, Ok([1, 2])));
+        assert_eq!((works.0, works.2), (Outcome::Ok, Some(1)));
+        assert_eq!(judge(asked(), heard(7, Err("silence".into()))), failed("10.244.0.2:8080: silence"));
+        assert_eq!(judge(asked(), heard(8, Ok([1, 2]))), failed("10.244.0.2:8080: the caller did not ask"));
+        assert_eq!(judge(asked(), Err(anyhow!("pod caller is away"))), failed("pod caller is away"));
+        let not_run = (Outcome::NotRun, "one node".to_owned(), None);
+        assert_eq!(judge(Err("one node".into()), heard(7, Ok([1, 2]))), not_run);
+    }
+}

@@ -42,6 +42,21 @@ fn directions_follow_the_types_or_else_the_rules() {
 }
 
 #[test]
+fn a_namespace_is_audited_when_its_annotation_says_so() {
+    for (annotations, audited, complaints) in [
+        (json!({}), false, 0),
+        (json!({ "hawser.dev/policy-audit": "enabled" }), true, 0),
+        (json!({ "hawser.dev/policy-audit": "disabled" }), false, 0),
+        (json!({ "hawser.dev/policy-audit": "yes" }), false, 1),
+    ] {
+        let mut context = Context::default();
+        let object = json!({ "metadata": { "name": "x", "annotations": annotations } });
+        let row = namespace(serde_json::from_value(object).unwrap(), &mut context);
+        assert_eq!((row.audit, context.complaints.len()), (audited, complaints), "{annotations}");
+    }
+}
+
+#[test]
 fn absent_and_empty_lists_are_everybody_and_every_port() {
     for rule in [json!({}), json!({ "from": [], "ports": [] }), json!({ "from": null, "ports": null })] {
         assert_eq!(ingress(json!([rule])).0, [Rule { index: 0, peers: None, ports: None }]);
