@@ -1,4 +1,7 @@
 //! What definitions cost: memory and time of 200 CustomResourceDefinitions with a schema of 48 KB each.
+//!
+//! Measured on two cores shared with other builds: 0.9 to 1.1 s to create them (1.3 s of CPU for the whole run), 14.7 MiB
+//! more than before, 14.9 MiB after OpenAPI v2 was read (0.17 s, 11.4 MB), 27.6 MiB once every schema is compiled.
 
 use std::time::Instant;
 
