@@ -1,5 +1,7 @@
 //! Label and field selectors: parsed once per request, matched against headers.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 use store::Entry;
 
@@ -31,26 +33,27 @@ enum Test {
     Below(i64),
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 struct FieldRequirement {
     field: Field,
     value: String,
     equal: bool,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 enum Field {
     Name,
     Namespace,
     /// Position in the row's selectable fields.
     Selectable(usize),
-    /// A field of a custom resource. Which ones can be asked for changes with the definition, so no header has them.
-    Path(Vec<Name>),
+    /// A field of a custom resource as the row shows it. Which ones can be asked for changes with the definition, so no
+    /// header has them.
+    Path(Arc<Row>, Vec<Name>),
 }
 
 impl Selector {
     /// Parses both selectors of a request.
-    pub fn parse(resource: &Row, labels: &str, fields: &str) -> Result<Self> {
+    pub fn parse(resource: &Arc<Row>, labels: &str, fields: &str) -> Result<Self> {
         Ok(Self { labels: parse_labels(labels)?, fields: parse_fields(resource, fields)? })
     }
 
@@ -97,8 +100,8 @@ impl FieldRequirement {
             Field::Name => *header.name == *self.value,
             Field::Namespace => *header.namespace == *self.value,
             Field::Selectable(at) => header.fields.get(*at).map_or("", |value| &**value) == self.value,
-            Field::Path(path) => {
-                let tree: Value = serde_json::from_slice(&entry.value).unwrap_or_default();
+            Field::Path(row, path) => {
+                let tree = row.read(entry);
                 match path.iter().try_fold(&tree, |tree, step| tree.get(&**step)) {
                     Some(Value::String(text)) => *text == self.value,
                     Some(Value::Null) | None => self.value.is_empty(),
@@ -185,7 +188,7 @@ fn split_outside_parentheses(text: &str) -> Vec<&str> {
     .collect()
 }
 
-fn parse_fields(resource: &Row, text: &str) -> Result<Vec<FieldRequirement>> {
+fn parse_fields(resource: &Arc<Row>, text: &str) -> Result<Vec<FieldRequirement>> {
     let mut out = Vec::new();
     for part in text.split(',').filter(|part| !part.trim().is_empty()) {
         let split = [("!=", false), ("==", true), ("=", true)]
@@ -201,7 +204,9 @@ fn parse_fields(resource: &Row, text: &str) -> Result<Vec<FieldRequirement>> {
             "metadata.name" => Field::Name,
             "metadata.namespace" => Field::Namespace,
             _ => match resource.selectable.iter().position(|(known, _)| *known == name) {
-                Some(at) if resource.custom.is_some() => Field::Path(resource.selectable[at].1.clone()),
+                Some(at) if resource.custom.is_some() => {
+                    Field::Path(Arc::clone(resource), resource.selectable[at].1.clone())
+                }
                 Some(at) => Field::Selectable(at),
                 None => {
                     let message = format!("field label not supported: {name}");
@@ -218,8 +223,8 @@ fn parse_fields(resource: &Row, text: &str) -> Result<Vec<FieldRequirement>> {
 mod tests {
     use super::*;
 
-    fn pods() -> &'static Row {
-        crate::resources::find("", "pods").unwrap()
+    fn pods() -> Arc<Row> {
+        Arc::clone(crate::resources::builtin().find("", "v1", "pods").unwrap())
     }
 
     fn entry(labels: &[(&str, &str)]) -> Entry<Header> {
@@ -263,7 +268,7 @@ mod tests {
             ("app in (web),tier notin (2)", true),
         ];
         for (text, want) in cases {
-            let selector = Selector::parse(pods(), text, "").unwrap();
+            let selector = Selector::parse(&pods(), text, "").unwrap();
             assert_eq!(selector.matches(&labels), want, "{text}");
         }
     }
@@ -278,7 +283,7 @@ mod tests {
             ("spec.nodeName=", false),
             ("spec.nodeName==n1,metadata.name=a", true),
         ] {
-            assert_eq!(Selector::parse(pods(), "", text).unwrap().matches(&object), want, "{text}");
+            assert_eq!(Selector::parse(&pods(), "", text).unwrap().matches(&object), want, "{text}");
         }
     }
 
@@ -287,7 +292,7 @@ mod tests {
         for (labels, fields) in
             [("a in (b", ""), ("a b", ""), ("a>x", ""), ("-bad-=x", ""), ("", "spec.x=1"), ("", "nonsense")]
         {
-            let refusal = Selector::parse(pods(), labels, fields).unwrap_err();
+            let refusal = Selector::parse(&pods(), labels, fields).unwrap_err();
             assert_eq!(refusal.code, 400, "{labels} {fields}");
         }
     }

@@ -125,12 +125,16 @@ async fn defaults_are_set_in_requests_and_on_what_was_stored_before_them() {
     changed["properties"]["image"] = json!({ "type": "string", "default": "b" });
     changed["properties"]["size"] = json!({ "type": "string", "default": "large" });
     changed["properties"].as_object_mut().unwrap().remove("replicas");
-    let patch = json!({ "spec": { "versions": [version("v1", true, changed)] } });
+    let mut version = version("v1", true, changed);
+    version["selectableFields"] = json!([{ "jsonPath": ".spec.size" }]);
+    let patch = json!({ "spec": { "versions": [version] } });
     admin.patch("merge", &format!("{DEFINITIONS}/crontabs.stable.example.com"), &patch).await.expect(200);
     let want = json!({ "image": "a", "size": "large" });
     let read = admin.get(ONE).await.expect(200);
     assert_eq!(read["spec"], want, "what is stored gets new defaults, and loses what is no longer known");
     assert_eq!(admin.get(CRONTABS).await.expect(200)["items"], json!([read]));
+    let large = format!("{CRONTABS}?fieldSelector=spec.size=large");
+    assert_eq!(admin.get(&large).await.expect(200)["items"], json!([read]), "selectors see defaults");
     let mut watch = Watch::open(&admin, &format!("{CRONTABS}?watch=1"), "application/json").await;
     assert_eq!(watch.next().await.unwrap()["object"], read);
     let made = admin.send("POST", CRONTABS, &crontab("two", json!({ "image": null }))).await.expect(201);
