@@ -56,7 +56,7 @@ pub(crate) async fn discover(client: Client, typed: BTreeSet<String>, steps: mps
 fn collectable(found: &Discovery, typed: &BTreeSet<String>) -> HashMap<String, ApiResource> {
     let resources = found.groups().flat_map(kube::discovery::ApiGroup::recommended_resources);
     resources
-        .filter(|(kind, capabilities)| is_collectable(capabilities) && kind.plural != "events")
+        .filter(|(kind, capabilities)| is_collectable(capabilities) && !is_event(kind))
         .map(|(kind, _)| (resource_name(&kind), kind))
         .filter(|(name, _)| !typed.contains(name))
         .collect()
@@ -64,6 +64,11 @@ fn collectable(found: &Discovery, typed: &BTreeSet<String>) -> HashMap<String, A
 
 fn resource_name(kind: &ApiResource) -> String {
     if kind.group.is_empty() { kind.plural.clone() } else { format!("{}.{}", kind.plural, kind.group) }
+}
+
+/// Events come and go by themselves, and in numbers.
+fn is_event(kind: &ApiResource) -> bool {
+    kind.plural == "events" && matches!(kind.group.as_str(), "" | "events.k8s.io")
 }
 
 fn is_collectable(capabilities: &ApiCapabilities) -> bool {
@@ -122,4 +127,19 @@ fn definitions(client: Client) -> impl Stream<Item = ()> {
             }
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_clusters_own_events_are_left_alone() {
+        let events = |group: &str| {
+            let kind = GroupVersionKind::gvk(group, "v1", "Event");
+            is_event(&ApiResource::from_gvk_with_plural(&kind, "events"))
+        };
+        assert!(events("") && events("events.k8s.io"));
+        assert!(!events("example.com"), "custom objects go with their namespace whatever they are called");
+    }
 }
