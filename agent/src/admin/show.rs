@@ -105,3 +105,37 @@ fn table(columns: &[&str]) -> Table {
 fn or_none(text: String) -> String {
     if text.is_empty() { "-".to_owned() } else { text }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::kernel::Counters;
+
+    #[test]
+    fn status_says_which_objects_are_not_read() {
+        let mut report = Report {
+            node: "n1".into(),
+            layout: String::new(),
+            features: Vec::new(),
+            uplinks: Vec::new(),
+            endpoints: Vec::new(),
+            services: Vec::new(),
+            routes: BTreeMap::new(),
+            unreachable: Vec::new(),
+            counters: Counters::default(),
+            failures: Vec::new(),
+            operations: 0,
+            errors: 0,
+            synced: Vec::new(),
+            unread: Vec::new(),
+            kube_proxy: Vec::new(),
+        };
+        assert!(!status(&report).contains("not read"));
+        report.unread.push("ClusterNetworkPolicies are not allowed".into());
+        assert!(
+            status(&report).lines().any(|line| line == "not read    ClusterNetworkPolicies are not allowed")
+        );
+    }
+}
