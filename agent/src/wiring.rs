@@ -26,7 +26,7 @@ use crate::admin::server::Admin;
 use crate::admin::what_if::Foresight;
 use crate::admin::{client, server, sysdump};
 use crate::config::{Ask, Cleanup, Explain, Monitor, Run, Sysdump};
-use crate::desired::overlay::Tunnelling;
+use crate::desired::overlay::{Tunnelling, When};
 use crate::health::proxy::Proxy;
 use crate::health::pulse::Pulse;
 use crate::kernel::linux::{LinuxKernel, Settings};
@@ -189,6 +189,7 @@ async fn serve(config: Arc<Run>, mut uplinks: sources::links::Uplinks) -> Result
         services: config.service_cidr.clone(),
         pods: config.cluster_cidr.clone(),
         disabled: config.disable_feature.clone(),
+        tunnel_port: if config.tunnel == When::Never { 0 } else { config.tunnel_port },
         xdp: config.xdp,
         scale: config.map_scale,
     };

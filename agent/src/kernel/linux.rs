@@ -55,6 +55,8 @@ pub struct Settings {
     pub pods: Vec<IpNetwork>,
     /// Features to do without.
     pub disabled: Vec<Optional>,
+    /// UDP port of the tunnels between nodes; zero where there are none.
+    pub tunnel_port: u16,
     /// Where packets from outside are met.
     pub xdp: Mode,
     /// By how much the maps are larger than at scale one: a power of two.
@@ -100,7 +102,14 @@ impl LinuxKernel {
         ensure_bpffs(&settings.bpffs)?;
         let conversion = Conversion::find(&settings.bpffs, &folder, settings.scale)?;
         let older = conversion.as_ref().map(Conversion::share).transpose()?;
-        let mut objects = Objects::load(&settings.bpffs, &node, features, settings.scale, older.as_ref())?;
+        let mut objects = Objects::load(
+            &settings.bpffs,
+            &node,
+            features,
+            settings.scale,
+            older.as_ref(),
+            settings.tunnel_port,
+        )?;
         let maps = Maps::take(&mut objects.ebpf)?;
         let cgroup = settings.cgroup.clone().or_else(cgroup2_mount).ok_or_else(|| KernelError::Io {
             action: "find the cgroup2 mount in /proc/mounts; mount one or give --cgroup-root".to_owned(),

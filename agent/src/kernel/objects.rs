@@ -62,6 +62,7 @@ impl Objects {
         features: Features,
         scale: u32,
         older: Option<&Older>,
+        tunnel_port: u16,
     ) -> Result<Self, KernelError> {
         if OBJECT.is_empty() {
             return Err(KernelError::NoPrograms);
@@ -70,6 +71,7 @@ impl Objects {
         ensure_bpffs(&folder)?;
         let mut loader = EbpfLoader::new();
         loader.override_global(name::NODE, node, true);
+        loader.override_global(name::TUNNEL_PORT, &tunnel_port, true);
         for map in name::MAPS {
             loader.map_pin_path(map.name, folder.join(map.name));
             if map.scaled {

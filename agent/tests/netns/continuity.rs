@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use agent::desired::overlay::Tunnelling;
 use agent::kernel::Kernel;
 use agent::kernel::convert::Step;
 use agent::kernel::features::Optional;
@@ -95,6 +96,7 @@ fn agent_process() {
         node: orders.addresses.clone(),
         services: vec!["10.96.0.0/16".parse().unwrap(), "fd00:96::/112".parse().unwrap()],
         pods: vec!["10.244.0.0/16".parse().unwrap(), "fd00:244::/48".parse().unwrap()],
+        tunnel_port: Tunnelling::default().port,
         disabled: if orders.tcx { Vec::new() } else { vec![Optional::Tcx] },
         xdp: Mode::Auto,
     };

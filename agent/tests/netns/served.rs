@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use agent::desired::overlay::Tunnelling;
 use agent::health::pulse::Pulse;
 use agent::kernel::linux::{LinuxKernel, Settings};
 use agent::kernel::xdp::Mode;
@@ -82,6 +83,7 @@ impl Served {
             services: vec!["10.96.0.0/16".parse().unwrap(), "fd00:96::/112".parse().unwrap()],
             pods: vec!["10.244.0.0/16".parse().unwrap(), "fd00:244::/48".parse().unwrap()],
             disabled: Vec::new(),
+            tunnel_port: Tunnelling::default().port,
             xdp: Mode::Off,
             scale: 1,
         };

@@ -255,6 +255,7 @@ impl NodeWorld {
             services: vec!["10.96.0.0/16".parse().unwrap(), "fd00:96::/112".parse().unwrap()],
             pods: vec!["10.244.0.0/16".parse().unwrap(), "fd00:244::/48".parse().unwrap()],
             disabled: self.disabled.clone(),
+            tunnel_port: self.tunnelling.port,
             xdp: self.xdp,
             scale: self.scale,
         };

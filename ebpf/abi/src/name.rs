@@ -103,6 +103,9 @@ maps! {
 /// Name of the global that holds [`crate::node::Node`].
 pub const NODE: &str = "NODE";
 
+/// Name of the global that holds the UDP port of the tunnels between nodes, in host order; zero where there are none.
+pub const TUNNEL_PORT: &str = "TUNNEL_PORT";
+
 /// Name of the global that holds [`crate::older::Older`].
 pub const OLDER: &str = "OLDER";
 

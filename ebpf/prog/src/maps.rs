@@ -38,6 +38,10 @@ static NODE: Global<Node> = Global::new(Node {
     direct: 0,
 });
 
+/// Set by the loader.
+#[unsafe(no_mangle)]
+static TUNNEL_PORT: Global<u16> = Global::new(0);
+
 #[btf_map(name = "hw_frontends")]
 pub static FRONTENDS: HashMap<
     FrontendKey,
@@ -165,6 +169,12 @@ pub fn work() -> Option<&'static mut Work> {
     let cell = WORK.get_ptr_mut(0)?;
     // SAFETY: nobody else on this CPU holds the cell, see above.
     Some(unsafe { &mut *cell })
+}
+
+/// UDP port of the tunnels between nodes, in host order; zero where there are none.
+#[inline(always)]
+pub fn tunnel_port() -> u16 {
+    TUNNEL_PORT.load()
 }
 
 /// The facts of the node, by reference into read-only data: a copy would not fit the stack.

@@ -9,11 +9,11 @@ use aya_ebpf::programs::TcContext;
 
 use crate::deliver::{BEGIN, DELIVER, HIDE, REST, TRACK, TUNNEL, deliver, is_pod};
 use crate::echo;
-use crate::forward::{Onward, forward_known, forward_plain, is_answer_to_itself};
-use crate::maps::{ENDPOINTS, Known, work};
+use crate::forward::{Onward, forward_known, is_answer_to_itself};
+use crate::maps::{ENDPOINTS, Known, tunnel_port, work};
 use crate::nat::node_address;
-use crate::packet::{Frame, Packet, parse, parse_plain};
-use crate::service::{Client, same};
+use crate::packet::{Frame, Packet, UDP, parse, parse_plain};
+use crate::service::{Client, is_candidate, same};
 use crate::translate::{BEGINS, ask, begin_and_deliver, entry, follow, hide, track_and_deliver, translate};
 use crate::tunnel::{decapsulate_skb, may_arrive};
 use crate::verdict::{Then, Verdict, leave, leave_answering, then};
@@ -55,7 +55,7 @@ pub fn tc_uplink_out(ctx: TcContext) -> i32 {
 #[inline(never)]
 extern "C" fn uplink_in_known(skb: *mut __sk_buff) -> i32 {
     let ctx = TcContext::new(skb);
-    forward_plain(&ctx, Onward::Hop).map_or(REST, |result| leave(&ctx, hook::UPLINK_IN, result))
+    in_known(&ctx).map_or(REST, |result| leave(&ctx, hook::UPLINK_IN, result))
 }
 
 #[unsafe(no_mangle)]
@@ -134,6 +134,20 @@ fn inward(ctx: &TcContext) -> Result<Then, Drop> {
 }
 
 #[inline(always)]
+fn in_known(ctx: &TcContext) -> Option<Result<Verdict, Drop>> {
+    let work = work()?;
+    work.known = Known::Unseen;
+    if !parse_plain(ctx, &mut work.packet) {
+        return None;
+    }
+    if is_tunnel(&work.packet) && is_for_host(&work.packet) {
+        // What is inside comes by again, on the tunnels' device.
+        return Some(Ok(Verdict::Stack));
+    }
+    forward_known(ctx, work, Onward::Hop)
+}
+
+#[inline(always)]
 fn out_known(ctx: &TcContext) -> Option<Result<Verdict, Drop>> {
     let work = work()?;
     work.known = Known::Unseen;
@@ -141,7 +155,7 @@ fn out_known(ctx: &TcContext) -> Option<Result<Verdict, Drop>> {
         return None;
     }
     if origin() == FOREIGN {
-        // What pods send each other has been looked at where it left its pod.
+        // What pods send each other has been looked at where it left its pod, in a tunnel or not.
         return Some(Ok(Verdict::Stack));
     }
     forward_known(ctx, work, Onward::Stack)
@@ -160,7 +174,10 @@ const FROM_HOST: i32 = 2;
 extern "C" fn origin() -> i32 {
     match work() {
         Some(work) if leaves_the_cluster(&work.packet) => LEAVES,
-        Some(work) if is_from_host(&work.packet) => FROM_HOST,
+        Some(work) if is_from_host(&work.packet) => {
+            let tunnel = is_tunnel(&work.packet) && !is_candidate(&work.packet.tuple().dst);
+            if tunnel { FOREIGN } else { FROM_HOST }
+        }
         _ => FOREIGN,
     }
 }
@@ -197,6 +214,18 @@ fn out(ctx: &TcContext) -> Result<Then, Drop> {
     } else {
         Ok(Then::Leave(Verdict::Stack))
     }
+}
+
+/// Whether the packet goes from node to node with another inside, as far as its port tells.
+#[inline(always)]
+fn is_tunnel(packet: &Packet) -> bool {
+    let port = tunnel_port();
+    packet.proto() == UDP && port != 0 && packet.tuple().dport.host() == port
+}
+
+#[inline(always)]
+fn is_for_host(packet: &Packet) -> bool {
+    node_address(packet.v4()).is_some_and(|own| same(own, &packet.tuple().dst))
 }
 
 #[inline(always)]

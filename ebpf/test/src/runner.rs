@@ -30,6 +30,8 @@ pub struct Outcome {
     pub duration: Duration,
 }
 
+/// The UDP port that tunnels between nodes have here.
+pub const TUNNEL_PORT: u16 = 8475;
 /// `TC_ACT_UNSPEC`: the next program or the stack has it.
 pub const STACK: i32 = -1;
 /// `TC_ACT_SHOT`.
@@ -120,6 +122,7 @@ impl Runner {
             .with_context(|| format!("read {}; `cargo xtask bpf` makes it", path.display()))?;
         let mut loader = EbpfLoader::new();
         loader.override_global(name::NODE, node, true);
+        loader.override_global(name::TUNNEL_PORT, &TUNNEL_PORT, true);
         loader.override_global(name::OLDER, older, true);
         for map in name::MAPS.iter().filter(|map| map.scaled) {
             loader.map_max_entries(map.name, map.capacity(scale) as u32);

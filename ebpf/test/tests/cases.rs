@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use ebpf_test::case::{Case, hold};
 use ebpf_test::packet::{ACK, Body, FIN, Packet, RST, SYN, packet};
-use ebpf_test::runner::SHOT;
+use ebpf_test::runner::{SHOT, TUNNEL_PORT};
 use ebpf_test::world::{Hook, MASQUERADED, SENDER, Want, World};
 
 const TCP: u8 = 6;
@@ -47,6 +47,11 @@ const CASES: &[Case] = &[
     ("towards networks that are excepted a pod keeps its address", unmasked),
     ("an answer to a stranger who began is not masqueraded", stranger),
     ("a packet between nodes passes untouched", between_nodes),
+    (
+        "a tunnel between nodes is the stack's, whatever service has its port on the node",
+        tunnel_between_nodes,
+    ),
+    ("a service may have the port of the tunnels", service_with_the_tunnels_port),
     ("an answered flow moves to the table that is not evicted", promotion),
     ("packet too big about a masqueraded packet reaches its pod", error_about_masqueraded),
     ("an error from a backend comes from the NodePort", error_from_backend),
@@ -340,6 +345,26 @@ fn node_port_far(w: &mut World) -> Result<()> {
     // The same client keeps its port.
     let again = w.expect(Hook::UplinkIn, &asked, &sent(Path::Remote, got.clone()))?;
     ensure!(again.ports() == got.ports(), "{again:?}");
+    Ok(())
+}
+
+fn tunnel_between_nodes(w: &mut World) -> Result<()> {
+    let n = w.names;
+    w.service(&[(n.node, TUNNEL_PORT)], frontend::EXTERNAL, UDP, &[(n.pod_b, 5353)])?;
+    let (here, back) =
+        (packet(n.client, n.node).udp(40000, TUNNEL_PORT), packet(n.node, n.client).udp(40000, TUNNEL_PORT));
+    w.expect(Hook::UplinkIn, &here, &Want::Stack(here.clone()))?;
+    w.expect(Hook::UplinkOut, &back, &Want::Stack(back.clone()))?;
+    Ok(())
+}
+
+fn service_with_the_tunnels_port(w: &mut World) -> Result<()> {
+    let n = w.names;
+    w.service(&[(n.vip, TUNNEL_PORT)], 0, UDP, &[(n.pod_b, 5353)])?;
+    for (hook, from) in [(Hook::FromPodA, n.pod_a), (Hook::UplinkOut, n.node)] {
+        let got = packet(from, n.pod_b).udp(40000, 5353);
+        w.expect(hook, &packet(from, n.vip).udp(40000, TUNNEL_PORT), &sent(Path::Pod, got))?;
+    }
     Ok(())
 }
 
