@@ -25,7 +25,7 @@ pub fn namespace_accepts(call: &Call, object: &Value) -> Result<()> {
     let at_phase = row.selectable.iter().position(|(field, _)| *field == "status.phase").unwrap_or_default();
     let terminating = entry.header.fields.get(at_phase).is_some_and(|phase| &**phase == "Terminating");
     // Events tell what happens while the content goes.
-    if !terminating || call.row.kind == "Event" {
+    if !terminating || call.row.own() == "events" {
         return Ok(());
     }
     let why = format!("unable to create new content in namespace {name} because it is being terminated");
@@ -39,7 +39,7 @@ pub fn namespace_accepts(call: &Call, object: &Value) -> Result<()> {
 
 /// Refuses to delete what the cluster cannot be without.
 pub fn delete(row: &Row, name: &str) -> Result<()> {
-    if row.plural == "namespaces" && IMMORTAL.contains(&name) {
+    if row.own() == "namespaces" && IMMORTAL.contains(&name) {
         return Err(Refusal::forbidden(row, name, "this namespace may not be deleted"));
     }
     Ok(())
@@ -48,15 +48,15 @@ pub fn delete(row: &Row, name: &str) -> Result<()> {
 /// Completes and checks a new object.
 pub fn create(call: &Call, object: &mut Value) -> Result<()> {
     restrict_node(call, object)?;
-    if call.row.plural == "pods" {
+    if call.row.own() == "pods" {
         service_account(call, object)?;
         priority(call, object)?;
         tolerations(object);
     }
-    if matches!(&*call.row.plural, "pods" | "persistentvolumeclaims") {
+    if matches!(call.row.own(), "pods" | "persistentvolumeclaims") {
         limits::apply(call, object)?;
     }
-    if matches!(&*call.row.plural, "roles" | "clusterroles" | "rolebindings" | "clusterrolebindings") {
+    if matches!(call.row.own(), "roles" | "clusterroles" | "rolebindings" | "clusterrolebindings") {
         crate::auth::escalation::check(call, object)?;
     }
     Ok(())
@@ -65,7 +65,7 @@ pub fn create(call: &Call, object: &mut Value) -> Result<()> {
 /// Completes and checks a changed object.
 pub fn update(call: &Call, old: &Value, object: &mut Value) -> Result<()> {
     restrict_node(call, object)?;
-    if matches!(&*call.row.plural, "roles" | "clusterroles" | "rolebindings" | "clusterrolebindings")
+    if matches!(call.row.own(), "roles" | "clusterroles" | "rolebindings" | "clusterrolebindings")
         && ["rules", "subjects", "roleRef"].iter().any(|field| old.get(*field) != object.get(*field))
     {
         crate::auth::escalation::check(call, object)?;
@@ -77,7 +77,7 @@ pub fn update(call: &Call, old: &Value, object: &mut Value) -> Result<()> {
 fn restrict_node(call: &Call, object: &Value) -> Result<()> {
     let Some(node) = node_name(&call.user) else { return Ok(()) };
     let name = text(object, &["metadata", "name"]);
-    match &*call.row.plural {
+    match call.row.own() {
         "nodes" if name != node => {
             let why = format!("node {node:?} is not allowed to modify node {name:?}");
             Err(Refusal::forbidden(&call.row, name, &why))

@@ -165,7 +165,7 @@ impl Allocator {
         new: &mut Value,
     ) -> Result<Reservation> {
         let mut reservation = Reservation::default();
-        if row.plural != "services" {
+        if row.own() != "services" {
             return Ok(reservation);
         }
         let before: Vec<String> = old.map(held).unwrap_or_default();

@@ -100,7 +100,7 @@ fn controllers_role(objects: &[(&'static Row, Value)]) -> Vec<(&'static Row, Val
     let rules: Vec<Value> = objects
         .iter()
         .filter(|(row, object)| {
-            row.plural == "clusterroles"
+            row.own() == "clusterroles"
                 && text(object, &["metadata", "name"]).starts_with("system:controller:")
         })
         .flat_map(|(_, object)| list(object, &["rules"]).to_vec())
@@ -172,7 +172,7 @@ fn kubernetes_service(allocator: &Allocator, port: u16) -> Value {
 fn add(objects: &Objects, row: &'static Row, mut object: Value) -> Option<Txn> {
     apply_defaults(row.node(), &mut object);
     (row.defaults)(&mut object);
-    if row.plural == "namespaces" {
+    if row.own() == "namespaces" {
         set(&mut object, &["spec", "finalizers"], json!(["kubernetes"]));
         set(&mut object, &["status", "phase"], "Active");
     }

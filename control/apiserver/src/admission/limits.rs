@@ -19,7 +19,7 @@ pub fn apply(call: &Call, object: &mut Value) -> Result<()> {
         .map_err(Refusal::internal)?;
     let ranges: Vec<Value> = page.entries.iter().map(|entry| object::decode(entry)).collect();
     let limits: Vec<&Value> = ranges.iter().flat_map(|range| list(range, &["spec", "limits"])).collect();
-    let pod = call.row.plural == "pods";
+    let pod = call.row.own() == "pods";
     if pod {
         limits
             .iter()

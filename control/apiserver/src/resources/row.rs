@@ -99,6 +99,12 @@ impl Row {
         })
     }
 
+    /// The plural of a kind of this build, for rules that only such a kind has. Empty for custom kinds, which may be called
+    /// the same: there are others' services, roles and events.
+    pub fn own(&self) -> &str {
+        if self.custom.is_some() { "" } else { &self.plural }
+    }
+
     /// `deployments.apps`, or `pods` in the core group.
     pub fn qualified(&self) -> String {
         if self.group.is_empty() {
@@ -128,7 +134,7 @@ impl Row {
 
     /// Verbs as discovery shows them.
     pub fn verbs(&self) -> &'static [&'static str] {
-        if self.review || self.plural == "bindings" {
+        if self.review || self.own() == "bindings" {
             &["create"]
         } else if self.custom.as_ref().is_some_and(|custom| custom.terminating) {
             &["delete", "deletecollection", "get", "list", "watch"]

@@ -189,7 +189,7 @@ fn mark(row: &Row, old: &Value, options: &Options, now: Timestamp) -> Option<Val
         finalizers.push(json!(definitions::CLEANUP));
     }
     let grace = grace_seconds(row, old, options);
-    let namespace_content = row.plural == "namespaces" && !list(old, &["spec", "finalizers"]).is_empty();
+    let namespace_content = row.own() == "namespaces" && !list(old, &["spec", "finalizers"]).is_empty();
     if finalizers.is_empty() && grace == 0 && !namespace_content {
         return None;
     }
@@ -209,7 +209,7 @@ fn mark(row: &Row, old: &Value, options: &Options, now: Timestamp) -> Option<Val
             set(&mut new, &["metadata", "generation"], generation + 1);
         }
     }
-    if row.plural == "namespaces" {
+    if row.own() == "namespaces" {
         set(&mut new, &["status", "phase"], "Terminating");
     }
     if definitions::is_definition(row) && !waiting {
@@ -236,7 +236,7 @@ fn finalizers(old: &Value, policy: Policy) -> Vec<Value> {
 
 /// Only pods that run somewhere are given time.
 fn grace_seconds(row: &Row, old: &Value, options: &Options) -> i64 {
-    if row.plural != "pods" {
+    if row.own() != "pods" {
         return 0;
     }
     let finished = matches!(text(old, &["status", "phase"]), "Failed" | "Succeeded");

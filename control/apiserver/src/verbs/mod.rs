@@ -22,7 +22,7 @@ use crate::status::{Refusal, Result};
 /// Carries out a call.
 pub async fn dispatch(call: &Call) -> Result<Reply> {
     let target = &call.target;
-    if !call.row.namespaced && !target.namespace.is_empty() && call.row.plural != "namespaces" {
+    if !call.row.namespaced && !target.namespace.is_empty() && call.row.own() != "namespaces" {
         return Err(Refusal::no_path());
     }
     if target.subresource.is_empty() {
@@ -35,7 +35,7 @@ pub async fn dispatch(call: &Call) -> Result<Reply> {
 async fn main(call: &Call) -> Result<Reply> {
     let named = !call.target.name.is_empty();
     let placed = !call.row.namespaced || !call.target.namespace.is_empty();
-    if call.row.review || call.row.plural == "bindings" {
+    if call.row.review || call.row.own() == "bindings" {
         return match call.target.verb {
             "create" if !named => review::create(call).await,
             verb => Err(unsupported(call, verb)),

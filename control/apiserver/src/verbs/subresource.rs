@@ -32,7 +32,7 @@ pub async fn dispatch(call: &Call, sub: Sub) -> Result<Reply> {
         (Sub::Exec | Sub::Attach | Sub::PortForward, "create" | "get") => {
             crate::proxy::stream(call, sub).await
         }
-        (Sub::Proxy, _) if call.row.plural == "nodes" => crate::proxy::node(call).await,
+        (Sub::Proxy, _) if call.row.own() == "nodes" => crate::proxy::node(call).await,
         (Sub::Proxy, _) => Err(not_served(call, sub, "the API server has no route into the pod network")),
         (Sub::Resize, _) => {
             Err(not_served(call, sub, "resources of running pods cannot be changed in place"))

@@ -244,7 +244,7 @@ fn failure(error: TxnError<Header>, creating: bool) -> Failure {
 
 /// Deletes one object, and with it what it reserved.
 pub async fn commit_delete(call: &Call, row: &Row, entry: &Stored, old: &Value) -> Result<u64, Failure> {
-    let release = if row.plural == "services" { Reservation::release(old) } else { Reservation::default() };
+    let release = if row.own() == "services" { Reservation::release(old) } else { Reservation::default() };
     let txn = release.join(Txn::delete(&*entry.key, entry.mod_revision));
     let revision = call.api.txn(txn).await.map_err(|error| failure(error, false))?;
     Ok(revision)
@@ -277,7 +277,7 @@ where
         if call.dry_run()? {
             return Ok(Outcome::Written(new));
         }
-        let result = if released(&old, &new) {
+        let result = if released(row, &old, &new) {
             commit_delete(call, row, &entry, &old).await.map(|revision| {
                 set(&mut new, &["metadata", "resourceVersion"], revision.to_string());
                 Outcome::Deleted(new)
@@ -297,11 +297,11 @@ where
 }
 
 /// Whether an object that is being deleted has nothing left that holds it.
-pub fn released(old: &Value, new: &Value) -> bool {
+pub fn released(row: &Row, old: &Value, new: &Value) -> bool {
     !at(old, &["metadata", "deletionTimestamp"]).is_null()
         && list(new, &["metadata", "finalizers"]).is_empty()
         && int(new, &["metadata", "deletionGracePeriodSeconds"]).unwrap_or_default() == 0
-        && (text(new, &["kind"]) != "Namespace" || list(new, &["spec", "finalizers"]).is_empty())
+        && (row.own() != "namespaces" || list(new, &["spec", "finalizers"]).is_empty())
 }
 
 /// Takes a new version through everything between the client's bytes and the transaction.
@@ -407,11 +407,11 @@ fn isolate(row: &Row, sub: Option<Sub>, old: &Value, new: &mut Value) {
                 copy(&mut kept, new, &["metadata", "annotations"]);
             }
             copy(&mut kept, new, &["metadata", "managedFields"]);
-            if matches!(&*row.plural, "nodes" | "pods") {
+            if matches!(row.own(), "nodes" | "pods") {
                 copy(&mut kept, new, &["metadata", "labels"]);
             }
             // The two names of a pod's addresses always agree.
-            if row.plural == "pods" {
+            if row.own() == "pods" {
                 strategy::pod::agree_on_addresses(&mut kept);
             }
             *new = kept;

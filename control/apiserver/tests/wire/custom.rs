@@ -381,3 +381,36 @@ async fn the_definition_of_cluster_network_policies_serves_them() {
         [json!("one"), json!("Admin"), json!("10")]
     );
 }
+
+#[tokio::test]
+async fn custom_kinds_that_are_called_like_built_in_ones_have_none_of_their_rules() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let open = json!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true });
+    for (plural, kind) in [
+        ("services", "Service"),
+        ("pods", "Pod"),
+        ("roles", "Role"),
+        ("namespaces", "Namespace"),
+        ("bindings", "Binding"),
+        ("persistentvolumeclaims", "PersistentVolumeClaim"),
+    ] {
+        let mut definition = crontabs(json!([version("v1", true, open.clone())]));
+        definition["metadata"]["name"] = json!(format!("{plural}.serving.example.com"));
+        definition["spec"]["group"] = json!("serving.example.com");
+        definition["spec"]["names"] = json!({ "plural": plural, "kind": kind });
+        admin.send("POST", DEFINITIONS, &definition).await.expect(201);
+        let path = format!("/apis/serving.example.com/v1/namespaces/default/{plural}");
+        let spec = json!({ "ports": [{ "port": 80 }], "finalizers": ["x"], "nodeName": "n" });
+        let object = json!({ "apiVersion": "serving.example.com/v1", "kind": kind,
+            "metadata": { "name": "default", "finalizers": ["example.com/hold"] }, "spec": spec });
+        let made = admin.send("POST", &path, &object).await.expect(201);
+        assert_eq!(made["spec"], spec, "{plural}");
+        let one = format!("{path}/default");
+        let marked = admin.delete(&one).await.expect(200);
+        assert_eq!(marked["metadata"]["deletionGracePeriodSeconds"], 0, "{plural}");
+        assert_eq!(marked.get("status"), None, "{plural}");
+        admin.patch("merge", &one, &json!({ "metadata": { "finalizers": null } })).await.expect(200);
+        admin.get(&one).await.refused(404, "NotFound");
+    }
+}
