@@ -29,6 +29,8 @@ pub struct Binaries {
     pub hello: PathBuf,
     /// Makes calls in other namespaces.
     pub local: PathBuf,
+    /// The objects are kept in this etcd; without, in the embedded store.
+    pub etcd: Option<PathBuf>,
 }
 
 impl Binaries {
@@ -48,6 +50,7 @@ impl Binaries {
             agent: find("hawser-agent")?,
             hello: find("hawser-hello")?,
             local: find("hawser-local")?,
+            etcd: None,
         })
     }
 }
@@ -57,6 +60,8 @@ pub struct Cluster {
     pub layout: Layout,
     pub nodes: Vec<Node>,
     pub control: Daemon,
+    /// Runs when [`Binaries::etcd`] names a program.
+    pub etcd: Daemon,
     pub api: Api,
     pub binaries: Binaries,
 }
@@ -72,17 +77,24 @@ impl Cluster {
     ) -> Result<Self> {
         preflight(nodes)?;
         let control = Daemon::new(&layout, "control");
+        let etcd = Daemon::new(&layout, "etcd");
         let nodes: Vec<Node> = (1..=nodes).map(|number| Node::new(&layout, number)).collect();
         if control.pid().is_none() {
             down(&layout, false)?;
             check_port(&layout)?;
+        } else if control.was_told("--etcd-servers") != binaries.etcd.is_some() {
+            bail!("the cluster that is up keeps its objects elsewhere: take it down first");
         }
         for folder in [layout.control(), layout.logs(), layout.pids(), layout.run()] {
             fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
         }
         network::make_bridge(&layout)?;
-        let api = start_control(&layout, &control, &binaries, tell).await?;
-        let cluster = Self { layout, nodes, control, api, binaries };
+        let store = match &binaries.etcd {
+            Some(program) => crate::etcd::start(&layout, &etcd, program)?,
+            None => Vec::new(),
+        };
+        let api = start_control(&layout, &control, &binaries, &store, tell).await?;
+        let cluster = Self { layout, nodes, control, etcd, api, binaries };
         cluster.start_nodes(tell).await?;
         Ok(cluster)
     }
@@ -189,6 +201,7 @@ async fn start_control(
     layout: &Layout,
     control: &Daemon,
     binaries: &Binaries,
+    store: &[String],
     tell: &(dyn Fn(&str) + Sync),
 ) -> Result<Api> {
     let began = Instant::now();
@@ -197,6 +210,7 @@ async fn start_control(
     command.args(["run", "--roles", "apiserver,scheduler,controllers", "--data-dir"]).arg(layout.control());
     command.args(["--bind-address", &format!("127.0.0.1:{port},{}:{port}", layout.host_v4())]);
     command.args(["--advertise-address", &layout.host_v4().to_string()]);
+    command.args(store);
     control.start(command, &Place::host())?;
     while !layout.kubeconfig().exists() {
         control.check()?;
@@ -222,12 +236,16 @@ pub fn down(layout: &Layout, purge: bool) -> Result<()> {
     let mut daemons = daemon::all(layout);
     // Agents first, so that nobody starts what is being stopped.
     daemons.sort_by_key(|daemon| !daemon.name.ends_with("agent"));
-    std::thread::scope(|scope| {
-        for daemon in &daemons {
-            scope.spawn(|| daemon.stop(Duration::from_secs(5)));
-        }
-    });
-    daemon::kill_all(&daemon::strays(&[layout.control(), layout.scratch(), layout.run()])?);
+    // etcd last: the control plane says goodbye to it.
+    let (etcd, others): (Vec<_>, Vec<_>) = daemons.iter().partition(|daemon| daemon.name == "etcd");
+    for group in [others, etcd] {
+        std::thread::scope(|scope| {
+            for daemon in group {
+                scope.spawn(|| daemon.stop(Duration::from_secs(5)));
+            }
+        });
+    }
+    daemon::kill_all(&daemon::strays(&[layout.control(), layout.etcd(), layout.scratch(), layout.run()])?);
     cgroup::remove(layout)?;
     unmount_below(&[layout.scratch(), layout.run()])?;
     network::remove(layout)?;

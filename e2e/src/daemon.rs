@@ -59,6 +59,13 @@ impl Daemon {
         is_alive(pid).then_some(pid)
     }
 
+    /// Whether the running process has this flag on its command line.
+    pub(crate) fn was_told(&self, flag: &str) -> bool {
+        let Some(pid) = self.pid() else { return false };
+        let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.split('\0').any(|word| word == flag)
+    }
+
     /// An error with the end of the log when the process is gone.
     pub(crate) fn check(&self) -> Result<()> {
         if self.pid().is_some() {
@@ -113,8 +120,8 @@ pub(crate) fn all(layout: &Layout) -> Vec<Daemon> {
 }
 
 /// Programs a cluster starts, directly or through containerd.
-const PROGRAMS: [&str; 5] =
-    ["hawser-control", "hawser-agent", "containerd", "containerd-shim-runc-v2", "ctr"];
+const PROGRAMS: [&str; 6] =
+    ["hawser-control", "hawser-agent", "containerd", "containerd-shim-runc-v2", "ctr", "etcd"];
 
 /// Processes of a cluster or a node that no pid file knows, as after a crash between start and note: known by their program
 /// and by one of these paths on their command line.

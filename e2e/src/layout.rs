@@ -44,6 +44,16 @@ impl Layout {
         self.data().join("control")
     }
 
+    /// Certificates and data of the cluster's etcd, when it has one.
+    pub fn etcd(&self) -> PathBuf {
+        self.data().join("etcd")
+    }
+
+    /// etcd's ports on loopback, for clients and for peers.
+    pub fn etcd_ports(&self) -> (u16, u16) {
+        (12_379 + 2 * u16::from(self.index), 12_380 + 2 * u16::from(self.index))
+    }
+
     /// State that ends with the cluster: containerd roots, agent state, logs, pid files.
     pub fn scratch(&self) -> PathBuf {
         PathBuf::from("/var/lib/hawser").join(format!("{}.tmp", self.name))

@@ -18,6 +18,7 @@ mod cluster;
 pub mod containerd;
 mod daemon;
 mod demo;
+mod etcd;
 pub mod image;
 mod layout;
 mod network;

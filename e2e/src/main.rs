@@ -25,6 +25,9 @@ enum Command {
         /// Nodes, each a network namespace with its own containerd.
         #[arg(long, default_value_t = 1)]
         nodes: u8,
+        /// Keep the objects in this etcd instead of the embedded store.
+        #[arg(long)]
+        etcd: Option<PathBuf>,
     },
     /// Stop the cluster and remove everything but its objects.
     Down {
@@ -73,7 +76,7 @@ enum Command {
 fn main() -> Result<()> {
     let Cli { layout, command } = Cli::parse();
     match command {
-        Command::Up { nodes } => runtime()?.block_on(up(layout, nodes)),
+        Command::Up { nodes, etcd } => runtime()?.block_on(up(layout, nodes, etcd)),
         Command::Down { purge } => {
             e2e::down(&layout, purge)?;
             println!(
@@ -112,10 +115,10 @@ fn binaries() -> Result<Binaries> {
     Binaries::below(this.parent().context("this program lies in a folder")?)
 }
 
-async fn up(layout: Layout, nodes: u8) -> Result<()> {
+async fn up(layout: Layout, nodes: u8, etcd: Option<PathBuf>) -> Result<()> {
     let began = Instant::now();
     let tell = |line: &str| println!("up: {line}");
-    let cluster = Cluster::up(layout, nodes, binaries()?, &tell).await?;
+    let cluster = Cluster::up(layout, nodes, Binaries { etcd, ..binaries()? }, &tell).await?;
     e2e::demo(&cluster, &tell).await?;
     println!("up: everything above took {:.1?}\n", began.elapsed());
     cluster.import_agent()?;

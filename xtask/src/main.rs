@@ -48,6 +48,9 @@ enum Command {
         /// Nodes, each a network namespace with its own containerd.
         #[arg(long, default_value_t = 1)]
         nodes: u8,
+        /// Keep the cluster's objects in an etcd instead of the embedded store.
+        #[arg(long)]
+        etcd: bool,
     },
     /// Stop the cluster and remove everything but its objects.
     Down {
@@ -102,9 +105,14 @@ fn main() -> Result<()> {
             setup::ready()?;
             build::image()
         }
-        Command::Up { nodes } => {
+        Command::Up { nodes, etcd } => {
             build::all(false)?;
-            process::run(&mut local(&["up", "--nodes", &nodes.to_string()]))
+            let mut up = local(&["up", "--nodes", &nodes.to_string()]);
+            if etcd {
+                etcd::ready()?;
+                up.arg("--etcd").arg(etcd::program());
+            }
+            process::run(&mut up)
         }
         Command::Down { purge } => {
             build::local()?;

@@ -1,5 +1,5 @@
 //! Whole clusters: `cluster.rs` is about traffic and life cycles, `deploy.rs` about the agent beside somebody else's kubelet,
-//! `kubectl.rs` about what a person types,
+//! `kubectl.rs` about what a person types, `etcd.rs` about objects that lie elsewhere,
 //! `lifecycle.rs` about crashes in the middle.
 //!
 //! Each brings up a cluster of its own, one at a time.
@@ -10,6 +10,7 @@ mod cases;
 mod check;
 mod cluster;
 mod deploy;
+mod etcd;
 mod kinds;
 mod kubectl;
 mod lifecycle;
