@@ -14,7 +14,7 @@ const CALL_LIMIT: Duration = Duration::from_secs(60);
 /// Why a call had no good answer.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
-    /// Nobody listens.
+    /// Nobody listens, or the connection broke before there was an answer.
     #[error("the agent cannot be reached at {}", path.display())]
     Away {
         /// Its socket.
@@ -97,6 +97,8 @@ impl Socket {
                 .map_err(|error| away(innermost(&error)))?;
             match work(AttachmentsClient::new(channel)).await {
                 Ok(response) => Ok(response.into_inner()),
+                // What the agent says has no cause here: this broke on the way, perhaps with the agent.
+                Err(status) if std::error::Error::source(&status).is_some() => Err(away(innermost(&status))),
                 Err(status) => Err(CallError::Refused(Box::new(status))),
             }
         })
@@ -128,5 +130,35 @@ impl Agent for Socket {
 
     fn gc(&self, request: proto::GcRequest) -> Result<(), CallError> {
         self.call(|mut client| async move { client.gc(request).await }).map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn an_agent_that_dies_in_the_middle_of_a_call_is_away() {
+        let folder = std::env::temp_dir().join(format!("hawser-cni-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("cni.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let agent = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            // Settings of HTTP/2, so that the connection stands; the request is read and never answered.
+            stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).unwrap();
+            let mut read = 0;
+            while read < 100 {
+                read += stream.read(&mut [0; 4096]).unwrap();
+            }
+        });
+        let error = Socket { path }.del(proto::DelRequest::default()).unwrap_err();
+        agent.join().unwrap();
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert!(error.is_away(), "{error:?}");
+        assert_eq!(error.code(), 11);
     }
 }
