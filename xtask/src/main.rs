@@ -135,6 +135,7 @@ fn main() -> Result<()> {
                 "bandwidth",
                 "compile",
                 "definitions",
+                "api",
             ] {
                 process::run(process::cargo().args(["bench", "--quiet", "--bench", bench]))?;
             }

@@ -1,6 +1,5 @@
 //! `cargo xtask bench`: figures as medians of interleaved runs, with their spread and the conditions they hold under.
 
-mod apiserver;
 mod services;
 mod startup;
 mod stats;
@@ -27,12 +26,10 @@ pub async fn run(binaries: Binaries) -> Result<()> {
 
 async fn measure(layout: &Layout, binaries: Binaries) -> Result<()> {
     println!("conditions: {}", conditions()?);
-    startup::api_server(layout, &binaries).await?;
     startup::first_answer(layout, &binaries).await?;
     let cluster = Cluster::up(layout.clone(), 1, binaries, &|_| ()).await?;
     memory(&cluster).await?;
-    services::against_direct(&cluster).await?;
-    apiserver::load(&cluster).await
+    services::against_direct(&cluster).await
 }
 
 fn conditions() -> Result<String> {

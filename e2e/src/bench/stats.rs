@@ -1,7 +1,6 @@
 //! Medians and spreads.
 
 use std::fmt;
-use std::time::Duration;
 
 /// The middle of several runs, and the lowest and highest of them.
 #[derive(Debug, Clone, Copy)]
@@ -27,29 +26,13 @@ impl fmt::Display for Spread {
     }
 }
 
-/// The figure below which `share` (0 to 1) of the times lie; sorts them.
-pub(super) fn percentile(times: &mut [Duration], share: f64) -> Duration {
-    times.sort_unstable();
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        clippy::cast_precision_loss,
-        reason = "an index"
-    )]
-    let index = (times.len() as f64 * share) as usize;
-    times.get(index.min(times.len().saturating_sub(1))).copied().unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn medians_and_percentiles_are_taken_from_sorted_figures() {
+    fn medians_are_taken_from_sorted_figures() {
         let spread = Spread::of(vec![5.0, 1.0, 3.0]);
         assert_eq!((spread.low, spread.median, spread.high), (1.0, 3.0, 5.0));
-        let mut times: Vec<Duration> = (1..=100).rev().map(Duration::from_millis).collect();
-        assert_eq!(percentile(&mut times, 0.5), Duration::from_millis(51));
-        assert_eq!(percentile(&mut times, 0.99), Duration::from_millis(100));
     }
 }

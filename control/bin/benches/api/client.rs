@@ -1,0 +1,100 @@
+//! A client of HTTP/2 over TLS that does as little as it can.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, ensure};
+use base64::Engine;
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::http2::{SendRequest, handshake};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+pub const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+pub const PODS: &str = "/api/v1/namespaces/default/pods";
+
+/// Some connections, used in turn.
+#[derive(Clone)]
+pub struct Client {
+    connections: Vec<SendRequest<Full<Bytes>>>,
+    next: Arc<std::sync::atomic::AtomicUsize>,
+}
+
+impl Client {
+    pub async fn connect(kubeconfig: &Path, port: u16, connections: usize) -> Result<Self> {
+        let config = Arc::new(tls(kubeconfig)?);
+        let mut made = Vec::new();
+        for _ in 0..connections {
+            let stream =
+                TcpStream::connect(("127.0.0.1", port)).await.context("connect to the API server")?;
+            stream.set_nodelay(true)?;
+            let name = ServerName::try_from("127.0.0.1")?;
+            let stream = TlsConnector::from(Arc::clone(&config)).connect(name, stream).await?;
+            let (sender, connection) = handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
+            tokio::spawn(async move {
+                if let Err(error) = connection.await {
+                    eprintln!("a connection broke: {error}");
+                }
+            });
+            made.push(sender);
+        }
+        Ok(Self { connections: made, next: Arc::default() })
+    }
+
+    /// Starts a request; `APPLY` and `STRATEGIC` are patches of that kind, `PATCH` is a merge patch.
+    pub async fn open(&self, method: &str, path: &str, body: &Value) -> Result<http::Response<Incoming>> {
+        let (method, media) = match method {
+            "PATCH" => ("PATCH", "application/merge-patch+json"),
+            "APPLY" => ("PATCH", "application/apply-patch+yaml"),
+            "STRATEGIC" => ("PATCH", "application/strategic-merge-patch+json"),
+            other => (other, "application/json"),
+        };
+        let body = if body.is_null() { Bytes::new() } else { Bytes::from(body.to_string()) };
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("https://127.0.0.1{path}"))
+            .header("content-type", media)
+            .header("accept", "application/json")
+            .body(Full::new(body))?;
+        let turn = self.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed) % self.connections.len();
+        let mut sender = self.connections[turn].clone();
+        sender.ready().await?;
+        Ok(sender.send_request(request).await?)
+    }
+
+    /// The whole answer, which has to be good.
+    pub async fn send(&self, method: &str, path: &str, body: &Value) -> Result<Bytes> {
+        let response = self.open(method, path, body).await?;
+        let status = response.status();
+        let bytes = response.into_body().collect().await?.to_bytes();
+        ensure!(status.is_success(), "{method} {path}: {status}: {}", String::from_utf8_lossy(&bytes));
+        Ok(bytes)
+    }
+}
+
+/// The administrator's credentials.
+fn tls(kubeconfig: &Path) -> Result<rustls::ClientConfig> {
+    let text = std::fs::read_to_string(kubeconfig).context("read the kubeconfig")?;
+    let data = |name: &str| -> Result<Vec<u8>> {
+        let line = text.lines().find_map(|line| line.trim().strip_prefix(name)?.strip_prefix("-data: "));
+        let line = line.with_context(|| format!("the kubeconfig has no {name}"))?;
+        Ok(base64::engine::general_purpose::STANDARD.decode(line.trim())?)
+    };
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&data("certificate-authority")?) {
+        roots.add(certificate?)?;
+    }
+    let chain = CertificateDer::pem_slice_iter(&data("client-certificate")?).collect::<Result<_, _>>()?;
+    let key = PrivateKeyDer::from_pem_slice(&data("client-key")?)?;
+    let mut config =
+        rustls::ClientConfig::builder().with_root_certificates(roots).with_client_auth_cert(chain, key)?;
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(config)
+}
