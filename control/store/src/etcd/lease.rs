@@ -1,4 +1,5 @@
-//! Leases for entries that expire. One lease serves what is written within a minute, as etcd is slow with many.
+//! Leases for entries that expire. One lease serves what is written within a minute, as etcd is slow with many; within a
+//! twentieth of their time for entries that live for less than twenty minutes.
 
 use std::time::Duration;
 
@@ -8,8 +9,8 @@ use tokio::time::Instant;
 
 use super::failure::retry;
 
-/// How long a lease is given to new entries; those given first live that much longer than asked.
-const SHARED_FOR: Duration = Duration::from_secs(60);
+/// Seconds for which a lease is given to new entries at most; those given first live that much longer than asked.
+const SHARED_FOR: i64 = 60;
 /// Entries of one lease at most: its end deletes them all in one transaction.
 const SHARED_BY: usize = 1000;
 /// The longest that etcd grants, in seconds.
@@ -35,13 +36,13 @@ impl Leases {
         let mut newest = self.newest.lock().await;
         if let Some(lease) = newest.as_mut()
             && lease.entries < SHARED_BY
-            && lease.granted.elapsed() < SHARED_FOR
+            && lease.granted.elapsed() < Duration::from_secs(shared_for(seconds).cast_unsigned())
             && (0..=1).contains(&(lease.seconds - seconds))
         {
             lease.entries += 1;
             return Ok(lease.id);
         }
-        let ttl = seconds.saturating_add(SHARED_FOR.as_secs().cast_signed()).min(LONGEST);
+        let ttl = seconds.saturating_add(shared_for(seconds)).min(LONGEST);
         let granted = retry(|| {
             let mut leases = client.lease_client();
             async move { leases.grant(ttl, None).await }
@@ -50,4 +51,9 @@ impl Leases {
         *newest = Some(Lease { id, seconds, granted: Instant::now(), entries: 1 });
         Ok(id)
     }
+}
+
+/// Seconds for which the lease of an entry that lives for `seconds` is given to others.
+fn shared_for(seconds: i64) -> i64 {
+    (seconds / 20).min(SHARED_FOR)
 }

@@ -134,6 +134,10 @@ async fn entries_that_expire_share_leases_of_etcd() {
     let granted = client.lease_time_to_live(lease, None).await.unwrap().granted_ttl();
     assert!((3600..=3660).contains(&granted), "{granted}");
     assert_eq!(client.leases().await.unwrap().leases().len(), 1);
+    store.txn(put("/registry/masterleases/10.0.0.1", "x").expiring(now + 15)).await.unwrap();
+    let short = client.get("/registry/masterleases/10.0.0.1", None).await.unwrap().kvs()[0].lease();
+    let granted = client.lease_time_to_live(short, None).await.unwrap().granted_ttl();
+    assert!((10..=15).contains(&granted), "{granted}: what lives shortly is not kept much longer");
     client.lease_revoke(lease).await.unwrap();
     store.sync().await.unwrap();
     assert_eq!(text(&store, "/registry/events/b"), None, "its lease ended");
