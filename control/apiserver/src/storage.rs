@@ -43,7 +43,9 @@ pub enum StorageError {
     },
     #[error("{0} cannot be made private")]
     Private(PathBuf, #[source] std::io::Error),
-    #[error("a certificate for etcd was given, and no authority that signed etcd's own")]
+    #[error(
+        "etcd is reached by TLS, and no authority that signed its certificates was given (--etcd-cafile)"
+    )]
     NoAuthority,
     #[error("the store cannot be opened")]
     Open(#[from] store::OpenError),
@@ -83,7 +85,9 @@ impl EtcdAccess {
         };
         let tls = match &self.ca_file {
             Some(path) => Some(EtcdTls { authorities: read(path)?, identity }),
-            None if identity.is_some() => return Err(StorageError::NoAuthority),
+            None if identity.is_some() || self.servers.iter().any(|url| url.starts_with("https:")) => {
+                return Err(StorageError::NoAuthority);
+            }
             None => None,
         };
         Ok(EtcdOptions {
@@ -142,6 +146,15 @@ mod tests {
                           "data": {"k": "v"}});
         assert_eq!(found, want);
         assert!(from_etcd("/registry/unheard/of", Bytes::from(value)).is_err());
+    }
+
+    #[test]
+    fn tls_to_etcd_needs_an_authority() {
+        let access =
+            |server: &str| EtcdAccess { servers: vec![server.to_owned()], ca_file: None, client_files: None };
+        assert!(access("http://127.0.0.1:2379").options().is_ok());
+        let refused = access("https://127.0.0.1:2379").options();
+        assert!(matches!(refused, Err(StorageError::NoAuthority)), "{refused:?}");
     }
 
     #[test]
