@@ -226,9 +226,9 @@ async fn commit(
 fn failure(error: TxnError<Header>, creating: bool) -> Failure {
     match error {
         TxnError::Conflict { .. } => Failure::Conflict { exists: creating },
-        TxnError::Full => Failure::Refused(Refusal::unavailable(
-            "the disk of the store is full: nothing was written; free some space and try again",
-        )),
+        TxnError::Full => {
+            Failure::Refused(Refusal::unavailable("the store is full: free some space and try again"))
+        }
         TxnError::Unknown => Failure::Refused(Refusal::new(
             504,
             "Timeout",
