@@ -6,6 +6,7 @@
 //!     `-- node 2  192.0.2.2  pods 10.244.2.0/24          and the same in IPv6
 //! ```
 
+use std::fmt::Debug;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -37,6 +38,9 @@ pub const NODE_PORT: u16 = 30080;
 pub const BACKEND_PORT: u16 = 8080;
 /// The machine outside.
 pub const OUTSIDE: [&str; 2] = ["192.0.2.100", "2001:db8::100"];
+
+/// How long anything may take that does not depend on us.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Worlds share the process's cgroup: one at a time.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -89,6 +93,15 @@ pub fn allowed() -> bool {
     assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "the namespace tests need root");
     println!("skipped: the namespace tests need root");
     false
+}
+
+/// Waits until something is as it should be.
+pub fn comes_to<T: PartialEq + Debug>(is: impl Fn() -> T, want: T, what: &str) {
+    let deadline = Instant::now() + PATIENCE;
+    while is() != want && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(is(), want, "{what}");
 }
 
 impl World {
@@ -184,7 +197,7 @@ impl World {
 
     /// Waits until every link has finished duplicate address detection: before, it does not ask for its neighbours.
     fn settle_links(&self) {
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + PATIENCE;
         let all = || self.nodes.iter().map(|node| &node.namespace).chain([&self.outside]);
         while all().any(|namespace| namespace.ip("-6 addr show tentative").contains("inet6")) {
             assert!(Instant::now() < deadline, "links do not settle");
@@ -207,7 +220,7 @@ impl Drop for World {
 
 /// Programs that another test has started in the meantime were born into the process's cgroup, and end soon.
 fn remove_cgroup(cgroup: &Path) {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + PATIENCE;
     while let Err(error) = std::fs::remove_dir(cgroup) {
         let busy = error.raw_os_error() == Some(libc::EBUSY);
         assert!(busy && Instant::now() < deadline, "{}: {error}", cgroup.display());
