@@ -25,6 +25,7 @@ async fn main() {
         advertise: Vec::new(),
         service_ranges: vec!["10.96.0.0/16".to_owned()],
         storage: apiserver::Storage::Embedded,
+        patience: apiserver::Patience::default(),
     };
     let running = start(config).await.expect("a server");
     let client = running.service(User::new("admin", &["system:masters"]));

@@ -18,11 +18,13 @@ use crate::definitions::Definitions;
 use crate::metrics::Metrics;
 use crate::negotiate::Accept;
 use crate::object::{Header, Objects, Stored};
+use crate::patience::Patience;
 use crate::proxy::Kubelets;
 use crate::query::Query;
 use crate::resources::{Row, Table};
 use crate::route::{self, Route, Target};
 use crate::status::{Refusal, Result};
+use crate::unread::Unread;
 use crate::{documents, verbs};
 
 /// Everything the API server holds.
@@ -44,17 +46,18 @@ pub struct Api {
     /// Requests that may be worked on at once; watches and streams do not count.
     pub seats: tokio::sync::Semaphore,
     pub turns: crate::turns::Turns,
+    pub patience: Patience,
     /// Cancelled when the server stops, so that watches end.
     pub stopping: tokio_util::sync::CancellationToken,
 }
 
-/// A request whose body has been read.
+/// A request of which everything but the body has been read.
 #[derive(Debug)]
 pub struct Incoming {
     pub method: Method,
     pub uri: Uri,
     pub headers: HeaderMap,
-    pub body: Bytes,
+    pub body: Unread,
     /// The identity of the connection, if it has one.
     pub peer: Option<User>,
     /// The connection, for requests that leave HTTP.
@@ -83,9 +86,6 @@ pub const SEATS: usize = 600;
 
 /// Where a snapshot of the store is read; nobody but system:masters may unless a role says so.
 pub const SNAPSHOT_PATH: &str = "/hawser/snapshot";
-
-/// Largest body of a request, as upstream's.
-pub const MAX_BODY: usize = 3 << 20;
 
 impl Api {
     /// Answers a request.
@@ -125,10 +125,6 @@ impl Api {
         if !self.allows(&user, &attempt) {
             return Err(attempt.refusal(&user));
         }
-        if incoming.body.len() > MAX_BODY {
-            let message = format!("Request entity too large: limit is {MAX_BODY}");
-            return Err(Refusal::new(413, "RequestEntityTooLarge", message));
-        }
         let target = match route {
             Route::Resource(target) => target,
             Route::Other { verb: "get", path } if path == SNAPSHOT_PATH => return self.snapshot().await,
@@ -149,7 +145,7 @@ impl Api {
             method: incoming.method,
             uri: incoming.uri,
             headers: incoming.headers,
-            body: incoming.body,
+            body: incoming.body.read().await?,
             accept,
             warnings: Mutex::default(),
             upgrade: Mutex::new(incoming.upgrade),

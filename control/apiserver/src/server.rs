@@ -3,28 +3,25 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use futures::FutureExt;
 use http::{Request, Response};
-use http_body_util::{BodyExt, Limited};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::api::{Api, Incoming, MAX_BODY};
+use crate::api::{Api, Incoming};
 use crate::auth::{User, authenticate};
 use crate::body::{self, Body, Reply};
 use crate::status::Refusal;
-
-/// How long a client may take for its TLS handshake.
-const HANDSHAKE: std::time::Duration = std::time::Duration::from_secs(10);
-/// How long a client may take to send a body.
-const BODY: std::time::Duration = std::time::Duration::from_secs(60);
+use crate::unread::Unread;
 
 /// Accepts connections until `stop`, then lets requests that are under way finish.
 pub async fn serve(
@@ -61,10 +58,11 @@ async fn connection(
     peer: SocketAddr,
     stop: CancellationToken,
 ) {
+    let patience = api.patience;
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%peer, %error, "a socket option was refused");
     }
-    let tls = match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
+    let tls = match tokio::time::timeout(patience.handshake, acceptor.accept(stream)).await {
         Ok(Ok(tls)) => tls,
         Ok(Err(error)) => return tracing::debug!(%peer, %error, "a TLS handshake failed"),
         Err(_elapsed) => return tracing::debug!(%peer, "a TLS handshake took too long"),
@@ -80,8 +78,12 @@ async fn connection(
         async move { Ok::<_, Infallible>(answer(&api, user, request).await) }
     });
     let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new());
-    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(1000).keep_alive_interval(Some(BODY));
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(patience.head);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(1000)
+        .keep_alive_interval(Some(patience.silence));
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(tls), service);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
@@ -99,36 +101,36 @@ async fn connection(
 /// Answers a request with any kind of body.
 async fn answer<B>(api: &Arc<Api>, peer: Option<User>, mut request: Request<B>) -> Reply
 where
-    B: hyper::body::Body<Data = Bytes> + Send,
+    B: hyper::body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let upgrade =
         request.headers().contains_key(http::header::UPGRADE).then(|| hyper::upgrade::on(&mut request));
-    let (parts, raw) = request.into_parts();
-    // One byte more than allowed, so that the limit itself is told by one place.
-    let collected = tokio::time::timeout(BODY, Limited::new(raw, MAX_BODY + 1).collect()).await;
-    let bytes = match collected {
-        Ok(Ok(collected)) => collected.to_bytes(),
-        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
-            let message = format!("Request entity too large: limit is {MAX_BODY}");
-            return body::refusal(&Refusal::new(413, "RequestEntityTooLarge", message));
-        }
-        Ok(Err(error)) => {
-            return body::refusal(&Refusal::bad_request(format!(
-                "the body of the request ended early: {error}"
-            )));
-        }
-        Err(_elapsed) => {
-            return body::refusal(&Refusal::new(
-                408,
-                "Timeout",
-                "the body of the request did not arrive in time",
-            ));
-        }
+    let (parts, body) = request.into_parts();
+    let incoming = Incoming {
+        method: parts.method,
+        uri: parts.uri,
+        headers: parts.headers,
+        body: Unread::of(body, api.patience.body),
+        peer,
+        upgrade,
     };
-    let incoming =
-        Incoming { method: parts.method, uri: parts.uri, headers: parts.headers, body: bytes, peer, upgrade };
-    api.handle(incoming).await
+    alone(api.handle(incoming)).await
+}
+
+/// The answer; a panic on the way to it is this request's alone.
+///
+/// What a request holds while it is worked on (seats, turns, locks) is given back as its stack unwinds, and the store writes
+/// in its own thread, so that no other request can meet something half done.
+async fn alone(answer: impl Future<Output = Reply>) -> Reply {
+    AssertUnwindSafe(answer).catch_unwind().await.unwrap_or_else(|panic| {
+        let said = panic.downcast_ref::<String>().map(String::as_str);
+        let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("nothing");
+        tracing::error!(said, "a request panicked");
+        body::refusal(&Refusal::internal(
+            "the server met a fault of its own in this request; its log says more",
+        ))
+    })
 }
 
 /// The API server as a service for callers in the same process, who act as one user.
@@ -160,5 +162,22 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let (api, user) = (Arc::clone(&self.api), self.user.clone());
         Box::pin(async move { Ok(answer(&api, Some(user), request).await) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_an_answer_and_gives_back_what_the_request_held() {
+        let seats = tokio::sync::Semaphore::new(1);
+        let panics = async {
+            let _seat = seats.acquire().await.unwrap();
+            tokio::task::yield_now().await;
+            panic!("as the test wants");
+        };
+        assert_eq!(alone(panics).await.status(), 500);
+        assert_eq!(seats.available_permits(), 1);
     }
 }

@@ -19,6 +19,7 @@ use crate::bootstrap::{self, Advertised, BootstrapError};
 use crate::definitions::Definitions;
 use crate::metrics::Metrics;
 use crate::object::Objects;
+use crate::patience::Patience;
 use crate::pki::{Pki, PkiError, write_secret};
 use crate::proxy::Kubelets;
 use crate::resources::builtin;
@@ -38,6 +39,7 @@ pub struct Config {
     /// Ranges of Service addresses, the primary family first.
     pub service_ranges: Vec<String>,
     pub storage: Storage,
+    pub patience: Patience,
 }
 
 /// Why the API server does not run.
@@ -133,7 +135,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let tls = Arc::new(tls::server(Arc::clone(&certificates.serving), &certificates.pki.ca_pem)?);
     let objects = storage::open(&config.storage, &config.data).await?;
     bootstrap::run(&objects, &allocator, &advertised).await?;
-    let api = Arc::new(assemble(objects, &certificates, allocator)?);
+    let api = Arc::new(assemble(objects, &certificates, allocator, config.patience)?);
     let weak = Arc::downgrade(&api);
     api.objects.observe(move |event| {
         if let Some(api) = weak.upgrade() {
@@ -187,7 +189,12 @@ fn names(bound: &[SocketAddr], advertised: &Advertised, allocator: &Allocator) -
     names
 }
 
-fn assemble(objects: Objects, certificates: &Certificates, allocator: Allocator) -> Result<Api, StartError> {
+fn assemble(
+    objects: Objects,
+    certificates: &Certificates,
+    allocator: Allocator,
+    patience: Patience,
+) -> Result<Api, StartError> {
     let pki = &certificates.pki;
     let kubelets = Kubelets::new(tls::client(Arc::clone(&certificates.to_nodes), &pki.ca_pem)?);
     let (private, public) = pki.token_key()?;
@@ -203,6 +210,7 @@ fn assemble(objects: Objects, certificates: &Certificates, allocator: Allocator)
         ready: AtomicBool::new(false),
         store_writes: AtomicBool::new(true),
         turns: crate::turns::Turns::default(),
+        patience,
         seats: tokio::sync::Semaphore::new(crate::api::SEATS),
         stopping: CancellationToken::new(),
     })

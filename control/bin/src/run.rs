@@ -76,6 +76,7 @@ async fn start_server(options: &RunOptions) -> Result<Running> {
         advertise: options.advertise_address.clone(),
         service_ranges: options.service_cidr.clone(),
         storage: options.store.storage(),
+        patience: apiserver::Patience::default(),
     };
     apiserver::start(config).await.context("the API server did not start")
 }

@@ -22,6 +22,7 @@ async fn cluster(folder: &std::path::Path, stop: &CancellationToken) -> (Running
         advertise: Vec::new(),
         service_ranges: vec!["10.96.0.0/16".to_owned()],
         storage: apiserver::Storage::Memory,
+        patience: apiserver::Patience::default(),
     };
     let server = apiserver::start(config).await.unwrap();
     let client =

@@ -1,6 +1,6 @@
 //! An API server in memory, or over an etcd of its own, and requests to it.
 
-use apiserver::{Config, EtcdAccess, InProcess, Running, Storage, User, start};
+use apiserver::{Config, EtcdAccess, InProcess, Patience, Running, Storage, User, start};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
@@ -48,10 +48,14 @@ impl Answer {
 }
 
 pub async fn cluster() -> Cluster {
+    cluster_with(Patience::default()).await
+}
+
+pub async fn cluster_with(patience: Patience) -> Cluster {
     let folder = tempfile::tempdir().unwrap();
     let etcd = over_etcd().then(Etcd::start);
     let storage = etcd.as_ref().map_or(Storage::Memory, etcd_storage);
-    let running = start(config(folder.path(), storage)).await.unwrap();
+    let running = start(Config { patience, ..config(folder.path(), storage) }).await.unwrap();
     let cluster = Cluster { running, folder, _etcd: etcd };
     // The controllers are not running: what they would have made.
     let account =
@@ -78,6 +82,7 @@ pub fn config(data: &std::path::Path, storage: Storage) -> Config {
         advertise: Vec::new(),
         service_ranges: vec!["10.96.0.0/16".to_owned(), "fd00:96::/112".to_owned()],
         storage,
+        patience: Patience::default(),
     }
 }
 
@@ -127,7 +132,15 @@ impl Client {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let request = request.body(Full::new(body.into())).unwrap();
+        self.call(request.body(Full::new(body.into())).unwrap()).await
+    }
+
+    /// Sends a request with any kind of body.
+    pub async fn call<B>(&self, request: Request<B>) -> Response<apiserver::Body>
+    where
+        B: hyper::body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
         self.service.clone().call(request).await.unwrap()
     }
 

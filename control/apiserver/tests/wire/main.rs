@@ -14,5 +14,6 @@ mod pods;
 mod replicas;
 mod rows;
 mod services;
+mod slow;
 mod streams;
 mod watches;

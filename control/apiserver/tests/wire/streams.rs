@@ -34,7 +34,7 @@ fn roots(ca_pem: &str) -> rustls::RootCertStore {
 }
 
 /// A connection of somebody with this certificate, or of nobody.
-async fn connect(cluster: &Cluster, pair: Option<&Pair>) -> TlsStream<TcpStream> {
+pub async fn connect(cluster: &Cluster, pair: Option<&Pair>) -> TlsStream<TcpStream> {
     let builder = rustls::ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .unwrap()

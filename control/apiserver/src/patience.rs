@@ -1,0 +1,23 @@
+//! How long clients are waited for.
+
+use std::time::Duration;
+
+/// What a client may take its time for before it is cut off.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// The TLS handshake.
+    pub handshake: Duration,
+    /// The head of a request of HTTP/1.1.
+    pub head: Duration,
+    /// The body of a request.
+    pub body: Duration,
+    /// Silence of a connection of HTTP/2, after which it is asked whether it is still there.
+    pub silence: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        let minute = Duration::from_secs(60);
+        Self { handshake: minute / 6, head: minute / 2, body: minute, silence: minute }
+    }
+}
