@@ -38,8 +38,8 @@ pub fn generate(facts: &Path) -> Result<()> {
     let compactor = Compactor::new(&schemas)?;
     write(&data.join("schema.json"), &compactor.run()?)?;
     let messages = read(&facts.join("protobuf.json"))?;
-    let roots: Vec<String> = compactor.index.keys().map(|name| (*name).to_owned()).collect();
-    write(&data.join("protobuf.json"), &crate::wire::table(&schemas, &messages, &roots)?)?;
+    let kinds: Vec<&str> = compactor.index.keys().copied().collect();
+    write(&data.join("protobuf.json"), &crate::wire::table(&schemas, &messages, &kinds)?)?;
     write(&data.join("bootstrap.json"), &bootstrap(read(&facts.join("bootstrap.json"))?)?)?;
     write(&data.join("discovery.json"), &discovery(&read(&facts.join("discovery.json"))?)?)
 }

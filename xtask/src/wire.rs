@@ -32,7 +32,10 @@ const POINTERS: &[&str] = &[
     "maxItems",
     "maxLength",
     "maxProperties",
+    "maxSurge",
+    "maxUnavailable",
     "maximum",
+    "minAvailable",
     "minItems",
     "minLength",
     "minProperties",
@@ -65,14 +68,22 @@ const POINTERS: &[&str] = &[
     "terminationGracePeriodSeconds",
     "tolerationSeconds",
     "ttlSecondsAfterFinished",
+    "x-kubernetes-preserve-unknown-fields",
+];
+
+/// What is exchanged besides the kinds of the schema: parts of objects, and discovery.
+const BESIDES: &[&str] = &[
+    "io.k8s.api.apidiscovery.v2.APIGroupDiscoveryList",
+    "io.k8s.apimachinery.pkg.apis.meta.v1.PartialObjectMetadata",
+    "io.k8s.apimachinery.pkg.apis.meta.v1.PartialObjectMetadataList",
 ];
 
 /// Message name to `[number, field, type, flags]`; a field without a name is written into its parent. Flags: 1
 /// repeated, 2 keeps its zero.
-pub fn table(schemas: &Value, messages: &Value, roots: &[String]) -> Result<Value> {
+pub fn table(schemas: &Value, messages: &Value, kinds: &[&str]) -> Result<Value> {
     let messages = messages.as_object().context("protobuf.json is not an object")?;
     let mut reached: BTreeMap<String, Value> = BTreeMap::new();
-    let mut open: Vec<String> = roots.iter().map(|name| message_name(name)).collect();
+    let mut open: Vec<String> = kinds.iter().chain(BESIDES).map(|name| message_name(name)).collect();
     while let Some(name) = open.pop() {
         if reached.contains_key(&name) {
             continue;
@@ -108,7 +119,7 @@ fn row(schema: &Value, messages: &Map<String, Value>, field: &str, kind: &str, d
         properties
             .keys()
             .find(|name| *name == field)
-            .or_else(|| properties.keys().find(|name| name.eq_ignore_ascii_case(field)))
+            .or_else(|| properties.keys().find(|name| letters(name) == letters(field)))
     });
     let inline = known.is_none() && schema["properties"].is_object() && messages.contains_key(kind);
     let name = known.map_or(if inline { "" } else { field }, String::as_str);
@@ -118,6 +129,11 @@ fn row(schema: &Value, messages: &Map<String, Value>, field: &str, kind: &str, d
     let any = kind.ends_with("apiextensions.v1.JSON") || kind.contains("JSONSchemaPropsOr");
     let keeps = if required || any || POINTERS.contains(&name) { 2 } else { 0 };
     json!([description[0], name, kind, repeated | keeps])
+}
+
+/// What is the same in `x-kubernetes-map-type` and `xKubernetesMapType`, in `$ref` and `ref`.
+fn letters(name: &str) -> String {
+    name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
 }
 
 /// A type as written in `message`, with its full name.
