@@ -16,12 +16,12 @@ use crate::auth::{Attempt, MASTERS, User, authenticate, node};
 use crate::body::{self, Reply};
 use crate::definitions::Definitions;
 use crate::metrics::Metrics;
-use crate::negotiate::Accept;
+use crate::negotiate::{self, Accept};
 use crate::object::{Header, Objects, Stored};
 use crate::patience::Patience;
 use crate::proxy::Kubelets;
 use crate::query::Query;
-use crate::resources::{Row, Table};
+use crate::resources::{Row, Sub, Table};
 use crate::route::{self, Route, Target};
 use crate::status::{Refusal, Result};
 use crate::unread::Unread;
@@ -93,6 +93,7 @@ impl Api {
         let query = Query::of(&incoming.uri);
         let route = route::parse(&incoming.method, incoming.uri.path(), &query);
         let started = std::time::Instant::now();
+        let media = negotiate::of_refusal(&incoming.headers);
         let label = match &route {
             Route::Resource(target) => (target.verb, target.resource.clone()),
             Route::Other { verb, .. } => (*verb, String::new()),
@@ -103,7 +104,7 @@ impl Api {
                 if refusal.code >= 500 {
                     tracing::warn!(code = refusal.code, message = refusal.message, "refused a request");
                 }
-                body::refusal(&refusal)
+                body::refusal(&refusal, media)
             }
         };
         self.metrics.record(
@@ -133,9 +134,8 @@ impl Api {
         let table = self.table.load();
         let row = table.find(&target.group, &target.version, &target.resource);
         let row = Arc::clone(row.ok_or_else(Refusal::no_path)?);
-        let streams =
-            matches!(target.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy");
-        let accept = if streams { Accept::JSON } else { Accept::of(&incoming.headers)? };
+        let streams = row.subresource(&target.subresource).is_some_and(Sub::is_stream);
+        let accept = if streams { Accept::JSON } else { accept(&incoming.headers, &row, &target)? };
         let mut call = Call {
             api: Arc::clone(self),
             user,
@@ -236,6 +236,14 @@ async fn carry_out(call: &mut Call) -> Result<Reply> {
     call.warnings.lock().clear();
     warn_of_deprecation(call);
     verbs::dispatch(call).await
+}
+
+/// The form of the answer: what a custom resource and its status are has none in protobuf, its scale has.
+fn accept(headers: &HeaderMap, row: &Row, target: &Target) -> Result<Accept> {
+    if row.custom.is_some() && target.subresource != "scale" {
+        return Accept::of(headers, Accept::is_served_of_custom);
+    }
+    Accept::of(headers, Accept::is_served)
 }
 
 fn warn_of_deprecation(call: &Call) {

@@ -7,6 +7,9 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
 use serde_json::Value;
 
+use crate::negotiate::{Media, document};
+use crate::status::Refusal;
+
 /// An error while a body streams.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -53,9 +56,9 @@ pub fn plain(code: u16, text: impl Into<String>) -> Reply {
     reply(code, "text/plain; charset=utf-8", full(text.into()))
 }
 
-/// A refusal as a Status.
-pub fn refusal(refusal: &crate::status::Refusal) -> Reply {
-    let mut reply = json(refusal.code, &refusal.status());
+/// A refusal as a Status, in the encoding the client reads.
+pub fn refusal(refusal: &Refusal, media: Media) -> Reply {
+    let mut reply = document(media, refusal.code, &refusal.status()).expect("a Status has every form");
     if let Some(seconds) = refusal.retry_seconds() {
         reply.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }

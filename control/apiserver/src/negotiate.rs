@@ -4,6 +4,8 @@ use bytes::Bytes;
 use http::HeaderMap;
 use serde_json::Value;
 
+use crate::body::{self, Reply};
+use crate::protobuf;
 use crate::status::{Refusal, Result};
 
 /// Encoding of the answer.
@@ -11,6 +13,7 @@ use crate::status::{Refusal, Result};
 pub enum Media {
     Json,
     Yaml,
+    Protobuf,
 }
 
 /// What the answer holds.
@@ -34,15 +37,28 @@ pub struct Accept {
 impl Accept {
     pub const JSON: Self = Self { media: Media::Json, form: Form::Object };
 
-    /// Chooses from the Accept header the first form that is known.
-    pub fn of(headers: &HeaderMap) -> Result<Self> {
+    /// Chooses from the Accept header the best form that `offered` has.
+    pub fn of(headers: &HeaderMap, offered: impl Fn(&Self) -> bool) -> Result<Self> {
         let mut values =
             headers.get_all(http::header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).peekable();
         if values.peek().is_none() {
             return Ok(Self::JSON);
         }
-        let found = values.flat_map(|value| value.split(',')).find_map(Self::one);
-        found.ok_or_else(|| Refusal::not_acceptable("application/json, application/yaml"))
+        let mut ranges: Vec<&str> = values.flat_map(|value| value.split(',')).collect();
+        // The order says nothing where a quality does, and a wildcard is worth less than a name.
+        ranges.sort_by_key(|range| (1000 - quality(range), range.contains('*')));
+        let found = ranges.into_iter().filter_map(Self::one).find(offered);
+        found.ok_or_else(|| Refusal::not_acceptable(ACCEPTED))
+    }
+
+    /// Whether kinds of this build can be served so; tables have no form in protobuf.
+    pub fn is_served(&self) -> bool {
+        self.media != Media::Protobuf || self.form != Form::Table
+    }
+
+    /// Whether kinds of custom resources can be served so: of them only the metadata has a form in protobuf.
+    pub fn is_served_of_custom(&self) -> bool {
+        self.media != Media::Protobuf || self.form == Form::Partial
     }
 
     fn one(range: &str) -> Option<Self> {
@@ -50,11 +66,12 @@ impl Accept {
         let media = match parts.next()? {
             "application/json" | "*/*" | "application/*" | "" => Media::Json,
             "application/yaml" => Media::Yaml,
+            protobuf::MEDIA => Media::Protobuf,
             _ => return None,
         };
         let (mut form, mut group, mut version) = (Form::Object, "", "");
-        for part in parts {
-            match part.split_once('=')? {
+        for (name, value) in parts.filter_map(|part| part.split_once('=')) {
+            match (name, value) {
                 ("as", "Table") => form = Form::Table,
                 ("as", "PartialObjectMetadata" | "PartialObjectMetadataList") => form = Form::Partial,
                 ("as", "APIGroupDiscoveryList") => form = Form::Discovery,
@@ -73,6 +90,38 @@ impl Accept {
     }
 }
 
+/// The media types of answers, as refusals name them.
+pub const ACCEPTED: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
+
+/// The quality of a media range in thousandths.
+fn quality(range: &str) -> u16 {
+    let given = range.split(';').find_map(|part| part.trim().strip_prefix("q="));
+    let parsed = given.and_then(|text| text.parse::<f32>().ok());
+    parsed.map_or(1000, |quality| (quality.clamp(0.0, 1.0) * 1000.0) as u16)
+}
+
+/// The encoding in which a client that sent these headers reads a refusal.
+pub fn of_refusal(headers: &HeaderMap) -> Media {
+    let mut values = headers.get_all(http::header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    if !values.any(|value| value.contains("protobuf") || value.contains("yaml")) {
+        return Media::Json;
+    }
+    Accept::of(headers, |accept| accept.form == Form::Object).map_or(Media::Json, |accept| accept.media)
+}
+
+/// A tree that says what kind it is, in this encoding.
+pub fn document(media: Media, code: u16, value: &Value) -> Result<Reply> {
+    match media {
+        Media::Json => Ok(body::json(code, value)),
+        Media::Yaml => Ok(body::reply(code, "application/yaml", body::full(to_yaml(value)?))),
+        Media::Protobuf => {
+            let bytes = protobuf::tree(value).ok_or_else(|| Refusal::not_acceptable(ACCEPTED))?;
+            let bytes = bytes.map_err(Refusal::internal)?;
+            Ok(body::reply(code, protobuf::MEDIA, body::full(bytes)))
+        }
+    }
+}
+
 /// The media type of a body, without parameters.
 pub fn content_type(headers: &HeaderMap) -> &str {
     let value =
@@ -83,9 +132,9 @@ pub fn content_type(headers: &HeaderMap) -> &str {
 /// JSON text of a body that may be JSON, YAML or protobuf; `type_name` is the schema's name of what is expected.
 pub fn json_body(headers: &HeaderMap, body: &Bytes, type_name: &str) -> Result<Bytes> {
     match content_type(headers) {
-        "application/vnd.kubernetes.protobuf" => {
-            let tree = crate::protobuf::decode(type_name, body)
-                .map_err(|error| Refusal::bad_request(error.to_string()))?;
+        protobuf::MEDIA => {
+            let tree =
+                protobuf::decode(type_name, body).map_err(|error| Refusal::bad_request(error.to_string()))?;
             Ok(serde_json::to_vec(&tree).expect("a tree always encodes").into())
         }
         "" | "application/json" | "*/*" => Ok(body.clone()),
@@ -93,9 +142,7 @@ pub fn json_body(headers: &HeaderMap, body: &Bytes, type_name: &str) -> Result<B
             let tree = yaml(body)?;
             Ok(serde_json::to_vec(&tree).expect("a tree always encodes").into())
         }
-        _ => Err(Refusal::unsupported_media_type(
-            "application/json, application/yaml, application/vnd.kubernetes.protobuf",
-        )),
+        _ => Err(Refusal::unsupported_media_type(ACCEPTED)),
     }
 }
 
@@ -120,23 +167,37 @@ mod tests {
     fn accept(value: &str) -> Result<Accept> {
         let mut headers = HeaderMap::new();
         headers.insert(http::header::ACCEPT, value.parse().unwrap());
-        Accept::of(&headers)
+        Accept::of(&headers, Accept::is_served)
     }
 
     #[test]
-    fn the_first_known_form_is_chosen() {
+    fn the_best_known_form_is_chosen() {
+        use Media::{Json, Protobuf, Yaml};
+        let partial = "application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
         let cases = [
-            ("application/json", Form::Object),
-            ("*/*", Form::Object),
-            ("application/json;as=Table;v=v1;g=meta.k8s.io,application/json", Form::Table),
-            ("application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json", Form::Object),
-            ("application/vnd.kubernetes.protobuf, application/json", Form::Object),
-            ("application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1", Form::Partial),
-            ("application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList", Form::Discovery),
+            ("application/json", Json, Form::Object),
+            ("*/*", Json, Form::Object),
+            ("application/json;as=Table;v=v1;g=meta.k8s.io,application/json", Json, Form::Table),
+            ("application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json", Json, Form::Object),
+            ("application/vnd.kubernetes.protobuf, application/json", Protobuf, Form::Object),
+            ("application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1", Json, Form::Partial),
+            (partial, Protobuf, Form::Partial),
+            ("application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList", Json, Form::Discovery),
+            (
+                "application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io,application/json",
+                Json,
+                Form::Object,
+            ),
+            ("application/json;q=0.5, application/yaml; q=0.8", Yaml, Form::Object),
+            ("*/*, application/vnd.kubernetes.protobuf", Protobuf, Form::Object),
+            ("application/json; charset=utf-8; pretty", Json, Form::Object),
+            ("application/cbor, application/json;q=0.9", Json, Form::Object),
         ];
-        for (value, want) in cases {
-            assert_eq!(accept(value).unwrap().form, want, "{value}");
+        for (value, media, form) in cases {
+            assert_eq!(accept(value).unwrap(), Accept { media, form }, "{value}");
         }
-        assert_eq!(accept("application/vnd.kubernetes.protobuf").unwrap_err().code, 406);
+        for value in ["application/cbor", "application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io"] {
+            assert_eq!(accept(value).unwrap_err().code, 406, "{value}");
+        }
     }
 }

@@ -98,6 +98,11 @@ impl Sub {
         }
     }
 
+    /// Whether it answers with bytes that are no object.
+    pub fn is_stream(self) -> bool {
+        matches!(self, Self::Log | Self::Exec | Self::Attach | Self::PortForward | Self::Proxy)
+    }
+
     /// Verbs as discovery shows them.
     pub fn verbs(self) -> &'static [&'static str] {
         match self {

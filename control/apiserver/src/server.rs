@@ -20,6 +20,7 @@ use tokio_util::task::TaskTracker;
 use crate::api::{Api, Incoming};
 use crate::auth::{User, authenticate};
 use crate::body::{self, Body, Reply};
+use crate::negotiate::{self, Media};
 use crate::status::Refusal;
 use crate::unread::Unread;
 
@@ -107,6 +108,7 @@ where
     let upgrade =
         request.headers().contains_key(http::header::UPGRADE).then(|| hyper::upgrade::on(&mut request));
     let (parts, body) = request.into_parts();
+    let media = negotiate::of_refusal(&parts.headers);
     let incoming = Incoming {
         method: parts.method,
         uri: parts.uri,
@@ -115,21 +117,20 @@ where
         peer,
         upgrade,
     };
-    alone(api.handle(incoming)).await
+    alone(media, api.handle(incoming)).await
 }
 
 /// The answer; a panic on the way to it is this request's alone.
 ///
 /// What a request holds while it is worked on (seats, turns, locks) is given back as its stack unwinds, and the store writes
 /// in its own thread, so that no other request can meet something half done.
-async fn alone(answer: impl Future<Output = Reply>) -> Reply {
+async fn alone(media: Media, answer: impl Future<Output = Reply>) -> Reply {
     AssertUnwindSafe(answer).catch_unwind().await.unwrap_or_else(|panic| {
         let said = panic.downcast_ref::<String>().map(String::as_str);
         let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("nothing");
         tracing::error!(said, "a request panicked");
-        body::refusal(&Refusal::internal(
-            "the server met a fault of its own in this request; its log says more",
-        ))
+        let why = "the server met a fault of its own in this request; its log says more";
+        body::refusal(&Refusal::internal(why), media)
     })
 }
 
@@ -177,7 +178,7 @@ mod tests {
             tokio::task::yield_now().await;
             panic!("as the test wants");
         };
-        assert_eq!(alone(panics).await.status(), 500);
+        assert_eq!(alone(Media::Json, panics).await.status(), 500);
         assert_eq!(seats.available_permits(), 1);
     }
 }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use sha2::Digest;
 
 use crate::body::{self, Reply};
-use crate::negotiate::{Accept, Form};
+use crate::negotiate::{Accept, Form, Media, document};
 use crate::resources::{Row, Table};
 use crate::status::{Refusal, Result};
 
@@ -52,17 +52,15 @@ fn priority(version: &str) -> (u8, std::cmp::Reverse<u32>, std::cmp::Reverse<u32
 /// `/api` and `/apis`.
 pub fn root(table: &Table, named_groups: bool, accept: Accept, headers: &HeaderMap) -> Result<Reply> {
     if accept.form == Form::Discovery {
-        return Ok(aggregated(table, named_groups, headers));
+        return aggregated(table, named_groups, accept.media, headers);
     }
     if !named_groups {
-        return Ok(body::json(
-            200,
-            &json!({ "kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": [] }),
-        ));
+        let versions = json!({ "kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": [] });
+        return document(accept.media, 200, &versions);
     }
     let groups: Vec<Value> =
         groups(table).iter().filter(|group| !group.name.is_empty()).map(api_group).collect();
-    Ok(body::json(200, &json!({ "kind": "APIGroupList", "apiVersion": "v1", "groups": groups })))
+    document(accept.media, 200, &json!({ "kind": "APIGroupList", "apiVersion": "v1", "groups": groups }))
 }
 
 fn api_group(group: &Group<'_>) -> Value {
@@ -76,17 +74,17 @@ fn api_group(group: &Group<'_>) -> Value {
 }
 
 /// `/api/v1`, `/apis/{group}` and `/apis/{group}/{version}`.
-pub fn group(table: &Table, path: &str, _accept: Accept) -> Result<Reply> {
+pub fn group(table: &Table, path: &str, accept: Accept) -> Result<Reply> {
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
     let (group, version) = match parts.as_slice() {
         ["api", version] => ("", *version),
         ["apis", group, version] => (*group, *version),
         ["apis", name] => {
             let found = groups(table).into_iter().find(|group| group.name == *name && !name.is_empty());
-            let mut document = api_group(&found.ok_or_else(Refusal::no_path)?);
-            document["kind"] = json!("APIGroup");
-            document["apiVersion"] = json!("v1");
-            return Ok(body::json(200, &document));
+            let mut group = api_group(&found.ok_or_else(Refusal::no_path)?);
+            group["kind"] = json!("APIGroup");
+            group["apiVersion"] = json!("v1");
+            return document(accept.media, 200, &group);
         }
         _ => return Err(Refusal::no_path()),
     };
@@ -96,10 +94,8 @@ pub fn group(table: &Table, path: &str, _accept: Accept) -> Result<Reply> {
     }
     let resources: Vec<Value> = rows.into_iter().flat_map(|row| resource_list(row)).collect();
     let name = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
-    Ok(body::json(
-        200,
-        &json!({ "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": name, "resources": resources }),
-    ))
+    let list = json!({ "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": name, "resources": resources });
+    document(accept.media, 200, &list)
 }
 
 fn resource_list(row: &Row) -> Vec<Value> {
@@ -134,9 +130,10 @@ fn resource_list(row: &Row) -> Vec<Value> {
     out
 }
 
-const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+/// What the media type of the aggregated document says besides the encoding.
+const AGGREGATED: &str = "g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
-fn aggregated(table: &Table, named_groups: bool, headers: &HeaderMap) -> Reply {
+fn aggregated(table: &Table, named_groups: bool, media: Media, headers: &HeaderMap) -> Result<Reply> {
     let items: Vec<Value> = groups(table)
         .iter()
         .filter(|group| group.name.is_empty() != named_groups)
@@ -151,21 +148,25 @@ fn aggregated(table: &Table, named_groups: bool, headers: &HeaderMap) -> Reply {
             json!({ "metadata": metadata, "versions": versions })
         })
         .collect();
-    let document = json!({ "kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items });
-    let text = document.to_string();
-    let tag = format!("\"{}\"", hex(&sha2::Sha256::digest(&text)));
+    let all = json!({ "kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items });
+    let tag = format!("\"{}\"", hex(&sha2::Sha256::digest(all.to_string())));
     let known =
         headers.get(http::header::IF_NONE_MATCH).is_some_and(|value| value.as_bytes() == tag.as_bytes());
-    let mut reply = if known {
-        body::reply(304, AGGREGATED, body::full(""))
-    } else {
-        body::reply(200, AGGREGATED, body::full(text))
-    };
-    if let Ok(tag) = tag.parse() {
-        reply.headers_mut().insert(http::header::ETAG, tag);
+    let mut reply = document(media, 200, &all)?;
+    if known {
+        *reply.status_mut() = http::StatusCode::NOT_MODIFIED;
+        *reply.body_mut() = body::full("");
     }
-    reply.headers_mut().insert(http::header::VARY, http::HeaderValue::from_static("Accept"));
-    reply
+    let encoding = reply.headers()[http::header::CONTENT_TYPE].to_str().unwrap_or_default().to_owned();
+    let named = [
+        (http::header::CONTENT_TYPE, format!("{encoding};{AGGREGATED}")),
+        (http::header::ETAG, tag),
+        (http::header::VARY, "Accept".to_owned()),
+    ];
+    for (name, value) in named {
+        reply.headers_mut().insert(name, value.parse().map_err(Refusal::internal)?);
+    }
+    Ok(reply)
 }
 
 /// The resource as the aggregated document shows it.

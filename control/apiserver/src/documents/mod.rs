@@ -35,7 +35,7 @@ pub fn answer(api: &Arc<Api>, incoming: &Incoming, path: &str, query: &Query) ->
             "the server does not allow this method on the requested resource",
         ));
     }
-    let accept = Accept::of(&incoming.headers);
+    let accept = Accept::of(&incoming.headers, Accept::is_served);
     let table = api.table.load();
     match path.trim_end_matches('/') {
         "" => Ok(body::json(200, &json!({ "paths": paths(&table) }))),

@@ -1,11 +1,10 @@
 //! Deletion of every selected object.
 
-use serde_json::json;
-
 use super::delete::{self, Options};
 use super::read;
+use super::reply::{self, ListMeta};
 use crate::api::Call;
-use crate::body::{self, Reply};
+use crate::body::Reply;
 use crate::object;
 use crate::status::{Refusal, Result};
 
@@ -23,17 +22,6 @@ pub async fn delete(call: &Call) -> Result<Reply> {
             Err(refusal) => return Err(refusal),
         }
     }
-    let items: Vec<_> = deleted
-        .iter()
-        .map(|entry| {
-            let mut value = call.row.read(entry);
-            super::body::rename_out(&call.row, &mut value);
-            value
-        })
-        .collect();
-    let list = json!({
-        "kind": call.row.list_kind, "apiVersion": call.row.api_version(),
-        "metadata": { "resourceVersion": call.api.objects.revision().to_string() }, "items": items,
-    });
-    Ok(body::json(200, &list))
+    let meta = ListMeta { revision: call.api.objects.revision(), ..ListMeta::default() };
+    reply::list(call, &meta, &deleted)
 }

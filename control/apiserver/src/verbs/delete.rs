@@ -7,7 +7,7 @@ use super::body::rename_out;
 use super::write::{self, Failure, commit_delete, timestamp};
 use super::{body, reply};
 use crate::api::Call;
-use crate::body::{self as response, Reply};
+use crate::body::Reply;
 use crate::definitions;
 use crate::object::{self, Stored};
 use crate::resources::Row;
@@ -115,7 +115,7 @@ pub async fn delete(call: &Call) -> Result<Reply> {
         }
         Deletion::Gone(object) => {
             let uid = text(&object, &["metadata", "uid"]);
-            Ok(response::json(200, &status::success(&call.row, &call.target.name, uid)))
+            reply::document(call, 200, &status::success(&call.row, &call.target.name, uid))
         }
     }
 }

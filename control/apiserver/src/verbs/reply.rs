@@ -7,21 +7,31 @@ use serde_json::{Value, json};
 use super::body::rename_out;
 use crate::api::Call;
 use crate::body::{self, Reply};
-use crate::negotiate::{Form, Media, to_yaml};
+use crate::negotiate::{self, Form, Media};
 use crate::object::{self, Stored};
 use crate::printer::Columns;
+use crate::protobuf::{self, Typed};
 use crate::resources::Row;
 use crate::status::{Refusal, Result};
 use crate::tree::{at, set, text};
 
 /// Answers with an object that is stored; its bytes are not decoded unless its form demands it.
 pub fn stored(call: &Call, entry: &Stored) -> Result<Reply> {
-    let plain = call.row.serves_as_stored(entry)
-        && call.accept.form == Form::Object
-        && call.accept.media == Media::Json;
-    if plain {
-        let pieces = object::pieces(entry, entry.mod_revision);
-        return Ok(body::reply(200, "application/json", body::chunks(pieces.into())));
+    if call.row.serves_as_stored(entry) {
+        match (call.accept.media, call.accept.form) {
+            (Media::Json, Form::Object) => {
+                let pieces = object::pieces(entry, entry.mod_revision);
+                return Ok(body::reply(200, "application/json", body::chunks(pieces.into())));
+            }
+            (Media::Protobuf, form) => {
+                let mut out = BytesMut::with_capacity(entry.value.len());
+                let written =
+                    typed(&call.row, form)?.object(&mut out, &entry.value, Some(entry.mod_revision));
+                written.map_err(Refusal::internal)?;
+                return Ok(body::reply(200, protobuf::MEDIA, body::full(out)));
+            }
+            _ => {}
+        }
     }
     let mut value = call.row.read(entry);
     rename_out(&call.row, &mut value);
@@ -39,16 +49,22 @@ pub fn tree(call: &Call, code: u16, value: Value) -> Result<Reply> {
             document(call, code, &table(&call.row.printer, &json!({ "resourceVersion": revision }), rows))
         }
         Form::Partial => document(call, code, &partial(&value)),
-        Form::Discovery => Err(Refusal::not_acceptable("application/json, application/yaml")),
+        Form::Discovery => Err(Refusal::not_acceptable(negotiate::ACCEPTED)),
     }
 }
 
-/// Answers with a tree as it is, in JSON or YAML.
+/// Answers with a tree as it is.
 pub fn document(call: &Call, code: u16, value: &Value) -> Result<Reply> {
-    match call.accept.media {
-        Media::Json => Ok(body::json(code, value)),
-        Media::Yaml => Ok(body::reply(code, "application/yaml", body::full(to_yaml(value)?))),
-    }
+    negotiate::document(call.accept.media, code, value)
+}
+
+/// What an object of a row is in protobuf.
+pub fn typed(row: &Row, form: Form) -> Result<Typed> {
+    let found = match form {
+        Form::Partial => Typed::of("meta.k8s.io/v1", "PartialObjectMetadata"),
+        _ => Typed::of(&row.api_version(), &row.kind),
+    };
+    found.ok_or_else(|| Refusal::internal(format!("{} has no form in protobuf", row.qualified())))
 }
 
 /// Only kind and metadata.
@@ -121,7 +137,10 @@ pub fn list(call: &Call, meta: &ListMeta, entries: &[Stored]) -> Result<Reply> {
     let row_of = &*call.row;
     let kind = &*row_of.list_kind;
     if call.accept.form == Form::Object && call.accept.media == Media::Json && row_of.renamed.is_empty() {
-        return Ok(compressed(call, spliced(row_of, kind, meta, entries)));
+        return Ok(compressed(call, "application/json", spliced(row_of, kind, meta, entries)));
+    }
+    if call.accept.media == Media::Protobuf {
+        return Ok(compressed(call, protobuf::MEDIA, packed(row_of, call.accept.form, meta, entries)?));
     }
     let decode = |entry: &Stored| {
         let mut value = row_of.read(entry);
@@ -151,13 +170,13 @@ pub fn list(call: &Call, meta: &ListMeta, entries: &[Stored]) -> Result<Reply> {
             json!({ "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1",
                     "metadata": meta.json(), "items": items })
         }
-        Form::Discovery => return Err(Refusal::not_acceptable("application/json, application/yaml")),
+        Form::Discovery => return Err(Refusal::not_acceptable(negotiate::ACCEPTED)),
     };
     if call.accept.media == Media::Yaml {
         return document(call, 200, &value);
     }
     let text = serde_json::to_vec(&value).expect("a tree always encodes");
-    Ok(compressed(call, vec![Bytes::from(text)]))
+    Ok(compressed(call, "application/json", vec![Bytes::from(text)]))
 }
 
 fn spliced(row: &Row, kind: &str, meta: &ListMeta, entries: &[Stored]) -> Vec<Bytes> {
@@ -187,10 +206,42 @@ fn spliced(row: &Row, kind: &str, meta: &ListMeta, entries: &[Stored]) -> Vec<By
     chunks
 }
 
+/// A list in protobuf. Its length stands before the items, so that they are all written first.
+fn packed(row: &Row, form: Form, meta: &ListMeta, entries: &[Stored]) -> Result<Vec<Bytes>> {
+    let item = typed(row, form)?;
+    let list = match form {
+        Form::Partial => Typed::of("meta.k8s.io/v1", "PartialObjectMetadataList"),
+        _ => Typed::of(&row.api_version(), &row.list_kind),
+    };
+    let list = list.ok_or_else(|| Refusal::internal(format!("{} has no form in protobuf", row.list_kind)))?;
+    let mut out = BytesMut::new();
+    let (mut chunks, mut length) = (Vec::new(), 0);
+    for entry in entries {
+        let written = if row.serves_as_stored(entry) {
+            item.item(&mut out, &entry.value, Some(entry.mod_revision))
+        } else {
+            let mut value = row.read(entry);
+            rename_out(row, &mut value);
+            item.item(&mut out, value.to_string().as_bytes(), None)
+        };
+        written.map_err(Refusal::internal)?;
+        if out.len() >= CHUNK {
+            length += out.len();
+            chunks.push(out.split().freeze());
+        }
+    }
+    length += out.len();
+    out.extend_from_slice(protobuf::list_tail());
+    chunks.push(out.freeze());
+    let head = protobuf::list_head(&list, &meta.json(), length).map_err(Refusal::internal)?;
+    chunks.insert(0, head.freeze());
+    Ok(chunks)
+}
+
 /// Answers above this size are compressed when the client can read that.
 const COMPRESS_FROM: usize = 128 << 10;
 
-fn compressed(call: &Call, chunks: Vec<Bytes>) -> Reply {
+fn compressed(call: &Call, media: &'static str, chunks: Vec<Bytes>) -> Reply {
     let wants = call
         .headers
         .get(http::header::ACCEPT_ENCODING)
@@ -198,13 +249,13 @@ fn compressed(call: &Call, chunks: Vec<Bytes>) -> Reply {
         .is_some_and(|value| value.split(',').any(|one| one.trim().starts_with("gzip")));
     let size: usize = chunks.iter().map(Bytes::len).sum();
     if !wants || size < COMPRESS_FROM {
-        return body::reply(200, "application/json", body::chunks(chunks));
+        return body::reply(200, media, body::chunks(chunks));
     }
     let mut encoder =
         flate2::write::GzEncoder::new(Vec::with_capacity(size / 8), flate2::Compression::fast());
     let written = chunks.iter().try_for_each(|chunk| std::io::Write::write_all(&mut encoder, chunk));
     let packed = written.and_then(|()| encoder.finish()).expect("writing to memory does not fail");
-    let mut reply = body::reply(200, "application/json", body::full(packed));
+    let mut reply = body::reply(200, media, body::full(packed));
     reply.headers_mut().insert(http::header::CONTENT_ENCODING, http::HeaderValue::from_static("gzip"));
     reply.headers_mut().insert(http::header::VARY, http::HeaderValue::from_static("Accept-Encoding"));
     reply

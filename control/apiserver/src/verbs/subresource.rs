@@ -9,7 +9,7 @@ use super::write;
 use super::{not_served, patch, scale, unsupported};
 use crate::api::Call;
 use crate::auth::token::{Bound, ISSUER, Request};
-use crate::body::{self as response, Reply};
+use crate::body::Reply;
 use crate::managed::Manager;
 use crate::object;
 use crate::resources::{Row, Sub, known};
@@ -130,10 +130,14 @@ pub async fn bind_pod(call: &Call, binding: &Value) -> Result<Reply> {
         Ok(new)
     });
     outcome.await?;
-    Ok(response::json(
-        201,
-        &json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201 }),
-    ))
+    done(call)
+}
+
+/// What is answered when there is no object to show.
+fn done(call: &Call) -> Result<Reply> {
+    let status =
+        json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201 });
+    document(call, 201, &status)
 }
 
 /// Deletes a pod unless a disruption budget forbids it.
@@ -148,10 +152,7 @@ async fn evict(call: &Call) -> Result<Reply> {
     }
     let options = super::delete::Options::from_eviction(&eviction);
     super::delete::one(call, &call.target.name, &options).await?;
-    Ok(response::json(
-        201,
-        &json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201 }),
-    ))
+    done(call)
 }
 
 /// Takes one allowed disruption from the budget that selects the pod.

@@ -16,6 +16,7 @@ use crate::api::{Api, Call};
 use crate::body::{self, Reply};
 use crate::negotiate::{Form, Media};
 use crate::object::{self, Header, Stored};
+use crate::protobuf::{self, Typed, WireError};
 use crate::resources::Row;
 use crate::selector::Selector;
 use crate::status::{Refusal, Result};
@@ -25,10 +26,15 @@ const BATCH: usize = 256;
 /// How often a client that asked for bookmarks hears how far it is.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 
+/// The media types of events, as a refusal names them.
+const ACCEPTED: &str = "application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch";
+/// The media type of events in protobuf.
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf;stream=watch";
+
 /// Starts a watch.
 pub fn watch(call: &Call) -> Result<Reply> {
     if call.accept.media == Media::Yaml {
-        return Err(Refusal::not_acceptable("application/json;stream=watch"));
+        return Err(Refusal::not_acceptable(ACCEPTED));
     }
     let mut selector = read::selector(call)?;
     if !call.target.name.is_empty() {
@@ -42,8 +48,13 @@ pub fn watch(call: &Call) -> Result<Reply> {
     if let Some(asked) = revision.filter(|asked| *asked > current) {
         return Err(Refusal::future_revision(asked, current));
     }
-    let writer =
-        Writer { row: Arc::clone(&call.row), form: call.accept.form, include: Include::of(call)?, selector };
+    let typed = match call.accept.media {
+        Media::Protobuf => Some(reply::typed(&call.row, call.accept.form)?),
+        _ => None,
+    };
+    let media = if typed.is_some() { PROTOBUF } else { "application/json" };
+    let (row, form, include) = (Arc::clone(&call.row), call.accept.form, Include::of(call)?);
+    let writer = Writer { row, form, typed, include, selector };
     let mut first = BytesMut::new();
     let from = match revision {
         Some(revision) if revision > 0 && initial != Some(true) => revision,
@@ -86,7 +97,7 @@ pub fn watch(call: &Call) -> Result<Reply> {
     let events = futures::stream::unfold(session, |mut session| async move {
         session.next().await.map(|chunk| (Ok(chunk), session))
     });
-    Ok(body::reply(200, "application/json", body::stream(events)))
+    Ok(body::reply(200, media, body::stream(events)))
 }
 
 /// The parameter `sendInitialEvents`, with the rules that come with it.
@@ -232,6 +243,8 @@ async fn change(changes: &mut Option<tokio::sync::watch::Receiver<()>>) {
 struct Writer {
     row: Arc<Row>,
     form: Form,
+    /// What objects are in protobuf, when that is the encoding.
+    typed: Option<Typed>,
     include: Include,
     selector: Selector,
 }
@@ -252,6 +265,9 @@ impl Writer {
     }
 
     fn event(&self, out: &mut BytesMut, kind: &str, entry: &Stored, revision: u64) {
+        if let Some(typed) = self.typed.as_ref().filter(|_| self.row.serves_as_stored(entry)) {
+            return self.frame(out, kind, |out| typed.object(out, &entry.value, Some(revision)));
+        }
         if self.form == Form::Object && self.row.serves_as_stored(entry) {
             out.extend_from_slice(format!("{{\"type\":\"{kind}\",\"object\":").as_bytes());
             object::append(out, entry, revision);
@@ -275,7 +291,7 @@ impl Writer {
                 renamed
             }
         };
-        line(out, kind, &object);
+        self.tell(out, kind, &object);
     }
 
     fn bookmark(&self, out: &mut BytesMut, revision: u64, initial: bool) {
@@ -298,12 +314,37 @@ impl Writer {
             Form::Partial => reply::partial(&json!({ "metadata": metadata })),
             _ => json!({ "kind": self.row.kind, "apiVersion": self.row.api_version(), "metadata": metadata }),
         };
-        line(out, "BOOKMARK", &object);
+        self.tell(out, "BOOKMARK", &object);
     }
 
     fn expired(&self, out: &mut BytesMut, asked: u64, current: u64) {
         let message = format!("too old resource version: {asked} ({current})");
-        line(out, "ERROR", &Refusal::expired(message).status());
+        self.tell(out, "ERROR", &Refusal::expired(message).status());
+    }
+
+    /// Writes an event with an object that is a tree.
+    fn tell(&self, out: &mut BytesMut, kind: &str, object: &Value) {
+        if self.typed.is_none() {
+            return line(out, kind, object);
+        }
+        self.frame(out, kind, |out| {
+            let bytes = protobuf::tree(object).unwrap_or(Err(WireError::Value("kind")))?;
+            out.extend_from_slice(&bytes);
+            Ok(())
+        });
+    }
+
+    /// Writes an event in protobuf; an object that cannot be written is told as an error, so that nobody misses it.
+    fn frame(
+        &self,
+        out: &mut BytesMut,
+        kind: &str,
+        object: impl FnOnce(&mut BytesMut) -> Result<(), WireError>,
+    ) {
+        if let Err(error) = protobuf::frame(out, kind, object) {
+            tracing::error!(kind = &*self.row.kind, %error, "an object in the store cannot be told in protobuf");
+            self.tell(out, "ERROR", &Refusal::internal(error).status());
+        }
     }
 }
 

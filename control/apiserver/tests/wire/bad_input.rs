@@ -193,8 +193,9 @@ async fn paths_and_parameters_that_mean_nothing_are_refused() {
         assert_eq!(answer.code, code, "{method} {uri}: {}", String::from_utf8_lossy(&answer.body));
         answer.refused(code, reason);
     }
-    let protobuf_only = [("accept", "application/vnd.kubernetes.protobuf")];
-    admin.ask("GET", MAPS, &protobuf_only, "").await.refused(406, "NotAcceptable");
+    let cbor = [("accept", "application/cbor"), ("content-type", "application/cbor")];
+    admin.ask("GET", MAPS, &cbor, "").await.refused(406, "NotAcceptable");
+    admin.ask("POST", MAPS, &cbor[1..], "\u{d9}\u{d9}").await.refused(415, "UnsupportedMediaType");
     admin.get(&one).await.expect(200);
 }
 

@@ -8,6 +8,7 @@ use serde_json::Value;
 use tower::Service;
 
 use crate::etcd_server::{self, Etcd};
+use crate::protobuf;
 
 /// A server that is gone with its folder.
 pub struct Cluster {
@@ -24,7 +25,11 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// The tree, whatever its encoding.
     pub fn json(&self) -> Value {
+        if self.headers.get("content-type").is_some_and(|media| media == protobuf::MEDIA) {
+            return protobuf::decode(&self.body);
+        }
         serde_json::from_slice(&self.body)
             .unwrap_or_else(|_| panic!("no JSON: {}", String::from_utf8_lossy(&self.body)))
     }
@@ -88,7 +93,7 @@ pub fn config(data: &std::path::Path, storage: Storage) -> Config {
 
 impl Cluster {
     pub fn user(&self, name: &str, groups: &[&str]) -> Client {
-        Client { service: self.running.service(User::new(name, groups)) }
+        Client { service: self.running.service(User::new(name, groups)), protobuf: false }
     }
 
     pub fn admin(&self) -> Client {
@@ -110,15 +115,32 @@ impl Cluster {
 #[derive(Clone)]
 pub struct Client {
     service: InProcess,
+    /// Bodies are sent in protobuf, and answers asked for in it, as Go clients do.
+    protobuf: bool,
 }
 
 impl Client {
     pub fn named(running: &Running, user: &str) -> Self {
-        Self { service: running.service(User::new(user, &[])) }
+        Self { service: running.service(User::new(user, &[])), protobuf: false }
     }
 
     pub fn of(running: &Running) -> Self {
-        Self { service: running.service(User::new("admin", &["system:masters"])) }
+        Self { service: running.service(User::new("admin", &["system:masters"])), protobuf: false }
+    }
+
+    /// The same client, speaking protobuf.
+    pub fn in_protobuf(&self) -> Self {
+        Self { protobuf: true, ..self.clone() }
+    }
+
+    /// The media type of objects for this client.
+    pub fn media(&self) -> &'static str {
+        if self.protobuf { protobuf::MEDIA } else { "application/json" }
+    }
+
+    /// The same client, speaking JSON.
+    pub fn in_json(&self) -> Self {
+        Self { protobuf: false, ..self.clone() }
     }
 
     pub async fn raw(
@@ -131,6 +153,9 @@ impl Client {
         let mut request = Request::builder().method(method).uri(uri);
         for (name, value) in headers {
             request = request.header(*name, *value);
+        }
+        if self.protobuf && !headers.iter().any(|(name, _)| *name == "accept") {
+            request = request.header("accept", format!("{},application/json", protobuf::MEDIA));
         }
         self.call(request.body(Full::new(body.into())).unwrap()).await
     }
@@ -175,6 +200,9 @@ impl Client {
     }
 
     pub async fn send(&self, method: &str, uri: &str, body: &Value) -> Answer {
+        if self.protobuf {
+            return self.ask(method, uri, &[("content-type", protobuf::MEDIA)], protobuf::encode(body)).await;
+        }
         self.ask(method, uri, &[("content-type", "application/json")], body.to_string()).await
     }
 

@@ -6,11 +6,13 @@ mod cluster;
 mod custom;
 mod definitions;
 mod documents;
+mod encodings;
 #[path = "../../../store/tests/etcd_server/mod.rs"]
 mod etcd_server;
 mod lists;
 mod objects;
 mod pods;
+mod protobuf;
 mod replicas;
 mod rows;
 mod services;

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::cluster::{Client, cluster};
 use crate::objects::config_map;
+use crate::protobuf;
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
@@ -16,13 +17,16 @@ const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 pub struct Watch {
     body: apiserver::Body,
     buffer: Vec<u8>,
+    protobuf: bool,
 }
 
 impl Watch {
     pub async fn open(client: &Client, uri: &str, accept: &str) -> Self {
         let response = client.raw("GET", uri, &[("accept", accept)], "").await;
         assert_eq!(response.status().as_u16(), 200, "{uri}");
-        Self { body: response.into_body(), buffer: Vec::new() }
+        let protobuf =
+            response.headers()["content-type"] == "application/vnd.kubernetes.protobuf;stream=watch";
+        Self { body: response.into_body(), buffer: Vec::new(), protobuf }
     }
 
     async fn of(client: &Client, parameters: &str) -> Self {
@@ -32,7 +36,15 @@ impl Watch {
     /// The next event; `None` when the stream ends.
     pub async fn next(&mut self) -> Option<Value> {
         loop {
-            if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
+            if self.protobuf
+                && let Some((event, length)) = protobuf::event(&self.buffer)
+            {
+                self.buffer.drain(..length);
+                return Some(event);
+            }
+            if !self.protobuf
+                && let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n')
+            {
                 let line: Vec<u8> = self.buffer.drain(..=end).collect();
                 return Some(serde_json::from_slice(&line).unwrap());
             }

@@ -1,75 +1,10 @@
 //! Reads the protobuf form that Go clients send, into the same tree JSON gives.
-//!
-//! The generated table `data/protobuf.json` says for every message `[number, field, type, flags]`. It is read when the
-//! first such body comes. Replies are JSON: every client that sends this form also accepts that.
-
-use std::collections::HashMap;
-use std::sync::LazyLock;
 
 use base64::Engine;
 use serde_json::{Map, Value, json};
 
-static TABLE: &str = include_str!("../data/protobuf.json");
-
-/// What stands before every object in this form.
-const MAGIC: &[u8] = b"k8s\0";
-/// Messages may lie this deep in each other.
-const MAX_DEPTH: usize = 64;
-const REPEATED: u64 = 1;
-const KEEPS_ZERO: u64 = 2;
-
-/// Why a body is no object in this form.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum WireError {
-    #[error("the body does not begin like a protobuf object")]
-    Magic,
-    #[error("the body ends in the middle of a field")]
-    Truncated,
-    #[error("a number of the body is too long")]
-    Varint,
-    #[error("field {0} has another wire type than expected")]
-    Type(&'static str),
-    #[error("messages lie too deep in each other")]
-    Depth,
-    #[error("text of the body is not UTF-8")]
-    Text,
-    #[error("raw content of the body is not JSON")]
-    Raw,
-}
-
-#[derive(Debug)]
-struct Field {
-    name: &'static str,
-    kind: &'static str,
-    repeated: bool,
-    keeps_zero: bool,
-}
-
-type Messages = HashMap<&'static str, HashMap<u64, Field>>;
-
-static MESSAGES: LazyLock<Messages> = LazyLock::new(|| {
-    let table: HashMap<&'static str, Vec<(u64, &'static str, &'static str, u64)>> =
-        serde_json::from_str(TABLE).expect("the generated table is JSON");
-    let read = |rows: Vec<(u64, &'static str, &'static str, u64)>| {
-        rows.into_iter()
-            .map(|(number, name, kind, flags)| {
-                let field = Field {
-                    name,
-                    kind,
-                    repeated: flags & REPEATED != 0,
-                    keeps_zero: flags & KEEPS_ZERO != 0,
-                };
-                (number, field)
-            })
-            .collect()
-    };
-    table.into_iter().map(|(message, rows)| (message, read(rows))).collect()
-});
-
-/// Whether these bytes are an object in protobuf.
-pub fn is(body: &[u8]) -> bool {
-    body.starts_with(MAGIC)
-}
+use super::table::{Field, Kind, MessageId, Union, messages};
+use super::{MAGIC, MAX_DEPTH, WireError};
 
 /// The object in `body`, whose type has this name in the schema.
 pub fn decode(type_name: &str, body: &[u8]) -> Result<Value, WireError> {
@@ -90,7 +25,10 @@ pub fn decode(type_name: &str, body: &[u8]) -> Result<Value, WireError> {
             _ => {}
         }
     }
-    let mut fields = message(&type_name.replacen("io.k8s.", "k8s.io.", 1).replace('-', "_"), raw, 0)?;
+    let mut fields = match messages().named(type_name) {
+        Some(id) => message(id, raw, 0)?,
+        None => Map::new(),
+    };
     for (name, value) in [("apiVersion", version), ("kind", kind)] {
         if !value.is_empty() {
             fields.insert(name.to_owned(), Value::String(value));
@@ -157,34 +95,35 @@ fn text(bytes: &[u8]) -> Result<String, WireError> {
     std::str::from_utf8(bytes).map(str::to_owned).map_err(|_invalid| WireError::Text)
 }
 
-fn message(name: &str, bytes: &[u8], depth: usize) -> Result<Map<String, Value>, WireError> {
+fn message(id: MessageId, bytes: &[u8], depth: usize) -> Result<Map<String, Value>, WireError> {
     if depth > MAX_DEPTH {
         return Err(WireError::Depth);
     }
     let mut out = Map::new();
-    let Some(fields) = MESSAGES.get(name) else { return Ok(out) };
+    let fields = messages().message(id);
     for part in parts(bytes) {
         let (number, wire) = part?;
-        let Some(field) = fields.get(&number) else { continue };
-        if let Some(kind) = field.kind.strip_prefix("map<string,").and_then(|rest| rest.strip_suffix('>')) {
-            let (key, value) = entry(field, kind, wire, depth)?;
-            if let Some(map) = out.entry(field.name).or_insert_with(|| json!({})).as_object_mut() {
-                map.insert(key, value);
+        let Some(field) = fields.numbered(number) else { continue };
+        match (&field.kind, wire) {
+            (Kind::Map(kind), wire) => {
+                let (key, value) = entry(field, kind, wire, depth)?;
+                if let Some(map) = out.entry(field.name).or_insert_with(|| json!({})).as_object_mut() {
+                    map.insert(key, value);
+                }
             }
-            continue;
-        }
-        if field.name.is_empty() {
-            let Wire::Bytes(inner) = wire else { return Err(WireError::Type("of an inlined message")) };
-            out.extend(message(field.kind, inner, depth + 1)?);
-            continue;
-        }
-        let value = single(field.name, field.kind, wire, depth)?;
-        if field.repeated {
-            if let Some(list) = out.entry(field.name).or_insert_with(|| json!([])).as_array_mut() {
-                list.push(value);
+            (Kind::Message(inner), Wire::Bytes(bytes)) if field.name.is_empty() => {
+                out.extend(message(*inner, bytes, depth + 1)?);
             }
-        } else if field.keeps_zero || !is_zero(&value) {
-            out.insert(field.name.to_owned(), value);
+            (kind, wire) => {
+                let value = single(field, kind, wire, depth)?;
+                if field.repeated {
+                    if let Some(list) = out.entry(field.name).or_insert_with(|| json!([])).as_array_mut() {
+                        list.push(value);
+                    }
+                } else if field.keeps_zero || !is_zero(&value) {
+                    out.insert(field.name.to_owned(), value);
+                }
+            }
         }
     }
     Ok(out)
@@ -201,64 +140,72 @@ fn is_zero(value: &Value) -> bool {
     }
 }
 
-fn entry(
-    field: &Field,
-    kind: &'static str,
-    wire: Wire<'_>,
-    depth: usize,
-) -> Result<(String, Value), WireError> {
+fn entry(field: &Field, kind: &Kind, wire: Wire<'_>, depth: usize) -> Result<(String, Value), WireError> {
     let Wire::Bytes(bytes) = wire else { return Err(WireError::Type(field.name)) };
     let (mut key, mut value) = (String::new(), None);
     for part in parts(bytes) {
         match part? {
             (1, Wire::Bytes(bytes)) => key = text(bytes)?,
-            (2, wire) => value = Some(single(field.name, kind, wire, depth + 1)?),
+            (2, wire) => value = Some(single(field, kind, wire, depth + 1)?),
             _ => {}
         }
     }
-    let value = value.map_or_else(|| single(field.name, kind, Wire::Bytes(&[]), depth + 1), Ok)?;
+    let value = value.map_or_else(|| single(field, kind, Wire::Bytes(&[]), depth + 1), Ok)?;
     Ok((key, value))
 }
 
-fn single(name: &'static str, kind: &str, wire: Wire<'_>, depth: usize) -> Result<Value, WireError> {
+fn single(field: &Field, kind: &Kind, wire: Wire<'_>, depth: usize) -> Result<Value, WireError> {
     let bytes = match (kind, wire) {
-        ("bool", Wire::Number(number)) => return Ok(json!(number != 0)),
+        (Kind::Bool, Wire::Number(number)) => return Ok(json!(number != 0)),
         // Numbers are written as the two's complement of their 64-bit form.
-        ("int32" | "int64", Wire::Number(number)) => return Ok(json!(number.cast_signed())),
-        ("double", Wire::Number(number)) => return Ok(json!(f64::from_bits(number))),
+        (Kind::Integer, Wire::Number(number)) => return Ok(json!(number.cast_signed())),
+        (Kind::Double, Wire::Number(number)) => return Ok(json!(f64::from_bits(number))),
         (_, Wire::Bytes(bytes)) => bytes,
-        (_, Wire::Number(_)) => return Err(WireError::Type(name)),
+        (_, Wire::Number(_)) => return Err(WireError::Type(field.name)),
     };
-    let last = kind.rsplit('.').next().unwrap_or(kind);
-    match last {
-        "string" => text(bytes).map(Value::String),
-        "bytes" => Ok(json!(base64::engine::general_purpose::STANDARD.encode(bytes))),
-        "bool" | "int32" | "int64" | "double" => Err(WireError::Type(name)),
-        "Quantity" => Ok(json!(numbered(bytes)?.text)),
-        "IntOrString" => {
+    match kind {
+        Kind::String => text(bytes).map(Value::String),
+        Kind::Bytes => Ok(json!(base64::engine::general_purpose::STANDARD.encode(bytes))),
+        Kind::Bool | Kind::Integer | Kind::Double | Kind::Map(_) => Err(WireError::Type(field.name)),
+        Kind::Quantity => Ok(json!(numbered(bytes)?.text)),
+        Kind::IntOrString => {
             let inner = numbered(bytes)?;
             Ok(if inner.first == 1 { json!(inner.text) } else { json!(inner.second) })
         }
-        "Time" | "MicroTime" => time(bytes),
-        "RawExtension" | "FieldsV1" | "JSON" => raw(bytes),
-        // One of two forms, told apart by which field is there.
-        "JSONSchemaPropsOrBool" | "JSONSchemaPropsOrArray" | "JSONSchemaPropsOrStringArray" => {
-            let mut fields = message(kind, bytes, depth + 1)?;
-            let other = ["jSONSchemas", "property"].into_iter().find_map(|name| fields.shift_remove(name));
-            let schema = fields.shift_remove("schema").or(other);
-            Ok(schema.unwrap_or_else(|| fields.shift_remove("allows").unwrap_or(json!(false))))
-        }
-        "ExtraValue" => {
-            let mut items = Vec::new();
-            for part in parts(bytes) {
-                if let (1, Wire::Bytes(item)) = part? {
-                    items.push(Value::String(text(item)?));
-                }
-            }
-            Ok(Value::Array(items))
-        }
-        _ => message(kind, bytes, depth + 1).map(Value::Object),
+        Kind::Time => time(bytes),
+        Kind::Raw => raw(bytes),
+        Kind::Strings => strings(bytes, 1).map(Value::Array),
+        Kind::Union(union) => alternative(*union, bytes, depth),
+        Kind::Message(inner) => message(*inner, bytes, depth + 1).map(Value::Object),
     }
+}
+
+/// Every text under a number of a message.
+fn strings(bytes: &[u8], wanted: u64) -> Result<Vec<Value>, WireError> {
+    let mut items = Vec::new();
+    for part in parts(bytes) {
+        match part? {
+            (number, Wire::Bytes(item)) if number == wanted => items.push(Value::String(text(item)?)),
+            _ => {}
+        }
+    }
+    Ok(items)
+}
+
+/// One of two forms, told apart by which field is there.
+fn alternative(union: Union, bytes: &[u8], depth: usize) -> Result<Value, WireError> {
+    let schema = |bytes| message(messages().json_schema, bytes, depth + 1).map(Value::Object);
+    let (mut allows, mut schemas) = (false, Vec::new());
+    for part in parts(bytes) {
+        match (union, part?) {
+            (Union::Bool, (1, Wire::Number(number))) => allows = number != 0,
+            (Union::Bool, (2, Wire::Bytes(inner))) | (_, (1, Wire::Bytes(inner))) => return schema(inner),
+            (Union::Schemas, (2, Wire::Bytes(inner))) => schemas.push(schema(inner)?),
+            (Union::Strings, (2, _)) => return strings(bytes, 2).map(Value::Array),
+            _ => {}
+        }
+    }
+    Ok(if union == Union::Bool { json!(allows) } else { Value::Array(schemas) })
 }
 
 /// A small message of numbers 1 and 2 and a text.
