@@ -16,6 +16,7 @@
 //!   on the same etcd, every read behind a [`Store::sync`] that starts afterwards.
 //! - A transaction that returned an error other than [`TxnError::Unknown`] changed nothing.
 //! - A cursor delivers every event after its start in revision order, or says [`Compacted`]; it never skips.
+//! - The embedded engine keeps the newest history on disk: a store that opens again serves watches from before it closed.
 //! - The store *is* the watch cache: entries live in memory once and are shared by all readers.
 //!
 //! Read [`Store`] first, then `writer.rs` (the only writer), then `log.rs` (what a watcher reads).
@@ -23,6 +24,7 @@
 mod engine;
 mod entry;
 mod etcd;
+mod history;
 mod log;
 mod shared;
 pub mod snapshot;
@@ -30,7 +32,7 @@ mod store;
 mod txn;
 mod writer;
 
-pub use engine::{Engine, EngineError, Memory, Record, Redb, RestoreFileError};
+pub use engine::{Commit, Engine, EngineError, Memory, Record, Redb, RestoreFileError};
 pub use entry::{Entry, Event, Extract, Revision, SOME_TIME, UnixSeconds};
 pub use etcd::{Codec, CodecError, EtcdOptions, EtcdTls, RestoreError, restore as restore_etcd};
 pub use log::{Batch, Compacted, Cursor};

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::engine::{Engine, EngineError, Memory, Redb};
 use crate::entry::{Entry, Event, Extract, Revision, UnixSeconds};
 use crate::etcd::{Etcd, EtcdOptions};
+use crate::history;
 use crate::log::{Compacted, Cursor, Log};
 use crate::shared::{Entries, Shared};
 use crate::snapshot::Snapshot;
@@ -110,7 +111,9 @@ impl<H: Send + Sync + 'static> Store<H> {
             };
             entries.insert(key, Arc::new(entry));
         })?;
-        let log = Log::new(revision, options.log_events, options.log_bytes);
+        let (oldest, events) = history::replay(&engine.history()?, &entries, revision, extract);
+        let mut log = Log::new(oldest, options.log_events, options.log_bytes);
+        log.append(events.into_iter(), revision);
         let shared = Arc::new(Shared::new(entries, revision, log, extract));
         let writer = Writer::spawn(engine, Arc::clone(&shared)).map_err(OpenError::Thread)?;
         Ok(Self { shared, backend: Arc::new(Backend::Embedded(writer)) })

@@ -7,8 +7,9 @@ use std::thread::JoinHandle;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::engine::{Engine, EngineError, Record};
+use crate::engine::{Commit, Engine, EngineError, Record};
 use crate::entry::{Entry, Event, Revision, UnixSeconds};
+use crate::history;
 use crate::shared::{Entries, Shared};
 use crate::txn::{Compare, TxnError};
 
@@ -186,7 +187,9 @@ impl<H> Group<H> {
                 None => deletes.push(key.to_owned()),
             }
         }
-        match engine.commit(self.revision, &puts, &deletes) {
+        let history = history::encode(self.began_at, &self.events);
+        let commit = Commit { revision: self.revision, puts: &puts, deletes: &deletes, history: &history };
+        match engine.commit(&commit) {
             Ok(()) => Ok(self),
             Err(error) => {
                 tracing::error!(

@@ -1,12 +1,15 @@
 //! The engine's twin in memory, with fault injection: nothing survives the process, everything else is the same.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::{Engine, EngineError, Record};
+use super::{Commit, Engine, EngineError, Record};
 use crate::entry::Revision;
+
+/// Rows of history that are kept.
+const HISTORY_ROWS: usize = 1024;
 
 /// Shares its content between clones, so that a test can "restart" a store over the same memory.
 #[derive(Debug, Clone, Default)]
@@ -18,6 +21,8 @@ pub struct Memory {
 struct State {
     revision: Revision,
     records: BTreeMap<String, Record>,
+    /// The newest last.
+    history: VecDeque<(Revision, Vec<u8>)>,
     /// Commits that still succeed before one fails; `None` never fails.
     fail_after: Option<usize>,
 }
@@ -36,7 +41,11 @@ impl Engine for Memory {
         Ok(state.revision)
     }
 
-    fn commit(&mut self, revision: Revision, puts: &[Record], deletes: &[String]) -> Result<(), EngineError> {
+    fn history(&mut self) -> Result<Vec<(Revision, Vec<u8>)>, EngineError> {
+        Ok(self.state.lock().history.iter().rev().cloned().collect())
+    }
+
+    fn commit(&mut self, commit: &Commit<'_>) -> Result<(), EngineError> {
         let mut state = self.state.lock();
         match state.fail_after {
             Some(0) => {
@@ -46,13 +55,17 @@ impl Engine for Memory {
             Some(left) => state.fail_after = Some(left - 1),
             None => {}
         }
-        for key in deletes {
+        for key in commit.deletes {
             state.records.remove(key);
         }
-        for record in puts {
+        for record in commit.puts {
             state.records.insert(record.key.clone(), record.clone());
         }
-        state.revision = revision;
+        state.revision = commit.revision;
+        state.history.push_back((commit.revision, commit.history.to_vec()));
+        if state.history.len() > HISTORY_ROWS {
+            state.history.pop_front();
+        }
         Ok(())
     }
 }

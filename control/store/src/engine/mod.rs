@@ -2,6 +2,7 @@
 
 mod memory;
 mod redb;
+mod rows;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -27,8 +28,22 @@ pub trait Engine: Send + 'static {
     /// Every record in key order, given to `each`; returns the last committed revision.
     fn load(&mut self, each: &mut dyn FnMut(Record)) -> Result<Revision, EngineError>;
 
-    /// Makes `puts` and `deletes` durable together with `revision`, or changes nothing and returns the reason.
-    fn commit(&mut self, revision: Revision, puts: &[Record], deletes: &[String]) -> Result<(), EngineError>;
+    /// The rows of history that are kept, the newest first, each with the revision it led to.
+    fn history(&mut self) -> Result<Vec<(Revision, Vec<u8>)>, EngineError>;
+
+    /// Makes all of it durable together, or changes nothing and returns the reason.
+    fn commit(&mut self, commit: &Commit<'_>) -> Result<(), EngineError>;
+}
+
+/// What becomes durable together.
+#[derive(Debug, Clone, Copy)]
+pub struct Commit<'a> {
+    /// The last revision.
+    pub revision: Revision,
+    pub puts: &'a [Record],
+    pub deletes: &'a [String],
+    /// A row for the history; empty where what was there before is not known.
+    pub history: &'a [u8],
 }
 
 /// What went wrong under the store.

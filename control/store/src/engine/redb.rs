@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use redb::{Database, ReadableDatabase, ReadableTable, StorageError, TableDefinition};
 
-use super::{Engine, EngineError, Record};
+use super::rows::{self, Kept};
+use super::{Commit, Engine, EngineError, Record};
 use crate::entry::{Revision, UnixSeconds};
 use crate::snapshot::{Reader, SnapshotError, restored_expiry};
 
@@ -44,12 +45,13 @@ pub enum RestoreFileError {
 pub struct Redb {
     path: PathBuf,
     database: Option<Database>,
+    kept: Kept,
 }
 
 impl Redb {
     /// Opens or creates the file at `path`, whose folder must exist. The file is readable by its owner only.
     pub fn open(path: &Path) -> Result<Self, EngineError> {
-        let mut engine = Self { path: path.to_path_buf(), database: None };
+        let mut engine = Self { path: path.to_path_buf(), database: None, kept: Kept::default() };
         engine.database()?;
         Ok(engine)
     }
@@ -82,10 +84,15 @@ impl Redb {
             record.expires = restored_expiry(record.expires, now);
             batch.push(record);
             if batch.len() == RESTORE_BATCH {
-                engine.commit(revision, &std::mem::take(&mut batch), &[])?;
+                engine.commit(&Commit {
+                    revision,
+                    puts: &std::mem::take(&mut batch),
+                    deletes: &[],
+                    history: &[],
+                })?;
             }
         }
-        engine.commit(revision, &batch, &[])?;
+        engine.commit(&Commit { revision, puts: &batch, deletes: &[], history: &[] })?;
         drop(engine);
         std::fs::rename(&partial, path).map_err(io("rename"))?;
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -151,29 +158,28 @@ impl Redb {
         }
     }
 
-    fn write(&mut self, revision: Revision, puts: &[Record], deletes: &[String]) -> Result<(), redb::Error> {
+    fn write(&mut self, commit: &Commit<'_>) -> Result<(), redb::Error> {
         let Some(database) = &self.database else { return Err(redb::Error::DatabaseAlreadyOpen) };
+        let excess = self.kept.excess();
         let txn = database.begin_write()?;
         {
             let mut entries = txn.open_table(ENTRIES)?;
-            for key in deletes {
+            for key in commit.deletes {
                 entries.remove(key.as_str())?;
             }
-            for record in puts {
+            for record in commit.puts {
                 entries.insert(record.key.as_str(), encode(record).as_slice())?;
             }
-            txn.open_table(META)?.insert(REVISION, revision)?;
+            self.kept.write(&mut txn.open_table(rows::HISTORY)?, excess, commit)?;
+            txn.open_table(META)?.insert(REVISION, commit.revision)?;
         }
         txn.commit()?;
+        self.kept.committed(excess, commit);
         Ok(())
     }
 
     fn disk(&self, action: &'static str, error: impl Into<redb::Error>) -> EngineError {
-        match error.into() {
-            redb::Error::Io(source) => self.io(action, source),
-            redb::Error::Corrupted(detail) => EngineError::Damaged { path: self.path.clone(), detail },
-            other => EngineError::Disk { action, path: self.path.clone(), source: Box::new(other) },
-        }
+        disk(&self.path, action, error)
     }
 
     fn storage(&self, action: &'static str, error: StorageError) -> EngineError {
@@ -181,13 +187,25 @@ impl Redb {
     }
 
     fn io(&self, action: &'static str, source: std::io::Error) -> EngineError {
-        use std::io::ErrorKind::{FileTooLarge, InvalidData, QuotaExceeded, StorageFull};
-        let path = self.path.clone();
-        match source.kind() {
-            StorageFull | QuotaExceeded | FileTooLarge => EngineError::Full { path },
-            InvalidData => EngineError::Damaged { path, detail: source.to_string() },
-            _ => EngineError::Disk { action, path, source: Box::new(source) },
-        }
+        io(&self.path, action, source)
+    }
+}
+
+fn disk(path: &Path, action: &'static str, error: impl Into<redb::Error>) -> EngineError {
+    match error.into() {
+        redb::Error::Io(source) => io(path, action, source),
+        redb::Error::Corrupted(detail) => EngineError::Damaged { path: path.to_owned(), detail },
+        other => EngineError::Disk { action, path: path.to_owned(), source: Box::new(other) },
+    }
+}
+
+fn io(path: &Path, action: &'static str, source: std::io::Error) -> EngineError {
+    use std::io::ErrorKind::{FileTooLarge, InvalidData, QuotaExceeded, StorageFull};
+    let path = path.to_owned();
+    match source.kind() {
+        StorageFull | QuotaExceeded | FileTooLarge => EngineError::Full { path },
+        InvalidData => EngineError::Damaged { path, detail: source.to_string() },
+        _ => EngineError::Disk { action, path, source: Box::new(source) },
     }
 }
 
@@ -200,17 +218,24 @@ impl Engine for Redb {
             for item in txn.open_table(ENTRIES)?.iter()? {
                 let (key, value) = item?;
                 let record = decode(key.value(), value.value());
-                each(record.ok_or_else(|| altered(key.value()))?);
+                each(record.ok_or_else(|| altered(&format!("the entry {}", key.value())))?);
             }
             Ok(txn.open_table(META)?.get(REVISION)?.map_or(0, |guard| guard.value()))
         };
         let outcome = read();
-        outcome.map_err(|error| Self { path, database: None }.disk("read", error))
+        outcome.map_err(|error| disk(&path, "read", error))
     }
 
-    fn commit(&mut self, revision: Revision, puts: &[Record], deletes: &[String]) -> Result<(), EngineError> {
+    fn history(&mut self) -> Result<Vec<(Revision, Vec<u8>)>, EngineError> {
+        let path = self.path.clone();
+        let rows = rows::read(self.database()?).map_err(|error| disk(&path, "read", error))?;
+        self.kept = Kept::of(&rows);
+        Ok(rows)
+    }
+
+    fn commit(&mut self, commit: &Commit<'_>) -> Result<(), EngineError> {
         self.database()?;
-        self.write(revision, puts, deletes).map_err(|error| {
+        self.write(commit).map_err(|error| {
             self.database = None;
             self.disk("write", error)
         })
@@ -225,7 +250,7 @@ fn rewrite(txn: redb::WriteTransaction) -> Result<(), redb::Error> {
         for item in entries.iter()? {
             let (key, value) = item?;
             let record = decode_old(key.value(), value.value());
-            records.push(record.ok_or_else(|| altered(key.value()))?);
+            records.push(record.ok_or_else(|| altered(&format!("the entry {}", key.value())))?);
         }
         for record in records {
             entries.insert(record.key.as_str(), encode(&record).as_slice())?;
@@ -235,8 +260,8 @@ fn rewrite(txn: redb::WriteTransaction) -> Result<(), redb::Error> {
     Ok(txn.commit()?)
 }
 
-fn altered(key: &str) -> redb::Error {
-    redb::Error::Corrupted(format!("the entry {key} is not what was written"))
+pub(super) fn altered(what: &str) -> redb::Error {
+    redb::Error::Corrupted(format!("{what} is not what was written"))
 }
 
 fn encode(record: &Record) -> Vec<u8> {
@@ -246,21 +271,22 @@ fn encode(record: &Record) -> Vec<u8> {
         bytes.extend_from_slice(&number.to_be_bytes());
     }
     bytes.extend_from_slice(&record.value);
-    let sum = checksum(&record.key, &bytes[4..]);
+    let sum = crc(record.key.as_bytes(), &bytes[4..]);
     bytes[..4].copy_from_slice(&sum.to_be_bytes());
     bytes
 }
 
-fn checksum(key: &str, rest: &[u8]) -> u32 {
+/// CRC-32 of a key and what is stored under it.
+pub(super) fn crc(key: &[u8], rest: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
-    hasher.update(key.as_bytes());
+    hasher.update(key);
     hasher.update(rest);
     hasher.finalize()
 }
 
 fn decode(key: &str, bytes: &[u8]) -> Option<Record> {
     let (sum, rest) = bytes.split_first_chunk::<4>()?;
-    if u32::from_be_bytes(*sum) != checksum(key, rest) {
+    if u32::from_be_bytes(*sum) != crc(key.as_bytes(), rest) {
         return None;
     }
     let (create_revision, rest) = number(rest)?;

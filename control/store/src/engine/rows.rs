@@ -1,0 +1,117 @@
+//! The embedded engine's history: rows under the revision they led to, behind a CRC-32 of both.
+//!
+//! A file of a program that kept none has no table of them.
+
+use std::collections::VecDeque;
+
+use redb::{Database, ReadableDatabase, ReadableTable, Table, TableDefinition, TableError};
+
+use super::Commit;
+use super::redb::{altered, crc};
+use crate::entry::Revision;
+use crate::history;
+
+pub(super) const HISTORY: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("history");
+
+/// Which rows the file has.
+#[derive(Default)]
+pub(super) struct Kept {
+    /// Revision and size of each, the oldest first.
+    rows: VecDeque<(Revision, usize)>,
+    bytes: usize,
+}
+
+impl Kept {
+    /// How many of the oldest rows go. A quarter more than wanted is borne with, so that few commits have to.
+    pub(super) fn excess(&self) -> usize {
+        if self.bytes < history::KEPT / 4 * 5 {
+            return 0;
+        }
+        let mut bytes = self.bytes;
+        let goes = |(_, size): &&(Revision, usize)| {
+            let goes = bytes > history::KEPT;
+            bytes -= size;
+            goes
+        };
+        self.rows.iter().take_while(goes).count()
+    }
+
+    /// Those that have been read.
+    pub(super) fn of(rows: &[(Revision, Vec<u8>)]) -> Self {
+        let mut kept = Self::default();
+        rows.iter().rev().for_each(|(revision, row)| kept.push(*revision, row.len()));
+        kept
+    }
+
+    /// Removes the oldest rows and adds that of the commit.
+    pub(super) fn write(
+        &self,
+        table: &mut Table<'_, u64, &'static [u8]>,
+        excess: usize,
+        commit: &Commit<'_>,
+    ) -> Result<(), redb::Error> {
+        for (revision, _) in self.rows.range(..excess) {
+            table.remove(revision)?;
+        }
+        if !commit.history.is_empty() {
+            table.insert(commit.revision, encode(commit.revision, commit.history).as_slice())?;
+        }
+        Ok(())
+    }
+
+    /// Takes note of what [`Self::write`] wrote, once it is on disk.
+    pub(super) fn committed(&mut self, excess: usize, commit: &Commit<'_>) {
+        self.bytes -= self.rows.drain(..excess).map(|(_, size)| size).sum::<usize>();
+        if !commit.history.is_empty() {
+            self.push(commit.revision, commit.history.len());
+        }
+    }
+
+    fn push(&mut self, revision: Revision, size: usize) {
+        self.rows.push_back((revision, size));
+        self.bytes += size;
+    }
+}
+
+/// The rows, the newest first.
+pub(super) fn read(database: &Database) -> Result<Vec<(Revision, Vec<u8>)>, redb::Error> {
+    let txn = database.begin_read()?;
+    let table = match txn.open_table(HISTORY) {
+        Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+        table => table?,
+    };
+    let mut rows = Vec::new();
+    for item in table.iter()?.rev() {
+        let (revision, row) = item?;
+        let (revision, row) = (revision.value(), row.value());
+        let row = decode(revision, row).ok_or_else(|| altered("the history"))?;
+        rows.push((revision, row.to_vec()));
+    }
+    Ok(rows)
+}
+
+fn encode(revision: Revision, row: &[u8]) -> Vec<u8> {
+    [&crc(&revision.to_be_bytes(), row).to_be_bytes()[..], row].concat()
+}
+
+fn decode(revision: Revision, bytes: &[u8]) -> Option<&[u8]> {
+    let (sum, row) = bytes.split_first_chunk::<4>()?;
+    (u32::from_be_bytes(*sum) == crc(&revision.to_be_bytes(), row)).then_some(row)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_changed_bit_anywhere_is_found() {
+        let bytes = encode(7, b"row");
+        assert_eq!(decode(7, &bytes), Some(&b"row"[..]));
+        assert_eq!(decode(8, &bytes), None, "another revision's row");
+        for bit in 0..bytes.len() * 8 {
+            let mut bad = bytes.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(decode(7, &bad), None, "bit {bit}");
+        }
+    }
+}
