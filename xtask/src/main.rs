@@ -78,6 +78,12 @@ enum Command {
         #[arg(default_value_t = 300)]
         seconds: u32,
     },
+    /// Kill the API server under load again and again, and see that nothing is lost.
+    Kills {
+        /// How often.
+        #[arg(default_value_t = 1000)]
+        cycles: u32,
+    },
     /// Boot Debian's kernels under qemu, load every program and run the packet tests on each.
     Vm {
         /// One of 5.10, 6.1, 6.12 and newest; all if none is named.
@@ -142,6 +148,7 @@ fn main() -> Result<()> {
             Ok(())
         }
         Command::Fuzz { seconds } => fuzz::run_for(seconds),
+        Command::Kills { cycles } => test::kills(cycles),
         Command::Vm { kernels } => vm::run_on(&kernels),
         Command::Bless => test::bless(),
         Command::Tables { facts } => tables::generate(&facts),

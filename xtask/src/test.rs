@@ -29,6 +29,13 @@ pub fn all() -> Result<()> {
     run(cargo().args(["test", "--package", "apiserver", "--test", "wire"]).env("HAWSER_TEST_STORE", "etcd"))
 }
 
+/// Kills the API server that often; a few kills are part of [`all`].
+pub fn kills(cycles: u32) -> Result<()> {
+    setup::ready()?;
+    let test = ["test", "--release", "--package", "control", "--test", "kills", "--", "--nocapture"];
+    run(cargo().args(test).env("HAWSER_KILLS", cycles.to_string()))
+}
+
 /// Rewrites golden files: every golden test writes instead of comparing when `BLESS` is set.
 pub fn bless() -> Result<()> {
     setup::ready()?;

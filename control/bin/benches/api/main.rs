@@ -16,6 +16,7 @@ use crate::client::Client;
 use crate::load::{Load, measure};
 use crate::server::Server;
 
+const PODS: &str = "/api/v1/namespaces/default/pods";
 /// Runs of everything that has a spread.
 const RUNS: usize = 5;
 /// Pods of the full cluster.
@@ -65,7 +66,7 @@ async fn start() -> Result<()> {
     client.prepare().await?;
     let begun = std::time::Instant::now();
     let load = Load { clients: 64, limit: Some(MANY), seconds: 600.0 };
-    let outcome = load.run(&client, |n| ("POST", client::PODS.to_owned(), pod(n))).await?;
+    let outcome = load.run(&client, |n| ("POST", PODS.to_owned(), pod(n))).await?;
     let took = begun.elapsed().as_secs_f64();
     println!("{} pods made in {took:.1} s, {:.0}/s", outcome.times.len(), outcome.times.len() as f64 / took);
     println!("with {MANY} pods: {:.1} MiB after making them", server.resident_mib()?);
@@ -113,8 +114,7 @@ async fn pods() -> Result<()> {
     let client = server.client(8).await?;
     client.prepare().await?;
     println!("\n{}", load::HEADING);
-    let made =
-        measure("pod create", &server, &client, 64, |n| ("POST", client::PODS.to_owned(), pod(n))).await?;
+    let made = measure("pod create", &server, &client, 64, |n| ("POST", PODS.to_owned(), pod(n))).await?;
     measure("strategic status patch", &server, &client, 64, move |n| {
         ("STRATEGIC", format!("{}/status", one_pod(n % made)), json!({ "status": { "phase": "Running",
             "conditions": [{ "type": "Ready", "status": if n % 2 == 0 { "True" } else { "False" }, "reason": format!("r{n}") }] } }))
@@ -135,10 +135,10 @@ async fn lists() -> Result<()> {
     let client = server.client(8).await?;
     client.prepare().await?;
     let load = Load { clients: 64, limit: Some(LISTED), seconds: 60.0 };
-    load.run(&client, |n| ("POST", client::PODS.to_owned(), pod(n))).await?;
+    load.run(&client, |n| ("POST", PODS.to_owned(), pod(n))).await?;
     println!("\n{} of {LISTED} pods each", load::HEADING);
     for clients in [1, 16] {
-        measure("list", &server, &client, clients, |_| ("GET", client::PODS.to_owned(), Value::Null)).await?;
+        measure("list", &server, &client, clients, |_| ("GET", PODS.to_owned(), Value::Null)).await?;
     }
     Ok(())
 }
@@ -148,7 +148,7 @@ fn one_map(n: usize) -> String {
 }
 
 fn one_pod(n: usize) -> String {
-    format!("{}/p-{n}", client::PODS)
+    format!("{PODS}/p-{n}")
 }
 
 /// About one KiB.
