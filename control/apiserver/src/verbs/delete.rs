@@ -19,8 +19,10 @@ use crate::tree::{at, int, list, set, text};
 pub struct Options {
     grace: Option<i64>,
     uid: String,
-    revision: String,
+    pub revision: String,
     policy: Policy,
+    /// Nothing is written. The request may say so too.
+    pub dry: bool,
 }
 
 /// What happens to objects owned by the deleted one.
@@ -35,17 +37,6 @@ enum Policy {
 }
 
 impl Options {
-    /// The options an Eviction carries.
-    pub fn from_eviction(eviction: &Value) -> Self {
-        let given = at(eviction, &["deleteOptions"]);
-        Self {
-            grace: int(given, &["gracePeriodSeconds"]),
-            uid: text(given, &["preconditions", "uid"]).to_owned(),
-            revision: text(given, &["preconditions", "resourceVersion"]).to_owned(),
-            policy: Policy::Unsaid,
-        }
-    }
-
     /// From the body, else from the query.
     pub fn of(call: &Call) -> Result<Self> {
         let mut given = if call.body.is_empty() {
@@ -68,8 +59,21 @@ impl Options {
         if let Some(policy) = call.query.given("propagationPolicy") {
             set(&mut given, &["propagationPolicy"], policy);
         }
-        let orphan = at(&given, &["orphanDependents"]).as_bool();
-        let policy = match (text(&given, &["propagationPolicy"]), orphan) {
+        Self::read(&given)
+    }
+
+    /// The options an object carries.
+    pub fn read(given: &Value) -> Result<Self> {
+        let dry = list(given, &["dryRun"]);
+        if dry.iter().any(|one| one != "All") {
+            let shown = Value::Array(dry.to_vec());
+            let message = format!(
+                "DeleteOptions.meta.k8s.io \"\" is invalid: dryRun: Unsupported value: {shown}: supported values: \"All\""
+            );
+            return Err(Refusal::new(422, "Invalid", message));
+        }
+        let orphan = at(given, &["orphanDependents"]).as_bool();
+        let policy = match (text(given, &["propagationPolicy"]), orphan) {
             ("", None) => Policy::Unsaid,
             ("Orphan", None) | ("", Some(true)) => Policy::Orphan,
             ("Background", None) | ("", Some(false)) => Policy::Background,
@@ -86,10 +90,11 @@ impl Options {
             }
         };
         Ok(Self {
-            grace: int(&given, &["gracePeriodSeconds"]),
-            uid: text(&given, &["preconditions", "uid"]).to_owned(),
-            revision: text(&given, &["preconditions", "resourceVersion"]).to_owned(),
+            grace: int(given, &["gracePeriodSeconds"]),
+            uid: text(given, &["preconditions", "uid"]).to_owned(),
+            revision: text(given, &["preconditions", "resourceVersion"]).to_owned(),
             policy,
+            dry: !dry.is_empty(),
         })
     }
 }
@@ -150,7 +155,7 @@ async fn step(
     old: &Value,
     options: &Options,
 ) -> Result<Deletion, Failure> {
-    let dry = call.dry_run().map_err(Failure::Refused)?;
+    let dry = options.dry || call.dry_run().map_err(Failure::Refused)?;
     let marked = mark(row, old, options, Timestamp::now());
     let Some(mut marked) = marked else {
         if !dry {

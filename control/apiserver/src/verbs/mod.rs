@@ -4,6 +4,7 @@ mod body;
 mod collection;
 mod create;
 pub mod delete;
+mod evict;
 mod patch;
 pub mod read;
 mod reply;

@@ -6,7 +6,7 @@ use super::body;
 use super::reply::{self, document};
 use super::update::{answer, update};
 use super::write;
-use super::{not_served, patch, scale, unsupported};
+use super::{evict, not_served, patch, scale, unsupported};
 use crate::api::Call;
 use crate::auth::token::{Bound, ISSUER, Request};
 use crate::body::Reply;
@@ -26,7 +26,7 @@ pub async fn dispatch(call: &Call, sub: Sub) -> Result<Reply> {
         (Sub::EphemeralContainers, _) => Err(not_served(call, sub, "nodes do not run ephemeral containers")),
         (Sub::Finalize, "update") => finalize(call).await,
         (Sub::Binding, "create") => bind(call).await,
-        (Sub::Eviction, "create") => evict(call).await,
+        (Sub::Eviction, "create") => evict::evict(call).await,
         (Sub::Token, "create") => token(call),
         (Sub::Log, "get") => crate::proxy::logs(call).await,
         (Sub::Exec | Sub::Attach | Sub::PortForward, "create" | "get") => {
@@ -134,67 +134,10 @@ pub async fn bind_pod(call: &Call, binding: &Value) -> Result<Reply> {
 }
 
 /// What is answered when there is no object to show.
-fn done(call: &Call) -> Result<Reply> {
+pub fn done(call: &Call) -> Result<Reply> {
     let status =
         json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201 });
     document(call, 201, &status)
-}
-
-/// Deletes a pod unless a disruption budget forbids it.
-async fn evict(call: &Call) -> Result<Reply> {
-    let eviction = body::of_kind(call, ("policy", "v1", "Eviction"))?;
-    let entry = call.stored()?;
-    let pod = object::decode(&entry);
-    let unscheduled = matches!(text(&pod, &["status", "phase"]), "Succeeded" | "Failed" | "Pending");
-    let deleting = !at(&pod, &["metadata", "deletionTimestamp"]).is_null();
-    if !unscheduled && !deleting && !call.dry_run()? {
-        spend_budget(call, &pod).await?;
-    }
-    let options = super::delete::Options::from_eviction(&eviction);
-    super::delete::one(call, &call.target.name, &options).await?;
-    done(call)
-}
-
-/// Takes one allowed disruption from the budget that selects the pod.
-async fn spend_budget(call: &Call, pod: &Value) -> Result<()> {
-    let row = known("policy", "poddisruptionbudgets");
-    let page = call
-        .api
-        .objects
-        .range(&object::prefix(row, &call.target.namespace), None, 0, None)
-        .map_err(Refusal::internal)?;
-    let labels = at(pod, &["metadata", "labels"]);
-    let mut selecting = page.entries.iter().filter(|entry| {
-        let budget = object::decode(entry);
-        crate::strategy::workload::selects(at(&budget, &["spec", "selector"]), labels)
-    });
-    let Some(entry) = selecting.next() else { return Ok(()) };
-    if selecting.next().is_some() {
-        return Err(Refusal::internal(
-            "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.",
-        ));
-    }
-    let mut budget = object::decode(entry);
-    let allowed = int(&budget, &["status", "disruptionsAllowed"]).unwrap_or_default();
-    if allowed <= 0 {
-        let message = "Cannot evict pod as it would violate the pod's disruption budget.";
-        let name = text(&budget, &["metadata", "name"]);
-        let cause = Cause {
-            reason: "DisruptionBudget",
-            message: format!("The disruption budget {name} does not allow any disruption now"),
-            field: String::new(),
-        };
-        return Err(Refusal::new(429, "TooManyRequests", message).because(vec![cause]).retry_after(10));
-    }
-    set(&mut budget, &["status", "disruptionsAllowed"], allowed - 1);
-    let name = text(pod, &["metadata", "name"]).to_owned();
-    set(&mut budget, &["status", "disruptedPods", &name], write::timestamp(jiff::Timestamp::now()));
-    let txn = store::Txn::update(&*entry.key, entry.mod_revision, object::encode(&budget));
-    let busy = |_error| {
-        Refusal::new(429, "TooManyRequests", "the disruption budget was changed at the same time; try again")
-            .retry_after(1)
-    };
-    call.api.txn(txn).await.map(|_| ()).map_err(busy)
 }
 
 /// Bounds of a token's life in seconds; upstream's.

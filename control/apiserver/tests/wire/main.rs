@@ -9,6 +9,7 @@ mod documents;
 mod encodings;
 #[path = "../../../store/tests/etcd_server/mod.rs"]
 mod etcd_server;
+mod evictions;
 mod lists;
 mod objects;
 mod pods;

@@ -99,32 +99,6 @@ async fn finalizers_hold_an_object_until_the_last_is_removed() {
 }
 
 #[tokio::test]
-async fn an_eviction_asks_the_budget() {
-    let cluster = cluster().await;
-    let admin = cluster.admin();
-    admin.send("POST", PODS, &pod("p", json!({"app": "a"}))).await.expect(201);
-    admin
-        .patch("merge", &format!("{PODS}/p/status"), &json!({"status": {"phase": "Running"}}))
-        .await
-        .expect(200);
-    let budgets = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
-    let budget = json!({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "b"},
-        "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "a"}}}});
-    admin.send("POST", budgets, &budget).await.expect(201);
-    let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "p"}});
-    let uri = format!("{PODS}/p/eviction");
-    let refused = admin.send("POST", &uri, &eviction).await;
-    assert!(refused.headers.contains_key("retry-after"));
-    refused.refused(429, "TooManyRequests");
-    admin
-        .patch("merge", &format!("{budgets}/b/status"), &json!({"status": {"disruptionsAllowed": 1}}))
-        .await
-        .expect(200);
-    admin.send("POST", &uri, &eviction).await.expect(201);
-    admin.get(&format!("{PODS}/p")).await.refused(404, "NotFound");
-}
-
-#[tokio::test]
 async fn nothing_new_enters_a_namespace_that_goes() {
     let cluster = cluster().await;
     let admin = cluster.admin();
