@@ -6,6 +6,7 @@ pub mod config;
 pub mod meta;
 pub mod network;
 pub mod pod;
+pub mod pod_changes;
 mod pod_spec;
 mod pod_spec_rules;
 pub mod rbac;

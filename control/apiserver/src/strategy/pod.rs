@@ -29,7 +29,6 @@ pub fn prepare_pod(change: &mut Change<'_>) {
                 "message": "Scheduling is blocked due to non-empty scheduling gates" }]);
             set(change.new, &["status", "conditions"], condition);
         }
-        remove(change.new, &["spec", "ephemeralContainers"]);
     }
 }
 
@@ -72,8 +71,12 @@ pub fn qos_class(pod: &Value) -> &'static str {
 
 pub fn validate_pod(change: &Change<'_>, errors: &mut Errors) {
     super::pod_spec_rules::validate_spec(at(change.new, &["spec"]), "spec", errors);
-    if let Some(old) = change.old {
-        validate_update(old, change.new, errors);
+    match change.old {
+        Some(old) => validate_update(old, change.new, errors),
+        None if !list(change.new, &["spec", "ephemeralContainers"]).is_empty() => {
+            errors.forbidden("spec.ephemeralContainers", "cannot be set on create");
+        }
+        None => {}
     }
 }
 
@@ -131,6 +134,10 @@ pub fn validate_template(object: &Value, path: &[&str], restart: &[&str], errors
         errors.check(format!("{here}.metadata.labels"), value, crate::validate::label_value);
     }
     super::pod_spec_rules::validate_spec(at(template, &["spec"]), &format!("{here}.spec"), errors);
+    if !list(template, &["spec", "ephemeralContainers"]).is_empty() {
+        let place = format!("{here}.spec.ephemeralContainers");
+        errors.forbidden(place, "ephemeral containers not allowed in pod template");
+    }
     errors.one_of(format!("{here}.spec.restartPolicy"), text(template, &["spec", "restartPolicy"]), restart);
 }
 

@@ -109,7 +109,7 @@ fn validate_volumes<'a>(spec: &'a Value, here: &str, errors: &mut Errors) -> Has
     names
 }
 
-fn validate_container(container: &Value, here: &str, volumes: &HashSet<&str>, errors: &mut Errors) {
+pub fn validate_container(container: &Value, here: &str, volumes: &HashSet<&str>, errors: &mut Errors) {
     let name = text(container, &["name"]);
     if name.is_empty() {
         errors.required(format!("{here}.name"), "");

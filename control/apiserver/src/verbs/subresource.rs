@@ -20,10 +20,12 @@ use crate::tree::{at, int, list, set, text};
 pub async fn dispatch(call: &Call, sub: Sub) -> Result<Reply> {
     match (sub, call.target.verb) {
         (Sub::Scale, _) => scale::dispatch(call).await,
-        (Sub::Status | Sub::EphemeralContainers, "get") => reply::stored(call, &call.stored()?),
-        (Sub::Status, "update") => update(call, Some(sub)).await,
-        (Sub::Status, "patch") => patch::patch(call, Some(sub)).await,
-        (Sub::EphemeralContainers, _) => Err(not_served(call, sub, "nodes do not run ephemeral containers")),
+        (Sub::Status | Sub::EphemeralContainers | Sub::Resize, verb) => match verb {
+            "get" => reply::stored(call, &call.stored()?),
+            "update" => update(call, Some(sub)).await,
+            "patch" => patch::patch(call, Some(sub)).await,
+            verb => Err(unsupported(call, verb)),
+        },
         (Sub::Finalize, "update") => finalize(call).await,
         (Sub::Binding, "create") => bind(call).await,
         (Sub::Eviction, "create") => evict::evict(call).await,
@@ -34,9 +36,6 @@ pub async fn dispatch(call: &Call, sub: Sub) -> Result<Reply> {
         }
         (Sub::Proxy, _) if call.row.own() == "nodes" => crate::proxy::node(call).await,
         (Sub::Proxy, _) => Err(not_served(call, sub, "the API server has no route into the pod network")),
-        (Sub::Resize, _) => {
-            Err(not_served(call, sub, "resources of running pods cannot be changed in place"))
-        }
         (_, verb) => Err(unsupported(call, verb)),
     }
 }

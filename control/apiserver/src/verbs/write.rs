@@ -332,9 +332,10 @@ fn finish(
             check(row, Some(old), new)?;
             establish(call, row, new);
         }
-        Some(_) => {
+        Some(sub) => {
             let mut errors = Errors::default();
             meta::validate(row, &Change { old: Some(old), new }, &mut errors);
+            strategy::pod_changes::validate(sub, &Change { old: Some(old), new }, &mut errors);
             if row.custom.is_some() {
                 schema::check(row.node(), new, Some(old), &mut errors);
             }
@@ -415,6 +416,9 @@ fn isolate(row: &Row, sub: Option<Sub>, old: &Value, new: &mut Value) {
                 strategy::pod::agree_on_addresses(&mut kept);
             }
             *new = kept;
+        }
+        Some(sub @ (Sub::EphemeralContainers | Sub::Resize)) => {
+            strategy::pod_changes::keep_rest(sub, old, new);
         }
         Some(_) => {}
     }

@@ -12,6 +12,7 @@ mod etcd_server;
 mod evictions;
 mod lists;
 mod objects;
+mod pod_changes;
 mod pods;
 mod protobuf;
 mod replicas;

@@ -157,11 +157,6 @@ async fn what_is_not_served_yet_says_so() {
     let cluster = cluster().await;
     let admin = cluster.admin();
     admin.send("POST", PODS, &pod("p", json!({}))).await.expect(201);
-    admin.patch("merge", &format!("{PODS}/p/resize"), &json!({})).await.refused(501, "NotImplemented");
-    admin
-        .patch("merge", &format!("{PODS}/p/ephemeralcontainers"), &json!({}))
-        .await
-        .refused(501, "NotImplemented");
     admin.get(&format!("{PODS}/p/proxy/x")).await.refused(501, "NotImplemented");
     admin.get(&format!("{PODS}/p/log")).await.refused(400, "BadRequest");
     admin.get(&format!("{PODS}/p/exec")).await.refused(400, "BadRequest");
