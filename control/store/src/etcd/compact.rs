@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use etcd_client::{Client, Compare, CompareOp, Error, Txn, TxnOp, TxnOpResponse};
 
+use super::failure::retry;
 use super::feed::header_revision;
 use crate::entry::Revision;
 
@@ -19,6 +20,17 @@ const KEY: &str = "compact_rev_key";
 struct Round {
     number: i64,
     revision: Revision,
+}
+
+/// The revision before which etcd has forgotten, as far as API servers made it, and its newest one.
+pub(super) async fn bounds(client: &Client) -> Result<(Revision, Revision), Error> {
+    let found = retry(|| {
+        let mut kv = client.kv_client();
+        async move { kv.get(KEY, None).await }
+    });
+    let found = found.await?;
+    let told = found.kvs().first().and_then(|found| found.value_str().ok()?.parse().ok());
+    Ok((told.unwrap_or_default(), header_revision(found.header())))
 }
 
 pub(super) async fn run(client: Client) {

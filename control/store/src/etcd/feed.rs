@@ -9,13 +9,15 @@ use etcd_client::{Client, EventType, GetOptions, KeyValue, ResponseHeader, Watch
 use tokio::sync::watch;
 
 use super::failure::{remote, retry};
-use super::{Codec, LARGEST_ANSWER, PAGE};
+use super::{Codec, LARGEST_ANSWER, PAGE, compact};
 use crate::engine::EngineError;
 use crate::entry::{Entry, Event, Extract, Revision, SOME_TIME};
 use crate::shared::{Entries, Shared};
 
 /// How long a revision may be on its way from etcd.
 const ARRIVAL: Duration = Duration::from_secs(3);
+/// How many revisions before the newest a store that opens begins, so that it can serve watches from before.
+const BACKLOG: Revision = 10_000;
 /// Pauses between tries to reach etcd again.
 const PAUSES: [Duration; 4] = [
     Duration::from_millis(50),
@@ -90,10 +92,25 @@ pub(super) struct Feed<H> {
 }
 
 impl<H: Send + Sync + 'static> Feed<H> {
-    /// Everything below the root, at one revision.
-    pub(super) async fn load(&self) -> Result<(Entries<H>, Revision), EngineError> {
+    /// Everything below the root as it was a while ago, from where etcd's watch leads to now; and the revision now.
+    pub(super) async fn load_earlier(&self) -> Result<(Entries<H>, Revision, Revision), EngineError> {
+        let (oldest, newest) =
+            compact::bounds(&self.client).await.map_err(|error| remote("read from etcd", error))?;
+        let earlier = newest.saturating_sub(BACKLOG).max(oldest).max(1);
+        match self.load(earlier).await {
+            Ok((entries, revision)) => Ok((entries, revision, newest)),
+            Err(error) => {
+                tracing::debug!(%error, earlier, "etcd cannot show what was earlier");
+                let (entries, revision) = self.load(0).await?;
+                Ok((entries, revision, revision))
+            }
+        }
+    }
+
+    /// Everything below the root at one revision; 0 is the newest.
+    async fn load(&self, revision: Revision) -> Result<(Entries<H>, Revision), EngineError> {
         let mut entries = Entries::default();
-        let (mut start, mut revision) = (self.root.clone().into_bytes(), 0);
+        let (mut start, mut revision) = (self.root.clone().into_bytes(), revision.cast_signed());
         let end = end_of(self.root.as_bytes());
         loop {
             let options = GetOptions::new().with_range(end.clone()).with_limit(PAGE).with_revision(revision);
@@ -128,7 +145,7 @@ impl<H: Send + Sync + 'static> Feed<H> {
             match ended {
                 Ended::Compacted => {
                     tracing::warn!("etcd forgot events before they were read here: everything is read anew");
-                    match self.load().await {
+                    match self.load(0).await {
                         Ok((entries, revision)) => {
                             shared.replace(entries, revision);
                             arrived.sender.send_replace(revision);

@@ -126,13 +126,17 @@ impl<H: Send + Sync + 'static> Etcd<H> {
             extract,
             connected: Arc::clone(&connected),
         };
-        let (entries, revision) = feed.load().await?;
+        let (entries, revision, newest) = feed.load_earlier().await?;
         let log = Log::new(revision, options.log_events, options.log_bytes);
         let shared = Arc::new(Shared::new(entries, revision, log, extract));
         let arrived = Position::new(revision);
         let mut tasks = JoinSet::new();
         tasks.spawn(feed.run(Arc::clone(&shared), arrived.clone()));
         tasks.spawn(compact::run(client.clone()));
+        let seen = arrived.clone();
+        if !seen.reach(newest).await {
+            return Err(EngineError::Behind { revision: newest, seen: seen.get() }.into());
+        }
         let barrier = Barrier::spawn(&client, &mut tasks);
         let etcd = Self {
             client,

@@ -97,6 +97,39 @@ async fn what_one_store_confirmed_every_other_shows_after_a_sync() {
 }
 
 #[tokio::test]
+async fn a_store_that_opens_later_knows_what_happened_before() {
+    if !etcd_server::available() {
+        return;
+    }
+    let etcd = Etcd::start();
+    let options = etcd.options(ROOT);
+    let first = open(&options).await;
+    let from = first.revision();
+    for n in 0..20 {
+        first.txn(put(&format!("/registry/a/{}", n % 3), &n.to_string())).await.unwrap();
+    }
+    let told = |store: &Store<()>, from| {
+        let events = store.watch(ROOT, from).unwrap().read(usize::MAX).unwrap().events;
+        events.iter().map(|event| (event.revision, event.previous.is_some())).collect::<Vec<_>>()
+    };
+    let second = open(&options).await;
+    assert_eq!(told(&second, from), told(&first, from));
+    assert_eq!(told(&second, from).len(), 20);
+    // What etcd has forgotten is not known to whoever comes later; the key is kube-apiserver's.
+    let mut client = Client::connect(options.endpoints.clone(), None).await.unwrap();
+    client.put("compact_rev_key", (from + 10).to_string(), None).await.unwrap();
+    client.compact((from + 10).cast_signed(), None).await.unwrap();
+    let third = open(&options).await;
+    assert_eq!(third.watch(ROOT, from).unwrap_err().oldest, from + 10);
+    assert_eq!(told(&third, from + 10), told(&first, from + 10));
+    // Nor to one that has not heard how much.
+    client.put("compact_rev_key", "1", None).await.unwrap();
+    let fourth = open(&options).await;
+    assert_eq!(text(&fourth, "/registry/a/1").unwrap(), "19");
+    assert!(fourth.watch(ROOT, from + 10).is_err());
+}
+
+#[tokio::test]
 async fn keys_of_others_are_not_shown_and_hold_nothing_up() {
     if !etcd_server::available() {
         return;
