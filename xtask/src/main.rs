@@ -5,6 +5,7 @@
 
 mod build;
 mod deps;
+mod descriptions;
 mod e2e;
 mod etcd;
 mod fuzz;

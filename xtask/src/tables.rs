@@ -40,6 +40,7 @@ pub fn generate(facts: &Path) -> Result<()> {
     let messages = read(&facts.join("protobuf.json"))?;
     let kinds: Vec<&str> = compactor.index.keys().copied().collect();
     write(&data.join("protobuf.json"), &crate::wire::table(&schemas, &messages, &kinds)?)?;
+    write_text(&data.join("descriptions.txt"), &crate::descriptions::table(&kinds)?)?;
     write(&data.join("bootstrap.json"), &bootstrap(read(&facts.join("bootstrap.json"))?)?)?;
     write(&data.join("discovery.json"), &discovery(&read(&facts.join("discovery.json"))?)?)
 }
@@ -50,8 +51,12 @@ fn read(path: &Path) -> Result<Value> {
 }
 
 fn write(path: &Path, value: &Value) -> Result<()> {
-    let mut text = serde_json::to_vec(value).context("encode a table")?;
-    text.push(b'\n');
+    let mut text = serde_json::to_string(value).context("encode a table")?;
+    text.push('\n');
+    write_text(path, &text)
+}
+
+fn write_text(path: &Path, text: &str) -> Result<()> {
     println!("tables: {} ({} bytes)", path.display(), text.len());
     std::fs::write(path, text).with_context(|| format!("write {}", path.display()))
 }

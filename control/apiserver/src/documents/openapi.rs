@@ -9,9 +9,11 @@ use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
+use super::descriptions::{self, Descriptions};
 use super::discovery::hex;
 use super::{custom, paths};
 use crate::body::{self, Reply};
+use crate::name::Name;
 use crate::resources::{Row, Table};
 use crate::schema::{ListType, Node, Schema, Shape, Type, TypeId, schema};
 use crate::status::{Refusal, Result};
@@ -72,8 +74,8 @@ fn fixed(rows: &[&Arc<Row>]) -> String {
     let key = own.first().map_or_else(String::new, |row| row.api_version());
     let digest = || {
         let paths: Vec<_> = own.iter().map(|row| paths::paths(row, Form::V3)).collect();
-        let said = json!([paths, definitions(&reached(&own), Form::V3)]);
-        hex(&Sha256::digest(said.to_string()))
+        let said = json!([paths, definitions(&reached(&own), Form::V3, &Descriptions::default())]);
+        hex(&Sha256::new().chain_update(said.to_string()).chain_update(descriptions::digest()).finalize())
     };
     KNOWN.lock().entry(key).or_insert_with(digest).clone()
 }
@@ -136,7 +138,7 @@ fn document(rows: Vec<Arc<Row>>, types: &BTreeSet<TypeId>, form: Form) -> body::
         Form::V3 => (r#""openapi":"3.0.0""#, r#"},"components":{"schemas":{"#, "}}}"),
     };
     let head = format!(r#"{{{head},"info":{{"title":"Hawser","version":"v1.36.0"}},"paths":{{"#);
-    let fixed = format!("{middle}{}", members(&definitions(types, form)));
+    let fixed = format!("{middle}{}", members(&definitions(types, form, &Descriptions::read())));
     let customs: Vec<Arc<Row>> = rows.iter().filter(|row| row.custom.is_some()).cloned().collect();
     let paths = rows.into_iter().enumerate().map(move |(position, row)| {
         let comma = if position > 0 { "," } else { "" };
@@ -195,18 +197,27 @@ fn reach_node(node: &Node, reached: &mut BTreeSet<TypeId>) {
     }
 }
 
-fn definitions(types: &BTreeSet<TypeId>, form: Form) -> Map<String, Value> {
+fn definitions(types: &BTreeSet<TypeId>, form: Form, texts: &Descriptions) -> Map<String, Value> {
     let schema: &'static Schema = schema();
     types
         .iter()
-        .map(|id| (schema.types[*id].name.to_string(), definition(&schema.types[*id], form)))
+        .map(|id| (schema.types[*id].name.to_string(), definition(&schema.types[*id], form, texts)))
         .collect()
 }
 
-fn definition(kind: &Type, form: Form) -> Value {
-    let properties: Map<String, Value> =
-        kind.fields.iter().map(|(name, node)| (name.to_string(), property(node, form))).collect();
+fn definition(kind: &Type, form: Form, texts: &Descriptions) -> Value {
+    let described = |(name, node): &(Name, Node)| {
+        let mut field = property(node, form, texts);
+        if let Some(text) = texts.of_field(&kind.name, name) {
+            field["description"] = json!(text);
+        }
+        (name.to_string(), field)
+    };
+    let properties: Map<String, Value> = kind.fields.iter().map(described).collect();
     let mut out = json!({ "type": "object", "properties": properties });
+    if let Some(text) = texts.of(&kind.name) {
+        out["description"] = json!(text);
+    }
     if !kind.required.is_empty() {
         out["required"] = json!(kind.required);
     }
@@ -220,7 +231,7 @@ fn definition(kind: &Type, form: Form) -> Value {
     out
 }
 
-fn property(node: &Node, form: Form) -> Value {
+fn property(node: &Node, form: Form, texts: &Descriptions) -> Value {
     let mut out = match &node.shape {
         Shape::String => json!({ "type": "string" }),
         Shape::Int32 => json!({ "type": "integer", "format": "int32" }),
@@ -232,9 +243,9 @@ fn property(node: &Node, form: Form) -> Value {
         Shape::Time | Shape::MicroTime => json!({ "type": "string", "format": "date-time" }),
         Shape::Bytes => json!({ "type": "string", "format": "byte" }),
         Shape::Any => json!({ "type": "object" }),
-        Shape::List(item) => json!({ "type": "array", "items": property(item, form) }),
-        Shape::Map(item) => json!({ "type": "object", "additionalProperties": property(item, form) }),
-        Shape::Struct(own) => definition(own, form),
+        Shape::List(item) => json!({ "type": "array", "items": property(item, form, texts) }),
+        Shape::Map(item) => json!({ "type": "object", "additionalProperties": property(item, form, texts) }),
+        Shape::Struct(own) => definition(own, form, texts),
         Shape::Object(id) => form.reference(&schema().types[*id].name),
     };
     if let Some(default) = &node.default {

@@ -126,3 +126,23 @@ async fn the_old_document_has_every_kind_in_words_it_knows() {
     assert_eq!(path["responses"]["200"]["schema"]["$ref"], "#/definitions/com.example.stable.v1.CronTab");
     assert!(document["definitions"]["io.k8s.api.apps.v1.Deployment"].is_object());
 }
+
+#[tokio::test]
+async fn kinds_of_this_build_are_described_in_both_documents() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let new = admin.get("/openapi/v3/api/v1").await.expect(200)["components"]["schemas"].clone();
+    let old = admin.get("/openapi/v2").await.expect(200)["definitions"].clone();
+    for schemas in [new, old] {
+        let spec = &schemas["io.k8s.api.core.v1.PodSpec"];
+        assert_eq!(spec["description"], "PodSpec is a description of a pod.");
+        let name = spec["properties"]["nodeName"]["description"].as_str().unwrap();
+        assert!(name.starts_with("NodeName indicates in which node this pod is scheduled."), "{name}");
+        // Beside a reference to the type of the field.
+        let affinity = &spec["properties"]["affinity"];
+        assert_eq!(affinity["description"], "If specified, the pod's scheduling constraints");
+        assert!(affinity.as_object().unwrap().len() > 1, "{affinity}");
+        let hostname = spec["properties"]["hostnameOverride"]["description"].as_str().unwrap();
+        assert!(hostname.contains("\n\n"), "paragraphs are kept: {hostname}");
+    }
+}
