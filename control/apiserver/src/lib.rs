@@ -22,6 +22,7 @@ mod definitions;
 mod documents;
 mod endpoints;
 mod expiry;
+mod gather;
 mod managed;
 mod metrics;
 mod name;

@@ -14,13 +14,16 @@ use http::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api::{Api, Incoming};
 use crate::auth::{User, authenticate};
-use crate::body::{self, Body, Reply};
+use crate::body::{self, Body, BodyError, Reply};
+use crate::gather::Gathered;
 use crate::negotiate::{self, Media};
+use crate::patience::Patience;
 use crate::status::Refusal;
 use crate::unread::Unread;
 
@@ -78,6 +81,52 @@ async fn connection(
         let (api, user) = (Arc::clone(&api), user.clone());
         async move { Ok::<_, Infallible>(answer(&api, user, request).await) }
     });
+    let ended = if tls.get_ref().1.alpn_protocol() == Some(b"h2") {
+        streams(tls, service, patience, stop).await
+    } else {
+        one_by_one(tls, service, patience, stop).await
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%peer, %error, "a connection ended");
+    }
+}
+
+/// HTTP/2: many requests at once.
+async fn streams<S>(
+    tls: TlsStream<TcpStream>,
+    service: S,
+    patience: Patience,
+    stop: CancellationToken,
+) -> Result<(), BodyError>
+where
+    S: hyper::service::Service<Request<hyper::body::Incoming>, Response = Reply, Error = Infallible>,
+    S::Future: Send + 'static,
+{
+    let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+    builder.timer(TokioTimer::new()).max_concurrent_streams(1000).keep_alive_interval(Some(patience.silence));
+    let (written, driver) = Gathered::pair(tls);
+    let connection = builder.serve_connection(TokioIo::new(written), service);
+    let mut connection = std::pin::pin!(connection);
+    tokio::select! {
+        ended = driver.drive(connection.as_mut()) => ended,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            driver.drive(connection).await
+        }
+    }
+}
+
+/// HTTP/1.1: one request after the other, some of which leave HTTP; and HTTP/2 of clients that did not announce it.
+async fn one_by_one<S>(
+    tls: TlsStream<TcpStream>,
+    service: S,
+    patience: Patience,
+    stop: CancellationToken,
+) -> Result<(), BodyError>
+where
+    S: hyper::service::Service<Request<hyper::body::Incoming>, Response = Reply, Error = Infallible>,
+    S::Future: Send + 'static,
+{
     let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(patience.head);
     builder
@@ -87,15 +136,12 @@ async fn connection(
         .keep_alive_interval(Some(patience.silence));
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(tls), service);
     let mut connection = std::pin::pin!(connection);
-    let ended = tokio::select! {
+    tokio::select! {
         ended = connection.as_mut() => ended,
         () = stop.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%peer, %error, "a connection ended");
     }
 }
 
