@@ -1,17 +1,18 @@
 //! Field ownership: who set what, and what server-side apply does with it.
 
 mod set;
+mod track;
 mod walk;
 
-use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::api::Call;
 use crate::resources::{Row, Sub};
 use crate::schema::Node;
 use crate::status::{Cause, Refusal, Result};
-use crate::tree::{at, list, remove, set as put, text};
+use crate::tree::{at, list, remove, text};
 use set::Set;
+pub use track::track;
 
 /// In whose name a write happens, and how.
 #[derive(Debug, Clone)]
@@ -112,19 +113,19 @@ fn strip(mut set: Set) -> Set {
         set.drop_step(&[field]);
     }
     for field in [
-        "name",
-        "namespace",
-        "creationTimestamp",
-        "selfLink",
-        "uid",
-        "generation",
-        "managedFields",
-        "resourceVersion",
-        "generateName",
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
+        "f:name",
+        "f:namespace",
+        "f:creationTimestamp",
+        "f:selfLink",
+        "f:uid",
+        "f:generation",
+        "f:managedFields",
+        "f:resourceVersion",
+        "f:generateName",
+        "f:deletionTimestamp",
+        "f:deletionGracePeriodSeconds",
     ] {
-        set.drop_step(&["f:metadata", &format!("f:{field}")]);
+        set.drop_step(&["f:metadata", field]);
     }
     set
 }
@@ -162,10 +163,18 @@ pub fn merge(row: &Row, old: &Value, wanted: &Value, manager: &Manager, sub: Opt
     Ok(new)
 }
 
+/// Whether the manager's writes of this kind are recorded in the entry.
 fn is_mine(entry: &Entry, manager: &Manager, sub: Option<Sub>) -> bool {
     entry.manager == manager.name
         && entry.operation == manager.operation()
         && entry.subresource == sub.map_or("", Sub::name)
+}
+
+/// The same of an entry as it is stored.
+fn is_by(stored: &Value, manager: &Manager, sub: Option<Sub>) -> bool {
+    text(stored, &["manager"]) == manager.name
+        && text(stored, &["operation"]) == manager.operation()
+        && text(stored, &["subresource"]) == sub.map_or("", Sub::name)
 }
 
 #[expect(
@@ -204,105 +213,10 @@ fn refuse_conflicts(
     Err(Refusal::new(409, "Conflict", message).about(row, text(new, &["metadata", "name"])).because(causes))
 }
 
-/// Records in `new` who changed what since `old`.
-pub fn track(
-    row: &Row,
-    old: Option<&Value>,
-    new: &mut Value,
-    manager: &Manager,
-    sub: Option<Sub>,
-    now: Timestamp,
-) -> Result<()> {
-    let node = row.node();
-    let mut entries = old.map(read).unwrap_or_default();
-    let before = entries.clone();
-    let empty = json!({});
-    let found = walk::difference(
-        node,
-        without_managed(old.unwrap_or(&empty)).as_ref(),
-        without_managed(new).as_ref(),
-    );
-    let changed = strip(found.changed);
-    let removed = strip(found.removed);
-    let claimed = match &manager.wanted {
-        Some(wanted) => scoped(row, walk::fields(node, wanted), sub),
-        None => scoped(row, changed.clone(), sub),
-    };
-    for entry in &mut entries {
-        entry.set = entry.set.without(&removed);
-        if !is_mine(entry, manager, sub) {
-            entry.set = entry.set.without(&changed);
-        }
-    }
-    let api_version = row.api_version();
-    match entries.iter_mut().find(|entry| is_mine(entry, manager, sub) && entry.api_version == api_version) {
-        Some(mine) if manager.apply => mine.set = claimed,
-        Some(mine) => mine.set.unite(claimed),
-        None => entries.push(Entry {
-            manager: manager.name.clone(),
-            operation: manager.operation().to_owned(),
-            api_version,
-            subresource: sub.map_or("", Sub::name).to_owned(),
-            time: Value::Null,
-            set: claimed,
-        }),
-    }
-    entries.retain(|entry| !entry.set.is_empty());
-    stamp(&mut entries, &before, now);
-    squash(&mut entries);
-    let written: Vec<Value> = entries.iter().map(Entry::json).collect();
-    if written.is_empty() {
-        remove(new, &["metadata", "managedFields"]);
-    } else {
-        put(new, &["metadata", "managedFields"], written);
-    }
-    Ok(())
-}
-
-fn without_managed(object: &Value) -> std::borrow::Cow<'_, Value> {
-    if at(object, &["metadata", "managedFields"]).is_null() {
-        return std::borrow::Cow::Borrowed(object);
-    }
-    let mut copy = object.clone();
-    remove(&mut copy, &["metadata", "managedFields"]);
-    std::borrow::Cow::Owned(copy)
-}
-
-/// An entry whose set did not change keeps its time, so that a write that changes nothing is none.
-fn stamp(entries: &mut [Entry], before: &[Entry], now: Timestamp) {
-    for entry in entries {
-        let same = before.iter().find(|old| {
-            old.manager == entry.manager
-                && old.operation == entry.operation
-                && old.subresource == entry.subresource
-                && old.api_version == entry.api_version
-        });
-        match same {
-            Some(old) if old.set == entry.set => entry.time = old.time.clone(),
-            _ => entry.time = json!(crate::verbs::write::timestamp(now)),
-        }
-    }
-}
-
-/// More updaters than this share one entry.
-const MAX_UPDATERS: usize = 10;
-
-/// Keeps the list short: the oldest updaters become one.
-fn squash(entries: &mut Vec<Entry>) {
-    let updaters = |entries: &[Entry]| entries.iter().filter(|entry| entry.operation == "Update").count();
-    while updaters(entries) > MAX_UPDATERS {
-        let mut oldest: Vec<usize> =
-            (0..entries.len()).filter(|at| entries[*at].operation == "Update").collect();
-        oldest.sort_by_key(|at| entries[*at].time.to_string());
-        let (into, from) = (oldest[0].min(oldest[1]), oldest[0].max(oldest[1]));
-        let gone = entries.remove(from);
-        "ancient-changes".clone_into(&mut entries[into].manager);
-        entries[into].set.unite(gone.set);
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
+
     use super::*;
 
     fn row() -> &'static Row {

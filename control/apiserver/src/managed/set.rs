@@ -3,6 +3,7 @@
 //! A step is text: `f:name` a field or map key, `k:{"key":value}` an item of a keyed list, `v:value` a member of a set.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use serde_json::{Map, Value, json};
 
@@ -27,10 +28,15 @@ impl Set {
 
     /// Adds what is at and below one step; nothing when that is empty.
     pub fn add(&mut self, step: String, own: bool, below: Set) {
-        if own || !below.is_empty() {
-            let entry = self.steps.entry(step).or_default();
-            entry.own |= own;
-            entry.below.unite(below);
+        if !own && below.is_empty() {
+            return;
+        }
+        match self.steps.entry(step) {
+            Entry::Vacant(place) => _ = place.insert(Step { own, below }),
+            Entry::Occupied(mut known) => {
+                known.get_mut().own |= own;
+                known.get_mut().below.unite(below);
+            }
         }
     }
 
@@ -53,17 +59,36 @@ impl Set {
     }
 
     /// What is here and not in `other`.
-    pub fn without(&self, other: &Set) -> Set {
-        let mut out = Set::default();
-        for (step, mine) in &self.steps {
-            match other.steps.get(step) {
-                None => out.add(step.clone(), mine.own, mine.below.clone()),
-                Some(theirs) => {
-                    out.add(step.clone(), mine.own && !theirs.own, mine.below.without(&theirs.below));
-                }
+    pub fn without(mut self, other: &Set) -> Set {
+        if !other.is_empty() {
+            self.subtract(other);
+        }
+        self
+    }
+
+    fn subtract(&mut self, other: &Set) {
+        for (step, theirs) in &other.steps {
+            let Some(mine) = self.steps.get_mut(step) else { continue };
+            mine.own &= !theirs.own;
+            mine.below.subtract(&theirs.below);
+            if !mine.own && mine.below.is_empty() {
+                self.steps.remove(step);
             }
         }
-        out
+    }
+
+    /// Whether a member is in the set that `stored` is the JSON of.
+    pub fn meets(&self, stored: &Value) -> bool {
+        self.steps.iter().any(|(step, mine)| {
+            stored.get(step).is_some_and(|theirs| (mine.own && is_own(theirs)) || mine.below.meets(theirs))
+        })
+    }
+
+    /// Whether all members are in the set that `stored` is the JSON of.
+    pub fn within(&self, stored: &Value) -> bool {
+        self.steps.iter().all(|(step, mine)| {
+            stored.get(step).is_some_and(|theirs| (!mine.own || is_own(theirs)) && mine.below.within(theirs))
+        })
     }
 
     /// What is in the set at and below a step.
@@ -106,9 +131,7 @@ impl Set {
     pub fn read(value: &Value) -> Set {
         let mut out = Set::default();
         for (step, inner) in value.as_object().into_iter().flatten().filter(|(step, _)| *step != ".") {
-            let below = Self::read(inner);
-            let own = below.is_empty() || inner.get(".").is_some();
-            out.add(step.clone(), own, below);
+            out.add(step.clone(), is_own(inner), Self::read(inner));
         }
         out
     }
@@ -129,6 +152,11 @@ impl Set {
             entry.below.collect(&path, out);
         }
     }
+}
+
+/// Whether the path that ends at this JSON is a member.
+fn is_own(inner: &Value) -> bool {
+    inner.as_object().is_none_or(|fields| fields.is_empty() || fields.contains_key("."))
 }
 
 fn readable(step: &str) -> String {
@@ -163,12 +191,12 @@ mod tests {
         let a = set(json!({"f:a": {}, "f:b": {".": {}, "f:c": {}}}));
         let b = set(json!({"f:b": {"f:c": {}}, "f:d": {}}));
         assert_eq!(a.common(&b), set(json!({"f:b": {"f:c": {}}})));
-        let rest = a.without(&b);
+        let rest = a.clone().without(&b);
         assert_eq!(rest.paths(), [".a", ".b"]);
         let mut all = rest;
         all.unite(a.common(&b));
         assert_eq!(all, a);
-        assert!(a.without(&a).is_empty());
+        assert!(a.clone().without(&a).is_empty());
     }
 
     #[test]

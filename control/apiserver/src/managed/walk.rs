@@ -1,5 +1,8 @@
 //! Walks over objects guided by the schema: which fields one has, how two differ, how one is merged into another.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
 use serde_json::{Map, Value, json};
 
 use super::set::Set;
@@ -44,6 +47,15 @@ fn item_step(node: &Node, item: &Value) -> String {
         }
     }
     format!("k:{}", Value::Object(key))
+}
+
+/// Positions of a list's items by their steps; of two with the same step the first counts.
+fn by_step(node: &Node, items: &[Value]) -> BTreeMap<String, usize> {
+    let mut known = BTreeMap::new();
+    for (position, item) in items.iter().enumerate() {
+        known.entry(item_step(node, item)).or_insert(position);
+    }
+    known
 }
 
 /// Every field an object sets.
@@ -98,19 +110,15 @@ pub fn difference(node: &Node, old: &Value, new: &Value) -> Difference {
             }
         }
         (Grain::Items(item), Value::Array(before), Value::Array(after)) => {
-            let find = |items: &[Value], wanted: &str| {
-                items.iter().find(|item| item_step(node, item) == wanted).cloned()
-            };
+            let (mut known, after_steps) = (by_step(node, before), by_step(node, after));
             for value in after {
                 let at = item_step(node, value);
-                let old = find(before, &at);
-                step(&mut out, item, at, true, old.as_ref(), value);
+                let old = known.get(&at).map(|position| &before[*position]);
+                step(&mut out, item, at, true, old, value);
             }
-            for value in before {
-                let at = item_step(node, value);
-                if find(after, &at).is_none() {
-                    out.removed.add(at, true, fields(item, value));
-                }
+            known.retain(|at, _| !after_steps.contains_key(at));
+            for (at, position) in known {
+                out.removed.add(at, true, fields(item, &before[position]));
             }
         }
         _ => {}
@@ -150,11 +158,14 @@ pub fn merge(node: &Node, live: &Value, wanted: &Value) -> Value {
         }
         (Grain::Items(item), Value::Array(before), Value::Array(after)) => {
             let mut out = before.clone();
+            let mut known = by_step(node, before);
             for value in after {
-                let at = item_step(node, value);
-                match out.iter().position(|old| item_step(node, old) == at) {
-                    Some(position) => out[position] = merge(item, &out[position], value),
-                    None => out.push(value.clone()),
+                match known.entry(item_step(node, value)) {
+                    Entry::Occupied(known) => out[*known.get()] = merge(item, &out[*known.get()], value),
+                    Entry::Vacant(unknown) => {
+                        unknown.insert(out.len());
+                        out.push(value.clone());
+                    }
                 }
             }
             Value::Array(out)
@@ -303,6 +314,19 @@ mod tests {
             prune(node, &mut merged, &added);
             let left = fields(node, &merged).without(&fields(node, &live));
             proptest::prop_assert!(left.is_empty(), "{:?}", left.paths());
+        }
+
+        #[test]
+        fn a_set_is_compared_with_the_json_of_another_as_with_the_other(
+            one in any_object(), two in any_object(), three in any_object(),
+        ) {
+            let node = deployment();
+            let one = fields(node, &one);
+            let two = fields(node, &two).without(&fields(node, &three));
+            proptest::prop_assert_eq!(one.meets(&two.json()), !one.common(&two).is_empty());
+            proptest::prop_assert_eq!(two.meets(&one.json()), !one.common(&two).is_empty());
+            proptest::prop_assert_eq!(one.within(&two.json()), one.clone().without(&two).is_empty());
+            proptest::prop_assert_eq!(two.within(&one.json()), two.clone().without(&one).is_empty());
         }
 
         #[test]

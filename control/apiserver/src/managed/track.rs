@@ -1,0 +1,203 @@
+//! Who changed what: managedFields after a write. Most writes change little, so entries they do not touch are carried
+//! over as they are stored.
+
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+
+use super::set::Set;
+use super::{Entry, Manager, scoped, strip, walk};
+use crate::resources::{Row, Sub};
+use crate::status::Result;
+use crate::tree::{at, list, remove, set as put, text};
+
+const PATH: &[&str] = &["metadata", "managedFields"];
+
+/// An owner after the write.
+enum Owner<'a> {
+    /// As it is stored, with its position there.
+    Untouched(usize, &'a Value),
+    Touched(Entry),
+}
+
+/// Records in `new` who changed what since `old`; what the client says of owners is not asked.
+pub fn track(
+    row: &Row,
+    old: Option<&Value>,
+    new: &mut Value,
+    manager: &Manager,
+    sub: Option<Sub>,
+    now: Timestamp,
+) -> Result<()> {
+    let given = remove(new, PATH);
+    let none = Value::Object(Map::new());
+    let old = old.unwrap_or(&none);
+    let found = walk::difference(row.node(), old, new);
+    let (changed, removed) = (strip(found.changed), strip(found.removed));
+    let wanted = manager.wanted.as_ref().map(|wanted| scoped(row, walk::fields(row.node(), wanted), sub));
+    let mut claimed = Some(wanted.unwrap_or_else(|| scoped(row, changed.clone(), sub)));
+    let api_version = row.api_version();
+    let now = crate::verbs::write::timestamp(now);
+    let mut owners = Vec::new();
+    for (position, stored) in list(old, PATH).iter().enumerate() {
+        let mine = super::is_by(stored, manager, sub);
+        let target = mine && claimed.is_some() && text(stored, &["apiVersion"]) == api_version;
+        let fields = at(stored, &["fieldsV1"]);
+        let loses = removed.meets(fields) || (!mine && changed.meets(fields));
+        let gains =
+            target && (manager.apply || claimed.as_ref().is_some_and(|claimed| !claimed.within(fields)));
+        let claim = if target { claimed.take() } else { None };
+        if !loses && !gains && fields.as_object().is_some_and(|fields| !fields.is_empty()) {
+            owners.push(Owner::Untouched(position, stored));
+            continue;
+        }
+        let mut entry = Entry::read(stored);
+        let before = entry.set.clone();
+        entry.set = entry.set.without(&removed);
+        if !mine {
+            entry.set = entry.set.without(&changed);
+        }
+        match claim {
+            Some(claim) if manager.apply => entry.set = claim,
+            Some(claim) => entry.set.unite(claim),
+            None => {}
+        }
+        // An entry whose set did not change keeps its time, so that a write that changes nothing is none.
+        if entry.set != before {
+            entry.time = json!(now);
+        }
+        owners.push(Owner::Touched(entry));
+    }
+    if let Some(claimed) = claimed {
+        owners.push(Owner::Touched(first(manager, sub, api_version, &now, claimed)));
+    }
+    owners.retain(|owner| !matches!(owner, Owner::Touched(entry) if entry.set.is_empty()));
+    let written = render(squash(owners), given);
+    if !written.is_empty() {
+        put(new, PATH, written);
+    }
+    Ok(())
+}
+
+/// The entry of a manager that had none.
+fn first(manager: &Manager, sub: Option<Sub>, api_version: String, now: &str, set: Set) -> Entry {
+    Entry {
+        manager: manager.name.clone(),
+        operation: manager.operation().to_owned(),
+        api_version,
+        subresource: sub.map_or("", Sub::name).to_owned(),
+        time: json!(now),
+        set,
+    }
+}
+
+/// The JSON of the owners. Most clients hand back what is stored, which then need not be copied.
+fn render(owners: Vec<Owner<'_>>, given: Option<Value>) -> Vec<Value> {
+    let mut given = match given {
+        Some(Value::Array(given)) => given,
+        _ => Vec::new(),
+    };
+    let mut json = |owner| match owner {
+        Owner::Touched(entry) => Entry::json(&entry),
+        Owner::Untouched(position, stored) => match given.get_mut(position) {
+            Some(same) if same == stored => same.take(),
+            _ => stored.clone(),
+        },
+    };
+    owners.into_iter().map(&mut json).collect()
+}
+
+/// More updaters than this share one entry.
+const MAX_UPDATERS: usize = 10;
+
+/// Keeps the list short: the oldest updaters become one.
+fn squash(owners: Vec<Owner<'_>>) -> Vec<Owner<'_>> {
+    let is_updater = |owner: &Owner<'_>| match owner {
+        Owner::Untouched(_, stored) => text(stored, &["operation"]) == "Update",
+        Owner::Touched(entry) => entry.operation == "Update",
+    };
+    let mut updaters = owners.iter().filter(|owner| is_updater(owner)).count();
+    if updaters <= MAX_UPDATERS {
+        return owners;
+    }
+    let read = |owner| match owner {
+        Owner::Untouched(_, stored) => Entry::read(stored),
+        Owner::Touched(entry) => entry,
+    };
+    let mut entries: Vec<Entry> = owners.into_iter().map(read).collect();
+    while updaters > MAX_UPDATERS {
+        let mut oldest: Vec<usize> =
+            (0..entries.len()).filter(|at| entries[*at].operation == "Update").collect();
+        oldest.sort_by_key(|at| entries[*at].time.to_string());
+        let (into, from) = (oldest[0].min(oldest[1]), oldest[0].max(oldest[1]));
+        let gone = entries.remove(from);
+        "ancient-changes".clone_into(&mut entries[into].manager);
+        entries[into].set.unite(gone.set);
+        updaters -= 1;
+    }
+    entries.into_iter().map(Owner::Touched).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(data: Value, owners: &Value) -> Value {
+        let mut map =
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": data});
+        if owners.is_array() {
+            put(&mut map, PATH, owners.clone());
+        }
+        map
+    }
+
+    /// Who owns which fields after `manager` wrote `new`.
+    fn owners(
+        old: Option<&Value>,
+        new: &mut Value,
+        manager: &str,
+        seconds: i64,
+    ) -> Vec<(String, Vec<String>)> {
+        let row = crate::resources::known("", "configmaps");
+        let manager = Manager { name: manager.to_owned(), apply: false, force: false, wanted: None };
+        let now = Timestamp::from_second(seconds).unwrap();
+        track(row, old, new, &manager, None, now).unwrap();
+        let owners = list(new, PATH).iter().map(Entry::read);
+        owners.map(|entry| (entry.manager, entry.set.paths())).collect()
+    }
+
+    fn owned(manager: &str, fields: &[&str]) -> (String, Vec<String>) {
+        (manager.to_owned(), fields.iter().map(|field| format!(".data{field}")).collect())
+    }
+
+    #[test]
+    fn a_field_is_owned_by_who_wrote_it_last_and_by_nobody_once_it_is_gone() {
+        let mut first = map(json!({"a": "1", "b": "1", "c": "1"}), &Value::Null);
+        assert_eq!(owners(None, &mut first, "one", 1), [owned("one", &[".a", ".b", ".c"])]);
+        let mut second = map(json!({"a": "2", "b": "1", "c": "1"}), &first["metadata"]["managedFields"]);
+        let want = [owned("one", &[".b", ".c"]), owned("two", &[".a"])];
+        assert_eq!(owners(Some(&first), &mut second, "two", 2), want);
+        let mut third = map(json!({"a": "2", "b": "1"}), &second["metadata"]["managedFields"]);
+        assert_eq!(
+            owners(Some(&second), &mut third, "two", 3),
+            [owned("one", &[".b"]), owned("two", &[".a"])]
+        );
+    }
+
+    #[test]
+    fn an_entry_to_which_nothing_happened_stays_as_it_is_and_what_the_client_says_of_it_is_not_asked() {
+        let mut first = map(json!({"a": "1"}), &Value::Null);
+        owners(None, &mut first, "one", 1);
+        for said in
+            [json!([{"manager": "liar", "fieldsV1": {"f:data": {"f:a": {}}}}]), json!([]), Value::Null]
+        {
+            let mut second = map(json!({"a": "1", "b": "2"}), &said);
+            assert_eq!(owners(Some(&first), &mut second, "two", 2).len(), 2);
+            let (before, after) = (list(&first, PATH), list(&second, PATH));
+            assert_eq!(before[0], after[0]);
+            // Written again by its owner: the set is the same, and so is the time.
+            let mut third = map(json!({"a": "1", "b": "3"}), &said);
+            owners(Some(&second), &mut third, "two", 3);
+            assert_eq!(list(&third, PATH), after);
+        }
+    }
+}
