@@ -45,6 +45,11 @@ pub fn delete(row: &Row, name: &str) -> Result<()> {
     Ok(())
 }
 
+/// Whether new objects of the kind are completed: what was added has defaults of its own.
+pub fn completes(row: &Row) -> bool {
+    matches!(row.own(), "pods" | "persistentvolumeclaims")
+}
+
 /// Completes and checks a new object.
 pub fn create(call: &Call, object: &mut Value) -> Result<()> {
     restrict_node(call, object)?;
@@ -53,7 +58,7 @@ pub fn create(call: &Call, object: &mut Value) -> Result<()> {
         priority(call, object)?;
         tolerations(object);
     }
-    if matches!(call.row.own(), "pods" | "persistentvolumeclaims") {
+    if completes(&call.row) {
         limits::apply(call, object)?;
     }
     if matches!(call.row.own(), "roles" | "clusterroles" | "rolebindings" | "clusterrolebindings") {

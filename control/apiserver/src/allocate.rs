@@ -156,6 +156,11 @@ impl Allocator {
         &self.ranges
     }
 
+    /// Whether objects of the kind reserve anything.
+    pub fn serves(row: &Row) -> bool {
+        row.own() == "services"
+    }
+
     /// Fills in addresses and ports of a Service; other kinds reserve nothing.
     pub fn reserve(
         &self,
@@ -165,7 +170,7 @@ impl Allocator {
         new: &mut Value,
     ) -> Result<Reservation> {
         let mut reservation = Reservation::default();
-        if row.own() != "services" {
+        if !Self::serves(row) {
             return Ok(reservation);
         }
         let before: Vec<String> = old.map(held).unwrap_or_default();

@@ -41,6 +41,7 @@ mod route;
 mod schema;
 mod selector;
 mod server;
+mod skim;
 mod start;
 mod status;
 mod storage;

@@ -1,16 +1,17 @@
 //! Objects as bytes: how they lie in the store, what is read from them once, and how they are served without decoding.
 
-use std::borrow::Cow;
+use std::fmt::Write;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use serde::Deserialize;
-use serde_json::Value;
+use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde_json::{Map, Value};
 use store::{Entry, Revision, Store};
 
 use crate::definitions;
 use crate::name::Name;
 use crate::resources::{self, Row};
+use crate::skim::skim;
 use crate::tree;
 
 /// What is read from an object once per write, for selectors, tables and splicing.
@@ -53,25 +54,6 @@ pub fn prefix(resource: &Row, namespace: &str) -> String {
     }
 }
 
-#[derive(Deserialize)]
-struct Partial<'a> {
-    #[serde(borrow, default)]
-    metadata: Meta<'a>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Meta<'a> {
-    #[serde(borrow)]
-    name: Cow<'a, str>,
-    #[serde(borrow)]
-    namespace: Cow<'a, str>,
-    #[serde(borrow)]
-    uid: Cow<'a, str>,
-    #[serde(borrow)]
-    labels: std::collections::BTreeMap<Cow<'a, str>, Cow<'a, str>>,
-}
-
 /// The storage of a key: one segment, or two where the first is shared by several kinds.
 pub fn storage(key: &str) -> Option<&str> {
     let key = key.strip_prefix(ROOT)?;
@@ -86,35 +68,23 @@ pub fn storage(key: &str) -> Option<&str> {
 
 /// Reads the header of a stored value.
 pub fn header(key: &str, value: &[u8]) -> Header {
-    let Ok(partial) = serde_json::from_slice::<Partial<'_>>(value) else { return Header::default() };
-    let row = storage(key).and_then(resources::stored);
-    let fields = match row {
-        Some(row) if !row.selectable.is_empty() => {
-            let tree: Value = serde_json::from_slice(value).unwrap_or_default();
-            row.selectable.iter().map(|(_, path)| field_text(&tree, path)).collect()
-        }
-        _ => Box::default(),
-    };
-    let meta = partial.metadata;
+    let selectable = storage(key).and_then(resources::stored).map_or(&[][..], |row| &row.selectable);
+    let Some((meta, texts)) = skim(value, selectable) else { return Header::default() };
+    let fields = selectable.iter().zip(texts).map(|((_, path), text)| text.unwrap_or_else(|| absent(path)));
     Header {
         splice: splice_offset(value),
         namespace: meta.namespace.into(),
         name: meta.name.into(),
         uid: meta.uid.into(),
         labels: meta.labels.into_iter().map(|(name, value)| (name.into(), value.into())).collect(),
-        fields,
+        fields: fields.collect(),
     }
 }
 
-fn field_text(tree: &Value, path: &[Name]) -> Box<str> {
-    match path.iter().try_fold(tree, |tree, step| tree.get(&**step)).unwrap_or(&Value::Null) {
-        Value::String(text) => text.as_str().into(),
-        Value::Null if path.last().is_some_and(|p| matches!(&**p, "unschedulable" | "hostNetwork")) => {
-            "false".into()
-        }
-        Value::Null => "".into(),
-        other => other.to_string().into(),
-    }
+/// What selectors compare where a field is not there.
+fn absent(path: &[Name]) -> Box<str> {
+    let boolean = path.last().is_some_and(|step| matches!(&**step, "unschedulable" | "hostNetwork"));
+    if boolean { "false".into() } else { "".into() }
 }
 
 /// Whether metadata is the first structure in a value, so that [`Header::splice`] points into it.
@@ -132,40 +102,77 @@ fn splice_offset(value: &[u8]) -> u32 {
 
 /// Encodes an object for the store: kind and metadata first, without a resourceVersion.
 ///
-/// The revision is known only when the write commits; [`pieces`] puts it in when the object is served.
+/// The revision is known only when the write commits; [`append`] puts it in when the object is served.
 pub fn encode(object: &Value) -> Bytes {
-    let mut ordered = serde_json::Map::new();
-    let empty = serde_json::Map::new();
-    let fields = object.as_object().unwrap_or(&empty);
-    for name in ["apiVersion", "kind", "metadata"] {
-        if let Some(value) = fields.get(name) {
-            let mut value = value.clone();
-            if name == "metadata" {
-                tree::remove(&mut value, &["resourceVersion"]);
-            }
-            ordered.insert(name.to_owned(), value);
-        }
-    }
-    for (name, value) in fields {
-        if !ordered.contains_key(name) {
-            ordered.insert(name.clone(), value.clone());
-        }
-    }
-    Bytes::from(serde_json::to_vec(&ordered).expect("a tree always encodes"))
+    encode_as(None, object)
 }
 
-/// The object as served at `revision`, in three pieces of which two are shared with the store.
-pub fn pieces(entry: &Entry<Header>, revision: Revision) -> [Bytes; 3] {
-    let at = entry.header.splice as usize;
-    let value = &entry.value;
-    [value.slice(..at), Bytes::from(format!("\"resourceVersion\":\"{revision}\",")), value.slice(at..)]
+/// The same with another apiVersion than the object says.
+pub fn encode_as(api_version: Option<&str>, object: &Value) -> Bytes {
+    let mut text = Vec::with_capacity(1 << 10);
+    serde_json::to_writer(&mut text, &Ordered { api_version, object }).expect("a tree always encodes");
+    text.shrink_to_fit();
+    Bytes::from(text)
+}
+
+/// An object as [`encode`] writes it.
+struct Ordered<'a> {
+    api_version: Option<&'a str>,
+    object: &'a Value,
+}
+
+impl Serialize for Ordered<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let fields = self.object.as_object();
+        let first = ["apiVersion", "kind", "metadata"];
+        let mut map = serializer.serialize_map(None)?;
+        for name in first {
+            match (name, fields.and_then(|fields| fields.get(name)), self.api_version) {
+                ("apiVersion", _, Some(given)) => map.serialize_entry(name, given)?,
+                ("metadata", Some(Value::Object(metadata)), _) => {
+                    map.serialize_entry(name, &Unversioned(metadata))?;
+                }
+                (_, Some(value), _) => map.serialize_entry(name, value)?,
+                (_, None, _) => {}
+            }
+        }
+        for (name, value) in fields.into_iter().flatten().filter(|(name, _)| !first.contains(&name.as_str()))
+        {
+            map.serialize_entry(name, value)?;
+        }
+        map.end()
+    }
+}
+
+/// Metadata without the revision.
+struct Unversioned<'a>(&'a Map<String, Value>);
+
+impl Serialize for Unversioned<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().filter(|(name, _)| *name != "resourceVersion"))
+    }
 }
 
 /// Appends the object as served at `revision`.
 pub fn append(out: &mut BytesMut, entry: &Entry<Header>, revision: Revision) {
-    for piece in pieces(entry, revision) {
-        out.extend_from_slice(&piece);
-    }
+    splice(out, &entry.value, entry.header.splice as usize, revision);
+}
+
+/// The bytes of a stored object as served at `revision`.
+pub fn text(value: &[u8], revision: Revision) -> Bytes {
+    let mut out = BytesMut::with_capacity(value.len() + VERSION);
+    splice(&mut out, value, splice_offset(value) as usize, revision);
+    out.freeze()
+}
+
+/// Bytes of a resourceVersion with its name, at most.
+const VERSION: usize = 44;
+
+fn splice(out: &mut BytesMut, value: &[u8], at: usize, revision: Revision) {
+    out.reserve(value.len() + VERSION);
+    out.extend_from_slice(&value[..at]);
+    write!(out, "\"resourceVersion\":\"{revision}\",").expect("a buffer grows as it has to");
+    out.extend_from_slice(&value[at..]);
 }
 
 /// The object as a tree, with its resourceVersion.
@@ -213,6 +220,16 @@ mod tests {
     }
 
     #[test]
+    fn an_object_can_be_stored_in_another_version() {
+        let object = json!({"metadata": {"name": "a"}, "apiVersion": "example.com/v2", "kind": "Thing"});
+        let stored = r#"{"apiVersion":"example.com/v1","kind":"Thing","metadata":{"name":"a"}}"#;
+        assert_eq!(encode_as(Some("example.com/v1"), &object), stored);
+        let served =
+            r#"{"apiVersion":"example.com/v1","kind":"Thing","metadata":{"resourceVersion":"7","name":"a"}}"#;
+        assert_eq!(text(stored.as_bytes(), 7), served);
+    }
+
+    #[test]
     fn every_key_leads_to_its_storage() {
         for row in resources::builtin().rows().iter().filter(|row| !row.review) {
             assert_eq!(storage(&key(row, "a", "b")), Some(&*row.storage), "{}", row.qualified());
@@ -227,6 +244,7 @@ mod tests {
             "metadata": {"name": "a", "namespace": "default", "uid": "u", "labels": {"b": "2", "a": "1"}}}));
         assert_eq!(&*entry.header.name, "a");
         assert_eq!(entry.header.labels.len(), 2);
-        assert!(entry.header.fields.iter().any(|field| &**field == "n1"));
+        let fields: Vec<&str> = entry.header.fields.iter().map(|field| &**field).collect();
+        assert_eq!(fields, ["n1", "", "", "", "false", "", "", ""]);
     }
 }

@@ -88,6 +88,14 @@ pub fn copy(target: &mut Value, source: &Value, path: &[&str]) {
     }
 }
 
+/// Moves to `target` what `source` holds at `path`, also when that is nothing.
+pub fn transfer(target: &mut Value, source: &mut Value, path: &[&str]) {
+    match remove(source, path) {
+        None | Some(Value::Null) => _ = remove(target, path),
+        Some(value) => set(target, path, value),
+    }
+}
+
 /// The items of the list at `path`, to change.
 pub fn list_mut<'a>(value: &'a mut Value, path: &[&str]) -> &'a mut [Value] {
     let mut place = value;

@@ -197,7 +197,7 @@ mod tests {
 
     fn decoded(spec: &Value, value: &Value) -> (Value, Vec<String>) {
         let node = root(&json!({ "type": "object", "properties": { "spec": spec } }));
-        let decoded = from_value(&node, &json!({ "spec": value })).unwrap();
+        let decoded = from_value(&node, json!({ "spec": value })).unwrap();
         let mut value = decoded.value;
         apply_defaults(&node, &mut value);
         (value["spec"].take(), decoded.strange)

@@ -75,6 +75,12 @@ impl Row {
         self.renamed.is_empty() && self.custom.as_ref().is_none_or(|custom| custom.wrote(entry))
     }
 
+    /// Whether objects look in the store as this row shows them when it writes them.
+    pub fn shows_what_it_stores(&self) -> bool {
+        self.renamed.is_empty()
+            && self.custom.as_ref().is_none_or(|custom| custom.stored_version == self.api_version())
+    }
+
     /// The object as this row has it; fields of built-in kinds keep the names they have in storage.
     pub fn read(&self, entry: &Entry<Header>) -> Value {
         self.read_at(entry, entry.mod_revision)
@@ -102,9 +108,7 @@ impl Row {
     pub fn encode(&self, object: &Value) -> Bytes {
         match &self.custom {
             Some(custom) if custom.stored_version != self.api_version() => {
-                let mut stored = object.clone();
-                set(&mut stored, &["apiVersion"], custom.stored_version.as_str());
-                object::encode(&stored)
+                object::encode_as(Some(&custom.stored_version), object)
             }
             _ => object::encode(object),
         }

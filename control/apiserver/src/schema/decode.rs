@@ -42,8 +42,11 @@ pub fn from_slice(node: &Node, text: &[u8]) -> Result<Decoded, DecodeError> {
     Ok(decoded)
 }
 
-/// Decodes a tree, such as a patched object or parsed YAML.
-pub fn from_value(node: &Node, value: &Value) -> Result<Decoded, DecodeError> {
+/// Decodes a tree, such as a patched object or parsed YAML; what is given away whole is not copied.
+pub fn from_value<'de, D>(node: &Node, value: D) -> Result<Decoded, DecodeError>
+where
+    D: Deserializer<'de, Error = serde_json::Error>,
+{
     run(node, value)
 }
 
@@ -179,9 +182,11 @@ impl Seed<'_> {
         if self.keeps() {
             return Ok(Value::String(text.to_owned()));
         }
+        if matches!(self.node.shape, Shape::String | Shape::IntOrString) {
+            return Ok(Value::String(text.to_owned()));
+        }
         let place = self.place;
         let kept = match self.node.shape {
-            Shape::String | Shape::IntOrString => Some(text.to_owned()),
             Shape::Quantity => Some(canonical_quantity(text).ok_or_else(|| {
                 place.invalid(format!(
                     "quantities must match the regular expression \
@@ -259,6 +264,13 @@ impl<'de> Visitor<'de> for Seed<'_> {
 
     fn visit_str<E: de::Error>(self, value: &str) -> Result<Value, E> {
         self.text(value)
+    }
+
+    fn visit_string<E: de::Error>(self, value: String) -> Result<Value, E> {
+        if self.keeps() || matches!(self.node.shape, Shape::String | Shape::IntOrString) {
+            return Ok(Value::String(value));
+        }
+        self.text(&value)
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {

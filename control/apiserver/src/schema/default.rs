@@ -10,11 +10,16 @@ pub fn apply_defaults(node: &Node, value: &mut Value) {
         (Shape::Object(_) | Shape::Struct(_), Value::Object(fields)) => {
             let Some(kind) = node.object() else { return };
             for (name, child) in &kind.fields {
-                if let (None, Some(default)) = (fields.get(&**name), &child.default) {
+                if let Some(default) = &child.default
+                    && !fields.contains_key(&**name)
+                {
                     fields.insert(name.to_string(), Value::clone(default));
                 }
-                if let Some(present) = fields.get_mut(&**name) {
-                    apply_defaults(child, present);
+            }
+            let nested = fields.iter_mut().filter(|(_, value)| value.is_object() || value.is_array());
+            for (name, value) in nested {
+                if let Some(child) = kind.field(name) {
+                    apply_defaults(child, value);
                 }
             }
         }

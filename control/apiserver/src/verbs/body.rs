@@ -36,7 +36,7 @@ fn decode(call: &Call, node: &Node, kind: (&str, &str, &str)) -> Result<Value> {
 }
 
 /// Decodes a tree that a patch made.
-pub fn patched(call: &Call, tree: &Value) -> Result<Value> {
+pub fn patched(call: &Call, tree: Value) -> Result<Value> {
     let row = call.row.stored_as();
     let kind = (&*row.group, &*row.version, &*row.kind);
     let decoded = from_value(row.node(), tree).map_err(|error| refuse(kind, &error))?;

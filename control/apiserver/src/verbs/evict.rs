@@ -79,11 +79,13 @@ async fn remove(call: &Call, entry: &Stored, given: &delete::Options, bound: boo
                 set(&mut new, &["metadata", "resourceVersion"], options.revision.as_str());
             }
             mark(&mut new);
-            Ok(new)
+            body::patched(call, new)
         });
-        let outcome = outcome.await?;
-        if let (write::Outcome::Written(pod), false) = (&outcome, options.revision.is_empty()) {
-            options.revision = text(pod, &["metadata", "resourceVersion"]).to_owned();
+        if let write::Outcome::Written(pod) = outcome.await?
+            && let Some((_, revision)) = pod.stored()
+            && !options.revision.is_empty()
+        {
+            options.revision = revision.to_string();
         }
     }
     delete::one(call, &call.target.name, &options).await?;

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::body::{rename_in, rename_out};
+use super::body::{patched, rename_in, rename_out};
 use super::update::answer;
 use super::{reply, write};
 use crate::api::Call;
@@ -49,11 +49,15 @@ where
 {
     let manager = Manager::update(call);
     let outcome = write::change(call, sub, &manager, |old| {
-        let mut seen = old.clone();
-        rename_out(&call.row, &mut seen);
-        let mut new = change(&seen)?;
+        let mut new = if call.row.renamed.is_empty() {
+            change(old)?
+        } else {
+            let mut seen = old.clone();
+            rename_out(&call.row, &mut seen);
+            change(&seen)?
+        };
         rename_in(&call.row, &mut new);
-        Ok(new)
+        patched(call, new)
     });
     answer(call, outcome.await?)
 }
@@ -69,18 +73,18 @@ async fn apply(call: &Call, sub: Option<Sub>) -> Result<Reply> {
     let mut wanted = yaml(&call.body)?;
     check_identity(call, &mut wanted)?;
     rename_in(&call.row, &mut wanted);
-    let wanted = super::body::patched(call, &wanted)?;
+    let wanted = patched(call, wanted)?;
     let manager = Manager::apply(call, &wanted)?;
     if call.api.objects.get(&call.key()).is_none() {
         if sub.is_some() || !text(&wanted, &["metadata", "resourceVersion"]).is_empty() {
             return Err(Refusal::not_found(&call.row, &call.target.name));
         }
-        let mut created = write::create(call, wanted, &manager).await?;
-        rename_out(&call.row, &mut created);
-        return reply::tree(call, 201, created);
+        let created = write::create(call, wanted, &manager).await?;
+        return reply::fresh(call, 201, created);
     }
-    let outcome =
-        write::change(call, sub, &manager, |old| managed::merge(&call.row, old, &wanted, &manager, sub));
+    let outcome = write::change(call, sub, &manager, |old| {
+        patched(call, managed::merge(&call.row, old, &wanted, &manager, sub)?)
+    });
     answer(call, outcome.await?)
 }
 

@@ -3,8 +3,10 @@
 use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use store::Revision;
 
 use super::body::rename_out;
+use super::write::Fresh;
 use crate::api::Call;
 use crate::body::{self, Reply};
 use crate::negotiate::{self, Form, Media};
@@ -17,25 +19,43 @@ use crate::tree::{at, set, text};
 
 /// Answers with an object that is stored; its bytes are not decoded unless its form demands it.
 pub fn stored(call: &Call, entry: &Stored) -> Result<Reply> {
-    if call.row.serves_as_stored(entry) {
-        match (call.accept.media, call.accept.form) {
-            (Media::Json, Form::Object) => {
-                let pieces = object::pieces(entry, entry.mod_revision);
-                return Ok(body::reply(200, "application/json", body::chunks(pieces.into())));
-            }
-            (Media::Protobuf, form) => {
-                let mut out = BytesMut::with_capacity(entry.value.len());
-                let written =
-                    typed(&call.row, form)?.object(&mut out, &entry.value, Some(entry.mod_revision));
-                written.map_err(Refusal::internal)?;
-                return Ok(body::reply(200, protobuf::MEDIA, body::full(out)));
-            }
-            _ => {}
-        }
+    if call.row.serves_as_stored(entry)
+        && let Some(reply) = from_bytes(call, 200, &entry.value, entry.mod_revision)?
+    {
+        return Ok(reply);
     }
     let mut value = call.row.read(entry);
     rename_out(&call.row, &mut value);
     tree(call, 200, value)
+}
+
+/// Answers with an object that was just written; like [`stored`], it is not encoded again unless that is needed.
+pub fn fresh(call: &Call, code: u16, fresh: Fresh) -> Result<Reply> {
+    if call.row.shows_what_it_stores()
+        && let Some((value, revision)) = fresh.stored()
+        && let Some(reply) = from_bytes(call, code, value, revision)?
+    {
+        return Ok(reply);
+    }
+    let mut value = fresh.into_object();
+    rename_out(&call.row, &mut value);
+    tree(call, code, value)
+}
+
+/// The answer with the bytes of an object, where the form the client accepts can be made of them without a tree.
+fn from_bytes(call: &Call, code: u16, value: &[u8], revision: Revision) -> Result<Option<Reply>> {
+    Ok(match (call.accept.media, call.accept.form) {
+        (Media::Json, Form::Object) => {
+            let text = object::text(value, revision);
+            Some(body::reply(code, "application/json", body::full(text)))
+        }
+        (Media::Protobuf, form) => {
+            let mut out = BytesMut::with_capacity(value.len());
+            typed(&call.row, form)?.object(&mut out, value, Some(revision)).map_err(Refusal::internal)?;
+            Some(body::reply(code, protobuf::MEDIA, body::full(out)))
+        }
+        _ => None,
+    })
 }
 
 /// Answers with a tree that is an object of the call's row.

@@ -72,11 +72,12 @@ where
         }
         let mut new = old.clone();
         set(&mut new, &paths(&call.row).spec, replicas);
-        Ok(new)
+        body::patched(call, new)
     });
     let value = match outcome.await? {
         Outcome::Same(entry) => call.row.read(&entry),
-        Outcome::Written(value) | Outcome::Deleted(value) => value,
+        Outcome::Written(fresh) => fresh.into_object(),
+        Outcome::Deleted(value) => value,
     };
     document(call, 200, &scale_of(&call.row, &value)?)
 }

@@ -54,7 +54,7 @@ async fn finalize(call: &Call) -> Result<Reply> {
         if !given.is_empty() {
             set(&mut new, &["metadata", "resourceVersion"], given);
         }
-        Ok(new)
+        body::patched(call, new)
     });
     answer(call, outcome.await?)
 }
@@ -126,7 +126,7 @@ pub async fn bind_pod(call: &Call, binding: &Value) -> Result<Reply> {
             .collect();
         conditions.push(condition);
         set(&mut new, &["status", "conditions"], conditions);
-        Ok(new)
+        body::patched(call, new)
     });
     outcome.await?;
     done(call)

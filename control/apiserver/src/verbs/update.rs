@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::body::{self, rename_in, rename_out};
+use super::body::{self, patched, rename_in, rename_out};
 use super::reply;
 use super::write::{self, Outcome};
 use crate::api::Call;
@@ -23,9 +23,8 @@ pub async fn update(call: &Call, sub: Option<Sub>) -> Result<Reply> {
             return Err(Refusal::not_found(&call.row, &call.target.name));
         }
         set(&mut object, &["metadata", "name"], call.target.name.as_str());
-        let mut created = write::create(call, object, &Manager::update(call)).await?;
-        rename_out(&call.row, &mut created);
-        return reply::tree(call, 201, created);
+        let created = write::create(call, object, &Manager::update(call)).await?;
+        return reply::fresh(call, 201, created);
     }
     if unversioned && !call.row.unconditional_update {
         call.stored()?;
@@ -35,6 +34,9 @@ pub async fn update(call: &Call, sub: Option<Sub>) -> Result<Reply> {
             field: "metadata.resourceVersion".to_owned(),
         };
         return Err(Refusal::invalid(&call.row, &call.target.name, vec![cause]));
+    }
+    if !call.row.renamed.is_empty() {
+        object = patched(call, object)?;
     }
     let outcome = write::change(call, sub, &Manager::update(call), |_| Ok(object.clone())).await?;
     answer(call, outcome)
@@ -55,7 +57,8 @@ fn check_name(call: &Call, object: &Value) -> Result<()> {
 pub fn answer(call: &Call, outcome: Outcome) -> Result<Reply> {
     match outcome {
         Outcome::Same(entry) => reply::stored(call, &entry),
-        Outcome::Written(mut value) | Outcome::Deleted(mut value) => {
+        Outcome::Written(fresh) => reply::fresh(call, 200, fresh),
+        Outcome::Deleted(mut value) => {
             rename_out(&call.row, &mut value);
             reply::tree(call, 200, value)
         }

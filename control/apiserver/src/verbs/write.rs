@@ -1,12 +1,13 @@
 //! What every write has in common: system metadata, defaults, admission, validation, the transaction.
 
+use bytes::Bytes;
 use jiff::Timestamp;
 use rand::Rng;
 use serde_json::{Value, json};
-use store::{Txn, TxnError};
+use store::{Revision, Txn, TxnError};
 
-use super::body::{patched, rename_in};
-use crate::allocate::Reservation;
+use super::body::rename_in;
+use crate::allocate::{Allocator, Reservation};
 use crate::api::{Api, Call};
 use crate::managed::{self, Manager};
 use crate::object::{self, Header, Stored};
@@ -14,7 +15,7 @@ use crate::resources::{Row, Sub};
 use crate::schema::{self, apply_defaults};
 use crate::status::{Refusal, Result};
 use crate::strategy::{Change, meta};
-use crate::tree::{at, copy, int, list, remove, set, text};
+use crate::tree::{self, at, copy, int, list, remove, set, text, transfer};
 use crate::validate::Errors;
 use crate::{admission, definitions, expiry, strategy};
 
@@ -22,11 +23,38 @@ use crate::{admission, definitions, expiry, strategy};
 #[derive(Debug)]
 pub enum Outcome {
     /// A new version.
-    Written(Value),
+    Written(Fresh),
     /// Nothing changed: this is still the version.
     Same(Stored),
     /// The last finalizer went, and the object with it.
     Deleted(Value),
+}
+
+/// A version that was just written, or that a dry run would have written.
+#[derive(Debug)]
+pub struct Fresh {
+    object: Value,
+    stored: Option<(Bytes, Revision)>,
+}
+
+impl Fresh {
+    /// What a dry run leads to.
+    fn planned(object: Value) -> Self {
+        Self { object, stored: None }
+    }
+
+    /// The object with its resourceVersion.
+    pub fn into_object(mut self) -> Value {
+        if let Some((_, revision)) = self.stored {
+            set(&mut self.object, &["metadata", "resourceVersion"], revision.to_string());
+        }
+        self.object
+    }
+
+    /// The bytes that were stored, and their revision.
+    pub fn stored(&self) -> Option<(&[u8], Revision)> {
+        self.stored.as_ref().map(|(value, revision)| (&value[..], *revision))
+    }
 }
 
 /// Whole seconds, as in `creationTimestamp`.
@@ -40,7 +68,7 @@ const NAME_ATTEMPTS: usize = 8;
 const WRITE_ATTEMPTS: usize = 10;
 
 /// Creates an object that has been decoded.
-pub async fn create(call: &Call, mut object: Value, manager: &Manager) -> Result<Value> {
+pub async fn create(call: &Call, mut object: Value, manager: &Manager) -> Result<Fresh> {
     let row = &call.row;
     if row.custom.as_ref().is_some_and(|custom| custom.terminating) {
         let message = "create not allowed while custom resource definition is terminating";
@@ -52,16 +80,15 @@ pub async fn create(call: &Call, mut object: Value, manager: &Manager) -> Result
         return Err(Refusal::bad_request("resourceVersion should not be set on objects to be created"));
     }
     let base = text(&object, &["metadata", "generateName"]).to_owned();
-    let generated = text(&object, &["metadata", "name"]).is_empty() && !base.is_empty();
-    let attempts = if generated { NAME_ATTEMPTS } else { 1 };
+    if base.is_empty() || !text(&object, &["metadata", "name"]).is_empty() {
+        return create_named(call, object, manager).await;
+    }
     let mut last = None;
-    for _ in 0..attempts {
+    for _ in 0..NAME_ATTEMPTS {
         let mut object = object.clone();
-        if generated {
-            set(&mut object, &["metadata", "name"], generate_name(&base));
-        }
+        set(&mut object, &["metadata", "name"], generate_name(&base));
         match create_named(call, object, manager).await {
-            Err(refusal) if generated && refusal.reason == "AlreadyExists" => last = Some(refusal),
+            Err(refusal) if refusal.reason == "AlreadyExists" => last = Some(refusal),
             other => return other,
         }
     }
@@ -101,7 +128,7 @@ fn place(call: &Call, object: &mut Value) -> Result<()> {
     Ok(())
 }
 
-async fn create_named(call: &Call, mut object: Value, manager: &Manager) -> Result<Value> {
+async fn create_named(call: &Call, mut object: Value, manager: &Manager) -> Result<Fresh> {
     let row = call.row.stored_as();
     let _turn = call.api.definitions.turn(row).await;
     let now = Timestamp::now();
@@ -121,7 +148,9 @@ async fn create_named(call: &Call, mut object: Value, manager: &Manager) -> Resu
     admission::namespace_accepts(call, &object)?;
     fill_in(row, &mut object);
     admission::create(call, &mut object)?;
-    fill_in(row, &mut object);
+    if admission::completes(row) {
+        fill_in(row, &mut object);
+    }
     (row.prepare)(&mut Change { old: None, new: &mut object });
     check(row, None, &mut object)?;
     establish(call, row, &mut object);
@@ -134,7 +163,7 @@ async fn create_named(call: &Call, mut object: Value, manager: &Manager) -> Resu
         }
         let mut planned = object;
         call.api.allocator.reserve(row, &call.api.objects, None, &mut planned)?;
-        return Ok(planned);
+        return Ok(Fresh::planned(planned));
     }
     if !row.missing.is_empty() {
         call.warn(row.missing);
@@ -189,38 +218,55 @@ impl Failure {
     }
 }
 
-/// Writes one object, and with it what it reserves; returns it with its new resourceVersion.
+/// Writes one object, and with it what it reserves.
 async fn commit(
     api: &Api,
     row: &Row,
     key: &str,
-    revision: u64,
+    revision: Revision,
     old: Option<&Value>,
     object: Value,
-) -> Result<Value, Failure> {
+) -> Result<Fresh, Failure> {
+    if !Allocator::serves(row) {
+        let result = put(api, row, key, revision, Reservation::default(), object).await;
+        return result.map_err(|error| match error {
+            // The definition changed meanwhile.
+            TxnError::Conflict { key: other, .. } if other != key => Failure::Refused(Refusal::outdated()),
+            error => failure(error, revision == 0),
+        });
+    }
     for _ in 0..WRITE_ATTEMPTS {
         let mut object = object.clone();
         let reservation =
             api.allocator.reserve(row, &api.objects, old, &mut object).map_err(Failure::Refused)?;
-        let put = |key| store::Op::Put { key, value: row.encode(&object) };
-        let mut txn = reservation.join(Txn::new().expect_revision(key, revision, put));
-        txn.compares.extend(row.custom.as_ref().map(|custom| custom.unchanged()));
-        if row.lifetime > 0 {
-            txn = txn.expiring(expiry::unix_seconds(Timestamp::now()) + row.lifetime);
-        }
-        match api.txn(txn).await {
-            Ok(new) => {
-                set(&mut object, &["metadata", "resourceVersion"], new.to_string());
-                return Ok(object);
-            }
-            Err(TxnError::Conflict { key: other, .. }) if row.custom.is_some() && other != key => {
-                return Err(Failure::Refused(Refusal::outdated()));
-            }
+        match put(api, row, key, revision, reservation, object).await {
+            Ok(fresh) => return Ok(fresh),
             Err(TxnError::Conflict { key: other, .. }) if other != key => {}
             Err(error) => return Err(failure(error, revision == 0)),
         }
     }
     Err(Failure::Refused(Refusal::internal("addresses or ports were taken by others again and again")))
+}
+
+/// One attempt to write an object over the version of `revision`.
+async fn put(
+    api: &Api,
+    row: &Row,
+    key: &str,
+    revision: Revision,
+    reservation: Reservation,
+    object: Value,
+) -> Result<Fresh, TxnError<Header>> {
+    let bytes = row.encode(&object);
+    let value = bytes.clone();
+    let mut txn =
+        reservation.join(Txn::new().expect_revision(key, revision, |key| store::Op::Put { key, value }));
+    txn.compares.extend(row.custom.as_ref().map(|custom| custom.unchanged()));
+    if row.lifetime > 0 {
+        txn = txn.expiring(expiry::unix_seconds(Timestamp::now()) + row.lifetime);
+    }
+    let revision = api.txn(txn).await?;
+    Ok(Fresh { object, stored: Some((bytes, revision)) })
 }
 
 fn failure(error: TxnError<Header>, creating: bool) -> Failure {
@@ -252,7 +298,7 @@ pub async fn commit_delete(call: &Call, row: &Row, entry: &Stored, old: &Value) 
 
 /// Changes an object: `mutate` makes the new version from the old one, again for every conflict.
 ///
-/// The new version may be a raw tree, such as a patched one; it is decoded against the schema here.
+/// The new version has been decoded against the schema; see [`patched`](super::body::patched).
 pub async fn change<F>(call: &Call, sub: Option<Sub>, manager: &Manager, mutate: F) -> Result<Outcome>
 where
     F: Fn(&Value) -> Result<Value> + Send + Sync,
@@ -275,7 +321,7 @@ where
             return Ok(Outcome::Same(entry));
         }
         if call.dry_run()? {
-            return Ok(Outcome::Written(new));
+            return Ok(Outcome::Written(Fresh::planned(new)));
         }
         let result = if released(row, &old, &new) {
             commit_delete(call, row, &entry, &old).await.map(|revision| {
@@ -313,7 +359,6 @@ fn finish(
     new: &mut Value,
     manager: &Manager,
 ) -> Result<()> {
-    *new = patched(call, new)?;
     keep_system_metadata(call, old, new)?;
     isolate(row, sub, old, new);
     fill_in(row, new);
@@ -348,12 +393,9 @@ fn finish(
 }
 
 fn differs_outside(old: &Value, new: &Value, ignored: &[&str]) -> bool {
-    let part = |value: &Value| {
-        let mut fields = value.as_object().cloned().unwrap_or_default();
-        fields.retain(|name, _| !ignored.contains(&name.as_str()));
-        fields
-    };
-    part(old) != part(new)
+    let part = |value| tree::fields(value, &[]).filter(|(name, _)| !ignored.contains(name));
+    part(old).count() != part(new).count()
+        || part(old).any(|(name, value)| new.get(name).is_none_or(|other| other != value))
 }
 
 /// What only the server writes stays as it is.
@@ -403,13 +445,13 @@ fn isolate(row: &Row, sub: Option<Sub>, old: &Value, new: &mut Value) {
         None | Some(Sub::Scale) => {}
         Some(Sub::Status) => {
             let mut kept = old.clone();
-            copy(&mut kept, new, &["status"]);
+            transfer(&mut kept, new, &["status"]);
             if row.custom.is_none() {
-                copy(&mut kept, new, &["metadata", "annotations"]);
+                transfer(&mut kept, new, &["metadata", "annotations"]);
             }
-            copy(&mut kept, new, &["metadata", "managedFields"]);
+            transfer(&mut kept, new, &["metadata", "managedFields"]);
             if matches!(row.own(), "nodes" | "pods") {
-                copy(&mut kept, new, &["metadata", "labels"]);
+                transfer(&mut kept, new, &["metadata", "labels"]);
             }
             // The two names of a pod's addresses always agree.
             if row.own() == "pods" {
