@@ -4,6 +4,7 @@ mod custom;
 mod descriptions;
 pub mod discovery;
 pub mod openapi;
+mod packed;
 mod paths;
 
 use std::sync::Arc;

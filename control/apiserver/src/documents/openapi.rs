@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::descriptions::{self, Descriptions};
 use super::discovery::hex;
-use super::{custom, paths};
+use super::{custom, packed, paths};
 use crate::body::{self, Reply};
 use crate::name::Name;
 use crate::resources::{Row, Table};
@@ -84,52 +84,82 @@ fn fixed(rows: &[&Arc<Row>]) -> String {
 pub fn group_version(table: &Table, path: &str, headers: &HeaderMap) -> Result<Reply> {
     let found = table.group_versions().into_iter().find(|(group, version)| path_of(group, version) == path);
     let (group, version) = found.ok_or_else(Refusal::no_path)?;
-    only_json(headers)?;
+    if !reads(headers, JSON) {
+        return Err(Refusal::not_acceptable("application/json"));
+    }
     let rows: Vec<Arc<Row>> = table.of(group, version).into_iter().cloned().collect();
     let own: Vec<&Row> = rows.iter().map(|row| &**row).collect();
     let types = reached(&own);
-    let mut reply = tagged(&hash(table, group, version), headers, || document(rows, &types, Form::V3));
+    let mut reply =
+        tagged(&hash(table, group, version), headers, JSON[0], || document(rows, &types, Form::V3));
     reply.headers_mut().insert(http::header::CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
     Ok(reply)
 }
 
 /// A document with the tag of its content; without it where the client has it.
-fn tagged(hash: &str, headers: &HeaderMap, body: impl FnOnce() -> body::Body) -> Reply {
+fn tagged(hash: &str, headers: &HeaderMap, media: &'static str, body: impl FnOnce() -> body::Body) -> Reply {
     let tag = format!("\"{hash}\"");
     let known =
         headers.get(http::header::IF_NONE_MATCH).is_some_and(|value| value.as_bytes() == tag.as_bytes());
-    let mut reply = if known {
-        body::reply(304, "application/json", body::full(""))
-    } else {
-        body::reply(200, "application/json", body())
-    };
+    let mut reply =
+        if known { body::reply(304, media, body::full("")) } else { body::reply(200, media, body()) };
+    reply.headers_mut().insert(http::header::VARY, HeaderValue::from_static("Accept"));
     if let Ok(tag) = tag.parse() {
         reply.headers_mut().insert(http::header::ETAG, tag);
     }
     reply
 }
 
-/// Protobuf documents are not written; a client that wants nothing else is told so.
-fn only_json(headers: &HeaderMap) -> Result<()> {
+/// What clients call the encodings of documents.
+const JSON: &[&str] = &["application/json", "*/*", "application/*", ""];
+const PACKED: &[&str] = &[packed::ASKED, packed::MEDIA];
+
+/// Whether a client takes one of these media types.
+fn reads(headers: &HeaderMap, media: &[&str]) -> bool {
     let accept = headers.get(http::header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("*/*");
-    let readable = accept.split(',').any(|one| {
-        let media = one.split(';').next().unwrap_or_default().trim();
-        matches!(media, "application/json" | "*/*" | "application/*" | "")
-    });
-    if readable { Ok(()) } else { Err(Refusal::not_acceptable("application/json")) }
+    accept.split(',').any(|one| media.contains(&one.split(';').next().unwrap_or_default().trim()))
 }
 
 /// `/openapi/v2`: all groups in one document.
 pub fn v2(table: &Table, headers: &HeaderMap) -> Result<Reply> {
-    only_json(headers)?;
     let mut digest = Sha256::new();
     for (group, version) in table.group_versions() {
         digest.update(hash(table, group, version));
     }
     let types: BTreeSet<TypeId> = (0..schema().types.len()).collect();
     let rows = table.rows().to_vec();
-    Ok(tagged(&hex(&digest.finalize()), headers, || document(rows, &types, Form::V2)))
+    if reads(headers, PACKED) {
+        digest.update(packed::MEDIA);
+        let hash = hex(&digest.finalize());
+        return Ok(tagged(&hash, headers, packed::MEDIA, || packed_document(rows, &types)));
+    }
+    if !reads(headers, JSON) {
+        return Err(Refusal::not_acceptable(&format!("application/json, {}", packed::ASKED)));
+    }
+    Ok(tagged(&hex(&digest.finalize()), headers, JSON[0], || document(rows, &types, Form::V2)))
 }
+
+/// The same as a document of version 2, in protobuf.
+fn packed_document(rows: Vec<Arc<Row>>, types: &BTreeSet<TypeId>) -> body::Body {
+    let form = Form::V2;
+    let piece = |name: &str, content: Map<String, Value>| {
+        packed::piece(&Map::from_iter([(name.to_owned(), Value::Object(content))])).freeze()
+    };
+    let info = json!({ "swagger": "2.0", "info": { "title": TITLE, "version": VERSION } });
+    let head = packed::piece(info.as_object().expect("it was made an object")).freeze();
+    let fixed = piece("definitions", definitions(types, form, &Descriptions::read()));
+    let customs: Vec<Arc<Row>> = rows.iter().filter(|row| row.custom.is_some()).cloned().collect();
+    let paths = rows.into_iter().map(move |row| piece("paths", paths::paths(&row, form)));
+    let customs = customs.into_iter().filter_map(move |row| {
+        let own = custom::definitions(&row, row.custom.as_ref()?, form);
+        Some(piece("definitions", own.into_iter().collect()))
+    });
+    let pieces = std::iter::once(head).chain(paths).chain([fixed]).chain(customs);
+    body::stream(futures::stream::iter(pieces.map(Ok)))
+}
+
+const TITLE: &str = "Hawser";
+const VERSION: &str = "v1.36.0";
 
 /// A document of these rows and types. Only one custom resource is in memory at a time.
 fn document(rows: Vec<Arc<Row>>, types: &BTreeSet<TypeId>, form: Form) -> body::Body {
@@ -137,7 +167,7 @@ fn document(rows: Vec<Arc<Row>>, types: &BTreeSet<TypeId>, form: Form) -> body::
         Form::V2 => (r#""swagger":"2.0""#, r#"},"definitions":{"#, "}}"),
         Form::V3 => (r#""openapi":"3.0.0""#, r#"},"components":{"schemas":{"#, "}}}"),
     };
-    let head = format!(r#"{{{head},"info":{{"title":"Hawser","version":"v1.36.0"}},"paths":{{"#);
+    let head = format!(r#"{{{head},"info":{{"title":"{TITLE}","version":"{VERSION}"}},"paths":{{"#);
     let fixed = format!("{middle}{}", members(&definitions(types, form, &Descriptions::read())));
     let customs: Vec<Arc<Row>> = rows.iter().filter(|row| row.custom.is_some()).cloned().collect();
     let paths = rows.into_iter().enumerate().map(move |(position, row)| {

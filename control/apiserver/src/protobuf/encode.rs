@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::json::Cursor;
 use super::table::{Field, Kind, MessageId, Union, messages};
+use super::wire::{BYTES, EIGHT, NUMBER, bytes, close, integer, open, tag, varint};
 use super::{MAGIC, WireError};
 use crate::tree::text;
 
@@ -109,60 +110,6 @@ pub fn frame(out: &mut BytesMut, kind: &str, object: impl FnOnce(&mut BytesMut) 
     let length = u32::try_from(out.len() - start - 4).expect("an object is smaller than 4 GiB");
     out[start..start + 4].copy_from_slice(&length.to_be_bytes());
     Ok(())
-}
-
-const NUMBER: u32 = 0;
-const EIGHT: u32 = 1;
-const BYTES: u32 = 2;
-
-fn tag(out: &mut BytesMut, number: u32, wire: u32) {
-    varint(out, (number << 3 | wire).into());
-}
-
-fn varint(out: &mut BytesMut, mut value: u64) {
-    while value >= 0x80 {
-        out.put_u8((value & 0x7f) as u8 | 0x80);
-        value >>= 7;
-    }
-    out.put_u8(value as u8);
-}
-
-fn bytes(out: &mut BytesMut, number: u32, content: &[u8]) {
-    tag(out, number, BYTES);
-    varint(out, content.len() as u64);
-    out.extend_from_slice(content);
-}
-
-fn integer(out: &mut BytesMut, number: u32, value: i64) {
-    tag(out, number, NUMBER);
-    varint(out, value.cast_unsigned());
-}
-
-/// Begins a message whose length is not known yet; returns where its content starts.
-fn open(out: &mut BytesMut, number: u32) -> usize {
-    tag(out, number, BYTES);
-    out.put_u8(0);
-    out.len()
-}
-
-/// Ends the message whose content starts at `start`: one byte was left for its length, and more are made where it
-/// takes more.
-fn close(out: &mut BytesMut, start: usize) {
-    let end = out.len();
-    let length = end - start;
-    if length < 0x80 {
-        out[start - 1] = length as u8;
-        return;
-    }
-    let extra = (length.ilog2() / 7) as usize;
-    out.resize(end + extra, 0);
-    out.copy_within(start..end, start + extra);
-    let mut rest = length;
-    for place in &mut out[start - 1..start + extra] {
-        *place = (rest & 0x7f) as u8 | 0x80;
-        rest >>= 7;
-    }
-    out[start + extra - 1] &= 0x7f;
 }
 
 /// More than what is stored can have: it was read as JSON, which may be 128 levels deep.

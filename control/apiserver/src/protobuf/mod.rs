@@ -6,6 +6,7 @@ mod json;
 mod table;
 #[cfg(test)]
 mod tests;
+pub mod wire;
 
 pub use decode::decode;
 pub use encode::{Typed, frame, list_head, list_tail, tree};

@@ -146,3 +146,29 @@ async fn kinds_of_this_build_are_described_in_both_documents() {
         assert!(hostname.contains("\n\n"), "paragraphs are kept: {hostname}");
     }
 }
+
+#[tokio::test]
+async fn the_old_document_comes_in_protobuf_too() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let asked = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+    let packed = admin.ask("GET", "/openapi/v2", &[("accept", asked)], "").await;
+    assert_eq!(packed.code, 200);
+    assert_eq!(packed.headers["content-type"], "application/com.github.proto-openapi.spec.v2.v1.0+protobuf");
+    assert!(
+        packed.body.starts_with(b"\x0a\x032.0\x12"),
+        "the version of the document, then what it is called"
+    );
+    let has = |text: &str| packed.body.windows(text.len()).any(|window| window == text.as_bytes());
+    assert!(has("io.k8s.api.core.v1.PodSpec") && has("PodSpec is a description of a pod."));
+    assert!(has("/apis/apps/v1/namespaces/{namespace}/deployments/{name}"));
+    let plain = admin.get("/openapi/v2").await;
+    assert_ne!(packed.headers["etag"], plain.headers["etag"]);
+    let tag = packed.headers["etag"].to_str().unwrap();
+    let again = admin.ask("GET", "/openapi/v2", &[("accept", asked), ("if-none-match", tag)], "").await;
+    assert_eq!((again.code, again.body.len()), (304, 0));
+    admin
+        .ask("GET", "/openapi/v2", &[("accept", "application/cbor")], "")
+        .await
+        .refused(406, "NotAcceptable");
+}
