@@ -14,7 +14,7 @@ use crate::world::{BACKEND_PORT, Clients, NODE_PORT, NodeWorld, World, allowed};
 /// Addresses the machine does not have at first, inside the prefixes of NodePorts; and one outside of them.
 const LATER: [&str; 2] = ["203.0.113.5", "2001:db8:5::5"];
 const FOREIGN: &str = "203.0.114.5";
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 fn echo(namespace: &Namespace) {
     let socket = namespace.run(|| UdpSocket::bind(("::", BACKEND_PORT)).unwrap());

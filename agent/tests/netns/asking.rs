@@ -12,9 +12,9 @@ use agent::admin::monitor::line::{Filter, Line, Shown};
 use agent::tables::Protocol;
 use aya::maps::{Array, Map, MapData};
 
-use crate::world::{Clients, NODE_PORT, NodeWorld, OUTSIDE, PORT, VIPS, World, allowed};
+use crate::world::{Clients, NODE_PORT, NodeWorld, OUTSIDE, PORT, VIPS, World, allowed, comes_to};
 
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 pub fn explain(node: &NodeWorld, src: &str, dst: &str) -> Explanation {
     let explainer = Explainer {
@@ -103,7 +103,8 @@ pub fn next(subscription: &mut Subscription) -> Shown {
     }
 }
 
-fn wanted(node: &NodeWorld) -> u32 {
+/// The kinds of events that the programs of a node write.
+pub fn wanted(node: &NodeWorld) -> u32 {
     let map = Map::from_map_data(MapData::from_pin(node.pins().join("hw_control")).unwrap()).unwrap();
     let control: Array<_, Control> = map.try_into().unwrap();
     control.get(&0, 0).unwrap().events
@@ -131,9 +132,7 @@ fn monitors_see_flows_and_drops_by_name_while_they_listen() {
     let mut flows = hub
         .subscribe(Filter { flows: true, service: Some("default/web".into()), ..Filter::default() })
         .unwrap();
-    while wanted(node) != 63 {
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    comes_to(|| wanted(node), 63, "the programs write for both");
     send(node, SocketAddr::new(VIPS[0].parse().unwrap(), PORT));
     send(node, "10.96.200.200:53".parse().unwrap());
     let begun = next(&mut flows);
@@ -145,11 +144,7 @@ fn monitors_see_flows_and_drops_by_name_while_they_listen() {
     assert_eq!(drop.pods, ["default/pod0"]);
     assert!(drop.reason.as_ref().unwrap().starts_with("Unallocated"), "{drop:?}");
     std::mem::drop((drops, flows));
-    let deadline = std::time::Instant::now() + PATIENCE;
-    while wanted(node) != 0 {
-        assert!(std::time::Instant::now() < deadline, "nobody listens, and programs write on");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    comes_to(|| wanted(node), 0, "nobody listens, and programs write no more");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::namespace::Namespace;
 use crate::paths::{all_protocols, answer};
 use crate::world::{BACKEND_PORT, Clients, NODE_PORT, NodeWorld, OUTSIDE, PORT, VIPS, World, allowed};
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 const STREAM_PORT: u16 = 9000;
 
 /// Who answers on each node's first pod and on its host.

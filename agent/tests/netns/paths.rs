@@ -7,9 +7,12 @@ use std::time::Duration;
 use agent::kernel::features::{Features, Optional};
 
 use crate::namespace::Namespace;
-use crate::world::{BACKEND_PORT, Clients, NODE_PORT, OUTSIDE, PORT, VIPS, World, allowed};
+use crate::world::{BACKEND_PORT, Clients, NODE_PORT, OUTSIDE, PORT, VIPS, World, allowed, comes_to};
 
+/// How long an answer is waited for that may be denied.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// The same for one that has to come.
+const CERTAIN: Duration = Duration::from_secs(30);
 
 /// Answers every client on TCP and UDP with `name` and the client's address as the server sees it.
 pub fn answer(namespace: &Namespace, port: u16, name: &'static str) {
@@ -33,10 +36,14 @@ pub fn answer(namespace: &Namespace, port: u16, name: &'static str) {
 }
 
 pub fn tcp(from: &Namespace, to: SocketAddr) -> Result<String, String> {
+    tcp_within(from, to, PATIENCE)
+}
+
+fn tcp_within(from: &Namespace, to: SocketAddr, patience: Duration) -> Result<String, String> {
     from.run(|| {
         let mut stream =
-            TcpStream::connect_timeout(&to, PATIENCE).map_err(|error| format!("connect: {error}"))?;
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            TcpStream::connect_timeout(&to, patience).map_err(|error| format!("connect: {error}"))?;
+        stream.set_read_timeout(Some(patience)).unwrap();
         assert_eq!(stream.peer_addr().unwrap(), to, "the client sees the address it asked for");
         stream.write_all(b"who?").map_err(|error| format!("write: {error}"))?;
         let mut text = String::new();
@@ -46,10 +53,19 @@ pub fn tcp(from: &Namespace, to: SocketAddr) -> Result<String, String> {
 }
 
 pub fn udp(from: &Namespace, to: SocketAddr, connected: bool) -> Result<String, String> {
+    udp_within(from, to, connected, PATIENCE)
+}
+
+fn udp_within(
+    from: &Namespace,
+    to: SocketAddr,
+    connected: bool,
+    patience: Duration,
+) -> Result<String, String> {
     from.run(|| {
         let any: IpAddr = if to.is_ipv4() { "0.0.0.0".parse().unwrap() } else { "::".parse().unwrap() };
         let socket = UdpSocket::bind((any, 0)).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.set_read_timeout(Some(patience)).unwrap();
         let mut text = [0; 128];
         let length = if connected {
             socket.connect(to).map_err(|error| format!("connect: {error}"))?;
@@ -68,9 +84,10 @@ pub fn udp(from: &Namespace, to: SocketAddr, connected: bool) -> Result<String, 
 /// Asks over TCP and UDP, and wants the same answer each time.
 pub fn all_protocols(from: &Namespace, to: IpAddr, port: u16, want: &str) {
     let to = SocketAddr::new(to, port);
-    assert_eq!(tcp(from, to).as_deref(), Ok(want), "TCP to {to}");
-    assert_eq!(udp(from, to, true).as_deref(), Ok(want), "connected UDP to {to}");
-    assert_eq!(udp(from, to, false).as_deref(), Ok(want), "unconnected UDP to {to}");
+    assert_eq!(tcp_within(from, to, CERTAIN).as_deref(), Ok(want), "TCP to {to}");
+    for (connected, how) in [(true, "connected"), (false, "unconnected")] {
+        assert_eq!(udp_within(from, to, connected, CERTAIN).as_deref(), Ok(want), "{how} UDP to {to}");
+    }
 }
 
 fn serving(clients: Clients) -> World {
@@ -339,11 +356,8 @@ fn a_pod_whose_namespace_went_first_leaves_no_row() {
         let node = &mut world.nodes[0];
         let pod = node.pods.pop().unwrap();
         drop(pod.namespace);
-        let deadline = std::time::Instant::now() + PATIENCE;
-        let links = |node: &crate::world::NodeWorld| node.namespace.ip("-o link").matches(": hw").count();
-        while links(node) > node.pods.len() && std::time::Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        let links = || node.namespace.ip("-o link").matches(": hw").count();
+        comes_to(links, node.pods.len(), "the link goes with the namespace");
         if restart {
             // The agent was away while it happened.
             node.reconciler = None;
@@ -385,8 +399,8 @@ fn a_connection_through_the_node_port_survives_the_agents_death_and_restart() {
     world.serve(&[(0, 0)]);
     for second in [0, 1] {
         let to = SocketAddr::new(world.nodes[second].addresses[0], NODE_PORT);
-        let mut stream = world.outside.run(|| TcpStream::connect_timeout(&to, PATIENCE).unwrap());
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut stream = world.outside.run(|| TcpStream::connect_timeout(&to, CERTAIN).unwrap());
+        stream.set_read_timeout(Some(CERTAIN)).unwrap();
         let mut exchange = || {
             let mut echo = [0; 1];
             stream.write_all(b"x").unwrap();

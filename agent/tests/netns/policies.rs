@@ -11,9 +11,9 @@ use agent::tables::ObjectName;
 use agent::tables::policy::{ClusterPod, Labels};
 use serde_json::{Value, json};
 
-use crate::asking::{explain, hub, next};
+use crate::asking::{explain, hub, next, wanted};
 use crate::paths::{answer, tcp, udp};
-use crate::world::{BACKEND_PORT, Clients, World, allowed};
+use crate::world::{BACKEND_PORT, Clients, World, allowed, comes_to};
 
 /// How long an answer is waited for that is not to come.
 const SILENCE: Duration = Duration::from_millis(600);
@@ -141,7 +141,7 @@ fn a_connection_that_policies_come_to_deny_stops_and_goes_on_when_they_allow_it_
         let mut text = String::new();
         assert!(stream.read_to_string(&mut text).is_err() && text.is_empty(), "no answer comes: {text}");
         apply(&mut world, "only-far", None);
-        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
         stream.read_to_string(&mut text).expect("the question is asked again, and answered");
         assert!(text.starts_with("second"), "{text}");
     }
@@ -180,8 +180,7 @@ fn what_an_audited_namespace_is_denied_passes() {
     apply(&mut world, "only-far", Some(only_from_far()));
     let to = address(&world, 0, 1, 0);
     let mut audits = hub(&world.nodes[0]).audits().unwrap();
-    // Until the programs know that somebody listens.
-    std::thread::sleep(SILENCE);
+    comes_to(|| wanted(&world.nodes[0]) != 0, true, "the programs know that somebody listens");
     assert_eq!(reaches(&world, (0, 0), to), (true, true));
     let event = next(&mut audits);
     assert_eq!((event.kind.as_str(), &event.policies[..]), ("audit", &["default/only-far".to_owned()][..]));
@@ -241,8 +240,7 @@ fn the_cluster_has_the_first_word_and_the_last_and_audits_name_its_rule() {
     world.nodes[0].tables.put_namespace("default".into(), Some(Arc::new(audited)));
     world.nodes[0].round();
     let mut audits = hub(&world.nodes[0]).audits().unwrap();
-    // Until the programs know that somebody listens.
-    std::thread::sleep(SILENCE);
+    comes_to(|| wanted(&world.nodes[0]) != 0, true, "the programs know that somebody listens");
     let to = address(&world, 0, 1, 0);
     assert_eq!(reaches(&world, (0, 0), to), (true, true));
     let event = next(&mut audits);

@@ -62,7 +62,7 @@ impl Traces {
 
 /// The traces once they are as wanted, or as they are after a while: DEL answers before the kernel has done its part.
 fn becomes(node: &Served, wanted: impl Fn(&Traces) -> bool) -> Traces {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(30);
     loop {
         let traces = Traces::of(node);
         if wanted(&traces) || Instant::now() > deadline {

@@ -15,6 +15,7 @@ use crate::world::{BACKEND_PORT, Clients, NODE_PORT, World, allowed};
 const ETHTOOL_STXCSUM: u32 = 0x17;
 /// Enough for segments of many sizes.
 const BYTES: usize = 1 << 20;
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Changes a setting of a device, as `ethtool -K` does.
 fn ethtool(namespace: &Namespace, device: &str, command: u32, value: u32) {
@@ -49,8 +50,8 @@ fn echo(namespace: &Namespace) {
 
 fn exchange(from: &Namespace, to: SocketAddr) {
     from.run(|| {
-        let patience = Some(Duration::from_secs(5));
-        let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(5)).unwrap();
+        let patience = Some(PATIENCE);
+        let mut stream = TcpStream::connect_timeout(&to, PATIENCE).unwrap();
         stream.set_read_timeout(patience).unwrap();
         stream.set_write_timeout(patience).unwrap();
         let sent: Vec<u8> = (0..BYTES).map(|at| (at % 251) as u8).collect();
