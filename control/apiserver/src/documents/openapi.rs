@@ -143,10 +143,10 @@ pub fn v2(table: &Table, headers: &HeaderMap) -> Result<Reply> {
 fn packed_document(rows: Vec<Arc<Row>>, types: &BTreeSet<TypeId>) -> body::Body {
     let form = Form::V2;
     let piece = |name: &str, content: Map<String, Value>| {
-        packed::piece(&Map::from_iter([(name.to_owned(), Value::Object(content))])).freeze()
+        Bytes::from(packed::piece(&Map::from_iter([(name.to_owned(), Value::Object(content))])))
     };
     let info = json!({ "swagger": "2.0", "info": { "title": TITLE, "version": VERSION } });
-    let head = packed::piece(info.as_object().expect("it was made an object")).freeze();
+    let head = Bytes::from(packed::piece(info.as_object().expect("it was made an object")));
     let fixed = piece("definitions", definitions(types, form, &Descriptions::read()));
     let customs: Vec<Arc<Row>> = rows.iter().filter(|row| row.custom.is_some()).cloned().collect();
     let paths = rows.into_iter().map(move |row| piece("paths", paths::paths(&row, form)));

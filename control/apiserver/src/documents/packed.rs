@@ -4,7 +4,6 @@
 //! what may be anything is text. A message that comes in pieces is put together by its reader, so that a document can
 //! be written piece by piece.
 
-use bytes::{BufMut, BytesMut};
 use serde_json::{Map, Value};
 
 use crate::protobuf::wire::{EIGHT, NUMBER, bytes, close, integer, open, tag};
@@ -137,13 +136,13 @@ static SCHEMA: Message = Message {
 };
 
 /// A piece of a document.
-pub fn piece(document: &Map<String, Value>) -> BytesMut {
-    let mut out = BytesMut::new();
+pub fn piece(document: &Map<String, Value>) -> Vec<u8> {
+    let mut out = Vec::new();
     message(&mut out, &DOCUMENT, document);
     out
 }
 
-fn message(out: &mut BytesMut, kind: &Message, object: &Map<String, Value>) {
+fn message(out: &mut Vec<u8>, kind: &Message, object: &Map<String, Value>) {
     for (name, value) in object {
         if let Some(field) = kind.fields.iter().find(|field| field.name == name) {
             let around: Vec<usize> = field.around.iter().map(|number| open(out, *number)).collect();
@@ -158,7 +157,7 @@ fn message(out: &mut BytesMut, kind: &Message, object: &Map<String, Value>) {
     }
 }
 
-fn several(out: &mut BytesMut, field: &Field, value: &Value) {
+fn several(out: &mut Vec<u8>, field: &Field, value: &Value) {
     match (value, &field.kind) {
         // A default or an example is one value, whatever it is.
         (Value::Array(items), _) if !matches!(field.name, "default" | "example") => {
@@ -176,7 +175,7 @@ fn several(out: &mut BytesMut, field: &Field, value: &Value) {
     }
 }
 
-fn one(out: &mut BytesMut, field: &Field, value: &Value) {
+fn one(out: &mut Vec<u8>, field: &Field, value: &Value) {
     match (&field.kind, value) {
         (Kind::Any, _) => any(out, field.number, value),
         (Kind::Text, Value::String(text)) => bytes(out, field.number, text.as_bytes()),
@@ -188,7 +187,7 @@ fn one(out: &mut BytesMut, field: &Field, value: &Value) {
         }
         (Kind::Double, Value::Number(number)) => {
             tag(out, field.number, EIGHT);
-            out.put_f64_le(number.as_f64().unwrap_or_default());
+            out.extend_from_slice(&number.as_f64().unwrap_or_default().to_le_bytes());
         }
         (Kind::Message(kind), value) => nested(out, field.number, field.inside, kind, value),
         // A definition is checked before it is published: what it says is of its type.
@@ -196,7 +195,7 @@ fn one(out: &mut BytesMut, field: &Field, value: &Value) {
     }
 }
 
-fn nested(out: &mut BytesMut, number: u32, inside: &[u32], kind: &Message, value: &Value) {
+fn nested(out: &mut Vec<u8>, number: u32, inside: &[u32], kind: &Message, value: &Value) {
     let mut open_ones = vec![open(out, number)];
     open_ones.extend(inside.iter().map(|number| open(out, *number)));
     if let Value::Object(object) = value {
@@ -205,15 +204,15 @@ fn nested(out: &mut BytesMut, number: u32, inside: &[u32], kind: &Message, value
     open_ones.into_iter().rev().for_each(|start| close(out, start));
 }
 
-fn any(out: &mut BytesMut, number: u32, value: &Value) {
+fn any(out: &mut Vec<u8>, number: u32, value: &Value) {
     let start = open(out, number);
     bytes(out, 2, value.to_string().as_bytes());
     close(out, start);
 }
 
-fn flagged(out: &mut BytesMut, number: u32, flag: bool) {
+fn flagged(out: &mut Vec<u8>, number: u32, flag: bool) {
     tag(out, number, NUMBER);
-    out.put_u8(flag.into());
+    out.push(flag.into());
 }
 
 #[cfg(test)]
@@ -380,7 +379,7 @@ mod tests {
                 "parameters": [{ "name": "dryRun", "in": "query" }, { "name": "force", "in": "query" }] } } } }),
             json!({ "definitions": { "B": { "type": "string" } } }),
         ];
-        let bytes: Vec<u8> = pieces.iter().flat_map(|one| piece(one.as_object().unwrap()).to_vec()).collect();
+        let bytes: Vec<u8> = pieces.iter().flat_map(|one| piece(one.as_object().unwrap())).collect();
         let read = Document::decode(&*bytes).unwrap();
         let own = Schema {
             description: "d".to_owned(),

@@ -4,7 +4,6 @@
 //! tell an absent field from Go's zero.
 
 use base64::Engine;
-use bytes::{BufMut, BytesMut};
 use serde_json::Value;
 
 use super::json::Cursor;
@@ -34,7 +33,7 @@ impl Typed {
     /// Appends an object of this kind with everything a reader needs to know it.
     ///
     /// `json` is the object as it is stored; with a `revision` it gets that as its resourceVersion.
-    pub fn object(&self, out: &mut BytesMut, json: &[u8], revision: Option<u64>) -> Result<()> {
+    pub fn object(&self, out: &mut Vec<u8>, json: &[u8], revision: Option<u64>) -> Result<()> {
         self.begin(out);
         let start = open(out, 2);
         self.bare(out, json, revision)?;
@@ -44,14 +43,14 @@ impl Typed {
     }
 
     /// Appends an object as an item of a list, which says of what kind its items are.
-    pub fn item(&self, out: &mut BytesMut, json: &[u8], revision: Option<u64>) -> Result<()> {
+    pub fn item(&self, out: &mut Vec<u8>, json: &[u8], revision: Option<u64>) -> Result<()> {
         let start = open(out, 2);
         self.bare(out, json, revision)?;
         close(out, start);
         Ok(())
     }
 
-    fn begin(&self, out: &mut BytesMut) {
+    fn begin(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(MAGIC);
         let start = open(out, 1);
         bytes(out, 1, self.api_version.as_bytes());
@@ -59,7 +58,7 @@ impl Typed {
         close(out, start);
     }
 
-    fn bare(&self, out: &mut BytesMut, json: &[u8], revision: Option<u64>) -> Result<()> {
+    fn bare(&self, out: &mut Vec<u8>, json: &[u8], revision: Option<u64>) -> Result<()> {
         Encoder { json: Cursor::new(json), revision }.message(out, self.message, 0)
     }
 }
@@ -68,20 +67,20 @@ impl Typed {
 const END: &[u8] = &[3 << 3 | 2, 0, 4 << 3 | 2, 0];
 
 /// An object whose kind is told by its apiVersion and kind; `None` when that has no protobuf form.
-pub fn tree(object: &Value) -> Option<Result<BytesMut>> {
+pub fn tree(object: &Value) -> Option<Result<Vec<u8>>> {
     let typed = Typed::of(text(object, &["apiVersion"]), text(object, &["kind"]))?;
     let json = serde_json::to_vec(object).expect("a tree always encodes");
-    let mut out = BytesMut::with_capacity(json.len());
+    let mut out = Vec::with_capacity(json.len());
     Some(typed.object(&mut out, &json, None).map(|()| out))
 }
 
 /// What stands before the items of a list, when they take `length` bytes.
-pub fn list_head(list: &Typed, metadata: &Value, length: usize) -> Result<BytesMut> {
+pub fn list_head(list: &Typed, metadata: &Value, length: usize) -> Result<Vec<u8>> {
     let json =
         serde_json::to_vec(&serde_json::json!({ "metadata": metadata })).expect("a tree always encodes");
-    let mut meta = BytesMut::new();
+    let mut meta = Vec::new();
     list.bare(&mut meta, &json, None)?;
-    let mut out = BytesMut::new();
+    let mut out = Vec::new();
     list.begin(&mut out);
     tag(&mut out, 2, BYTES);
     varint(&mut out, (meta.len() + length) as u64);
@@ -94,22 +93,18 @@ pub fn list_tail() -> &'static [u8] {
     END
 }
 
-/// Appends an event of a watch: its length, and a WatchEvent with the object that `object` appends.
-pub fn frame(out: &mut BytesMut, kind: &str, object: impl FnOnce(&mut BytesMut) -> Result<()>) -> Result<()> {
-    let start = out.len();
-    out.put_u32(0);
-    bytes(out, 1, kind.as_bytes());
-    let outer = open(out, 2);
-    let inner = open(out, 1);
-    if let Err(error) = object(out) {
-        out.truncate(start);
-        return Err(error);
-    }
-    close(out, inner);
-    close(out, outer);
-    let length = u32::try_from(out.len() - start - 4).expect("an object is smaller than 4 GiB");
-    out[start..start + 4].copy_from_slice(&length.to_be_bytes());
-    Ok(())
+/// An event of a watch: its length, and a WatchEvent with the object that `object` appends.
+pub fn frame(kind: &str, object: impl FnOnce(&mut Vec<u8>) -> Result<()>) -> Result<Vec<u8>> {
+    let mut out = vec![0; 4];
+    bytes(&mut out, 1, kind.as_bytes());
+    let outer = open(&mut out, 2);
+    let inner = open(&mut out, 1);
+    object(&mut out)?;
+    close(&mut out, inner);
+    close(&mut out, outer);
+    let length = u32::try_from(out.len() - 4).expect("an object is smaller than 4 GiB");
+    out[..4].copy_from_slice(&length.to_be_bytes());
+    Ok(out)
 }
 
 /// More than what is stored can have: it was read as JSON, which may be 128 levels deep.
@@ -123,14 +118,14 @@ struct Encoder<'a> {
 
 impl Encoder<'_> {
     /// Writes the object that comes next.
-    fn message(&mut self, out: &mut BytesMut, id: MessageId, depth: usize) -> Result<()> {
+    fn message(&mut self, out: &mut Vec<u8>, id: MessageId, depth: usize) -> Result<()> {
         if depth > DEEPEST {
             return Err(WireError::Depth);
         }
         let messages = messages();
         let message = messages.message(id);
         // Messages without a name of their own are scattered over the object, and written when all of it was seen.
-        let mut inner: Vec<(u32, BytesMut)> = Vec::new();
+        let mut inner: Vec<(u32, Vec<u8>)> = Vec::new();
         let mut first = true;
         while let Some(name) = self.json.member(&mut first)? {
             let Some(place) = message.place(&name) else {
@@ -143,7 +138,7 @@ impl Encoder<'_> {
                 continue;
             };
             let at = inner.iter().position(|(number, _)| *number == through).unwrap_or_else(|| {
-                inner.push((through, BytesMut::new()));
+                inner.push((through, Vec::new()));
                 inner.len() - 1
             });
             self.field(&mut inner[at].1, field, depth)?;
@@ -154,7 +149,7 @@ impl Encoder<'_> {
         Ok(())
     }
 
-    fn field(&mut self, out: &mut BytesMut, field: &Field, depth: usize) -> Result<()> {
+    fn field(&mut self, out: &mut Vec<u8>, field: &Field, depth: usize) -> Result<()> {
         if self.json.null()? {
             return Ok(());
         }
@@ -162,7 +157,7 @@ impl Encoder<'_> {
         if let Kind::Map(kind) = &field.kind {
             while let Some(key) = self.json.member(&mut first)? {
                 let start = open(out, field.number);
-                bytes(out, 1, key.as_bytes());
+                bytes(out, 1, &key);
                 self.single(out, field.name, 2, kind, depth)?;
                 close(out, start);
             }
@@ -180,7 +175,7 @@ impl Encoder<'_> {
     /// Writes one value under a number.
     fn single(
         &mut self,
-        out: &mut BytesMut,
+        out: &mut Vec<u8>,
         name: &'static str,
         number: u32,
         kind: &Kind,
@@ -190,16 +185,16 @@ impl Encoder<'_> {
         let next = self.json.peek()?;
         match (kind, next) {
             (_, b'n') => self.json.null().map(drop)?,
-            (Kind::String, b'"') => bytes(out, number, self.json.string()?.as_bytes()),
+            (Kind::String, b'"') => bytes(out, number, &self.json.string()?),
             (Kind::Bool, b't' | b'f') => {
                 tag(out, number, NUMBER);
-                out.put_u8(self.json.flag()?.into());
+                out.push(self.json.flag()?.into());
             }
             (Kind::Integer, _) => integer(out, number, whole(self.json.number()?).ok_or(other)?),
             (Kind::Double, _) => {
                 tag(out, number, EIGHT);
                 let value: f64 = self.json.number()?.parse().map_err(|_not_a_number| other)?;
-                out.put_f64_le(value);
+                out.extend_from_slice(&value.to_le_bytes());
             }
             (Kind::Raw, _) => {
                 let start = open(out, number);
@@ -229,29 +224,31 @@ impl Encoder<'_> {
     }
 
     /// Writes the content of a value that is something else than a message in JSON.
-    fn special(&mut self, out: &mut BytesMut, name: &'static str, kind: &Kind, depth: usize) -> Result<()> {
+    fn special(&mut self, out: &mut Vec<u8>, name: &'static str, kind: &Kind, depth: usize) -> Result<()> {
         let other = WireError::Value(name);
         let next = self.json.peek()?;
         match (kind, next) {
-            (Kind::Quantity, b'"') => bytes(out, 1, self.json.string()?.as_bytes()),
+            (Kind::Quantity, b'"') => bytes(out, 1, &self.json.string()?),
             (Kind::Quantity, _) => bytes(out, 1, self.json.number()?.as_bytes()),
             (Kind::IntOrString, b'"') => {
                 integer(out, 1, 1);
-                bytes(out, 3, self.json.string()?.as_bytes());
+                bytes(out, 3, &self.json.string()?);
             }
             (Kind::IntOrString, _) => {
                 integer(out, 1, 0);
                 integer(out, 2, whole(self.json.number()?).ok_or(other)?);
             }
             (Kind::Time, b'"') => {
-                let time: jiff::Timestamp = self.json.string()?.parse().map_err(|_no_time| other)?;
+                let text = self.json.string()?;
+                let text = std::str::from_utf8(&text).map_err(|_invalid| WireError::Text)?;
+                let time: jiff::Timestamp = text.parse().map_err(|_no_time| other)?;
                 integer(out, 1, time.as_second());
                 integer(out, 2, time.subsec_nanosecond().into());
             }
             (Kind::Strings, b'[') => {
                 let mut first = true;
                 while self.json.item(&mut first)? {
-                    bytes(out, 1, self.json.string()?.as_bytes());
+                    bytes(out, 1, &self.json.string()?);
                 }
             }
             (Kind::Union(union), _) => self.alternative(out, name, *union, depth)?,
@@ -263,7 +260,7 @@ impl Encoder<'_> {
     /// Writes the content of a value that is a schema or something else.
     fn alternative(
         &mut self,
-        out: &mut BytesMut,
+        out: &mut Vec<u8>,
         name: &'static str,
         union: Union,
         depth: usize,
@@ -289,7 +286,7 @@ impl Encoder<'_> {
     }
 
     /// The number of a resourceVersion in metadata.
-    fn revision(&self, out: &mut BytesMut) {
+    fn revision(&self, out: &mut Vec<u8>) {
         if let Some(revision) = self.revision {
             bytes(out, 6, revision.to_string().as_bytes());
         }

@@ -22,7 +22,10 @@ impl<'a> Cursor<'a> {
         Err(WireError::Json(self.at))
     }
 
+    // The four below are a few instructions each, and what most of the time goes into.
+
     /// The first byte of what comes next.
+    #[inline(always)]
     pub fn peek(&mut self) -> Result<u8> {
         while let Some(byte) = self.text.get(self.at) {
             if !matches!(byte, b' ' | b'\n' | b'\r' | b'\t') {
@@ -33,6 +36,7 @@ impl<'a> Cursor<'a> {
         self.broken()
     }
 
+    #[inline(always)]
     fn expect(&mut self, byte: u8) -> Result<()> {
         if self.peek()? != byte {
             return self.broken();
@@ -42,6 +46,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Goes behind `byte` when it comes next.
+    #[inline(always)]
     fn passes(&mut self, byte: u8) -> Result<bool> {
         let there = self.peek()? == byte;
         self.at += usize::from(there);
@@ -49,7 +54,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// The name of the next member of an object, whose value comes next; `first` is kept by the caller.
-    pub fn member(&mut self, first: &mut bool) -> Result<Option<Cow<'a, str>>> {
+    pub fn member(&mut self, first: &mut bool) -> Result<Option<Cow<'a, [u8]>>> {
         if !self.follows(first, b'{', b'}')? {
             return Ok(None);
         }
@@ -63,6 +68,7 @@ impl<'a> Cursor<'a> {
         self.follows(first, b'[', b']')
     }
 
+    #[inline(always)]
     fn follows(&mut self, first: &mut bool, open: u8, close: u8) -> Result<bool> {
         if *first {
             *first = false;
@@ -75,15 +81,14 @@ impl<'a> Cursor<'a> {
         self.expect(b',').map(|()| true)
     }
 
-    /// A text.
-    pub fn string(&mut self) -> Result<Cow<'a, str>> {
+    /// The bytes of a text, which are UTF-8 as those of the whole are.
+    pub fn string(&mut self) -> Result<Cow<'a, [u8]>> {
         let (raw, escaped) = self.quoted()?;
         if escaped {
             let text: String = serde_json::from_slice(raw).map_err(|_syntax| WireError::Json(self.at))?;
-            return Ok(Cow::Owned(text));
+            return Ok(Cow::Owned(text.into_bytes()));
         }
-        let text = std::str::from_utf8(&raw[1..raw.len() - 1]);
-        text.map(Cow::Borrowed).map_err(|_invalid| WireError::Json(self.at))
+        Ok(Cow::Borrowed(&raw[1..raw.len() - 1]))
     }
 
     /// A text with its quotes, and whether anything in it is escaped.
@@ -95,9 +100,7 @@ impl<'a> Cursor<'a> {
         let mut escaped = false;
         let mut at = start + 1;
         loop {
-            let Some(length) = self.text.get(at..).and_then(|rest| rest.iter().position(special)) else {
-                return self.broken();
-            };
+            let Some(length) = self.text.get(at..).and_then(special) else { return self.broken() };
             at += length + 1;
             if self.text[at - 1] == b'"' {
                 self.at = at;
@@ -143,39 +146,58 @@ impl<'a> Cursor<'a> {
 
     /// Goes behind the next value, and returns it as it is written, without looking at its grammar.
     pub fn value(&mut self) -> Result<&'a [u8]> {
-        self.peek()?;
+        let first = self.peek()?;
         let start = self.at;
+        match first {
+            b'"' => _ = self.quoted()?,
+            b'{' | b'[' => self.nested()?,
+            b't' | b'f' => _ = self.flag()?,
+            b'n' => _ = self.null()?,
+            _ if self.number()?.is_empty() => return self.broken(),
+            _ => {}
+        }
+        Ok(&self.text[start..self.at])
+    }
+
+    /// Goes behind an object or a list.
+    fn nested(&mut self) -> Result<()> {
         let mut depth = 0_usize;
         loop {
-            match self.peek()? {
-                b'"' => _ = self.quoted()?,
-                b'{' | b'[' => {
-                    depth += 1;
-                    self.at += 1;
+            match self.text.get(self.at) {
+                Some(b'"') => {
+                    self.quoted()?;
                     continue;
                 }
-                b'}' | b']' => {
-                    depth = depth.checked_sub(1).ok_or(WireError::Json(self.at))?;
-                    self.at += 1;
-                }
-                b',' | b':' => {
-                    self.at += 1;
-                    continue;
-                }
-                b't' | b'f' => _ = self.flag()?,
-                b'n' => _ = self.null()?,
-                _ if self.number()?.is_empty() => return self.broken(),
-                _ => {}
+                Some(b'{' | b'[') => depth += 1,
+                Some(b'}' | b']') => depth -= 1,
+                Some(_) => {}
+                None => return self.broken(),
             }
+            self.at += 1;
             if depth == 0 {
-                return Ok(&self.text[start..self.at]);
+                return Ok(());
             }
         }
     }
 }
 
-fn special(byte: &u8) -> bool {
-    matches!(byte, b'"' | b'\\')
+/// Where the first quote or backslash is; eight bytes are looked at together.
+fn special(text: &[u8]) -> Option<usize> {
+    const ONES: u64 = u64::from_le_bytes([1; 8]);
+    const HIGH: u64 = u64::from_le_bytes([0x80; 8]);
+    // The lowest bit that is left stands in the first byte that is zero.
+    let zeros = |word: u64| word.wrapping_sub(ONES) & !word & HIGH;
+    let (words, rest) = text.as_chunks::<8>();
+    for (at, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        let found =
+            zeros(word ^ u64::from_le_bytes([b'"'; 8])) | zeros(word ^ u64::from_le_bytes([b'\\'; 8]));
+        if found != 0 {
+            return Some(at * 8 + (found.trailing_zeros() / 8) as usize);
+        }
+    }
+    let found = rest.iter().position(|byte| matches!(byte, b'"' | b'\\'));
+    found.map(|at| words.len() * 8 + at)
 }
 
 fn is_numeric(byte: u8) -> bool {
@@ -191,27 +213,45 @@ mod tests {
         let text = br#" { "a" : [ 1 , -2.5e3 ,"x\"\u00e4" ] , "b":{"c":[{}],"d":"}"}, "e":null,"f":true } "#;
         let mut json = Cursor::new(text);
         let mut members = true;
-        assert_eq!(json.member(&mut members).unwrap().unwrap(), "a");
+        assert_eq!(*json.member(&mut members).unwrap().unwrap(), *b"a");
         let mut items = true;
         assert!(json.item(&mut items).unwrap());
         assert_eq!(json.number().unwrap(), "1");
         assert!(json.item(&mut items).unwrap());
         assert_eq!(json.number().unwrap(), "-2.5e3");
         assert!(json.item(&mut items).unwrap());
-        assert_eq!(json.string().unwrap(), "x\"ä");
+        assert_eq!(*json.string().unwrap(), *"x\"ä".as_bytes());
         assert!(!json.item(&mut items).unwrap());
-        assert_eq!(json.member(&mut members).unwrap().unwrap(), "b");
+        assert_eq!(*json.member(&mut members).unwrap().unwrap(), *b"b");
         assert_eq!(json.value().unwrap(), br#"{"c":[{}],"d":"}"}"#);
-        assert_eq!(json.member(&mut members).unwrap().unwrap(), "e");
+        assert_eq!(*json.member(&mut members).unwrap().unwrap(), *b"e");
         assert!(json.null().unwrap());
-        assert_eq!(json.member(&mut members).unwrap().unwrap(), "f");
+        assert_eq!(*json.member(&mut members).unwrap().unwrap(), *b"f");
         assert!(json.flag().unwrap());
         assert_eq!(json.member(&mut members).unwrap(), None);
     }
 
     #[test]
+    fn the_end_of_a_text_is_found_wherever_it_is() {
+        for length in 0..40 {
+            for at in 0..length {
+                for special_one in [b'"', b'\\'] {
+                    // Bytes beside them in value, and those that come from letters of several bytes.
+                    let mut text: Vec<u8> =
+                        (0..length).map(|n| [b'!', b'#', 0xa2, 0xdc, b'['][n % 5]).collect();
+                    assert_eq!(special(&text), None);
+                    text[at] = special_one;
+                    assert_eq!(special(&text), Some(at));
+                    text[length - 1] = b'"';
+                    assert_eq!(special(&text), Some(at));
+                }
+            }
+        }
+    }
+
+    #[test]
     fn what_is_no_json_ends_in_an_error() {
-        for text in ["", "{", "{\"a", "{\"a\"", "{\"a\":", "{\"a\":1", "{\"a\":tru", "{\"a\":\"\\", "]"] {
+        for text in ["", "{", "{\"a", "{\"a\"", "{\"a\":", "{\"a\":1", "tru", "{\"a\":\"\\", "]"] {
             let mut json = Cursor::new(text.as_bytes());
             assert!(json.value().is_err(), "{text}");
         }

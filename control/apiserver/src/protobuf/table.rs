@@ -115,13 +115,13 @@ impl Message {
         found.ok().map(|at| &self.fields[at])
     }
 
-    pub fn place(&self, name: &str) -> Option<Place> {
-        let found = self.places.binary_search_by(|(own, _)| order(own).cmp(&order(name)));
+    pub fn place(&self, name: &[u8]) -> Option<Place> {
+        let found = self.places.binary_search_by(|(own, _)| order(own.as_bytes()).cmp(&order(name)));
         found.ok().map(|at| self.places[at].1)
     }
 }
 
-fn order(name: &str) -> (usize, &str) {
+fn order(name: &[u8]) -> (usize, &[u8]) {
     (name.len(), name)
 }
 
@@ -213,7 +213,7 @@ fn places(all: &[Message], id: MessageId) -> Vec<(&'static str, Place)> {
             _ => places.push((field.name, Place { through: None, owner: id, field: position })),
         }
     }
-    places.sort_by(|(a, _), (b, _)| order(a).cmp(&order(b)));
+    places.sort_by(|(a, _), (b, _)| order(a.as_bytes()).cmp(&order(b.as_bytes())));
     places
 }
 
@@ -231,7 +231,7 @@ mod tests {
             }
             for (name, _) in &message.places {
                 assert!(!name.is_empty(), "a message without a name in another one without a name");
-                assert_eq!(messages.field(message.place(name).unwrap()).name, *name);
+                assert_eq!(messages.field(message.place(name.as_bytes()).unwrap()).name, *name);
             }
         }
     }
@@ -257,7 +257,7 @@ mod tests {
         for kind in &schema().types {
             let Some(id) = messages().named(&kind.name) else { continue };
             for (name, node) in &kind.fields {
-                let Some(place) = messages().message(id).place(name) else {
+                let Some(place) = messages().message(id).place(name.as_bytes()) else {
                     // Objects say what they are outside of their message.
                     assert!(matches!(&**name, "kind" | "apiVersion"), "{}.{name}", &*kind.name);
                     continue;

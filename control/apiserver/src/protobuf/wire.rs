@@ -1,45 +1,48 @@
 //! The parts messages are written with.
 
-use bytes::{BufMut, BytesMut};
-
 /// What follows a tag: a number, eight bytes, or bytes with their length.
 pub const NUMBER: u32 = 0;
 pub const EIGHT: u32 = 1;
 pub const BYTES: u32 = 2;
 
-pub fn tag(out: &mut BytesMut, number: u32, wire: u32) {
+#[inline]
+pub fn tag(out: &mut Vec<u8>, number: u32, wire: u32) {
     varint(out, (number << 3 | wire).into());
 }
 
-pub fn varint(out: &mut BytesMut, mut value: u64) {
+#[inline]
+pub fn varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
-        out.put_u8((value & 0x7f) as u8 | 0x80);
+        out.push((value & 0x7f) as u8 | 0x80);
         value >>= 7;
     }
-    out.put_u8(value as u8);
+    out.push(value as u8);
 }
 
-pub fn bytes(out: &mut BytesMut, number: u32, content: &[u8]) {
+#[inline]
+pub fn bytes(out: &mut Vec<u8>, number: u32, content: &[u8]) {
     tag(out, number, BYTES);
     varint(out, content.len() as u64);
     out.extend_from_slice(content);
 }
 
-pub fn integer(out: &mut BytesMut, number: u32, value: i64) {
+#[inline]
+pub fn integer(out: &mut Vec<u8>, number: u32, value: i64) {
     tag(out, number, NUMBER);
     varint(out, value.cast_unsigned());
 }
 
 /// Begins a message whose length is not known yet; returns where its content starts.
-pub fn open(out: &mut BytesMut, number: u32) -> usize {
+#[inline]
+pub fn open(out: &mut Vec<u8>, number: u32) -> usize {
     tag(out, number, BYTES);
-    out.put_u8(0);
+    out.push(0);
     out.len()
 }
 
 /// Ends the message whose content starts at `start`: one byte was left for its length, and more are made where it
 /// takes more.
-pub fn close(out: &mut BytesMut, start: usize) {
+pub fn close(out: &mut Vec<u8>, start: usize) {
     let end = out.len();
     let length = end - start;
     if length < 0x80 {

@@ -50,7 +50,7 @@ fn from_bytes(call: &Call, code: u16, value: &[u8], revision: Revision) -> Resul
             Some(body::reply(code, "application/json", body::full(text)))
         }
         (Media::Protobuf, form) => {
-            let mut out = BytesMut::with_capacity(value.len());
+            let mut out = Vec::with_capacity(value.len());
             typed(&call.row, form)?.object(&mut out, value, Some(revision)).map_err(Refusal::internal)?;
             Some(body::reply(code, protobuf::MEDIA, body::full(out)))
         }
@@ -234,7 +234,7 @@ fn packed(row: &Row, form: Form, meta: &ListMeta, entries: &[Stored]) -> Result<
         _ => Typed::of(&row.api_version(), &row.list_kind),
     };
     let list = list.ok_or_else(|| Refusal::internal(format!("{} has no form in protobuf", row.list_kind)))?;
-    let mut out = BytesMut::new();
+    let mut out = Vec::new();
     let (mut chunks, mut length) = (Vec::new(), 0);
     for entry in entries {
         let written = if row.serves_as_stored(entry) {
@@ -247,14 +247,14 @@ fn packed(row: &Row, form: Form, meta: &ListMeta, entries: &[Stored]) -> Result<
         written.map_err(Refusal::internal)?;
         if out.len() >= CHUNK {
             length += out.len();
-            chunks.push(out.split().freeze());
+            chunks.push(Bytes::from(std::mem::replace(&mut out, Vec::with_capacity(CHUNK + CHUNK / 8))));
         }
     }
     length += out.len();
     out.extend_from_slice(protobuf::list_tail());
-    chunks.push(out.freeze());
+    chunks.push(Bytes::from(out));
     let head = protobuf::list_head(&list, &meta.json(), length).map_err(Refusal::internal)?;
-    chunks.insert(0, head.freeze());
+    chunks.insert(0, Bytes::from(head));
     Ok(chunks)
 }
 

@@ -339,11 +339,14 @@ impl Writer {
         &self,
         out: &mut BytesMut,
         kind: &str,
-        object: impl FnOnce(&mut BytesMut) -> Result<(), WireError>,
+        object: impl FnOnce(&mut Vec<u8>) -> Result<(), WireError>,
     ) {
-        if let Err(error) = protobuf::frame(out, kind, object) {
-            tracing::error!(kind = &*self.row.kind, %error, "an object in the store cannot be told in protobuf");
-            self.tell(out, "ERROR", &Refusal::internal(error).status());
+        match protobuf::frame(kind, object) {
+            Ok(frame) => out.extend_from_slice(&frame),
+            Err(error) => {
+                tracing::error!(kind = &*self.row.kind, %error, "an object in the store cannot be told in protobuf");
+                self.tell(out, "ERROR", &Refusal::internal(error).status());
+            }
         }
     }
 }
