@@ -5,7 +5,8 @@ use anyhow::{Context, Result};
 use crate::process::{cargo, root, run};
 
 /// Each target with the folders of its seeds; what a run finds stays under `target/fuzz`.
-const TARGETS: &[(&str, &[&str])] = &[("cni_call", &["fuzz/corpus/cni_call", "cni/testdata"])];
+const TARGETS: &[(&str, &[&str])] =
+    &[("cni_call", &["fuzz/corpus/cni_call", "cni/testdata"]), ("api_request", &["fuzz/corpus/api_request"])];
 
 /// Runs every target for `seconds`; what fails lies under `target/fuzz` afterwards.
 pub fn run_for(seconds: u32) -> Result<()> {

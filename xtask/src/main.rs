@@ -73,7 +73,7 @@ enum Command {
     Deps,
     /// Measure, side by side: services against direct addresses, the API server, start-up, memory.
     Bench,
-    /// Feed the CNI plugin whatever libFuzzer thinks of.
+    /// Feed the CNI plugin and the API server whatever libFuzzer thinks of.
     Fuzz {
         /// How long each target runs.
         #[arg(default_value_t = 300)]

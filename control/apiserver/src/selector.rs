@@ -122,10 +122,13 @@ fn unparsable(text: &str, why: &str) -> Refusal {
 
 fn parse_labels(text: &str) -> Result<Vec<Requirement>> {
     let mut out = Vec::new();
+    if text.trim().is_empty() {
+        return Ok(out);
+    }
     for part in split_outside_parentheses(text) {
         let part = part.trim();
         if part.is_empty() {
-            continue;
+            return Err(unparsable(text, "found ',', expected: !, identifier, or 'end of string'"));
         }
         let requirement = parse_label(part)?;
         crate::validate::label_key(&requirement.key).map_err(|why| unparsable(part, &why))?;

@@ -147,6 +147,9 @@ pub fn merge(row: &Row, old: &Value, wanted: &Value, manager: &Manager, sub: Opt
     let node = row.stored_as().node();
     let mut wanted = wanted.clone();
     remove(&mut wanted, &["metadata", "managedFields"]);
+    if let Some(twice) = walk::duplicate(node, &wanted) {
+        return Err(Refusal::bad_request(format!("failed to create typed patch object: {twice}")));
+    }
     let applied = scoped(row, walk::fields(node, &wanted), sub);
     let mut new = walk::merge(node, old, &wanted);
     let entries = read(old);

@@ -80,6 +80,28 @@ pub fn fields(node: &Node, value: &Value) -> Set {
     out
 }
 
+/// Two items of one list that cannot be told apart, in words.
+pub fn duplicate(node: &Node, value: &Value) -> Option<String> {
+    match (grain(node, value), value) {
+        (Grain::Fields(_), Value::Object(children)) => children.iter().find_map(|(name, child)| {
+            let found = duplicate(node.child(name).unwrap_or(&ANY), child)?;
+            Some(format!(".{name}{found}"))
+        }),
+        (Grain::Items(item_node), Value::Array(items)) => {
+            let mut seen = std::collections::HashSet::new();
+            items.iter().enumerate().find_map(|(at, item)| {
+                let step = item_step(node, item);
+                if seen.contains(&step) {
+                    return Some(format!(": duplicate entries for key {}", &step[2..]));
+                }
+                seen.insert(step);
+                Some(format!("[{at}]{}", duplicate(item_node, item)?))
+            })
+        }
+        _ => None,
+    }
+}
+
 /// How one version differs from another.
 #[derive(Debug, Default)]
 pub struct Difference {

@@ -7,6 +7,9 @@ use crate::status::{Refusal, Result};
 /// Most operations one JSON patch may hold.
 const MAX_OPERATIONS: usize = 10_000;
 
+/// Most bytes that the copying operations of one JSON patch may add: a few of them could double an object again and again.
+const MAX_COPIED: usize = 3 << 20;
+
 /// Reads a JSON patch.
 pub fn parse(body: &[u8]) -> Result<json_patch::Patch> {
     let patch: json_patch::Patch = serde_json::from_slice(body)
@@ -23,15 +26,42 @@ pub fn parse(body: &[u8]) -> Result<json_patch::Patch> {
 
 /// Applies a JSON patch; an operation that cannot be carried out refuses the whole.
 pub fn apply(patch: &json_patch::Patch, old: &Value) -> Result<Value> {
-    let mut new = old.clone();
-    json_patch::patch(&mut new, patch).map_err(|error| {
-        Refusal::new(
-            422,
-            "Invalid",
-            format!("the server rejected our request due to an error in our request: {error}"),
-        )
-    })?;
+    let (mut new, mut copied) = (old.clone(), 0);
+    for (index, operation) in patch.0.iter().enumerate() {
+        if let json_patch::PatchOperation::Copy(copy) = operation {
+            copied += copy.from.resolve(&new).map_or(0, size);
+            if copied > MAX_COPIED {
+                let message = format!("the patch copies {copied} bytes or more, {MAX_COPIED} are allowed");
+                return Err(Refusal::new(413, "RequestEntityTooLarge", message));
+            }
+        }
+        json_patch::patch(&mut new, std::slice::from_ref(operation)).map_err(|mut error| {
+            error.operation = index;
+            Refusal::new(
+                422,
+                "Invalid",
+                format!("the server rejected our request due to an error in our request: {error}"),
+            )
+        })?;
+    }
     Ok(new)
+}
+
+/// Bytes of a value as text.
+fn size(value: &Value) -> usize {
+    struct Count(usize);
+    impl std::io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut count = Count(0);
+    serde_json::to_writer(&mut count, value).expect("a tree always encodes");
+    count.0
 }
 
 /// Applies a merge patch.

@@ -39,6 +39,10 @@ fn merge_map(
         old.retain(|name, _| retained.iter().any(|one| one == name));
     }
     for (name, change) in patch {
+        let is_list_directive = name == RETAIN || name.starts_with(ORDER) || name.starts_with(DELETE_FROM);
+        if is_list_directive && !change.is_array() {
+            return Err(Refusal::bad_request(format!("invalid patch: {name} is not a list")));
+        }
         if name == DIRECTIVE || name == RETAIN || name.starts_with(ORDER) {
             continue;
         }

@@ -73,10 +73,24 @@ struct Wanted {
 /// Answers with the selected objects.
 pub fn list(call: &Call) -> Result<Reply> {
     let selector = selector(call)?;
+    // It ends watches; a list is done sooner, but what cannot be read is refused there too.
+    timeout_seconds(call)?;
     let prefix = object::prefix(&call.row, &call.target.namespace);
     let wanted = wanted(call, &prefix)?;
     let (meta, entries) = collect(call, &prefix, &selector, &wanted)?;
     reply::list(call, &meta, &entries)
+}
+
+/// The parameter `timeoutSeconds`.
+pub fn timeout_seconds(call: &Call) -> Result<Option<u64>> {
+    let parse = |text: &str| {
+        text.parse::<u32>().map(u64::from).map_err(|_error| {
+            Refusal::bad_request(format!(
+                "timeoutSeconds: Invalid value: {text:?}: must be a non-negative integer"
+            ))
+        })
+    };
+    call.query.given("timeoutSeconds").map(parse).transpose()
 }
 
 /// The selector of a list or watch.

@@ -8,7 +8,7 @@ use crate::api::Call;
 use crate::auth::rbac::Rule;
 use crate::auth::{Attempt, User};
 use crate::body::Reply;
-use crate::status::{Refusal, Result};
+use crate::status::{Cause, Refusal, Result};
 use crate::tree::{at, list, set, text};
 
 /// Answers a review, or binds a pod through the old `bindings` resource.
@@ -69,8 +69,14 @@ fn access(call: &Call, user: &User, spec: &Value) -> Result<Value> {
             Attempt::Path { verb: text(path, &["verb"]).to_owned(), path: text(path, &["path"]).to_owned() }
         }
         _ => {
-            let message = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
-            return Err(Refusal::bad_request(message));
+            let message =
+                "Invalid value: exactly one of nonResourceAttributes or resourceAttributes must be specified";
+            let cause = Cause {
+                reason: "FieldValueInvalid",
+                message: message.to_owned(),
+                field: "spec.resourceAttributes".to_owned(),
+            };
+            return Err(Refusal::invalid(&call.row, "", vec![cause]));
         }
     };
     let allowed = call.api.allows(user, &attempt);

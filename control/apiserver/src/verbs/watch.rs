@@ -84,7 +84,7 @@ pub fn watch(call: &Call) -> Result<Reply> {
         writer,
         cursor,
         first: (!first.is_empty()).then(|| first.freeze()),
-        deadline: now + timeout(call),
+        deadline: now + timeout(call)?,
         bookmark_at: bookmarks.then(|| now + BOOKMARK_EVERY),
         told: from,
         changes: call.row.custom.is_some().then(|| {
@@ -120,10 +120,9 @@ fn initial_events(call: &Call) -> Result<Option<bool>> {
 }
 
 /// How long the watch lasts: as asked, else 30 to 60 minutes so that clients do not come back all at once.
-fn timeout(call: &Call) -> Duration {
-    let asked =
-        call.query.given("timeoutSeconds").and_then(|text| text.parse::<u64>().ok()).filter(|n| *n > 0);
-    Duration::from_secs(asked.unwrap_or_else(|| rand::rng().random_range(1800..3600)))
+fn timeout(call: &Call) -> Result<Duration> {
+    let asked = read::timeout_seconds(call)?.filter(|seconds| *seconds > 0);
+    Ok(Duration::from_secs(asked.unwrap_or_else(|| rand::rng().random_range(1800..3600))))
 }
 
 /// One watch that is going on.

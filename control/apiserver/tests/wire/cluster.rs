@@ -160,6 +160,11 @@ impl Client {
         self.call(request.body(Full::new(body.into())).unwrap()).await
     }
 
+    /// The way in, for requests that are made elsewhere.
+    pub fn service(&self) -> InProcess {
+        self.service.clone()
+    }
+
     /// Sends a request with any kind of body.
     pub async fn call<B>(&self, request: Request<B>) -> Response<apiserver::Body>
     where

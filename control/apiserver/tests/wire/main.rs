@@ -3,6 +3,7 @@
 mod access;
 mod bad_input;
 mod cluster;
+mod corpus;
 mod custom;
 mod definitions;
 mod documents;
@@ -16,6 +17,7 @@ mod pod_changes;
 mod pods;
 mod protobuf;
 mod replicas;
+mod request;
 mod rows;
 mod services;
 mod slow;

@@ -1,0 +1,40 @@
+//! Any bytes, read as a request to the API server: never a panic, and no answer that is the server's own fault.
+
+#![no_main]
+
+use std::sync::LazyLock;
+
+use apiserver::{Config, InProcess, Patience, Running, Storage, User, start};
+use tokio::runtime::Runtime;
+
+#[path = "../../control/apiserver/tests/wire/request.rs"]
+mod request;
+
+struct Server {
+    runtime: Runtime,
+    service: InProcess,
+    _running: Running,
+    _folder: tempfile::TempDir,
+}
+
+static SERVER: LazyLock<Server> = LazyLock::new(|| {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config {
+        data: folder.path().to_owned(),
+        bind: vec!["127.0.0.1:0".parse().unwrap()],
+        advertise: Vec::new(),
+        service_ranges: vec!["10.96.0.0/16".to_owned()],
+        storage: Storage::Memory,
+        patience: Patience::default(),
+    };
+    let running = runtime.block_on(start(config)).unwrap();
+    let service = running.service(User::new("admin", &["system:masters"]));
+    Server { runtime, service, _running: running, _folder: folder }
+});
+
+libfuzzer_sys::fuzz_target!(|text: &[u8]| {
+    if let Some(request) = request::read(text) {
+        SERVER.runtime.block_on(request::hold(&SERVER.service, request));
+    }
+});
