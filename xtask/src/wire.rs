@@ -6,15 +6,23 @@ use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 
 /// Scalar fields that Go holds as pointers: their zero says something, and must survive. All other zeros are what
-/// a field that was never set looks like on the wire.
+/// a field that was never set looks like on the wire. Names that other types have too stand behind that of their type.
 const POINTERS: &[&str] = &[
+    "CSIVolumeSource.readOnly",
+    "EndpointPort.name",
+    "EndpointPort.port",
+    "PodDNSConfigOption.value",
+    "VolumeNodeResources.count",
     "activeDeadlineSeconds",
     "allocateLoadBalancerNodePorts",
     "allowPrivilegeEscalation",
+    "allowVolumeExpansion",
+    "attachRequired",
     "automountServiceAccountToken",
     "backoffLimit",
     "backoffLimitPerIndex",
     "blockOwnerDeletion",
+    "collisionCount",
     "completions",
     "controller",
     "defaultMode",
@@ -24,9 +32,13 @@ const POINTERS: &[&str] = &[
     "failedJobsHistoryLimit",
     "fsGroup",
     "gracePeriodSeconds",
+    "holderIdentity",
+    "hostProcess",
     "hostUsers",
     "immutable",
+    "ingressClassName",
     "leaseTransitions",
+    "loadBalancerClass",
     "manualSelector",
     "maxFailedIndexes",
     "maxItems",
@@ -43,31 +55,39 @@ const POINTERS: &[&str] = &[
     "mode",
     "multipleOf",
     "optional",
+    "optionalOldSelf",
     "orphanDependents",
     "parallelism",
     "partition",
     "periodSeconds",
+    "podInfoOnMount",
     "priority",
     "privileged",
     "progressDeadlineSeconds",
     "readOnlyRootFilesystem",
     "ready",
     "replicas",
+    "requiresRepublish",
     "revisionHistoryLimit",
     "runAsGroup",
     "runAsNonRoot",
     "runAsUser",
+    "seLinuxMount",
     "serving",
     "setHostnameAsFQDN",
     "shareProcessNamespace",
     "started",
+    "startingDeadlineSeconds",
+    "storageCapacity",
     "storageClassName",
     "successfulJobsHistoryLimit",
     "suspend",
     "terminating",
+    "terminatingReplicas",
     "terminationGracePeriodSeconds",
     "tolerationSeconds",
     "ttlSecondsAfterFinished",
+    "volumeAttributesClassName",
     "x-kubernetes-preserve-unknown-fields",
 ];
 
@@ -94,7 +114,7 @@ pub fn table(schemas: &Value, messages: &Value, kinds: &[&str]) -> Result<Value>
         for (field, description) in fields {
             let kind = resolve(&name, description[1].as_str().unwrap_or_default());
             open.push(kind.trim_start_matches("map<string,").trim_end_matches('>').to_owned());
-            out.push(row(schema, messages, field, &kind, description));
+            out.push(row(&name, schema, messages, field, &kind, description));
         }
         reached.insert(name, Value::Array(out));
     }
@@ -114,7 +134,14 @@ fn schema_name(message: &str) -> String {
     )
 }
 
-fn row(schema: &Value, messages: &Map<String, Value>, field: &str, kind: &str, description: &Value) -> Value {
+fn row(
+    message: &str,
+    schema: &Value,
+    messages: &Map<String, Value>,
+    field: &str,
+    kind: &str,
+    description: &Value,
+) -> Value {
     let known = schema["properties"].as_object().and_then(|properties| {
         properties
             .keys()
@@ -127,7 +154,9 @@ fn row(schema: &Value, messages: &Map<String, Value>, field: &str, kind: &str, d
     let repeated = u8::from(description[2] == "repeated");
     // Values of any kind say what they say, also when that is nothing.
     let any = kind.ends_with("apiextensions.v1.JSON") || kind.contains("JSONSchemaPropsOr");
-    let keeps = if required || any || POINTERS.contains(&name) { 2 } else { 0 };
+    let own = message.rsplit('.').next().unwrap_or(message);
+    let pointer = POINTERS.contains(&name) || POINTERS.contains(&&*format!("{own}.{name}"));
+    let keeps = if required || any || pointer { 2 } else { 0 };
     json!([description[0], name, kind, repeated | keeps])
 }
 

@@ -189,3 +189,30 @@ async fn a_long_list_is_in_one_message_also_when_it_is_packed() {
     std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&packed.body[..]), &mut plain).unwrap();
     assert_eq!(protobuf::decode(&plain)["items"].as_array().unwrap().len(), 20);
 }
+
+#[tokio::test]
+async fn what_is_said_to_be_zero_or_false_stays_so() {
+    let cluster = cluster().await;
+    let admin = cluster.admin().in_protobuf();
+    let driver = json!({"apiVersion": "storage.k8s.io/v1", "kind": "CSIDriver", "metadata": {"name": "d.io"},
+        "spec": {"attachRequired": false, "podInfoOnMount": true}});
+    let made = admin.send("POST", "/apis/storage.k8s.io/v1/csidrivers", &driver).await.expect(201);
+    assert_eq!(
+        (&made["spec"]["attachRequired"], &made["spec"]["podInfoOnMount"]),
+        (&json!(false), &json!(true))
+    );
+    let budget = json!({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "b"},
+        "spec": {"maxUnavailable": 0, "selector": {"matchLabels": {"app": "a"}}}});
+    let budgets = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
+    assert_eq!(admin.send("POST", budgets, &budget).await.expect(201)["spec"]["maxUnavailable"], 0);
+    let node = json!({"apiVersion": "storage.k8s.io/v1", "kind": "CSINode", "metadata": {"name": "n"},
+        "spec": {"drivers": [{"name": "d.io", "nodeID": "n", "allocatable": {"count": 0}}]}});
+    let made = admin.send("POST", "/apis/storage.k8s.io/v1/csinodes", &node).await.expect(201);
+    assert_eq!(made["spec"]["drivers"][0]["allocatable"], json!({"count": 0}));
+    let mut pod = pod("p", json!({}));
+    pod["spec"]["terminationGracePeriodSeconds"] = json!(0);
+    pod["spec"]["hostNetwork"] = json!(false);
+    let made = admin.send("POST", PODS, &pod).await.expect(201);
+    assert_eq!(made["spec"]["terminationGracePeriodSeconds"], 0);
+    assert_eq!(made["spec"]["hostNetwork"], Value::Null, "Go cannot tell it from what was not said");
+}
