@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use crate::api::Call;
 use crate::negotiate::{content_type, json_body};
+use crate::protobuf;
 use crate::resources::Row;
 use crate::schema::decode::{DecodeError, Decoded, from_slice, from_value};
 use crate::schema::{Node, schema};
@@ -23,16 +24,22 @@ pub fn of_kind(call: &Call, kind: (&'static str, &'static str, &'static str)) ->
 }
 
 fn decode(call: &Call, node: &Node, kind: (&str, &str, &str)) -> Result<Value> {
-    if call.row.custom.is_some() && content_type(&call.headers) == "application/vnd.kubernetes.protobuf" {
+    if call.row.custom.is_some() && content_type(&call.headers) == protobuf::MEDIA {
         return Err(Refusal::unsupported_media_type("application/json, application/yaml"));
     }
     let type_name = node.object().map_or("", |kind| &*kind.name);
-    let body = json_body(&call.headers, &call.body, type_name)?;
-    if body.is_empty() {
-        return Err(Refusal::bad_request("the body of the request is empty: an object is expected"));
-    }
-    let decoded = from_slice(node, &body).map_err(|error| refuse(kind, &error))?;
-    finish(call, decoded, kind)
+    let decoded = if content_type(&call.headers) == protobuf::MEDIA {
+        let tree = protobuf::decode(type_name, &call.body);
+        from_value(node, tree.map_err(|error| Refusal::bad_request(error.to_string()))?)
+    } else {
+        let body = json_body(&call.headers, &call.body, type_name)?;
+        if body.is_empty() {
+            let why = "the body of the request is empty: an object is expected";
+            return Err(Refusal::bad_request(why));
+        }
+        from_slice(node, &body)
+    };
+    finish(call, decoded.map_err(|error| refuse(kind, &error))?, kind)
 }
 
 /// Decodes a tree that a patch made.
