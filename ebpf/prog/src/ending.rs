@@ -3,7 +3,7 @@
 use abi::event::kind;
 use abi::flow::{Flow, FlowKey, bits, timeout};
 
-use crate::maps::{EMBRYOS, FLOWS, Work, work};
+use crate::maps::{EMBRYOS, FLOWS, work};
 use crate::packet::{FIN, RST, SCTP, TCP};
 use crate::{event, flow, older, service, table};
 
@@ -71,11 +71,16 @@ pub extern "C" fn take_over() -> i32 {
 }
 
 /// Forgets an untranslated connection with its last packet: whatever follows is nobody's to translate, and tables stay small.
-#[inline(always)]
-pub fn close(work: &mut Work, flags: u32) {
+/// Verified by itself.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn close(flags: u32) -> i32 {
+    let Some(work) = work() else {
+        return 0;
+    };
     let packet = &work.packet;
     if !packet.is_connection() || packet.tcp_flags & FIN != 0 {
-        return;
+        return 0;
     }
     work.answer.tuple = packet.key.tuple.reversed();
     work.answer.proto = packet.key.proto;
@@ -85,6 +90,7 @@ pub fn close(work: &mut Work, flags: u32) {
         forget(&packet.key, &work.answer);
         work.settles = 0;
     }
+    i32::from(over)
 }
 
 #[inline(always)]

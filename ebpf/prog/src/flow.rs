@@ -6,6 +6,8 @@
 //!                        v
 //!                     flow pair (hash: never evicted; `expire` forgets the silent ones)
 //! ```
+//!
+//! Of a connection that is not translated the embryo is one entry, for what the client sends: its answers say whose they are.
 
 use core::ptr::NonNull;
 
@@ -19,10 +21,15 @@ use aya_ebpf::bindings::BPF_ANY;
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 
-use crate::maps::{EMBRYOS, FLOWS, GAUGES, Known, Work, node};
-use crate::packet::{FIN, Packet, RST, SYN};
+use crate::maps::{EMBRYOS, FLOWS, GAUGES, Known, Work, node, work};
+use crate::packet::{ACK, FIN, Packet, RST, SYN};
 use crate::verdict::count;
 use crate::{ending, event, older, policy, service, table};
+
+/// What [`Work::settles`] is for a packet of a flow that began before.
+pub const KNOWN: u32 = 1;
+/// The same for the first packet of one.
+pub const NEW: u32 = 2;
 
 /// An entry of either table. The programs run under RCU: its memory stays valid, other CPUs change single words of it.
 pub type Entry = NonNull<Flow>;
@@ -44,8 +51,12 @@ pub fn now() -> u32 {
 /// The entry of the packet, if it belongs to a flow. An answer makes its flow an established one.
 #[inline(always)]
 pub fn find(work: &mut Work) -> Option<Entry> {
-    let mut found = place(&work.packet.key);
-    if found.is_none() && older::take_over(older::Which::Packet) {
+    let is_new = matches!(work.known, Known::No);
+    let mut found = if is_new { None } else { place(&work.packet.key) };
+    if found.is_none()
+        && ((!is_new && older::take_over(older::Which::Packet))
+            || is_answer(&work.packet) && answer_plain() != 0)
+    {
         found = place(&work.packet.key);
     }
     let (entry, is_embryo) = found?;
@@ -63,6 +74,13 @@ fn place(key: &FlowKey) -> Option<(Entry, bool)> {
         return NonNull::new(entry).map(|entry| (entry, false));
     }
     EMBRYOS.get_ptr_mut(key).and_then(NonNull::new).map(|entry| (entry, true))
+}
+
+/// Whether the packet looks like the first answer to a connection. Unusual ones are found as well, when a flow of their own is about to
+/// begin.
+#[inline(always)]
+fn is_answer(packet: &Packet) -> bool {
+    packet.tcp_flags & (SYN | ACK) == SYN | ACK || packet.tcp_flags & RST != 0
 }
 
 /// The entry of the packet, if it belongs to a flow and does not change that flow's place.
@@ -202,11 +220,7 @@ fn promote(work: &mut Work, entry: Entry) -> Option<Entry> {
     };
     // SAFETY: as above.
     let forward = unsafe { &*forward };
-    if FLOWS.insert(&work.packet.key, reverse, u64::from(BPF_ANY)).is_err() {
-        return Some(entry);
-    }
-    if FLOWS.insert(&work.answer, forward, u64::from(BPF_ANY)).is_err() {
-        _ = FLOWS.remove(&work.packet.key);
+    if !add_both(&work.packet.key, reverse, &work.answer, forward) {
         return Some(entry);
     }
     table::forget(&work.packet.key);
@@ -219,6 +233,59 @@ fn promote(work: &mut Work, entry: Entry) -> Option<Entry> {
     event::flow(kind::ANSWERED, &work.answer, forward);
     // What is written from here on has to reach the copy.
     NonNull::new(FLOWS.get_ptr_mut(&work.packet.key)?)
+}
+
+/// Moves an untranslated flow to the flows, if the packet is its first answer: one if so. As long as nobody has answered it, there is
+/// an entry for its beginning only. Verified by itself.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn answer_plain() -> i32 {
+    let Some(work) = work() else {
+        return 0;
+    };
+    work.answer.tuple = work.packet.key.tuple.reversed();
+    work.answer.proto = work.packet.key.proto;
+    work.answer.zero = [0; 3];
+    let mut begun = EMBRYOS.get_ptr(&work.answer);
+    if begun.is_none() && older::take_over(older::Which::Answer) {
+        begun = EMBRYOS.get_ptr(&work.answer);
+    }
+    let Some(begun) = begun else {
+        return 0;
+    };
+    // SAFETY: see `Entry`.
+    let begun = unsafe { &*begun };
+    if begun.flags & (bits::PLAIN | bits::FORWARD) != bits::PLAIN | bits::FORWARD {
+        return 0;
+    }
+    work.reverse.to = work.packet.key.tuple;
+    work.reverse.backend = 0;
+    work.reverse.generation = 0;
+    work.reverse.last_seen = begun.last_seen;
+    work.reverse.flags = begun.flags & !bits::FORWARD;
+    work.reverse.service = 0;
+    work.reverse.epoch = begun.epoch;
+    work.reverse.hop.seen = 0;
+    if !add_both(&work.packet.key, &work.reverse, &work.answer, begun) {
+        return i32::from(table::remember(&work.packet.key, &work.reverse).is_ok());
+    }
+    table::forget(&work.answer);
+    count(Path::Promoted, 0);
+    event::flow(kind::ANSWERED, &work.answer, begun);
+    1
+}
+
+/// Adds both halves of a flow to the flows; answers whether there was room.
+#[inline(always)]
+fn add_both(key: &FlowKey, flow: &Flow, twin: &FlowKey, other: &Flow) -> bool {
+    if FLOWS.insert(key, flow, u64::from(BPF_ANY)).is_err() {
+        return false;
+    }
+    if FLOWS.insert(twin, other, u64::from(BPF_ANY)).is_err() {
+        _ = FLOWS.remove(key);
+        return false;
+    }
+    true
 }
 
 /// Notes that a packet of the flow passed.
@@ -244,13 +311,21 @@ pub fn touch(packet: &Packet, entry: Entry, now: u32) {
     }
 }
 
+/// Lets the packet's flow keep the next hop that is looked up for it: one that is [`NEW`] or [`KNOWN`].
+#[inline(always)]
+pub fn keep_hop(work: &mut Work, which: u32) {
+    work.origin = work.packet.key;
+    work.settles = which;
+}
+
 /// Remembers where the packets of this direction go, if they go there every time.
 #[inline(always)]
 pub fn settle(work: &Work) {
     if work.settles == 0 {
         return;
     }
-    let Some(entry) = FLOWS.get_ptr_mut(&work.origin).or_else(|| EMBRYOS.get_ptr_mut(&work.origin)) else {
+    let known = if work.settles == NEW { None } else { FLOWS.get_ptr_mut(&work.origin) };
+    let Some(entry) = known.or_else(|| EMBRYOS.get_ptr_mut(&work.origin)) else {
         return;
     };
     // SAFETY: see `Entry`. Readers on other CPUs that see half of it send one packet of a moved route astray.

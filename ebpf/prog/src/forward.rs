@@ -11,7 +11,7 @@ use crate::maps::{Known, Work, work};
 use crate::nat::pair;
 use crate::packet::{ETHERNET, Packet, RST, SCTP, TCP, parse_plain};
 use crate::verdict::{Verdict, count};
-use crate::{flow, policy, sctp, service, sum};
+use crate::{ending, flow, policy, sctp, service, sum};
 
 /// Who has the packet after it was translated.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -112,7 +112,7 @@ pub fn forward_known<B: Bytes>(bytes: &B, work: &mut Work, onward: Onward) -> Op
     let flow = unsafe { entry.as_ref() };
     let flags = flow.flags;
     let of_service = flags & (bits::FORWARD | bits::SERVICE) == bits::FORWARD | bits::SERVICE;
-    if flow.epoch != policy::epoch() || closes(packet, flags) {
+    if flow.epoch != policy::epoch() {
         return None;
     }
     if flags & bits::DSR != 0 || (of_service && service::generation(flow.backend) != flow.generation) {
@@ -130,11 +130,15 @@ pub fn forward_known<B: Bytes>(bytes: &B, work: &mut Work, onward: Onward) -> Op
     flow::touch(packet, entry, now);
     // SAFETY: as above.
     let flow = unsafe { entry.as_ref() };
-    if packet.v4() {
-        Some(send::<B, V4>(bytes, packet, flow, onward))
+    let result = if packet.v4() {
+        send::<B, V4>(bytes, packet, flow, onward)
     } else {
-        Some(send::<B, V6>(bytes, packet, flow, onward))
+        send::<B, V6>(bytes, packet, flow, onward)
+    };
+    if closes(packet, flags) {
+        ending::close(flags);
     }
+    Some(result)
 }
 
 /// Whether packets with these flags that leave the host answer what it has sent itself through a service.

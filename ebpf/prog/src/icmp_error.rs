@@ -51,7 +51,7 @@ fn try_follow(ctx: &TcContext, work: &mut Work) -> Result<u32, Drop> {
     };
     // `answer` is the key under which an answer to the packet inside would be found.
     let Some(entry) = find(work) else {
-        return Ok(0);
+        return Ok(begun(work));
     };
     // SAFETY: the program runs under RCU: the element's memory stays valid.
     let flags = unsafe {
@@ -75,6 +75,18 @@ fn try_follow(ctx: &TcContext, work: &mut Work) -> Result<u32, Drop> {
 fn find(work: &Work) -> Option<*const Flow> {
     let place = || FLOWS.get_ptr(&work.answer).or_else(|| EMBRYOS.get_ptr(&work.answer));
     place().or_else(|| if older::take_over(older::Which::Answer) { place() } else { None })
+}
+
+/// The flags of the connection that the packet inside belongs to, if that is not translated and nobody has answered yet: there is
+/// no entry for its answers.
+#[inline(always)]
+fn begun(work: &mut Work) -> u32 {
+    work.twin.tuple = work.answer.tuple.reversed();
+    work.twin.proto = work.answer.proto;
+    work.twin.zero = [0; 3];
+    // SAFETY: the program runs under RCU: the element's memory stays valid.
+    let flags = EMBRYOS.get_ptr(&work.twin).map_or(0, |entry| unsafe { (*entry).flags });
+    if flags & bits::PLAIN != 0 { flags & !bits::FORWARD } else { 0 }
 }
 
 /// Reads the packet inside into `work.answer`, reversed.

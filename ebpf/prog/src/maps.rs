@@ -135,7 +135,7 @@ pub struct Work {
     pub fragment: FragmentKey,
     /// One if it goes to its backend in a tunnel.
     pub tunnelled: u32,
-    /// One if that flow may keep it.
+    /// Whether that flow may keep it: zero, [`crate::flow::KNOWN`] or [`crate::flow::NEW`].
     pub settles: u32,
     /// The key of the flow's answers.
     pub answer: FlowKey,

@@ -29,10 +29,7 @@ pub fn entry(work: &mut Work) -> Option<Entry> {
     work.tunnelled = 0;
     fragment::recall(work);
     let has_key = matches!(work.packet.ports, Ports::Pair | Ports::EchoRequest | Ports::EchoReply);
-    if !has_key || matches!(work.known, Known::No) {
-        return None;
-    }
-    flow::find(work)
+    if has_key { flow::find(work) } else { None }
 }
 
 /// Gives the packet the tuple its flow says, or finds out that it begins one because it asks for a service. Flags are zero when
@@ -97,12 +94,11 @@ pub fn follow(ctx: &TcContext, work: &mut Work, entry: Option<Entry>) -> Result<
         work.to = flow.to;
         (flow.flags, flow.generation, flow.backend)
     };
-    work.origin = work.packet.key;
-    work.settles = 1;
+    flow::keep_hop(work, flow::KNOWN);
     fragment::record(work);
     if flags & bits::PLAIN != 0 {
         if closes(&work.packet, flags) {
-            ending::close(work, flags);
+            ending::close(flags);
         }
         return Ok(flags);
     }
@@ -149,7 +145,11 @@ extern "C" fn begin_flow(skb: *mut __sk_buff, hook: u32) -> i32 {
     let begun = begin(&ctx, work, hook != UPLINK_IN).and_then(|()| {
         work.to = work.forward.to;
         work.tunnelled = work.forward.flags & bits::DSR;
-        if work.tunnelled == 0 { nat::rewrite(&ctx) } else { Ok(()) }
+        if work.tunnelled != 0 {
+            return Ok(());
+        }
+        flow::keep_hop(work, flow::NEW);
+        nat::rewrite(&ctx)
     });
     match begun {
         Ok(()) => {
@@ -227,6 +227,11 @@ pub extern "C" fn track(skb: *mut __sk_buff, hook: u32) -> i32 {
 
 #[inline(always)]
 fn begin_plain(work: &mut Work, hook: u32) -> Result<(), Drop> {
+    let is_tcp = work.packet.proto() == TCP;
+    let asks = work.packet.tcp_flags & (SYN | ACK) == SYN;
+    if is_tcp && !asks && flow::answer_plain() != 0 {
+        return answer(work);
+    }
     let (dst, dport) = (work.packet.tuple().dst, work.packet.tuple().dport);
     flow::prepare(work, &dst, dport);
     work.forward.flags = bits::FORWARD | bits::PLAIN;
@@ -243,8 +248,24 @@ fn begin_plain(work: &mut Work, hook: u32) -> Result<(), Drop> {
     if kept && !matches!(work.packet.part, Part::Later) && work.packet.tcp_flags & RST == 0 {
         fragment::record(work);
         // A flow that finds no room is asked about with every packet.
-        _ = flow::create(work);
+        let begun = if is_tcp { flow::complete(work) } else { flow::create(work) };
+        if begun.is_ok() {
+            flow::keep_hop(work, flow::NEW);
+        }
     }
+    Ok(())
+}
+
+/// Lets a packet pass that has turned out to be the first answer to a connection.
+#[inline(always)]
+fn answer(work: &mut Work) -> Result<(), Drop> {
+    work.known = Known::Unseen;
+    let Some(entry) = flow::find(work) else {
+        return Ok(());
+    };
+    policy::renew(work, entry)?;
+    flow::touch(&work.packet, entry, flow::now());
+    flow::keep_hop(work, flow::KNOWN);
     Ok(())
 }
 

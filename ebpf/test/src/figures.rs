@@ -7,7 +7,7 @@ use abi::node::Node;
 use abi::service::frontend;
 use anyhow::{Result, ensure};
 
-use crate::packet::{ACK, Packet, SYN, packet};
+use crate::packet::{ACK, Packet, RST, SYN, packet};
 use crate::runner::{REDIRECT, STACK, TX};
 use crate::world::{Hook, Names, World, families, node};
 
@@ -58,6 +58,7 @@ pub fn measure() -> Result<Vec<Figure>> {
     for names in families() {
         world.reset(names)?;
         plain(&mut world, &mut figures)?;
+        connection(&mut world, &mut figures)?;
         cluster_ip(&mut world, &mut figures)?;
         node_port(&mut world, &mut figures)?;
     }
@@ -90,6 +91,40 @@ fn plain(world: &mut World, figures: &mut Vec<Figure>) -> Result<()> {
             times.push(world.run(hook, &frame)?.duration.as_nanos());
         }
         figures.push(Figure { name: format!("{} {name}", family(&n)), one: median(times), many: None });
+    }
+    Ok(())
+}
+
+/// The packets that a connection to a pod of another node begins and ends with, on both nodes.
+fn connection(world: &mut World, figures: &mut Vec<Figure>) -> Result<()> {
+    world.forget_flows()?;
+    let n = world.names;
+    let steps = |port| {
+        let [out, back] = [(n.pod_a, n.far_pod), (n.far_pod, n.pod_a)].map(|(src, dst)| packet(src, dst));
+        let asks = |packet: Packet, flags| packet.tcp(port, 80, flags);
+        let answers = |packet: Packet, flags| packet.tcp(80, port, flags);
+        [
+            ("begins, its SYN", Hook::FromPodA, asks(out.clone(), SYN)),
+            ("begins, the answer", Hook::UplinkIn, answers(back.clone(), SYN | ACK)),
+            ("begins, its ACK", Hook::FromPodA, asks(out.clone(), ACK)),
+            ("ends, its RST", Hook::FromPodA, asks(out.clone(), RST)),
+            ("is begun, the SYN", Hook::UplinkIn, asks(back.clone(), SYN)),
+            ("is begun, its answer", Hook::FromPodA, answers(out.clone(), SYN | ACK)),
+            ("is begun, the ACK", Hook::UplinkIn, asks(back.clone(), ACK)),
+            ("is ended, the RST", Hook::UplinkIn, asks(back, RST)),
+        ]
+    };
+    let mut times: Vec<Vec<u128>> = vec![Vec::new(); steps(0).len()];
+    for run in 0..RUNS / 4 {
+        for (times, (name, hook, packet)) in times.iter_mut().zip(steps(1024 + run as u16)) {
+            let outcome = world.run(hook, &packet.bytes())?;
+            ensure!(outcome.code == REDIRECT, "{name}: code {}", outcome.code);
+            times.push(outcome.duration.as_nanos());
+        }
+    }
+    for (times, (name, ..)) in times.into_iter().zip(steps(0)) {
+        let name = format!("{} connection {name}", family(&n));
+        figures.push(Figure { name, one: median(times), many: None });
     }
     Ok(())
 }

@@ -20,6 +20,7 @@ const TCP: u8 = 6;
 
 const CASES: &[Case] = &[
     ("while flows are converted, unknown connections are dropped, not refused", converting),
+    ("a connection has one entry until it is answered, and its next hop from the first packet on", halves),
     ("the walk counts flows, embryos and ports of the node", gauges),
     ("a connection counts for its backend from its answer to its end", counted),
     ("a backend that went while it was counted is not counted down", counted_gone),
@@ -57,6 +58,23 @@ fn converting(w: &mut World) -> Result<()> {
     w.expect(Hook::FromPodA, &late, &Want::Dropped(Drop::Converting))?;
     w.runner.array(name::CONTROL)?.set(0, control(0), 0)?;
     w.expect(Hook::FromPodA, &late, &Want::Refused(Drop::NoFlow, late.refusal()))?;
+    Ok(())
+}
+
+fn halves(w: &mut World) -> Result<()> {
+    let n = w.names;
+    let asked = packet(n.pod_a, n.far_pod).tcp(40000, 80, SYN);
+    w.run(Hook::FromPodA, &asked.bytes())?;
+    let [(_, begun)] = w.flows(name::EMBRYOS)?[..] else { panic!("{:?}", w.flows(name::EMBRYOS)?) };
+    ensure!(begun.flags == bits::FORWARD | bits::PLAIN && begun.hop.seen != 0, "{begun:?}");
+    w.run(Hook::UplinkIn, &asked.answer().bytes())?;
+    let mut flows = w.flows(name::FLOWS)?;
+    flows.sort_by_key(|(_, flow)| flow.flags);
+    ensure!(w.flows(name::EMBRYOS)?.is_empty(), "it is answered");
+    let [(answers, back), (asks, there)] = flows[..] else { panic!("{flows:?}") };
+    ensure!((back.flags, back.to) == (bits::PLAIN, answers.tuple), "{back:?}");
+    ensure!((there.flags, there.to) == (begun.flags, asks.tuple), "{there:?}");
+    ensure!(answers.tuple == asks.tuple.reversed() && back.hop.seen != 0, "{flows:?}");
     Ok(())
 }
 

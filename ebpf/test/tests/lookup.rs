@@ -295,6 +295,11 @@ fn reset(w: &mut World) -> Result<()> {
     let anew = packet(n.pod_a, n.far_pod).tcp(40001, 8080, SYN);
     w.expect(Hook::FromPodA, &anew, &Want::Sent(Path::Remote, anew.clone().hops(63)))?;
     w.expect(Hook::FromPodA, &late, &Want::Sent(Path::Remote, late.clone().hops(63)))?;
+    // Who connects from where a backend was is answered.
+    bury(w, n.pod_a, 40002, TCP)?;
+    let own = packet(n.pod_a, n.pod_b).tcp(40002, 80, SYN);
+    w.expect(Hook::FromPodA, &own, &Want::Sent(Path::Pod, own.clone()))?;
+    w.expect(Hook::FromPodB, &own.answer(), &Want::Sent(Path::Pod, own.answer()))?;
     Ok(())
 }
 

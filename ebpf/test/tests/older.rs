@@ -36,6 +36,7 @@ type Table = HashMap<MapData, [u8; KEY], [u8; FLOW]>;
 
 const CASES: &[Case] = &[
     ("a connection whose SYN the agent before has seen is answered", answered),
+    ("one that is not translated is answered as well", plain_answered),
     ("an established one stays with its backend", established),
     ("an error about a flow is translated", error_about),
     ("a port that a flow holds is nobody else's", port_held),
@@ -115,6 +116,19 @@ fn answered(w: &mut World) -> Result<()> {
     hand_over(w)?;
     ensure!(left(w)? == [0, 2], "{:?}", left(w)?);
     w.expect(Hook::FromPodB, &got.answer(), &Want::Sent(Path::Pod, asked.answer()))?;
+    ensure!(left(w)? == [0, 0], "{:?}", left(w)?);
+    let (flows, embryos) = (w.flows(name::FLOWS)?.len(), w.flows(name::EMBRYOS)?.len());
+    ensure!((flows, embryos) == (2, 0), "answered: {flows} and {embryos}");
+    Ok(())
+}
+
+fn plain_answered(w: &mut World) -> Result<()> {
+    let n = w.names;
+    let asked = packet(n.pod_a, n.pod_b).tcp(40000, 80, SYN);
+    w.expect(Hook::FromPodA, &asked, &Want::Sent(Path::Pod, asked.clone()))?;
+    hand_over(w)?;
+    ensure!(left(w)? == [0, 1], "{:?}", left(w)?);
+    w.expect(Hook::FromPodB, &asked.answer(), &Want::Sent(Path::Pod, asked.answer()))?;
     ensure!(left(w)? == [0, 0], "{:?}", left(w)?);
     let (flows, embryos) = (w.flows(name::FLOWS)?.len(), w.flows(name::EMBRYOS)?.len());
     ensure!((flows, embryos) == (2, 0), "answered: {flows} and {embryos}");

@@ -37,6 +37,7 @@ const CASES: &[Case] = &[
     ("a pod that leaves the cluster is asked before it is hidden", outside),
     ("what comes from another node is asked", other_node),
     ("a change cuts live flows in both directions, and another lets them go on", live),
+    ("whatever is answered to a connection passes, and to none nothing does", answered),
     ("a cut flow's answers are no flow of their own", answers),
     ("XDP leaves flows of an earlier epoch to TC", xdp),
     ("a connection in its middle is judged like a new one", middle),
@@ -292,6 +293,23 @@ fn live(w: &mut World) -> Result<()> {
     Ok(())
 }
 
+fn answered(w: &mut World) -> Result<()> {
+    let n = w.names;
+    deny_ingress(w)?;
+    // A listener's, a closed port's, and that of a host that remembers an older connection.
+    for (port, flags) in [(40000, SYN | ACK), (40001, RST | ACK), (40002, ACK)] {
+        let answer = packet(n.pod_b, n.pod_a).tcp(80, port, flags);
+        w.expect(Hook::FromPodB, &answer, &Want::Dropped(Drop::PolicyIngress))?;
+        let asked = packet(n.pod_a, n.pod_b).tcp(port, 80, SYN);
+        w.expect(Hook::FromPodA, &asked, &sent(&asked))?;
+        w.expect(Hook::FromPodB, &answer, &sent(&answer))?;
+    }
+    deny_egress(w)?;
+    let cut = packet(n.pod_b, n.pod_a).tcp(80, 40002, ACK);
+    w.expect(Hook::FromPodB, &cut, &Want::Dropped(Drop::PolicyEgress))?;
+    Ok(())
+}
+
 fn answers(w: &mut World) -> Result<()> {
     let more = connect(w)?;
     deny_ingress(w)?;
@@ -359,6 +377,13 @@ fn errors(w: &mut World) -> Result<()> {
     let other = packet(n.pod_a, n.far_pod).udp(40001, 53);
     let unknown = packet(n.peer, n.pod_a).error(kind, code, &other, 48);
     w.expect(Hook::UplinkIn, &unknown, &Want::Dropped(Drop::PolicyIngress))?;
+    // A connection that nobody has answered has no entry for its answers.
+    let begins = packet(n.pod_a, n.far_pod).tcp(40000, 80, SYN);
+    w.run(Hook::FromPodA, &begins.bytes())?;
+    let about = |flow: &Packet| packet(n.peer, n.pod_a).error(kind, code, flow, 48);
+    w.expect(Hook::UplinkIn, &about(&begins), &sent(&about(&begins)))?;
+    let other = about(&packet(n.pod_a, n.far_pod).tcp(40001, 80, SYN));
+    w.expect(Hook::UplinkIn, &other, &Want::Dropped(Drop::PolicyIngress))?;
     Ok(())
 }
 
