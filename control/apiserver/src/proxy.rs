@@ -163,6 +163,14 @@ async fn passed(response: http::Response<Incoming>) -> Result<Reply> {
     if code >= 400 {
         return Err(refused(response).await);
     }
+    if (300..400).contains(&code) {
+        // Following it would lend the server's own rights to wherever it leads.
+        return Err(Refusal::new(
+            502,
+            "InternalError",
+            format!("the node answered with a redirect ({code})"),
+        ));
+    }
     let media = response.headers().get(header::CONTENT_TYPE).cloned();
     let stream = response
         .into_body()

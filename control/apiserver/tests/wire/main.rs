@@ -13,6 +13,7 @@ mod etcd_server;
 mod evictions;
 mod lists;
 mod objects;
+mod pitfalls;
 mod pod_changes;
 mod pods;
 mod protobuf;

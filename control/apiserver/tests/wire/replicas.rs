@@ -9,7 +9,7 @@ use crate::cluster::{Client, config, etcd_storage};
 use crate::etcd_server::{self, Etcd};
 
 /// Servers on one etcd, with one authority: the folder of the first is copied.
-async fn replicas(etcd: &Etcd, count: usize) -> Vec<(Running, tempfile::TempDir)> {
+pub async fn replicas(etcd: &Etcd, count: usize) -> Vec<(Running, tempfile::TempDir)> {
     let mut servers: Vec<(Running, tempfile::TempDir)> = Vec::new();
     for _ in 0..count {
         let folder = tempfile::tempdir().unwrap();

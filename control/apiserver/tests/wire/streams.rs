@@ -102,6 +102,11 @@ async fn kubelet(cluster: &Cluster) -> u16 {
 
 async fn play<S: AsyncReadExt + AsyncWriteExt + Unpin>(stream: &mut BufReader<S>, head: &str) {
     let first = head.lines().next().unwrap();
+    if first.contains("tailLines=302") {
+        let reply =
+            "HTTP/1.1 302 Found\r\nlocation: https://127.0.0.1:1/secrets\r\ncontent-length: 0\r\n\r\n";
+        return stream.get_mut().write_all(reply.as_bytes()).await.unwrap();
+    }
     if first.contains("/containerLogs/") {
         let reply = format!(
             "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: {}\r\n\r\n{first}",
@@ -176,6 +181,14 @@ async fn logs_are_handed_through() {
     let asked = String::from_utf8_lossy(&answer.body).into_owned();
     assert!(asked.starts_with("GET /containerLogs/default/p/c?follow=true&tailLines=5 "), "{asked}");
     cluster.admin().get(&format!("{POD}/log?container=none")).await.refused(400, "BadRequest");
+}
+
+#[tokio::test]
+async fn a_node_sends_nobody_elsewhere() {
+    let cluster = with_pod().await;
+    let answer = cluster.admin().get(&format!("{POD}/log?tailLines=302")).await;
+    answer.refused(502, "InternalError");
+    assert!(!answer.headers.contains_key("location"));
 }
 
 #[tokio::test]
