@@ -18,17 +18,17 @@ struct Server {
 }
 
 static SERVER: LazyLock<Server> = LazyLock::new(|| {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let folder = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let folder = tempfile::tempdir().expect("a folder");
     let config = Config {
         data: folder.path().to_owned(),
-        bind: vec!["127.0.0.1:0".parse().unwrap()],
+        bind: vec!["127.0.0.1:0".parse().expect("an address")],
         advertise: Vec::new(),
         service_ranges: vec!["10.96.0.0/16".to_owned()],
         storage: Storage::Memory,
         patience: Patience::default(),
     };
-    let running = runtime.block_on(start(config)).unwrap();
+    let running = runtime.block_on(start(config)).expect("a server");
     let service = running.service(User::new("admin", &["system:masters"]));
     Server { runtime, service, _running: running, _folder: folder }
 });
