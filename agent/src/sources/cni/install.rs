@@ -10,6 +10,9 @@ use serde_json::json;
 /// Runtimes take the first file in the order of names.
 const CONFLIST: &str = "05-hawser.conflist";
 const PLUGIN: &str = "hawser-cni";
+/// How the extension of a file begins that is being written; the writer's number follows. Runtimes read only *.conf, *.conflist and
+/// *.json.
+const SCRATCH: &str = "new";
 
 /// Something could not be put in place.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +32,7 @@ pub fn plugin(dir: &Path) -> Result<(), InstallError> {
     let source = own.with_file_name(PLUGIN);
     let bytes = fs::read(&source).map_err(|error| failed(&source, error))?;
     let path = dir.join(PLUGIN);
+    remove(begun(&path)?)?;
     replace(&path, &bytes, 0o755).map_err(|error| failed(&path, error))?;
     let loopback = dir.join(cni::loopback::NAME);
     match std::os::unix::fs::symlink(PLUGIN, &loopback) {
@@ -52,6 +56,7 @@ pub fn conflist(dir: &Path, socket: &Path, spool: &Path) -> Result<(), InstallEr
     });
     let text = serde_json::to_vec_pretty(&configuration).expect("a literal with string keys");
     let path = dir.join(CONFLIST);
+    remove(begun(&path)?)?;
     replace(&path, &text, 0o644).map_err(|source| InstallError { path, source })
 }
 
@@ -59,13 +64,16 @@ pub fn conflist(dir: &Path, socket: &Path, spool: &Path) -> Result<(), InstallEr
 pub fn remove_plugin(dir: &Path) -> Result<Vec<String>, InstallError> {
     let loopback = dir.join(cni::loopback::NAME);
     let is_ours = fs::read_link(&loopback).is_ok_and(|target| target == Path::new(PLUGIN));
-    let paths = [Some(dir.join(PLUGIN)), is_ours.then_some(loopback)];
-    remove(paths.into_iter().flatten())
+    let own = dir.join(PLUGIN);
+    let begun = begun(&own)?;
+    remove([Some(own), is_ours.then_some(loopback)].into_iter().flatten().chain(begun))
 }
 
 /// Takes the network configuration away again.
 pub fn remove_conflist(dir: &Path) -> Result<Vec<String>, InstallError> {
-    remove([dir.join(CONFLIST)])
+    let own = dir.join(CONFLIST);
+    let begun = begun(&own)?;
+    remove([own].into_iter().chain(begun))
 }
 
 /// Takes the sockets of an agent that is gone away, and their folder, unless it is somebody else's too or mounted.
@@ -93,14 +101,32 @@ fn remove(paths: impl IntoIterator<Item = PathBuf>) -> Result<Vec<String>, Insta
     Ok(removed)
 }
 
+/// What agents have left that died while they wrote this file.
+fn begun(path: &Path) -> Result<Vec<PathBuf>, InstallError> {
+    let failed = |source| InstallError { path: path.to_owned(), source };
+    let folder = match fs::read_dir(path.parent().unwrap_or(path)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        folder => folder.map_err(failed)?,
+    };
+    let mut found = Vec::new();
+    for entry in folder {
+        let other = entry.map_err(failed)?.path();
+        let number = other.extension().and_then(|end| end.to_str()).and_then(|end| end.strip_prefix(SCRATCH));
+        let is_number = number.is_some_and(|number| number.parse::<u32>().is_ok());
+        if is_number && other.file_stem() == path.file_stem() {
+            found.push(other);
+        }
+    }
+    Ok(found)
+}
+
 fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     if fs::read(path).is_ok_and(|present| present == bytes) {
         return fs::set_permissions(path, Permissions::from_mode(mode));
     }
     let dir = path.parent().ok_or_else(|| io::Error::other("it has no folder"))?;
     fs::create_dir_all(dir)?;
-    // Runtimes read only *.conf, *.conflist and *.json.
-    let scratch = path.with_extension(format!("new{}", std::process::id()));
+    let scratch = path.with_extension(format!("{SCRATCH}{}", std::process::id()));
     let mut file = File::create(&scratch)?;
     file.write_all(bytes)?;
     file.set_permissions(Permissions::from_mode(mode))?;
@@ -125,6 +151,23 @@ mod tests {
         fs::write(dir.path().join(cni::loopback::NAME), "").unwrap();
         assert_eq!(remove_plugin(dir.path()).unwrap(), Vec::<String>::new());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn what_an_agent_has_left_that_died_while_it_wrote_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let left =
+            || ["05-hawser.new17", "hawser-cni.new18"].map(|name| fs::write(dir.path().join(name), ""));
+        left().into_iter().for_each(Result::unwrap);
+        for other in ["05-hawser.newer", "05-other.new17"] {
+            fs::write(dir.path().join(other), "").unwrap();
+        }
+        conflist(dir.path(), Path::new("/run/a/cni.sock"), Path::new("/var/a")).unwrap();
+        assert!(!dir.path().join("05-hawser.new17").exists(), "by the next one that writes it");
+        left().into_iter().for_each(Result::unwrap);
+        assert_eq!(remove_conflist(dir.path()).unwrap().len(), 2);
+        assert_eq!(remove_plugin(dir.path()).unwrap().len(), 1);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "files of others stay");
     }
 
     #[test]
