@@ -20,7 +20,7 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
     ("cni", &[], &["aya", "rtnetlink", "kube", "k8s-openapi"]),
     ("agent", &["abi", "cni"], &["redb"]),
     ("e2e", &[], &["aya", "redb"]),
-    ("fuzz", &["cni"], &["aya", "kube"]),
+    ("fuzz", &["apiserver", "cni"], &["aya", "kube"]),
     ("xtask", &[], &["tokio", "kube"]),
 ];
 
