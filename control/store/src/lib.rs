@@ -29,6 +29,7 @@ mod log;
 mod shared;
 pub mod snapshot;
 mod store;
+mod topic;
 mod txn;
 mod writer;
 

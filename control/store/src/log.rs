@@ -6,11 +6,12 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 
 use parking_lot::RwLock;
-use tokio::sync::watch;
 
 use crate::entry::{Event, Revision};
+use crate::topic::{self, Topic};
 
 /// The start of a watch, or the position of a cursor, is older than the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -37,25 +38,11 @@ pub(crate) struct Log<H> {
     /// A watch from this revision or later is complete.
     oldest: Revision,
     weight: usize,
-    topics: HashMap<Box<str>, Topic>,
+    topics: HashMap<Box<str>, Arc<Topic>>,
     /// Woken by every event; for cursors whose prefix is shorter than a topic.
-    all: Topic,
+    all: Arc<Topic>,
     max_events: usize,
     max_weight: usize,
-}
-
-#[derive(Debug)]
-struct Topic {
-    /// One past the sequence number of the newest event.
-    end: watch::Sender<u64>,
-    /// One past the sequence number of the newest event that was dropped.
-    dropped: u64,
-}
-
-impl Default for Topic {
-    fn default() -> Self {
-        Self { end: watch::Sender::new(0), dropped: 0 }
-    }
 }
 
 impl<H> Log<H> {
@@ -68,45 +55,58 @@ impl<H> Log<H> {
             oldest: revision,
             weight: 0,
             topics: HashMap::new(),
-            all: Topic::default(),
+            all: Arc::default(),
             max_events,
             max_weight,
         }
     }
 
     /// Appends the events of one group of transactions that leads to `revision`, then drops what exceeds the bounds.
-    pub(crate) fn append(&mut self, events: impl Iterator<Item = Arc<Event<H>>>, revision: Revision) {
+    /// Returns whom to wake, once however many events are theirs.
+    pub(crate) fn append(
+        &mut self,
+        events: impl Iterator<Item = Arc<Event<H>>>,
+        revision: Revision,
+    ) -> Vec<Waker> {
         self.revision = revision;
+        let mut touched = vec![Arc::clone(&self.all)];
         for event in events {
             self.weight += event.weight();
-            let end = self.front + self.events.len() as u64 + 1;
-            let topic = topic(&event.key);
-            match self.topics.get(topic) {
-                Some(known) => known,
-                None => self.topics.entry(topic.into()).or_default(),
+            let topic = self.topic(topic::name(&event.key));
+            if !touched.iter().any(|known| Arc::ptr_eq(known, &topic)) {
+                touched.push(topic);
             }
-            .end
-            .send_replace(end);
             self.events.push_back(event);
         }
-        self.all.end.send_replace(self.front + self.events.len() as u64);
         while self.events.len() > self.max_events || self.weight > self.max_weight {
             self.drop_front();
         }
+        let mut waiting = Vec::new();
+        touched.iter().for_each(|topic| topic.waiting(&mut waiting));
+        waiting
     }
 
-    /// Begins anew after `revision`, with a gap before it: every cursor falls off.
-    pub(crate) fn restart(&mut self, revision: Revision) {
+    fn topic(&mut self, name: &str) -> Arc<Topic> {
+        if let Some(known) = self.topics.get(name) {
+            return Arc::clone(known);
+        }
+        Arc::clone(self.topics.entry(name.into()).or_default())
+    }
+
+    /// Begins anew after `revision`, with a gap before it: every cursor falls off. Returns whom to wake.
+    pub(crate) fn restart(&mut self, revision: Revision) -> Vec<Waker> {
         // One number is skipped, so that a cursor that had read everything has missed something too.
         self.front += self.events.len() as u64 + 1;
         self.events.clear();
         self.weight = 0;
         self.revision = revision;
         self.oldest = revision;
-        for topic in self.topics.values_mut().chain(std::iter::once(&mut self.all)) {
-            topic.dropped = self.front;
-            topic.end.send_replace(self.front);
+        let mut waiting = Vec::new();
+        for topic in self.topics.values().chain([&self.all]) {
+            topic.drop_before(self.front);
+            topic.waiting(&mut waiting);
         }
+        waiting
     }
 
     /// Drops every event up to and including `revision`.
@@ -121,9 +121,9 @@ impl<H> Log<H> {
         self.front += 1;
         self.weight -= event.weight();
         self.oldest = event.revision;
-        self.all.dropped = self.front;
-        if let Some(topic) = self.topics.get_mut(topic(&event.key)) {
-            topic.dropped = self.front;
+        self.all.drop_before(self.front);
+        if let Some(topic) = self.topics.get(topic::name(&event.key)) {
+            topic.drop_before(self.front);
         }
     }
 
@@ -142,32 +142,26 @@ impl<H> Log<H> {
         }
         Ok(self.events.iter().rev().take_while(move |event| event.revision > revision))
     }
-
-    fn topic_of(&self, prefix: &str) -> &Topic {
-        self.topics.get(prefix).unwrap_or(&self.all)
-    }
-}
-
-/// The first two segments of `key`, with the slash behind them.
-fn topic(key: &str) -> &str {
-    let mut slashes = key.match_indices('/').map(|(at, _)| at).filter(|at| *at > 0);
-    match slashes.nth(1) {
-        Some(end) => &key[..=end],
-        None => key,
-    }
 }
 
 /// A position in the log. Reads events of its prefix in order; see [`Cursor::next`].
 #[derive(Debug)]
 pub struct Cursor<H> {
     log: Arc<RwLock<Log<H>>>,
+    place: Place,
+    /// Where the topic finds the cursor's waker.
+    seat: usize,
+}
+
+/// What a cursor reads, and how far it is.
+#[derive(Debug)]
+struct Place {
     prefix: String,
-    /// Name of the topic when the prefix lies within one, else empty: every event wakes.
-    topic: String,
+    /// The topic the prefix lies within, else that of all events.
+    topic: Arc<Topic>,
     /// Events up to this revision are not this cursor's, even when they come after it was made.
     after: Revision,
     next: u64,
-    wake: watch::Receiver<u64>,
 }
 
 impl<H> Cursor<H> {
@@ -176,17 +170,14 @@ impl<H> Cursor<H> {
         if from < inner.oldest {
             return Err(Compacted { oldest: inner.oldest });
         }
-        let name = topic(prefix);
+        let name = topic::name(prefix);
         let within = name.len() < prefix.len() || prefix.matches('/').count() >= 3;
-        let topic = if within { name.to_owned() } else { String::new() };
-        let wake = if within {
-            inner.topics.entry(topic.as_str().into()).or_default().end.subscribe()
-        } else {
-            inner.all.end.subscribe()
-        };
+        let topic = if within { inner.topic(name) } else { Arc::clone(&inner.all) };
         let next = inner.position_after(from);
         drop(inner);
-        Ok(Self { log: Arc::clone(log), prefix: prefix.to_owned(), topic, after: from, next, wake })
+        let seat = topic.sit();
+        let place = Place { prefix: prefix.to_owned(), topic, after: from, next };
+        Ok(Self { log: Arc::clone(log), place, seat })
     }
 
     /// At least one and at most `limit` events of the prefix, as soon as there are any; waits for them without limit.
@@ -194,30 +185,47 @@ impl<H> Cursor<H> {
     /// # Errors
     /// [`Compacted`] when an event of the prefix's topic was dropped before it was read. Cancelling loses nothing.
     pub async fn next(&mut self, limit: usize) -> Result<Batch<H>, Compacted> {
-        loop {
-            self.wake.mark_unchanged();
-            let batch = self.read(limit)?;
-            if !batch.events.is_empty() {
-                return Ok(batch);
-            }
-            if self.wake.changed().await.is_err() {
-                // The sender lives in the log this cursor holds, so it cannot go away first.
-                std::future::pending::<()>().await;
-            }
+        std::future::poll_fn(|context| self.poll_next(context, limit)).await
+    }
+
+    /// The same for callers that wait for several things.
+    pub fn poll_next(
+        &mut self,
+        context: &mut Context<'_>,
+        limit: usize,
+    ) -> Poll<Result<Batch<H>, Compacted>> {
+        let log = self.log.read();
+        let batch = self.place.read(&log, limit)?;
+        if batch.events.is_empty() {
+            // Under the log's lock: nothing can be appended between the look and the wait.
+            self.place.topic.wait(self.seat, context.waker());
+            return Poll::Pending;
         }
+        Poll::Ready(Ok(batch))
     }
 
     /// What is there now, possibly nothing; `revision` says up to where the cursor has seen everything.
     pub fn read(&mut self, limit: usize) -> Result<Batch<H>, Compacted> {
-        let log = self.log.read();
-        if log.topic_of(&self.topic).dropped > self.next {
+        self.place.read(&self.log.read(), limit)
+    }
+}
+
+impl<H> Drop for Cursor<H> {
+    fn drop(&mut self) {
+        self.place.topic.leave(self.seat);
+    }
+}
+
+impl Place {
+    fn read<H>(&mut self, log: &Log<H>, limit: usize) -> Result<Batch<H>, Compacted> {
+        if self.topic.dropped() > self.next {
             return Err(Compacted { oldest: log.oldest });
         }
         let start = self.next.max(log.front);
         let skip = usize::try_from(start - log.front).expect("the log fits in memory");
         let mut events = Vec::new();
         let mut next = start;
-        for event in log.events.iter().skip(skip) {
+        for event in log.events.range(skip..) {
             if events.len() == limit {
                 break;
             }
@@ -233,23 +241,5 @@ impl<H> Cursor<H> {
             None => log.revision,
         };
         Ok(Batch { events, revision })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::topic;
-
-    #[test]
-    fn a_topic_is_the_first_two_segments() {
-        for (key, want) in [
-            ("/registry/pods/default/a", "/registry/pods/"),
-            ("/registry/pods/", "/registry/pods/"),
-            ("/registry/services/specs/default/a", "/registry/services/"),
-            ("/registry", "/registry"),
-            ("/registry/pods", "/registry/pods"),
-        ] {
-            assert_eq!(topic(key), want, "{key}");
-        }
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
+use std::task::Waker;
 
 use imbl::OrdMap;
 use parking_lot::{Mutex, RwLock};
@@ -54,15 +55,16 @@ impl<H> Shared<H> {
     /// Makes `entries` the current ones. Readers see entries and events at one moment; observers are told before it returns.
     pub(crate) fn publish(&self, entries: Entries<H>, revision: Revision, events: Vec<Arc<Event<H>>>) {
         let observers = self.observers.lock();
-        {
+        let waiting = {
             let mut current = self.current.write();
             for event in &events {
                 current.follow(event);
             }
             current.entries = entries;
             current.revision = revision;
-            self.log.write().append(events.iter().cloned(), revision);
-        }
+            self.log.write().append(events.iter().cloned(), revision)
+        };
+        waiting.into_iter().for_each(Waker::wake);
         for observer in &*observers {
             events.iter().for_each(|event| observer(event));
         }
@@ -71,14 +73,14 @@ impl<H> Shared<H> {
     /// Makes `entries` the current ones when it is not known how they came to be: every cursor falls off.
     pub(crate) fn replace(&self, entries: Entries<H>, revision: Revision) {
         let observers = self.observers.lock();
-        let before = {
+        let (before, waiting) = {
             let mut current = self.current.write();
             let before = std::mem::replace(&mut current.entries, entries.clone());
             current.due = due(&entries);
             current.revision = revision;
-            self.log.write().restart(revision);
-            before
+            (before, self.log.write().restart(revision))
         };
+        waiting.into_iter().for_each(Waker::wake);
         for event in differences(&before, &entries, revision) {
             observers.iter().for_each(|observer| observer(&event));
         }

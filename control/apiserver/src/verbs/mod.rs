@@ -10,6 +10,7 @@ pub mod read;
 mod reply;
 mod review;
 mod scale;
+mod session;
 mod subresource;
 mod update;
 mod watch;

@@ -1,18 +1,17 @@
 //! Watch: a cursor over the store's log with a filter, written out as the client reads.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use jiff::Timestamp;
-use rand::Rng;
 use serde_json::{Value, json};
-use store::{Cursor, Event};
+use store::Event;
 
 use super::body::rename_out;
 use super::read;
 use super::reply::{self, Include};
-use crate::api::{Api, Call};
+use super::session::Session;
+use crate::api::Call;
 use crate::body::{self, Reply};
 use crate::negotiate::{Form, Media};
 use crate::object::{self, Header, Stored};
@@ -20,11 +19,6 @@ use crate::protobuf::{self, Typed, WireError};
 use crate::resources::Row;
 use crate::selector::Selector;
 use crate::status::{Refusal, Result};
-
-/// Most events that go into one chunk.
-const BATCH: usize = 256;
-/// How often a client that asked for bookmarks hears how far it is.
-const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 
 /// The media types of events, as a refusal names them.
 const ACCEPTED: &str = "application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch";
@@ -78,26 +72,8 @@ pub fn watch(call: &Call) -> Result<Reply> {
             None
         }
     };
-    let now = Instant::now();
-    let session = Session {
-        api: Arc::clone(&call.api),
-        writer,
-        cursor,
-        first: (!first.is_empty()).then(|| first.freeze()),
-        deadline: now + timeout(call)?,
-        bookmark_at: bookmarks.then(|| now + BOOKMARK_EVERY),
-        told: from,
-        changes: call.row.custom.is_some().then(|| {
-            let mut changes = call.api.definitions.changes();
-            // The row may have changed since it was looked up.
-            changes.mark_changed();
-            changes
-        }),
-    };
-    let events = futures::stream::unfold(session, |mut session| async move {
-        session.next().await.map(|chunk| (Ok(chunk), session))
-    });
-    Ok(body::reply(200, media, body::stream(events)))
+    let session = Session::new(call, writer, cursor, first.freeze(), from)?;
+    Ok(body::reply(200, media, body::stream(session)))
 }
 
 /// The parameter `sendInitialEvents`, with the rules that come with it.
@@ -119,128 +95,9 @@ fn initial_events(call: &Call) -> Result<Option<bool>> {
     }
 }
 
-/// How long the watch lasts: as asked, else 30 to 60 minutes so that clients do not come back all at once.
-fn timeout(call: &Call) -> Result<Duration> {
-    let asked = read::timeout_seconds(call)?.filter(|seconds| *seconds > 0);
-    Ok(Duration::from_secs(asked.unwrap_or_else(|| rand::rng().random_range(1800..3600))))
-}
-
-/// One watch that is going on.
-struct Session {
-    api: Arc<Api>,
-    writer: Writer,
-    /// `None` once the watch has ended.
-    cursor: Option<Cursor<Header>>,
-    first: Option<Bytes>,
-    deadline: Instant,
-    bookmark_at: Option<Instant>,
-    /// The revision up to which the client has everything.
-    told: u64,
-    /// Changes of definitions, for watches of custom resources.
-    changes: Option<tokio::sync::watch::Receiver<()>>,
-}
-
-impl Session {
-    /// The next chunk; `None` ends the stream.
-    async fn next(&mut self) -> Option<Bytes> {
-        if let Some(first) = self.first.take() {
-            return Some(first);
-        }
-        loop {
-            let wake = self.bookmark_at.map_or(self.deadline, |at| at.min(self.deadline));
-            let cursor = self.cursor.as_mut()?;
-            let batch = tokio::select! {
-                // First, so that what happened under a new definition is told under it.
-                biased;
-                () = change(&mut self.changes) => {
-                    if self.follow_definition() {
-                        continue;
-                    }
-                    return self.last();
-                }
-                () = self.api.stopping.cancelled() => return None,
-                () = tokio::time::sleep_until(wake.into()) => return self.pause(),
-                batch = cursor.next(BATCH) => batch,
-            };
-            let mut out = BytesMut::new();
-            match batch {
-                Ok(batch) => {
-                    batch.events.iter().for_each(|event| self.writer.change(&mut out, event));
-                    self.told = batch.revision;
-                }
-                Err(_compacted) => {
-                    self.writer.expired(&mut out, self.told, self.api.objects.revision());
-                    self.cursor = None;
-                }
-            }
-            if !out.is_empty() {
-                return Some(out.freeze());
-            }
-        }
-    }
-
-    /// Takes over the row as it is defined now; false when the kind is no longer served.
-    fn follow_definition(&mut self) -> bool {
-        let old = &self.writer.row;
-        let table = self.api.table.load();
-        let Some(row) = table.find(&old.group, &old.version, &old.plural) else { return false };
-        let same =
-            row.custom.as_ref().map(|custom| custom.uid()) == old.custom.as_ref().map(|custom| custom.uid());
-        if same {
-            self.writer.row = Arc::clone(row);
-        }
-        same
-    }
-
-    /// What happened until the kind went, and the end.
-    fn last(&mut self) -> Option<Bytes> {
-        let mut cursor = self.cursor.take()?;
-        let mut out = BytesMut::new();
-        while let Ok(batch) = cursor.read(BATCH) {
-            batch.events.iter().for_each(|event| self.writer.change(&mut out, event));
-            if batch.events.is_empty() {
-                break;
-            }
-        }
-        (!out.is_empty()).then(|| out.freeze())
-    }
-
-    /// A bookmark when one is due; the end when the time is up.
-    ///
-    /// `read` says up to which revision nothing of the prefix is left unread, so a bookmark never promises an event
-    /// that was not delivered.
-    fn pause(&mut self) -> Option<Bytes> {
-        let now = Instant::now();
-        let over = now >= self.deadline;
-        let cursor = self.cursor.as_mut()?;
-        let mut out = BytesMut::new();
-        if self.bookmark_at.is_some() {
-            self.bookmark_at = Some(now + BOOKMARK_EVERY);
-            if let Ok(batch) = cursor.read(BATCH) {
-                batch.events.iter().for_each(|event| self.writer.change(&mut out, event));
-                self.told = batch.revision;
-                self.writer.bookmark(&mut out, batch.revision, false);
-            }
-        }
-        if over {
-            self.cursor = None;
-        }
-        (!out.is_empty()).then(|| out.freeze())
-    }
-}
-
-/// Waits for a change of definitions; for ever where none matters.
-async fn change(changes: &mut Option<tokio::sync::watch::Receiver<()>>) {
-    match changes {
-        // The sender lives as long as the server, which ends watches before it.
-        Some(changes) => _ = changes.changed().await,
-        None => std::future::pending().await,
-    }
-}
-
 /// Writes events in the client's form.
-struct Writer {
-    row: Arc<Row>,
+pub struct Writer {
+    pub row: Arc<Row>,
     form: Form,
     /// What objects are in protobuf, when that is the encoding.
     typed: Option<Typed>,
@@ -251,7 +108,7 @@ struct Writer {
 impl Writer {
     /// An event of the log, as this client's selector sees it: an object that leaves the selection is deleted, one
     /// that enters it is added.
-    fn change(&self, out: &mut BytesMut, event: &Event<Header>) {
+    pub fn change(&self, out: &mut BytesMut, event: &Event<Header>) {
         let selected = |entry: &&Stored| self.selector.matches(entry);
         let before = event.previous.as_ref().filter(selected);
         let after = event.entry.as_ref().filter(selected);
@@ -293,7 +150,7 @@ impl Writer {
         self.tell(out, kind, &object);
     }
 
-    fn bookmark(&self, out: &mut BytesMut, revision: u64, initial: bool) {
+    pub fn bookmark(&self, out: &mut BytesMut, revision: u64, initial: bool) {
         let mut metadata = json!({ "resourceVersion": revision.to_string() });
         if initial {
             metadata["annotations"] = json!({ "k8s.io/initial-events-end": "true" });
@@ -316,7 +173,7 @@ impl Writer {
         self.tell(out, "BOOKMARK", &object);
     }
 
-    fn expired(&self, out: &mut BytesMut, asked: u64, current: u64) {
+    pub fn expired(&self, out: &mut BytesMut, asked: u64, current: u64) {
         let message = format!("too old resource version: {asked} ({current})");
         self.tell(out, "ERROR", &Refusal::expired(message).status());
     }

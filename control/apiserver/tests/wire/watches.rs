@@ -68,6 +68,21 @@ async fn revision(client: &Client) -> String {
 }
 
 #[tokio::test]
+async fn a_watch_that_waits_ends_with_its_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = crate::cluster::config(folder.path(), apiserver::Storage::Memory);
+    let server = apiserver::start(config).await.unwrap();
+    let mut watch = Watch::of(&Client::of(&server), "").await;
+    let next = watch.next();
+    let mut next = std::pin::pin!(next);
+    let waits =
+        std::future::poll_fn(|context| std::task::Poll::Ready(next.as_mut().poll(context).is_pending()));
+    assert!(waits.await);
+    let ((), ended) = tokio::join!(server.shutdown(), next);
+    assert_eq!(ended, None);
+}
+
+#[tokio::test]
 async fn a_watch_begins_where_it_is_told_to() {
     let cluster = cluster().await;
     let admin = cluster.admin();

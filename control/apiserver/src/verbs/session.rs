@@ -1,0 +1,212 @@
+//! One watch that is going on: what its client is told, and when.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use futures::Stream;
+use futures::stream::BoxStream;
+use rand::Rng;
+use store::Cursor;
+use tokio_util::sync::WaitForCancellationFutureOwned;
+
+use super::read;
+use super::watch::Writer;
+use crate::api::{Api, Call};
+use crate::body::BodyError;
+use crate::object::Header;
+use crate::status::Result;
+
+/// Most events that go into one chunk.
+const BATCH: usize = 256;
+/// How often a client that asked for bookmarks hears how far it is.
+const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+
+/// A watch as a stream of chunks. There may be thousands, all woken by one write: what rarely changes (the server's end,
+/// the time) is asked without a lock, and waited for only when somebody else waits.
+pub struct Session {
+    api: Arc<Api>,
+    writer: Writer,
+    /// `None` once the watch has ended.
+    cursor: Option<Cursor<Header>>,
+    first: Option<Bytes>,
+    deadline: Instant,
+    bookmark_at: Option<Instant>,
+    /// The revision up to which the client has everything.
+    told: u64,
+    /// Changes of definitions, for watches of custom resources.
+    changes: Option<BoxStream<'static, ()>>,
+    /// The end of the server, and the next moment at which something is due.
+    stopping: Pin<Box<WaitForCancellationFutureOwned>>,
+    alarm: Pin<Box<tokio::time::Sleep>>,
+    /// Whom these two wake.
+    waits: Option<Waker>,
+}
+
+impl Stream for Session {
+    type Item = std::result::Result<Bytes, BodyError>;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.get_mut().chunk(context).map(|chunk| chunk.map(Ok))
+    }
+}
+
+impl Session {
+    /// A watch that goes on with `cursor` behind `first`, where the client has everything up to `told`.
+    pub fn new(
+        call: &Call,
+        writer: Writer,
+        cursor: Option<Cursor<Header>>,
+        first: Bytes,
+        told: u64,
+    ) -> Result<Self> {
+        let now = Instant::now();
+        let deadline = now + timeout(call)?;
+        Ok(Self {
+            changes: call.row.custom.is_some().then(|| changes(&call.api)),
+            stopping: Box::pin(call.api.stopping.clone().cancelled_owned()),
+            alarm: Box::pin(tokio::time::sleep_until(deadline.into())),
+            api: Arc::clone(&call.api),
+            writer,
+            cursor,
+            first: Some(first).filter(|first| !first.is_empty()),
+            deadline,
+            bookmark_at: call.query.flag("allowWatchBookmarks").then(|| now + BOOKMARK_EVERY),
+            told,
+            waits: None,
+        })
+    }
+
+    /// The next chunk; `None` ends the stream.
+    fn chunk(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        if let Some(first) = self.first.take() {
+            return Poll::Ready(Some(first));
+        }
+        loop {
+            // First, so that what happened under a new definition is told under it.
+            if self.is_redefined(context) {
+                if self.follow_definition() {
+                    continue;
+                }
+                return Poll::Ready(self.last());
+            }
+            let due = self.due() <= Instant::now();
+            let Some(cursor) = self.cursor.as_mut().filter(|_| !self.api.stopping.is_cancelled()) else {
+                return Poll::Ready(None);
+            };
+            if due {
+                return Poll::Ready(self.pause());
+            }
+            let Poll::Ready(batch) = cursor.poll_next(context, BATCH) else {
+                self.wait(context);
+                return Poll::Pending;
+            };
+            let mut out = BytesMut::new();
+            match batch {
+                Ok(batch) => {
+                    batch.events.iter().for_each(|event| self.writer.change(&mut out, event));
+                    self.told = batch.revision;
+                }
+                Err(_compacted) => {
+                    self.writer.expired(&mut out, self.told, self.api.objects.revision());
+                    self.cursor = None;
+                }
+            }
+            if !out.is_empty() {
+                return Poll::Ready(Some(out.freeze()));
+            }
+        }
+    }
+
+    /// When to look at the time again.
+    fn due(&self) -> Instant {
+        self.bookmark_at.map_or(self.deadline, |at| at.min(self.deadline))
+    }
+
+    /// Has the task woken by the end of the server and when something is due.
+    fn wait(&mut self, context: &mut Context<'_>) {
+        let due = tokio::time::Instant::from_std(self.due());
+        let known = self.waits.as_ref().is_some_and(|known| known.will_wake(context.waker()));
+        if known && self.alarm.deadline() == due {
+            return;
+        }
+        self.alarm.as_mut().reset(due);
+        self.waits = Some(context.waker().clone());
+        let over = self.alarm.as_mut().poll(context).is_ready();
+        if over || self.stopping.as_mut().poll(context).is_ready() {
+            context.waker().wake_by_ref();
+        }
+    }
+
+    fn is_redefined(&mut self, context: &mut Context<'_>) -> bool {
+        let Some(changes) = &mut self.changes else { return false };
+        matches!(changes.as_mut().poll_next(context), Poll::Ready(Some(())))
+    }
+
+    /// Takes over the row as it is defined now; false when the kind is no longer served.
+    fn follow_definition(&mut self) -> bool {
+        let old = &self.writer.row;
+        let table = self.api.table.load();
+        let Some(row) = table.find(&old.group, &old.version, &old.plural) else { return false };
+        let same =
+            row.custom.as_ref().map(|custom| custom.uid()) == old.custom.as_ref().map(|custom| custom.uid());
+        if same {
+            self.writer.row = Arc::clone(row);
+        }
+        same
+    }
+
+    /// What happened until the kind went, and the end.
+    fn last(&mut self) -> Option<Bytes> {
+        let mut cursor = self.cursor.take()?;
+        let mut out = BytesMut::new();
+        while let Ok(batch) = cursor.read(BATCH) {
+            batch.events.iter().for_each(|event| self.writer.change(&mut out, event));
+            if batch.events.is_empty() {
+                break;
+            }
+        }
+        (!out.is_empty()).then(|| out.freeze())
+    }
+
+    /// A bookmark when one is due; the end when the time is up.
+    ///
+    /// `read` says up to which revision nothing of the prefix is left unread, so a bookmark never promises an event
+    /// that was not delivered.
+    fn pause(&mut self) -> Option<Bytes> {
+        let now = Instant::now();
+        let over = now >= self.deadline;
+        let cursor = self.cursor.as_mut()?;
+        let mut out = BytesMut::new();
+        if self.bookmark_at.is_some() {
+            self.bookmark_at = Some(now + BOOKMARK_EVERY);
+            if let Ok(batch) = cursor.read(BATCH) {
+                batch.events.iter().for_each(|event| self.writer.change(&mut out, event));
+                self.told = batch.revision;
+                self.writer.bookmark(&mut out, batch.revision, false);
+            }
+        }
+        if over {
+            self.cursor = None;
+        }
+        (!out.is_empty()).then(|| out.freeze())
+    }
+}
+
+/// The definitions' changes, the first at once: the row may have changed since it was looked up.
+fn changes(api: &Api) -> BoxStream<'static, ()> {
+    let mut changes = api.definitions.changes();
+    changes.mark_changed();
+    Box::pin(futures::stream::unfold(changes, |mut changes| async move {
+        changes.changed().await.ok().map(|()| ((), changes))
+    }))
+}
+
+/// How long the watch lasts: as asked, else 30 to 60 minutes so that clients do not come back all at once.
+fn timeout(call: &Call) -> Result<Duration> {
+    let asked = read::timeout_seconds(call)?.filter(|seconds| *seconds > 0);
+    Ok(Duration::from_secs(asked.unwrap_or_else(|| rand::rng().random_range(1800..3600))))
+}
