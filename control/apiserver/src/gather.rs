@@ -18,7 +18,7 @@ use crate::body::BodyError;
 
 /// Bytes that may wait; a writer with more goes on when they have left.
 const LIMIT: usize = 64 << 10;
-/// Memory a connection keeps while nothing waits.
+/// Memory a connection keeps while it writes little.
 const KEPT: usize = 4 << 10;
 
 /// One end of the stream: the connection's, or that of the one who drives it.
@@ -82,9 +82,13 @@ impl<S: AsyncWrite + Unpin> Outgoing<S> {
                 sent => self.sent += sent,
             }
         }
+        // One who writes much at once soon does it again.
+        let little = self.waiting.len() <= KEPT;
         self.sent = 0;
         self.waiting.clear();
-        self.waiting.shrink_to(KEPT);
+        if little {
+            self.waiting.shrink_to(KEPT);
+        }
         Pin::new(&mut self.stream).poll_flush(context)
     }
 }
@@ -106,6 +110,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gathered<S> {
             ready!(outgoing.send(context))?;
         }
         let taken = bytes.len().min(LIMIT - outgoing.waiting.len());
+        if outgoing.waiting.len() + taken > KEPT {
+            let more = LIMIT - outgoing.waiting.len();
+            outgoing.waiting.reserve_exact(more);
+        }
         outgoing.waiting.extend_from_slice(&bytes[..taken]);
         Poll::Ready(Ok(taken))
     }

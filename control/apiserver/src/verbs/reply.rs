@@ -151,6 +151,10 @@ impl ListMeta {
 
 /// Bytes of a list are handed on in chunks of about this size.
 const CHUNK: usize = 64 << 10;
+/// Room for the object with which a chunk becomes large enough.
+const SPARE: usize = 8 << 10;
+/// What an object in a list has besides its stored bytes: its revision and a comma.
+const SPLICED: usize = 48;
 
 /// Answers with a list.
 pub fn list(call: &Call, meta: &ListMeta, entries: &[Stored]) -> Result<Reply> {
@@ -206,7 +210,9 @@ fn spliced(row: &Row, kind: &str, meta: &ListMeta, entries: &[Stored]) -> Vec<By
         row.api_version(),
         meta.json()
     );
-    let mut out = BytesMut::from(head.as_bytes());
+    let size: usize = entries.iter().map(|entry| entry.value.len() + SPLICED).sum();
+    let mut out = BytesMut::with_capacity((head.len() + size).min(CHUNK + SPARE));
+    out.extend_from_slice(head.as_bytes());
     for (position, entry) in entries.iter().enumerate() {
         if position > 0 {
             out.extend_from_slice(b",");
@@ -218,7 +224,7 @@ fn spliced(row: &Row, kind: &str, meta: &ListMeta, entries: &[Stored]) -> Vec<By
             out.extend_from_slice(&text);
         }
         if out.len() >= CHUNK {
-            chunks.push(out.split().freeze());
+            chunks.push(std::mem::replace(&mut out, BytesMut::with_capacity(CHUNK + SPARE)).freeze());
         }
     }
     out.extend_from_slice(b"]}\n");
