@@ -43,6 +43,18 @@ impl Load {
         self.run_from(client, 0, request).await
     }
 
+    /// The same with the numbers the server has not seen yet.
+    pub async fn next(
+        self,
+        server: &Server,
+        client: &Client,
+        request: impl Fn(usize) -> (&'static str, String, Value) + Send + Sync + Clone + 'static,
+    ) -> Result<Outcome> {
+        let outcome = self.run_from(client, server.sent.load(Ordering::Relaxed), request).await?;
+        server.sent.fetch_add(outcome.times.len(), Ordering::Relaxed);
+        Ok(outcome)
+    }
+
     async fn run_from(
         self,
         client: &Client,
@@ -101,8 +113,7 @@ pub async fn measure(
     let before = server.cpu_seconds()?;
     for _ in 0..RUNS {
         let load = Load { clients, limit: None, seconds: SECONDS };
-        let outcome = load.run_from(client, server.sent.load(Ordering::Relaxed), request.clone()).await?;
-        server.sent.fetch_add(outcome.times.len(), Ordering::Relaxed);
+        let outcome = load.next(server, client, request.clone()).await?;
         rates.push(outcome.rate());
         times.extend(outcome.times);
     }

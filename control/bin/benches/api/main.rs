@@ -1,7 +1,8 @@
 //! What the API server costs and how fast it answers: a process of its own with its objects on disk, HTTP/2 over TLS, the
 //! load generator on the same processors.
 //!
-//! `cargo bench --bench api` measures everything; arguments choose parts: `start`, `objects`, `pods`, `lists`, `watches`.
+//! `cargo bench --bench api` measures everything; arguments choose parts: `start`, `objects`, `growth`, `pods`,
+//! `lists`, `watches`.
 //! Rates are medians of [`RUNS`] runs with their spread; CPU is the server's own, from `/proc/PID/stat`.
 
 mod client;
@@ -37,6 +38,9 @@ fn main() -> Result<()> {
         }
         if is_wanted("objects") {
             objects().await?;
+        }
+        if is_wanted("growth") {
+            growth().await?;
         }
         if is_wanted("pods") {
             pods().await?;
@@ -75,7 +79,7 @@ async fn start() -> Result<()> {
     Ok(())
 }
 
-/// ConfigMaps: created, read, patched; and whether creation slows down as they become many.
+/// ConfigMaps: created, read, patched.
 async fn objects() -> Result<()> {
     let server = Server::start().await?;
     let client = server.client(8).await?;
@@ -105,6 +109,22 @@ async fn objects() -> Result<()> {
         )
     })
     .await?;
+    Ok(())
+}
+
+/// Whether creation slows down as objects become many.
+async fn growth() -> Result<()> {
+    let server = Server::start().await?;
+    let client = server.client(8).await?;
+    client.prepare().await?;
+    println!("\n{}", load::HEADING);
+    for there in [1_000, 100_000] {
+        let missing = there - server.sent.load(std::sync::atomic::Ordering::Relaxed);
+        let load = Load { clients: 64, limit: Some(missing), seconds: 600.0 };
+        load.next(&server, &client, |n| ("POST", client::MAPS.to_owned(), config_map(n))).await?;
+        let what = format!("create, {there} there");
+        measure(&what, &server, &client, 64, |n| ("POST", client::MAPS.to_owned(), config_map(n))).await?;
+    }
     Ok(())
 }
 
