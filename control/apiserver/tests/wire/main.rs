@@ -12,6 +12,7 @@ mod encodings;
 mod etcd_server;
 mod evictions;
 mod lists;
+mod models;
 mod objects;
 mod pitfalls;
 mod pod_changes;
