@@ -24,8 +24,8 @@ pub fn full(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
 }
 
-/// A body made of chunks that share memory with the store.
-pub fn chunks(chunks: Vec<Bytes>) -> Body {
+/// A body made of chunks, each taken when there is room for it.
+pub fn chunks(chunks: impl IntoIterator<Item = Bytes, IntoIter: Send + 'static>) -> Body {
     let frames = chunks.into_iter().map(|chunk| Ok(Frame::data(chunk)));
     StreamBody::new(futures::stream::iter(frames)).boxed_unsync()
 }

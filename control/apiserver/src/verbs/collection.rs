@@ -23,5 +23,5 @@ pub async fn delete(call: &Call) -> Result<Reply> {
         }
     }
     let meta = ListMeta { revision: call.api.objects.revision(), ..ListMeta::default() };
-    reply::list(call, &meta, &deleted)
+    reply::list(call, &meta, deleted)
 }

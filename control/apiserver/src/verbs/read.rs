@@ -78,7 +78,7 @@ pub fn list(call: &Call) -> Result<Reply> {
     let prefix = object::prefix(&call.row, &call.target.namespace);
     let wanted = wanted(call, &prefix)?;
     let (meta, entries) = collect(call, &prefix, &selector, &wanted)?;
-    reply::list(call, &meta, &entries)
+    reply::list(call, &meta, entries)
 }
 
 /// The parameter `timeoutSeconds`.

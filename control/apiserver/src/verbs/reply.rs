@@ -1,5 +1,7 @@
 //! Answers with objects, in the form the client accepts.
 
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -157,14 +159,17 @@ const SPARE: usize = 8 << 10;
 const SPLICED: usize = 48;
 
 /// Answers with a list.
-pub fn list(call: &Call, meta: &ListMeta, entries: &[Stored]) -> Result<Reply> {
+pub fn list(call: &Call, meta: &ListMeta, entries: Vec<Stored>) -> Result<Reply> {
     let row_of = &*call.row;
     let kind = &*row_of.list_kind;
     if call.accept.form == Form::Object && call.accept.media == Media::Json && row_of.renamed.is_empty() {
-        return Ok(compressed(call, "application/json", spliced(row_of, kind, meta, entries)));
+        let chunks = Spliced::new(&call.row, meta, entries);
+        return Ok(compressed(call, "application/json", chunks.size(), chunks));
     }
     if call.accept.media == Media::Protobuf {
-        return Ok(compressed(call, protobuf::MEDIA, packed(row_of, call.accept.form, meta, entries)?));
+        let chunks = packed(row_of, call.accept.form, meta, &entries)?;
+        let size = chunks.iter().map(Bytes::len).sum();
+        return Ok(compressed(call, protobuf::MEDIA, size, chunks.into_iter()));
     }
     let decode = |entry: &Stored| {
         let mut value = row_of.read(entry);
@@ -200,36 +205,62 @@ pub fn list(call: &Call, meta: &ListMeta, entries: &[Stored]) -> Result<Reply> {
         return document(call, 200, &value);
     }
     let text = serde_json::to_vec(&value).expect("a tree always encodes");
-    Ok(compressed(call, "application/json", vec![Bytes::from(text)]))
+    Ok(compressed(call, "application/json", text.len(), std::iter::once(Bytes::from(text))))
 }
 
-fn spliced(row: &Row, kind: &str, meta: &ListMeta, entries: &[Stored]) -> Vec<Bytes> {
-    let mut chunks = Vec::new();
-    let head = format!(
-        "{{\"kind\":\"{kind}\",\"apiVersion\":\"{}\",\"metadata\":{},\"items\":[",
-        row.api_version(),
-        meta.json()
-    );
-    let size: usize = entries.iter().map(|entry| entry.value.len() + SPLICED).sum();
-    let mut out = BytesMut::with_capacity((head.len() + size).min(CHUNK + SPARE));
-    out.extend_from_slice(head.as_bytes());
-    for (position, entry) in entries.iter().enumerate() {
-        if position > 0 {
-            out.extend_from_slice(b",");
-        }
-        if row.serves_as_stored(entry) {
-            object::append(&mut out, entry, entry.mod_revision);
-        } else {
-            let text = serde_json::to_vec(&row.read(entry)).expect("a tree always encodes");
-            out.extend_from_slice(&text);
-        }
-        if out.len() >= CHUNK {
-            chunks.push(std::mem::replace(&mut out, BytesMut::with_capacity(CHUNK + SPARE)).freeze());
-        }
+/// A list in JSON. Each chunk is made when the one before it has left, in memory that is still warm; a client that reads
+/// slowly holds objects that are there anyhow.
+struct Spliced {
+    row: Arc<Row>,
+    entries: std::vec::IntoIter<Stored>,
+    /// What stands before the next object; `None` once the list has ended.
+    before: Option<String>,
+}
+
+impl Spliced {
+    fn new(row: &Arc<Row>, meta: &ListMeta, entries: Vec<Stored>) -> Self {
+        let head = format!(
+            "{{\"kind\":\"{}\",\"apiVersion\":\"{}\",\"metadata\":{},\"items\":[",
+            row.list_kind,
+            row.api_version(),
+            meta.json()
+        );
+        Self { row: Arc::clone(row), entries: entries.into_iter(), before: Some(head) }
     }
-    out.extend_from_slice(b"]}\n");
-    chunks.push(out.freeze());
-    chunks
+
+    /// Bytes that are still to come, about.
+    fn size(&self) -> usize {
+        self.entries.as_slice().iter().map(|entry| entry.value.len() + SPLICED).sum()
+    }
+}
+
+impl Iterator for Spliced {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        let mut before = self.before.take()?;
+        let room = if self.entries.len() > 64 { CHUNK + SPARE } else { before.len() + self.size() };
+        let mut out = BytesMut::with_capacity(room.min(CHUNK + SPARE));
+        while out.len() < CHUNK {
+            out.extend_from_slice(before.as_bytes());
+            let Some(entry) = self.entries.next() else {
+                out.extend_from_slice(b"]}\n");
+                return Some(out.freeze());
+            };
+            if self.row.serves_as_stored(&entry) {
+                object::append(&mut out, &entry, entry.mod_revision);
+            } else {
+                let text = serde_json::to_vec(&self.row.read(&entry)).expect("a tree always encodes");
+                out.extend_from_slice(&text);
+            }
+            before.clear();
+            if self.entries.len() > 0 {
+                before.push(',');
+            }
+        }
+        self.before = Some(before);
+        Some(out.freeze())
+    }
 }
 
 /// A list in protobuf. Its length stands before the items, so that they are all written first.
@@ -267,19 +298,23 @@ fn packed(row: &Row, form: Form, meta: &ListMeta, entries: &[Stored]) -> Result<
 /// Answers above this size are compressed when the client can read that.
 const COMPRESS_FROM: usize = 128 << 10;
 
-fn compressed(call: &Call, media: &'static str, chunks: Vec<Bytes>) -> Reply {
+fn compressed(
+    call: &Call,
+    media: &'static str,
+    size: usize,
+    mut chunks: impl Iterator<Item = Bytes> + Send + 'static,
+) -> Reply {
     let wants = call
         .headers
         .get(http::header::ACCEPT_ENCODING)
         .and_then(|value| value.to_str().ok())
         .is_some_and(|value| value.split(',').any(|one| one.trim().starts_with("gzip")));
-    let size: usize = chunks.iter().map(Bytes::len).sum();
     if !wants || size < COMPRESS_FROM {
         return body::reply(200, media, body::chunks(chunks));
     }
     let mut encoder =
         flate2::write::GzEncoder::new(Vec::with_capacity(size / 8), flate2::Compression::fast());
-    let written = chunks.iter().try_for_each(|chunk| std::io::Write::write_all(&mut encoder, chunk));
+    let written = chunks.try_for_each(|chunk| std::io::Write::write_all(&mut encoder, &chunk));
     let packed = written.and_then(|()| encoder.finish()).expect("writing to memory does not fail");
     let mut reply = body::reply(200, media, body::full(packed));
     reply.headers_mut().insert(http::header::CONTENT_ENCODING, http::HeaderValue::from_static("gzip"));
