@@ -16,9 +16,15 @@ use crate::shared::Entries;
 /// Bytes of rows an engine keeps; the oldest go first.
 pub(crate) const KEPT: usize = 16 << 20;
 
-/// The row of a group of transactions that began at a revision.
+/// The row of a group of transactions that began at a revision; empty if it alone is more than is kept, which ends the
+/// history there.
 pub(crate) fn encode<H>(began_at: Revision, events: &[Arc<Event<H>>]) -> Vec<u8> {
-    let mut row = began_at.to_be_bytes().to_vec();
+    let size = NUMBER + events.iter().map(|event| size(event)).sum::<usize>();
+    if size > KEPT {
+        return Vec::new();
+    }
+    let mut row = Vec::with_capacity(size);
+    row.extend_from_slice(&began_at.to_be_bytes());
     for event in events {
         row.extend_from_slice(&event.revision.to_be_bytes());
         put(&mut row, event.key.as_bytes());
@@ -31,6 +37,16 @@ pub(crate) fn encode<H>(began_at: Revision, events: &[Arc<Event<H>>]) -> Vec<u8>
         }
     }
     row
+}
+
+/// Bytes of a number, and of a length.
+const NUMBER: usize = 8;
+const LENGTH: usize = 4;
+
+/// Bytes of an event in a row.
+fn size<H>(event: &Event<H>) -> usize {
+    let previous = event.previous.as_ref().map_or(0, |previous| 3 * NUMBER + LENGTH + previous.value.len());
+    NUMBER + LENGTH + event.key.len() + 1 + previous
 }
 
 fn put(row: &mut Vec<u8>, bytes: &[u8]) {
@@ -99,13 +115,13 @@ fn decode<H>(row: &[u8], extract: Extract<H>) -> Option<(Revision, Vec<Replaced<
 }
 
 fn number(row: &mut &[u8]) -> Option<u64> {
-    let (number, rest) = row.split_first_chunk::<8>()?;
+    let (number, rest) = row.split_first_chunk::<NUMBER>()?;
     *row = rest;
     Some(u64::from_be_bytes(*number))
 }
 
 fn slice<'a>(row: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let (length, rest) = row.split_first_chunk::<4>()?;
+    let (length, rest) = row.split_first_chunk::<LENGTH>()?;
     let (slice, rest) = rest.split_at_checked(usize::try_from(u32::from_be_bytes(*length)).ok()?)?;
     *row = rest;
     Some(slice)

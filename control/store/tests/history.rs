@@ -116,6 +116,25 @@ async fn the_file_keeps_the_newest_history_only() {
 }
 
 #[tokio::test]
+async fn a_group_that_replaces_more_than_is_kept_ends_the_history() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(redb(folder.path()));
+    let keys: Vec<String> = (0..18).map(|n| format!("/r/{n}")).collect();
+    for key in &keys {
+        let mut txn = Txn::new();
+        txn.ops.push(Op::Put { key: key.clone(), value: Bytes::from(vec![b'x'; 1 << 20]) });
+        store.txn(txn).await.unwrap();
+    }
+    let mut all = Txn::new();
+    all.ops.extend(keys.into_iter().map(|key| Op::Delete { key }));
+    let last = store.txn(all).await.unwrap();
+    drop(store);
+    let store = open(redb(folder.path()));
+    assert_eq!(store.revision(), last);
+    assert_eq!(store.watch("/", last - 1).unwrap_err().oldest, last);
+}
+
+#[tokio::test]
 async fn history_with_a_gap_is_not_served() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(redb(folder.path()));

@@ -54,7 +54,8 @@ impl Kept {
             table.remove(revision)?;
         }
         if !commit.history.is_empty() {
-            table.insert(commit.revision, encode(commit.revision, commit.history).as_slice())?;
+            let mut place = table.insert_reserve(commit.revision, SUM + commit.history.len())?;
+            encode(commit.revision, commit.history, place.as_mut());
         }
         Ok(())
     }
@@ -90,12 +91,17 @@ pub(super) fn read(database: &Database) -> Result<Vec<(Revision, Vec<u8>)>, redb
     Ok(rows)
 }
 
-fn encode(revision: Revision, row: &[u8]) -> Vec<u8> {
-    [&crc(&revision.to_be_bytes(), row).to_be_bytes()[..], row].concat()
+/// Bytes of the checksum.
+const SUM: usize = 4;
+
+/// Writes checksum and row to where they are kept, which has just the room.
+fn encode(revision: Revision, row: &[u8], place: &mut [u8]) {
+    place[..SUM].copy_from_slice(&crc(&revision.to_be_bytes(), row).to_be_bytes());
+    place[SUM..].copy_from_slice(row);
 }
 
 fn decode(revision: Revision, bytes: &[u8]) -> Option<&[u8]> {
-    let (sum, row) = bytes.split_first_chunk::<4>()?;
+    let (sum, row) = bytes.split_first_chunk::<SUM>()?;
     (u32::from_be_bytes(*sum) == crc(&revision.to_be_bytes(), row)).then_some(row)
 }
 
@@ -105,11 +111,12 @@ mod tests {
 
     #[test]
     fn a_changed_bit_anywhere_is_found() {
-        let bytes = encode(7, b"row");
+        let mut bytes = [0; SUM + 3];
+        encode(7, b"row", &mut bytes);
         assert_eq!(decode(7, &bytes), Some(&b"row"[..]));
         assert_eq!(decode(8, &bytes), None, "another revision's row");
         for bit in 0..bytes.len() * 8 {
-            let mut bad = bytes.clone();
+            let mut bad = bytes;
             bad[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(decode(7, &bad), None, "bit {bit}");
         }
