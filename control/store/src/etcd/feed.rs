@@ -5,8 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use etcd_client::{Client, EventType, GetOptions, KeyValue, ResponseHeader, WatchOptions, WatchResponse};
+use etcd_client::{
+    Client, Error, EventType, GetOptions, KeyValue, ResponseHeader, WatchOptions, WatchResponse,
+};
 use tokio::sync::watch;
+use tonic::Code;
 
 use super::failure::{remote, retry};
 use super::{Codec, LARGEST_ANSWER, PAGE, compact};
@@ -97,18 +100,18 @@ impl<H: Send + Sync + 'static> Feed<H> {
         let (oldest, newest) =
             compact::bounds(&self.client).await.map_err(|error| remote("read from etcd", error))?;
         let earlier = newest.saturating_sub(BACKLOG).max(oldest).max(1);
-        match self.load(earlier).await {
-            Ok((entries, revision)) => Ok((entries, revision, newest)),
-            Err(error) => {
-                tracing::debug!(%error, earlier, "etcd cannot show what was earlier");
-                let (entries, revision) = self.load(0).await?;
-                Ok((entries, revision, revision))
+        let loaded = match self.load(earlier).await {
+            // Somebody told etcd to forget and nobody else.
+            Err(Error::GRpcStatus(status)) if status.code() == Code::OutOfRange => {
+                self.load(0).await.map(|(entries, revision)| (entries, revision, revision))
             }
-        }
+            loaded => loaded.map(|(entries, revision)| (entries, revision, newest)),
+        };
+        loaded.map_err(|error| remote("read from etcd", error))
     }
 
     /// Everything below the root at one revision; 0 is the newest.
-    async fn load(&self, revision: Revision) -> Result<(Entries<H>, Revision), EngineError> {
+    async fn load(&self, revision: Revision) -> Result<(Entries<H>, Revision), Error> {
         let mut entries = Entries::default();
         let (mut start, mut revision) = (self.root.clone().into_bytes(), revision.cast_signed());
         let end = end_of(self.root.as_bytes());
@@ -119,7 +122,7 @@ impl<H: Send + Sync + 'static> Feed<H> {
                 let (start, options) = (start.clone(), options.clone());
                 async move { kv.get(start, Some(options)).await }
             });
-            let mut answer = answer.await.map_err(|error| remote("read from etcd", error))?;
+            let mut answer = answer.await?;
             if revision == 0 {
                 revision = header_revision(answer.header()).cast_signed();
             }
