@@ -131,9 +131,8 @@ impl Api {
             Route::Other { verb: "get", path } if path == SNAPSHOT_PATH => return self.snapshot().await,
             Route::Other { path, .. } => return documents::answer(self, &incoming, &path, &query),
         };
-        let table = self.table.load();
-        let row = table.find(&target.group, &target.version, &target.resource);
-        let row = Arc::clone(row.ok_or_else(Refusal::no_path)?);
+        let row = self.table.load().find(&target.group, &target.version, &target.resource).cloned();
+        let row = row.ok_or_else(Refusal::no_path)?;
         let streams = row.subresource(&target.subresource).is_some_and(Sub::is_stream);
         let accept = if streams { Accept::JSON } else { accept(&incoming.headers, &row, &target)? };
         let mut call = Call {
