@@ -17,7 +17,11 @@ pub struct Patience {
 
 impl Default for Patience {
     fn default() -> Self {
-        let minute = Duration::from_secs(60);
-        Self { handshake: minute / 6, head: minute / 2, body: minute, silence: minute }
+        Self {
+            handshake: Duration::from_secs(10),
+            head: Duration::from_secs(30),
+            body: Duration::from_secs(60),
+            silence: Duration::from_secs(60),
+        }
     }
 }
