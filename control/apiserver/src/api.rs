@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Uri};
 use parking_lot::Mutex;
-use store::{Event, Revision, Txn, TxnError};
+use store::{Event, Op, Revision, Txn, TxnError};
 
 use crate::allocate::Allocator;
 use crate::auth::rbac::Rbac;
@@ -15,7 +15,7 @@ use crate::auth::token::Tokens;
 use crate::auth::{Attempt, MASTERS, User, authenticate, node};
 use crate::body::{self, Reply};
 use crate::definitions::Definitions;
-use crate::metrics::Metrics;
+use crate::metrics::{Asked, Metrics};
 use crate::negotiate::{self, Accept};
 use crate::object::{Header, Objects, Stored};
 use crate::patience::Patience;
@@ -94,10 +94,9 @@ impl Api {
         let route = route::parse(&incoming.method, incoming.uri.path(), &query);
         let started = std::time::Instant::now();
         let media = negotiate::of_refusal(&incoming.headers);
-        let label = match &route {
-            Route::Resource(target) => (target.verb, target.resource.clone()),
-            Route::Other { verb, .. } => (*verb, String::new()),
-        };
+        let applies = negotiate::content_type(&incoming.headers) == negotiate::APPLY;
+        let asked = Asked::of(&self.table.load(), &incoming.method, &route, &query, applies);
+        let held = self.metrics.enter(&asked);
         let reply = match self.answer(incoming, query, route).await {
             Ok(reply) => reply,
             Err(refusal) => {
@@ -107,19 +106,15 @@ impl Api {
                 body::refusal(&refusal, media)
             }
         };
-        self.metrics.record(
-            &self.table.load(),
-            label.0,
-            &label.1,
-            reply.status().as_u16(),
-            started.elapsed(),
-        );
-        reply
+        self.metrics.record(&asked, reply.status().as_u16(), started.elapsed());
+        if asked.is_long() { reply.map(|body| body::holding(body, held)) } else { reply }
     }
 
     async fn answer(self: &Arc<Self>, incoming: Incoming, query: Query, route: Route) -> Result<Reply> {
         let user =
-            authenticate::identify(incoming.peer.as_ref(), &incoming.headers, &self.tokens, &self.objects)?;
+            authenticate::identify(incoming.peer.as_ref(), &incoming.headers, &self.tokens, &self.objects);
+        self.metrics.authenticated(user.is_ok());
+        let user = user?;
         let user =
             authenticate::impersonate(user, &incoming.headers, |user, attempt| self.allows(user, attempt))?;
         let attempt = Attempt::of(&route, &query);
@@ -200,13 +195,21 @@ impl Api {
 
     /// Whether any authoriser allows the attempt.
     pub fn allows(&self, user: &User, attempt: &Attempt) -> bool {
-        self.rbac.allows(user, attempt)
-            || node::node_name(user).is_some_and(|name| node::allows(name, attempt, &self.objects))
+        let by_role = self.rbac.allows(user, attempt);
+        self.metrics.authorised("RBAC", by_role);
+        by_role
+            || node::node_name(user).is_some_and(|name| {
+                let as_node = node::allows(name, attempt, &self.objects);
+                self.metrics.authorised("Node", as_node);
+                as_node
+            })
     }
 
     /// Carries out a transaction, and remembers whether the store can write at all.
     pub async fn txn(&self, txn: Txn) -> Result<Revision, TxnError<Header>> {
+        let (operation, started) = (operation(&txn), std::time::Instant::now());
         let result = self.objects.txn(txn).await;
+        self.metrics.stored(operation, started.elapsed());
         let broken = matches!(result, Err(TxnError::Full | TxnError::Engine(_) | TxnError::Unknown));
         self.store_writes.store(!broken, Ordering::Relaxed);
         result
@@ -216,6 +219,19 @@ impl Api {
     pub fn follow(&self, event: &Event<Header>) {
         self.rbac.follow(&event.key, event.entry.as_ref());
         crate::definitions::follow(self, &event.key);
+    }
+}
+
+/// What a transaction is for, as kube-apiserver's metrics call it: what it does with the object, which comes first.
+fn operation(txn: &Txn) -> &'static str {
+    match txn.ops.first() {
+        Some(Op::Delete { .. }) => "delete",
+        Some(Op::Put { key, .. })
+            if txn.compares.iter().any(|one| one.key == *key && one.mod_revision == 0) =>
+        {
+            "create"
+        }
+        _ => "update",
     }
 }
 

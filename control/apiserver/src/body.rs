@@ -36,6 +36,15 @@ pub fn stream(stream: impl futures::Stream<Item = Result<Bytes, BodyError>> + Se
     StreamBody::new(stream.map(|chunk| chunk.map(Frame::data))).boxed_unsync()
 }
 
+/// A body that keeps `held` until it ends or nobody reads it any more.
+pub fn holding(body: Body, held: impl Send + 'static) -> Body {
+    body.map_frame(move |frame| {
+        let _here = &held;
+        frame
+    })
+    .boxed_unsync()
+}
+
 /// A reply with a media type.
 pub fn reply(code: u16, media: &'static str, body: Body) -> Reply {
     let mut reply = Response::new(body);

@@ -90,6 +90,9 @@ impl Accept {
     }
 }
 
+/// The media type of a server-side apply.
+pub const APPLY: &str = "application/apply-patch+yaml";
+
 /// The media types of answers, as refusals name them.
 pub const ACCEPTED: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
 

@@ -68,8 +68,14 @@ async fn connection(
     }
     let tls = match tokio::time::timeout(patience.handshake, acceptor.accept(stream)).await {
         Ok(Ok(tls)) => tls,
-        Ok(Err(error)) => return tracing::debug!(%peer, %error, "a TLS handshake failed"),
-        Err(_elapsed) => return tracing::debug!(%peer, "a TLS handshake took too long"),
+        Ok(Err(error)) => {
+            api.metrics.handshakes.inc();
+            return tracing::debug!(%peer, %error, "a TLS handshake failed");
+        }
+        Err(_elapsed) => {
+            api.metrics.handshakes.inc();
+            return tracing::debug!(%peer, "a TLS handshake took too long");
+        }
     };
     let user = tls
         .get_ref()

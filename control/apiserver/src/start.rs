@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -206,7 +207,7 @@ fn assemble(
         tokens: Tokens::new(&private, &public)?,
         allocator,
         kubelets,
-        metrics: Metrics::default(),
+        metrics: Metrics::new(Timestamp::now().as_millisecond() as f64 / 1000.0),
         ready: AtomicBool::new(false),
         store_writes: AtomicBool::new(true),
         turns: crate::turns::Turns::default(),

@@ -3,18 +3,19 @@
 mod custom;
 mod descriptions;
 pub mod discovery;
+pub mod health;
 pub mod openapi;
 mod packed;
 mod paths;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use serde_json::{Value, json};
 
 use crate::api::{Api, Incoming};
 use crate::auth::token::ISSUER;
 use crate::body::{self, Reply};
+use crate::metrics;
 use crate::negotiate::Accept;
 use crate::query::Query;
 use crate::resources::Table;
@@ -37,23 +38,15 @@ pub fn answer(api: &Arc<Api>, incoming: &Incoming, path: &str, query: &Query) ->
             "the server does not allow this method on the requested resource",
         ));
     }
+    if let Some(reply) = health::answer(api, path.trim_end_matches('/'), query) {
+        return reply;
+    }
     let accept = Accept::of(&incoming.headers, Accept::is_served);
     let table = api.table.load();
     match path.trim_end_matches('/') {
         "" => Ok(body::json(200, &json!({ "paths": paths(&table) }))),
         "/version" => Ok(body::json(200, &version())),
-        "/livez" => Ok(health(query, &[("ping", true)])),
-        "/healthz" | "/readyz" => {
-            let ready = api.ready.load(Ordering::Acquire) && !api.stopping.is_cancelled();
-            let store = api.store_writes.load(Ordering::Relaxed);
-            let etcd = ("etcd", api.objects.is_connected());
-            let checks = [("ping", true), ("store-writes", store), ("start-hooks", ready)];
-            Ok(health(
-                query,
-                &checks.into_iter().chain(api.objects.is_shared().then_some(etcd)).collect::<Vec<_>>(),
-            ))
-        }
-        "/metrics" => Ok(body::plain(200, api.metrics.text())),
+        "/metrics" => Ok(body::reply(200, metrics::MEDIA, body::full(api.metrics.text(api)))),
         "/api" | "/apis" => {
             discovery::root(&table, path.trim_end_matches('/') == "/apis", accept?, &incoming.headers)
         }
@@ -63,7 +56,6 @@ pub fn answer(api: &Arc<Api>, incoming: &Incoming, path: &str, query: &Query) ->
         "/openid/v1/jwks" => {
             Ok(body::reply(200, "application/jwk-set+json", body::full(api.tokens.jwks().to_string())))
         }
-        "/healthz/ping" | "/livez/ping" | "/readyz/ping" => Ok(health(query, &[("ping", true)])),
         path => match path.strip_prefix("/openapi/v3/") {
             Some(group_version) => openapi::group_version(&table, group_version, &incoming.headers),
             None => discovery::group(&table, path, accept?),
@@ -101,19 +93,4 @@ fn paths(table: &Table) -> Vec<String> {
         paths.push(path.to_owned());
     }
     paths
-}
-
-fn health(query: &Query, checks: &[(&str, bool)]) -> Reply {
-    let good = checks.iter().all(|(_, good)| *good);
-    let lines: Vec<String> = checks
-        .iter()
-        .map(|(name, good)| if *good { format!("[+]{name} ok") } else { format!("[-]{name} failed") })
-        .collect();
-    let verdict = if good { "check passed" } else { "check failed" };
-    let text = if query.first("verbose").is_some() || !good {
-        format!("{}\n{verdict}\n", lines.join("\n"))
-    } else {
-        "ok".to_owned()
-    };
-    body::plain(if good { 200 } else { 500 }, text)
 }

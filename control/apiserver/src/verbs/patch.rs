@@ -8,7 +8,7 @@ use super::{reply, write};
 use crate::api::Call;
 use crate::body::Reply;
 use crate::managed::{self, Manager};
-use crate::negotiate::{content_type, yaml};
+use crate::negotiate::{APPLY, content_type, yaml};
 use crate::patch::{json as json_patch, strategic};
 use crate::resources::Sub;
 use crate::status::{Refusal, Result};
@@ -24,7 +24,7 @@ const KNOWN_OF_CUSTOM: &str =
 /// Changes the object as the body says.
 pub async fn patch(call: &Call, sub: Option<Sub>) -> Result<Reply> {
     match content_type(&call.headers) {
-        "application/apply-patch+yaml" => apply(call, sub).await,
+        APPLY => apply(call, sub).await,
         "application/json-patch+json" => {
             let patch = json_patch::parse(&call.body)?;
             edit(call, sub, |old| json_patch::apply(&patch, old)).await

@@ -9,7 +9,7 @@ use crate::api::Call;
 use crate::body::Reply;
 use crate::managed::Manager;
 use crate::name::Name;
-use crate::negotiate::content_type;
+use crate::negotiate::{APPLY, content_type};
 use crate::patch::{json as json_patch, strategic};
 use crate::printer::selector;
 use crate::resources::{Row, Sub};
@@ -46,7 +46,7 @@ fn patch(media: &str, body: &[u8], scale: &Value) -> Result<Value> {
         "application/json-patch+json" => json_patch::apply(&json_patch::parse(body)?, scale),
         "application/merge-patch+json" => Ok(json_patch::merge(scale, &parsed()?)),
         "application/strategic-merge-patch+json" => strategic::apply(&crate::schema::ANY, scale, &parsed()?),
-        "application/apply-patch+yaml" => Ok(json_patch::merge(scale, &crate::negotiate::yaml(body)?)),
+        APPLY => Ok(json_patch::merge(scale, &crate::negotiate::yaml(body)?)),
         _ => Err(Refusal::unsupported_media_type(
             "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml",
         )),

@@ -11,7 +11,9 @@ mod encodings;
 #[path = "../../../store/tests/etcd_server/mod.rs"]
 mod etcd_server;
 mod evictions;
+mod health;
 mod lists;
+mod metrics;
 mod models;
 mod objects;
 mod pitfalls;
