@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use apiserver::{SNAPSHOT_PATH, Storage};
 use futures::AsyncReadExt;
 use kube::Client;
-use store::Redb;
+use store::Embedded;
 use store::snapshot::{Reader, Summary, verify};
 
 use crate::cli::{SnapshotCommand, StoreOptions};
@@ -92,7 +92,7 @@ async fn restore(file: &Path, data: &Path, store: &StoreOptions, beyond: u64) ->
             let folder = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(data);
             folder.with_context(|| format!("create {}", data.display()))?;
             let path = apiserver::store_file(data);
-            Redb::restore(&path, &mut reader, beyond, now).context("the store was not made")
+            Embedded::restore(&path, &mut reader, beyond, now).context("the store was not made")
         }
         Storage::Memory => bail!("memory cannot be restored into"),
     }

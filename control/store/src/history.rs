@@ -39,6 +39,11 @@ pub(crate) fn encode<H>(began_at: Revision, events: &[Arc<Event<H>>]) -> Vec<u8>
     row
 }
 
+/// Makes one row of two that follow on each other.
+pub(crate) fn join(row: &mut Vec<u8>, next: &[u8]) {
+    row.extend_from_slice(next.get(NUMBER..).unwrap_or_default());
+}
+
 /// Bytes of a number, and of a length.
 const NUMBER: usize = 8;
 const LENGTH: usize = 4;

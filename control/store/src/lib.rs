@@ -33,7 +33,7 @@ mod topic;
 mod txn;
 mod writer;
 
-pub use engine::{Commit, Engine, EngineError, Memory, Record, Redb, RestoreFileError};
+pub use engine::{Commit, Embedded, Engine, EngineError, Memory, Record, RestoreFileError};
 pub use entry::{Entry, Event, Extract, Revision, SOME_TIME, UnixSeconds};
 pub use etcd::{Codec, CodecError, EtcdOptions, EtcdTls, RestoreError, restore as restore_etcd};
 pub use log::{Batch, Compacted, Cursor};

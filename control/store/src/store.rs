@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::engine::{Engine, EngineError, Memory, Redb};
+use crate::engine::{Embedded, Engine, EngineError, Memory};
 use crate::entry::{Entry, Event, Extract, Revision, UnixSeconds};
 use crate::etcd::{Etcd, EtcdOptions};
 use crate::history;
@@ -82,9 +82,9 @@ pub enum RangeError {
 }
 
 impl<H: Send + Sync + 'static> Store<H> {
-    /// Opens the redb file at `path`, making it when absent.
+    /// Opens the file at `path` with its journals, making them when absent.
     pub fn open(path: &Path, options: Options, extract: Extract<H>) -> Result<Self, OpenError> {
-        Self::with_engine(Redb::open(path)?, options, extract)
+        Self::with_engine(Embedded::open(path)?, options, extract)
     }
 
     /// A store that forgets everything with its last handle.

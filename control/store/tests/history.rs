@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use store::{Commit, Engine, Event, Memory, Op, Options, Redb, Store, Txn};
+use store::{Commit, Embedded, Engine, Event, Memory, Op, Options, Store, Txn};
 
 fn open(engine: impl Engine) -> Store<usize> {
     Store::with_engine(engine, Options::default(), |_, value| value.len()).unwrap()
 }
 
-fn redb(folder: &Path) -> Redb {
-    Redb::open(&folder.join("store.redb")).unwrap()
+fn redb(folder: &Path) -> Embedded {
+    Embedded::open(&folder.join("store.redb")).unwrap()
 }
 
 /// Everything an event says, to be compared.
@@ -55,13 +55,19 @@ fn transaction(step: &[(u8, Option<u8>)]) -> Txn {
     txn
 }
 
-/// Carries the steps out at once, so that groups form, closing and opening the store in between.
+/// Carries the steps out, some at once, so that groups form, some one by one; closing and opening the store in between.
 async fn compare<E: Engine>(steps: &[Vec<(u8, Option<u8>)>], engine: impl Fn() -> E) {
     let mut before: Vec<String> = Vec::new();
-    for part in steps.chunks(7) {
+    for (number, part) in steps.chunks(7).enumerate() {
         let store = open(engine());
         assert_eq!(events(&store, 0), before);
-        futures::future::join_all(part.iter().map(|step| store.txn(transaction(step)))).await;
+        if number % 2 == 0 {
+            futures::future::join_all(part.iter().map(|step| store.txn(transaction(step)))).await;
+        } else {
+            for step in part {
+                store.txn(transaction(step)).await.unwrap();
+            }
+        }
         before = events(&store, 0);
         let ranges: Vec<_> = (0..=store.revision()).map(|at| range(&store, at)).collect();
         drop(store);

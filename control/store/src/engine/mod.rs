@@ -1,16 +1,21 @@
 //! Where committed entries live across restarts: one seam, an engine on disk and its twin in memory.
 
+mod embedded;
+mod journal;
 mod memory;
 mod redb;
+mod restore;
 mod rows;
+mod stamp;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+pub use self::embedded::Embedded;
 pub use self::memory::Memory;
-pub use self::redb::{Redb, RestoreFileError};
+pub use self::restore::RestoreFileError;
 use crate::entry::{Revision, UnixSeconds};
 
 /// What an engine keeps of one key.
@@ -55,6 +60,11 @@ pub enum EngineError {
     InUse { path: PathBuf },
     #[error("{} is damaged ({detail}): restore a snapshot, or move the file away to start empty", path.display())]
     Damaged { path: PathBuf, detail: String },
+    #[error(
+        "{} holds writes that belong to another store file: put that file back, or move this one away too",
+        path.display()
+    )]
+    Foreign { path: PathBuf },
     #[error("{action} {}", path.display())]
     Disk {
         action: &'static str,
@@ -84,4 +94,20 @@ pub enum EngineError {
     /// Raised by [`Memory`] on request, so that callers can be tested against failures.
     #[error("injected failure")]
     Injected,
+}
+
+fn io(path: &Path, action: &'static str, source: std::io::Error) -> EngineError {
+    use std::io::ErrorKind::{FileTooLarge, InvalidData, QuotaExceeded, StorageFull};
+    let path = path.to_owned();
+    match source.kind() {
+        StorageFull | QuotaExceeded | FileTooLarge => EngineError::Full { path },
+        InvalidData => EngineError::Damaged { path, detail: source.to_string() },
+        _ => EngineError::Disk { action, path, source: Box::new(source) },
+    }
+}
+
+/// Makes the name of a file durable.
+fn sync_folder(file: &Path) -> std::io::Result<()> {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::File::open(folder)?.sync_all()
 }

@@ -2,16 +2,39 @@
 //!
 //! A file of a program that kept none has no table of them.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 
 use redb::{Database, ReadableDatabase, ReadableTable, Table, TableDefinition, TableError};
 
-use super::Commit;
-use super::redb::{altered, crc};
+use super::journal::record::Said;
+use super::redb::altered;
+use super::stamp::crc;
 use crate::entry::Revision;
 use crate::history;
 
 pub(super) const HISTORY: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("history");
+/// Rows are joined up to this size, so that few are written and removed.
+const JOINED: usize = 64 << 10;
+
+/// A row, and the revision it led to.
+type Row<'a> = (Revision, Cow<'a, [u8]>);
+
+/// The rows of records that follow on each other.
+pub(super) fn joined<'a>(records: &[Said<'a>]) -> Vec<Row<'a>> {
+    let mut rows: Vec<Row<'a>> = Vec::new();
+    for Said { before, revision, history: row, .. } in records.iter().filter(|said| !said.history.is_empty())
+    {
+        match rows.last_mut() {
+            Some((led_to, last)) if led_to == before && last.len() + row.len() <= JOINED => {
+                history::join(last.to_mut(), row);
+                *led_to = *revision;
+            }
+            _ => rows.push((*revision, Cow::Borrowed(row))),
+        }
+    }
+    rows
+}
 
 /// Which rows the file has.
 #[derive(Default)]
@@ -22,12 +45,13 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    /// How many of the oldest rows go. A quarter more than wanted is borne with, so that few commits have to.
-    pub(super) fn excess(&self) -> usize {
-        if self.bytes < history::KEPT / 4 * 5 {
+    /// How many of the oldest rows go when others come. A quarter more than wanted is borne with, so that it happens
+    /// seldom.
+    pub(super) fn excess(&self, coming: &[Row<'_>]) -> usize {
+        let mut bytes = self.bytes + coming.iter().map(|(_, row)| row.len()).sum::<usize>();
+        if bytes < history::KEPT / 4 * 5 {
             return 0;
         }
-        let mut bytes = self.bytes;
         let goes = |(_, size): &&(Revision, usize)| {
             let goes = bytes > history::KEPT;
             bytes -= size;
@@ -43,29 +67,27 @@ impl Kept {
         kept
     }
 
-    /// Removes the oldest rows and adds that of the commit.
+    /// Removes the oldest rows and adds new ones.
     pub(super) fn write(
         &self,
         table: &mut Table<'_, u64, &'static [u8]>,
         excess: usize,
-        commit: &Commit<'_>,
+        coming: &[Row<'_>],
     ) -> Result<(), redb::Error> {
         for (revision, _) in self.rows.range(..excess) {
             table.remove(revision)?;
         }
-        if !commit.history.is_empty() {
-            let mut place = table.insert_reserve(commit.revision, SUM + commit.history.len())?;
-            encode(commit.revision, commit.history, place.as_mut());
+        for (revision, row) in coming {
+            let mut place = table.insert_reserve(revision, SUM + row.len())?;
+            encode(*revision, row, place.as_mut());
         }
         Ok(())
     }
 
     /// Takes note of what [`Self::write`] wrote, once it is on disk.
-    pub(super) fn committed(&mut self, excess: usize, commit: &Commit<'_>) {
+    pub(super) fn written(&mut self, excess: usize, coming: &[Row<'_>]) {
         self.bytes -= self.rows.drain(..excess).map(|(_, size)| size).sum::<usize>();
-        if !commit.history.is_empty() {
-            self.push(commit.revision, commit.history.len());
-        }
+        coming.iter().for_each(|(revision, row)| self.push(*revision, row.len()));
     }
 
     fn push(&mut self, revision: Revision, size: usize) {

@@ -1,4 +1,4 @@
-//! The store's contract, held by every engine: one suite, run over memory, redb and etcd.
+//! The store's contract, held by every engine: one suite, run over memory, files and etcd.
 
 #[path = "../etcd_server/mod.rs"]
 mod etcd_server;
@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use store::{Compacted, Cursor, Engine, Memory, Op, Options, RangeError, Redb, Store, Txn, TxnError};
+use store::{Compacted, Cursor, Embedded, Engine, Memory, Op, Options, RangeError, Store, Txn, TxnError};
 
 /// The header in these tests: the length of the value.
 fn length(_: &str, value: &[u8]) -> usize {
@@ -32,10 +32,10 @@ struct Subject {
 /// An empty store over each engine.
 async fn subjects() -> Vec<Subject> {
     let folder = tempfile::tempdir().unwrap();
-    let redb = Redb::open(&folder.path().join("store.redb")).unwrap();
-    let embedded = |engine, store, folder| Subject { engine, store, base: 0, _folder: folder, _etcd: None };
+    let file = Embedded::open(&folder.path().join("store.redb")).unwrap();
+    let subject = |engine, store, folder| Subject { engine, store, base: 0, _folder: folder, _etcd: None };
     let mut subjects =
-        vec![embedded("memory", open(Memory::default()), None), embedded("redb", open(redb), Some(folder))];
+        vec![subject("memory", open(Memory::default()), None), subject("embedded", open(file), Some(folder))];
     if etcd_server::available() {
         let etcd = etcd_server::Etcd::start();
         let store = Store::open_etcd(&etcd.options("/"), Options::default(), length).await.unwrap();
@@ -280,14 +280,14 @@ async fn a_failed_commit_changes_nothing_and_the_next_one_works() {
 async fn a_reopened_store_is_where_it_was() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("store.redb");
-    let store = open(Redb::open(&path).unwrap());
+    let store = open(Embedded::open(&path).unwrap());
     put(&store, "/r/a/1", "x").await;
     put(&store, "/r/a/2", "y").await;
     delete(&store, "/r/a/2").await;
-    let held = Redb::open(&path).err().map(|error| error.to_string()).unwrap();
+    let held = Embedded::open(&path).err().map(|error| error.to_string()).unwrap();
     assert!(held.contains("in use"), "{held}");
     drop(store);
-    let store = open(Redb::open(&path).unwrap());
+    let store = open(Embedded::open(&path).unwrap());
     assert_eq!(store.revision(), 3, "a deletion's revision is kept too");
     assert_eq!(keys(&store.range("/", None, 0, None).unwrap().entries), ["/r/a/1"]);
     let entry = store.get("/r/a/1").unwrap();
@@ -301,7 +301,7 @@ fn a_damaged_file_is_refused_with_its_name() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("store.redb");
     std::fs::write(&path, vec![7; 64 << 10]).unwrap();
-    let error = Redb::open(&path).err().unwrap().to_string();
+    let error = Embedded::open(&path).err().unwrap().to_string();
     assert!(error.contains("store.redb") && error.contains("damaged"), "{error}");
 }
 

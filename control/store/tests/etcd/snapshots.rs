@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use store::snapshot::{Reader, Snapshot, SnapshotError, UNKNOWN_LIFETIME, verify};
 use store::{
-    EngineError, OpenError, Options, Redb, RestoreError, RestoreFileError, Store, Txn, restore_etcd,
+    Embedded, EngineError, OpenError, Options, RestoreError, RestoreFileError, Store, Txn, restore_etcd,
 };
 
 use super::etcd_server::{self, Etcd};
@@ -44,7 +44,7 @@ async fn a_file_made_from_a_snapshot_holds_the_same_at_later_revisions() {
     assert_eq!((summary.revision, summary.entries), (store.revision(), 282));
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("store.redb");
-    let revision = Redb::restore(&path, &mut Reader::new(&snapshot[..]).unwrap(), 1000, NOW).unwrap();
+    let revision = Embedded::restore(&path, &mut Reader::new(&snapshot[..]).unwrap(), 1000, NOW).unwrap();
     assert_eq!(revision, store.revision() + 1000);
     let restored: Store<()> = Store::open(&path, Options::default(), |_, _| ()).unwrap();
     assert_eq!(content(&restored), content(&store));
@@ -57,7 +57,7 @@ async fn a_file_made_from_a_snapshot_holds_the_same_at_later_revisions() {
     assert!(restored.watch(ROOT, store.revision()).is_err(), "what happened since is not known");
     let fewer = verify(&bytes(store.snapshot().without("/registry/events/"))[..]).unwrap();
     assert_eq!(fewer.entries, 280);
-    let again = Redb::restore(&path, &mut Reader::new(&snapshot[..]).unwrap(), 0, NOW);
+    let again = Embedded::restore(&path, &mut Reader::new(&snapshot[..]).unwrap(), 0, NOW);
     assert!(matches!(again, Err(RestoreFileError::Exists { .. })), "{again:?}");
 }
 
@@ -83,7 +83,7 @@ async fn a_cluster_moves_to_etcd_and_back_by_snapshot() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("store.redb");
     let snapshot = bytes(moved.snapshot());
-    Redb::restore(&path, &mut Reader::new(&snapshot[..]).unwrap(), 0, NOW).unwrap();
+    Embedded::restore(&path, &mut Reader::new(&snapshot[..]).unwrap(), 0, NOW).unwrap();
     let back: Store<()> = Store::open(&path, Options::default(), |_, _| ()).unwrap();
     assert_eq!(content(&back), there);
     let late = back.get("/registry/events/late").unwrap();
@@ -107,9 +107,9 @@ async fn a_restore_that_was_cut_keeps_servers_from_starting() {
 
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("store.redb");
-    assert!(Redb::restore(&path, &mut Reader::new(cut).unwrap(), 0, NOW).is_err());
+    assert!(Embedded::restore(&path, &mut Reader::new(cut).unwrap(), 0, NOW).is_err());
     assert!(!path.exists(), "half a file took the name of a whole one");
-    Redb::restore(&path, &mut Reader::new(&snapshot[..]).unwrap(), 0, NOW).unwrap();
+    Embedded::restore(&path, &mut Reader::new(&snapshot[..]).unwrap(), 0, NOW).unwrap();
 }
 
 #[tokio::test]
