@@ -423,7 +423,7 @@ fn marker(key: &str, service: &Value) -> Bytes {
             "creationTimestamp": crate::verbs::write::timestamp(jiff::Timestamp::now()),
             "labels": { "ipaddress.kubernetes.io/ip-family": family, "ipaddress.kubernetes.io/managed-by": MANAGER },
         },
-        "spec": { "parentRef": { "group": "", "resource": "services", "namespace": meta("namespace"), "name": meta("name") } },
+        "spec": { "parentRef": { "resource": "services", "namespace": meta("namespace"), "name": meta("name") } },
     }))
 }
 

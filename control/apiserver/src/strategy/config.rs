@@ -98,5 +98,8 @@ pub fn default_event(event: &mut Value) {
         let host = at(event, &["source", "host"]).clone();
         set(event, &["reportingInstance"], host);
     }
+    for field in ["reportingComponent", "reportingInstance"] {
+        set_default(event, &[field], "");
+    }
     set_default(event, &["type"], "Normal");
 }

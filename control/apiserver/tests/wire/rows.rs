@@ -167,6 +167,17 @@ async fn the_two_generations_of_events_are_one_thing() {
     let both = admin.get(&format!("{new}?fieldSelector=regarding.name=p")).await.expect(200);
     assert_eq!(both["items"][0]["note"], "n");
     assert_eq!(both["items"][0]["apiVersion"], "events.k8s.io/v1");
+    let mut silent = named(
+        "v1",
+        all().into_iter().find(|(v, plural, ..)| (*v, *plural) == ("v1", "events")).unwrap().3,
+        "s",
+    );
+    silent
+        .as_object_mut()
+        .unwrap()
+        .retain(|field, _| !matches!(field.as_str(), "source" | "reportingComponent"));
+    let silent = admin.send("POST", "/api/v1/namespaces/default/events", &silent).await.expect(201);
+    assert_eq!((&silent["reportingComponent"], &silent["reportingInstance"]), (&json!(""), &json!("")));
 }
 
 #[tokio::test]

@@ -62,7 +62,9 @@ async fn what_was_asked_for_is_given_once_and_comes_back() {
     admin.send("POST", SERVICES, &service("b", outside)).await.refused(422, "Invalid");
     let outside = json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 80}]});
     admin.send("POST", SERVICES, &service("b", outside)).await.refused(422, "Invalid");
-    admin.get("/apis/networking.k8s.io/v1/ipaddresses/10.96.5.5").await.expect(200);
+    let taken = admin.get("/apis/networking.k8s.io/v1/ipaddresses/10.96.5.5").await.expect(200);
+    let parent = taken["spec"]["parentRef"].as_object().unwrap();
+    assert!(!parent.contains_key("group"), "the core group has no name: {taken}");
     admin.delete(&format!("{SERVICES}/a")).await.expect(200);
     admin.get("/apis/networking.k8s.io/v1/ipaddresses/10.96.5.5").await.refused(404, "NotFound");
     admin.send("POST", SERVICES, &service("b", wanted)).await.expect(201);
