@@ -158,6 +158,16 @@ pub fn append(out: &mut BytesMut, entry: &Entry<Header>, revision: Revision) {
     splice(out, &entry.value, entry.header.splice as usize, revision);
 }
 
+/// Appends what stands behind the first `from` bytes of the object, before which there is no metadata.
+pub fn append_from(out: &mut BytesMut, entry: &Entry<Header>, from: usize) {
+    splice(
+        out,
+        &entry.value[from..],
+        (entry.header.splice as usize).saturating_sub(from),
+        entry.mod_revision,
+    );
+}
+
 /// The bytes of a stored object as served at `revision`.
 pub fn text(value: &[u8], revision: Revision) -> Bytes {
     let mut out = BytesMut::with_capacity(value.len() + VERSION);

@@ -17,7 +17,7 @@ use crate::printer::Columns;
 use crate::protobuf::{self, Typed};
 use crate::resources::Row;
 use crate::status::{Refusal, Result};
-use crate::tree::{at, set, text};
+use crate::tree::{at, remove, set, text};
 
 /// Answers with an object that is stored; its bytes are not decoded unless its form demands it.
 pub fn stored(call: &Call, entry: &Stored) -> Result<Reply> {
@@ -178,7 +178,7 @@ pub fn list(call: &Call, meta: &ListMeta, entries: Vec<Stored>) -> Result<Reply>
     };
     let value = match call.accept.form {
         Form::Object => {
-            let items: Vec<Value> = entries.iter().map(decode).collect();
+            let items: Vec<Value> = entries.iter().map(|entry| untyped(row_of, decode(entry))).collect();
             json!({ "kind": kind, "apiVersion": row_of.api_version(), "metadata": meta.json(), "items": items })
         }
         Form::Table => {
@@ -208,6 +208,21 @@ pub fn list(call: &Call, meta: &ListMeta, entries: Vec<Stored>) -> Result<Reply>
     Ok(compressed(call, "application/json", text.len(), std::iter::once(Bytes::from(text))))
 }
 
+/// An object as an item of a list. Upstream's types name their kind only where they are not part of another object; custom
+/// resources are no types of Go.
+fn untyped(row: &Row, mut value: Value) -> Value {
+    if row.custom.is_none() {
+        remove(&mut value, &["kind"]);
+        remove(&mut value, &["apiVersion"]);
+    }
+    value
+}
+
+/// What stored objects of a row begin with: all that [`untyped`] takes away.
+fn opening(row: &Row) -> String {
+    format!("{{\"apiVersion\":\"{}\",\"kind\":\"{}\",", row.api_version(), row.kind)
+}
+
 /// A list in JSON. Each chunk is made when the one before it has left, in memory that is still warm; a client that reads
 /// slowly holds objects that are there anyhow.
 struct Spliced {
@@ -215,6 +230,8 @@ struct Spliced {
     entries: std::vec::IntoIter<Stored>,
     /// What stands before the next object; `None` once the list has ended.
     before: Option<String>,
+    /// How stored objects begin that leave out what kind they are; see [`untyped`].
+    typed: String,
 }
 
 impl Spliced {
@@ -225,7 +242,7 @@ impl Spliced {
             row.api_version(),
             meta.json()
         );
-        Self { row: Arc::clone(row), entries: entries.into_iter(), before: Some(head) }
+        Self { row: Arc::clone(row), entries: entries.into_iter(), before: Some(head), typed: opening(row) }
     }
 
     /// Bytes that are still to come, about.
@@ -247,10 +264,14 @@ impl Iterator for Spliced {
                 out.extend_from_slice(b"]}\n");
                 return Some(out.freeze());
             };
-            if self.row.serves_as_stored(&entry) {
+            if self.row.custom.is_none() && entry.value.starts_with(self.typed.as_bytes()) {
+                out.extend_from_slice(b"{");
+                object::append_from(&mut out, &entry, self.typed.len());
+            } else if self.row.custom.is_some() && self.row.serves_as_stored(&entry) {
                 object::append(&mut out, &entry, entry.mod_revision);
             } else {
-                let text = serde_json::to_vec(&self.row.read(&entry)).expect("a tree always encodes");
+                let item = untyped(&self.row, self.row.read(&entry));
+                let text = serde_json::to_vec(&item).expect("a tree always encodes");
                 out.extend_from_slice(&text);
             }
             before.clear();
