@@ -30,6 +30,9 @@ const SERVED: &[(&str, &str)] = &[
     ("storage.k8s.io", "v1"),
 ];
 
+/// What statuses are made of, so that clients read it before anybody has written it.
+const STATUS_PARTS: &[&str] = &["Status", ".NodeDaemonEndpoints", ".DaemonEndpoint", ".NodeSystemInfo"];
+
 /// Reads the facts in `facts` and writes the tables.
 pub fn generate(facts: &Path) -> Result<()> {
     let data = root().join("control/apiserver/data");
@@ -132,7 +135,11 @@ impl<'a> Compactor<'a> {
         let schema = &self.schemas[name];
         let mut fields = Map::new();
         for (field, node) in schema["properties"].as_object().into_iter().flatten() {
-            fields.insert(field.clone(), self.node(node).with_context(|| format!("{name}.{field}"))?);
+            let of_kind = schema.get("x-kubernetes-group-version-kind").is_some();
+            let part = STATUS_PARTS.iter().any(|part| name.ends_with(part));
+            let shown = if of_kind { field == "status" } else { part };
+            let node = self.node(node, shown).with_context(|| format!("{name}.{field}"))?;
+            fields.insert(field.clone(), node);
         }
         let mut out = json!({ "n": name, "f": fields });
         if let Some(required) = schema.get("required") {
@@ -151,7 +158,8 @@ impl<'a> Compactor<'a> {
         Ok(out)
     }
 
-    fn node(&self, node: &Value) -> Result<Value> {
+    /// `shown` says that clients see the field also when nobody has written it.
+    fn node(&self, node: &Value, shown: bool) -> Result<Value> {
         let kind = self.kind(node)?;
         let mut extra = Map::new();
         let copied = [
@@ -166,9 +174,10 @@ impl<'a> Compactor<'a> {
                 extra.insert(short.to_owned(), value.clone());
             }
         }
-        // A default that is Go's zero value says only that the field is no pointer.
+        // A default that is Go's zero value says that the field is no pointer and always written. People write specs, and
+        // see what they wrote; of a status that nobody wrote yet, clients read and patch the zeros.
         if let Some(default) = node.get("default")
-            && ![json!({}), json!(""), json!(0)].contains(default)
+            && (shown || ![json!({}), json!(""), json!(0)].contains(default))
         {
             extra.insert("d".to_owned(), default.clone());
         }
@@ -193,9 +202,9 @@ impl<'a> Compactor<'a> {
             (Some("integer"), Some("int64")) => "l",
             (Some("integer"), _) => "i",
             (Some("number"), _) => "n",
-            (Some("array"), _) => return Ok(json!(["list", self.node(&node["items"])?])),
+            (Some("array"), _) => return Ok(json!(["list", self.node(&node["items"], false)?])),
             (Some("object"), _) if node.get("additionalProperties").is_some() => {
-                return Ok(json!(["map", self.node(&node["additionalProperties"])?]));
+                return Ok(json!(["map", self.node(&node["additionalProperties"], false)?]));
             }
             (Some("object") | None, _) => "a",
             other => bail!("no short form for {other:?}"),

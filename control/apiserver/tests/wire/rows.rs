@@ -182,6 +182,47 @@ async fn the_two_generations_of_events_are_one_thing() {
 }
 
 #[tokio::test]
+async fn a_status_nobody_wrote_has_its_zeros() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let statuses = [
+        ("cronjobs", json!({})),
+        (
+            "daemonsets",
+            json!({"currentNumberScheduled": 0, "desiredNumberScheduled": 0, "numberMisscheduled": 0, "numberReady": 0}),
+        ),
+        ("deployments", json!({})),
+        ("ingresses", json!({"loadBalancer": {}})),
+        ("jobs", json!({})),
+        (
+            "nodes",
+            json!({"daemonEndpoints": {"kubeletEndpoint": {"Port": 0}}, "nodeInfo": {
+            "architecture": "", "bootID": "", "containerRuntimeVersion": "", "kernelVersion": "", "kubeProxyVersion": "",
+            "kubeletVersion": "", "machineID": "", "operatingSystem": "", "osImage": "", "systemUUID": ""}}),
+        ),
+        (
+            "poddisruptionbudgets",
+            json!({"currentHealthy": 0, "desiredHealthy": 0, "disruptionsAllowed": 0, "expectedPods": 0}),
+        ),
+        ("replicasets", json!({"replicas": 0})),
+        ("resourcequotas", json!({})),
+        ("statefulsets", json!({"availableReplicas": 0, "replicas": 0})),
+    ];
+    for (plural, want) in statuses {
+        let (version, _, namespaced, object) =
+            all().into_iter().find(|(_, other, ..)| *other == plural).unwrap();
+        let path = collection(version, plural, namespaced);
+        let made = admin.send("POST", &path, &named(version, object, "zero")).await.expect(201);
+        assert_eq!(made["status"], want, "{plural}");
+        let patch = json!([{"op": "add", "path": "/status/conditions", "value": []}]);
+        let status = format!("{path}/zero/status");
+        admin.patch("json", &status, &patch).await.expect(200);
+        let managed = made["metadata"]["managedFields"].to_string();
+        assert!(!managed.contains("f:status"), "{plural}: nobody wrote it: {managed}");
+    }
+}
+
+#[tokio::test]
 async fn the_status_is_written_apart_from_the_rest() {
     let cluster = cluster().await;
     let admin = cluster.admin();
@@ -192,7 +233,7 @@ async fn the_status_is_written_apart_from_the_rest() {
     let both = json!({"spec": {"replicas": 7}, "status": {"replicas": 3}});
     let main = admin.patch("merge", &format!("{path}/d"), &both).await.expect(200);
     assert_eq!((&main["spec"]["replicas"], &main["metadata"]["generation"]), (&json!(7), &json!(2)));
-    assert!(main.get("status").is_none());
+    assert_eq!(main["status"], json!({}));
     let status = admin
         .patch(
             "merge",
