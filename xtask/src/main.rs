@@ -3,7 +3,9 @@
 //! Runs processes and reads files; knows none of Hawser's crates. Start with `setup.rs` (what a machine needs) and
 //! `build.rs` (what is made of it).
 
+mod apt;
 mod build;
+mod clients;
 mod deps;
 mod descriptions;
 mod e2e;
@@ -79,6 +81,12 @@ enum Command {
         #[arg(default_value_t = 300)]
         seconds: u32,
     },
+    /// Run client-go and kubectl, as Kubernetes has them, against the API server; downloads about 100 MB the first time.
+    Clients {
+        /// Run only the cases whose names match this regular expression.
+        #[arg(long)]
+        only: Option<String>,
+    },
     /// Kill the API server under load again and again, and see that nothing is lost.
     Kills {
         /// How often.
@@ -149,6 +157,7 @@ fn main() -> Result<()> {
             Ok(())
         }
         Command::Fuzz { seconds } => fuzz::run_for(seconds),
+        Command::Clients { only } => clients::run_all(only.as_deref()),
         Command::Kills { cycles } => test::kills(cycles),
         Command::Vm { kernels } => vm::run_on(&kernels),
         Command::Bless => test::bless(),

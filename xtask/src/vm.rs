@@ -12,6 +12,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
+use crate::apt::Apt;
 use crate::build;
 use crate::process::{cargo, output, root, run};
 use crate::setup;
@@ -53,13 +54,14 @@ pub fn run_on(wanted: &[String]) -> Result<()> {
     setup::install(NEEDS)?;
     build::bpf()?;
     let tests = tests()?;
-    let apt = Apt::new()?;
+    let suites: Vec<&str> = KERNELS.iter().map(|(_, suite)| *suite).collect();
+    let apt = Apt::new(root().join("target/vm"), &suites)?;
     let mut failed = Vec::new();
     for (name, suite) in KERNELS {
         if !wanted.is_empty() && !wanted.iter().any(|one| one == name) {
             continue;
         }
-        let kernel = apt.kernel(suite)?;
+        let kernel = kernel_of(&apt, suite)?;
         println!("vm: {name} is Linux {}", kernel.release);
         let image = kernel.image(&tests)?;
         failed.extend(boot(&kernel, &image, tests.len())?.into_iter().map(|test| format!("{name}: {test}")));
@@ -93,90 +95,20 @@ fn is_test(path: &Path, name: &str) -> bool {
     path.file_name().is_some_and(|file| file.to_string_lossy().starts_with(&format!("{name}-")))
 }
 
-/// An apt of our own, that knows every suite and touches nothing of the machine's.
-struct Apt {
-    folder: PathBuf,
-}
-
-impl Apt {
-    fn new() -> Result<Self> {
-        let folder = root().join("target/vm");
-        for part in ["lists/partial", "cache/archives/partial"] {
-            fs::create_dir_all(folder.join(part)).context("make room for apt")?;
-        }
-        let known = output(Command::new("apt-get").args([
-            "indextargets",
-            "--format",
-            "$(REPO_URI) $(COMPONENT) $(LABEL)",
-        ]))?;
-        let mirror = known
-            .lines()
-            .find_map(|line| line.strip_suffix(" main Debian"))
-            .context("apt knows no mirror of Debian's main; run `apt-get update`")?;
-        let mut sources = String::new();
-        for (_, suite) in KERNELS {
-            let keys = "/usr/share/keyrings/debian-archive-keyring.gpg";
-            writeln!(sources, "deb [signed-by={keys}] {mirror} {suite} main")?;
-        }
-        fs::write(folder.join("sources.list"), sources).context("write sources.list")?;
-        let apt = Self { folder };
-        run(apt.command("apt-get").args(["update", "-qq"]))?;
-        Ok(apt)
-    }
-
-    fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(program);
-        for (option, value) in [
-            ("Dir::Etc::SourceList", self.folder.join("sources.list")),
-            ("Dir::Etc::SourceParts", PathBuf::from("/dev/null")),
-            ("Dir::State::Lists", self.folder.join("lists")),
-            ("Dir::Cache", self.folder.join("cache")),
-            ("APT::Sandbox::User", PathBuf::from("root")),
-        ] {
-            command.arg("-o").arg(format!("{option}={}", value.display()));
-        }
-        command
-    }
-
-    /// The kernel of a suite, unpacked.
-    fn kernel(&self, suite: &str) -> Result<Kernel> {
-        let flavour = self.depends(&format!("{FLAVOUR}/{suite}"))?;
-        let image = flavour
-            .into_iter()
-            .find(|name| name.starts_with("linux-image-"))
-            .with_context(|| format!("{FLAVOUR} of {suite} names no kernel"))?;
-        let release = image.trim_start_matches("linux-image-").to_owned();
-        let folder = self.folder.join(&release);
-        if !folder.join("complete").exists() {
-            // Newer packages have the kernel and its modules in two more.
-            let parts = self.depends(&image)?.into_iter().filter(|name| name.ends_with(&release));
-            let parts = parts.filter(|name| !name.starts_with("linux-base-")).chain([image.clone()]);
-            self.unpack(&parts.collect::<Vec<_>>(), &folder)?;
-        }
-        Ok(Kernel { release, folder })
-    }
-
-    fn depends(&self, package: &str) -> Result<Vec<String>> {
-        let shown = output(self.command("apt-cache").args(["show", "--no-all-versions", package]))?;
-        let line = shown.lines().find_map(|line| line.strip_prefix("Depends: ")).unwrap_or_default();
-        Ok(line.split(", ").filter_map(|one| one.split(' ').next()).map(str::to_owned).collect())
-    }
-
-    fn unpack(&self, packages: &[String], folder: &Path) -> Result<()> {
-        let downloads = folder.join("packages");
-        fs::create_dir_all(&downloads).context("make room for packages")?;
-        run(self
-            .command("apt-get")
-            .arg("download")
-            .args(packages)
-            .current_dir(&downloads)
-            .stdout(Stdio::null()))?;
-        for entry in fs::read_dir(&downloads)? {
-            run(Command::new("dpkg-deb").arg("-x").arg(entry?.path()).arg(folder))?;
-        }
-        fs::remove_dir_all(&downloads)?;
-        Ok(fs::write(folder.join("complete"), "")?)
-    }
+/// The kernel of a suite, unpacked.
+fn kernel_of(apt: &Apt, suite: &str) -> Result<Kernel> {
+    let flavour = apt.depends(&format!("{FLAVOUR}/{suite}"))?;
+    let image = flavour
+        .into_iter()
+        .find(|name| name.starts_with("linux-image-"))
+        .with_context(|| format!("{FLAVOUR} of {suite} names no kernel"))?;
+    let release = image.trim_start_matches("linux-image-").to_owned();
+    let folder = root().join("target/vm").join(&release);
+    // Newer packages have the kernel and its modules in two more.
+    let parts = apt.depends(&image)?.into_iter().filter(|name| name.ends_with(&release));
+    let parts = parts.filter(|name| !name.starts_with("linux-base-")).chain([image.clone()]);
+    apt.unpack(&parts.collect::<Vec<_>>(), &folder)?;
+    Ok(Kernel { release, folder })
 }
 
 /// A kernel's files.

@@ -1,0 +1,158 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+)
+
+// T is a case that runs: what it asks, whom, and what it has to complain about.
+type T struct {
+	context.Context
+	Server *Server
+
+	lock       sync.Mutex
+	complaints []string
+	after      []func()
+}
+
+// mostComplaints is enough to see what is wrong.
+const mostComplaints = 60
+
+func runOne(server *Server, one Case, patience time.Duration) []string {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	t := &T{Context: ctx, Server: server}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer t.end()
+		one.Run(t)
+	}()
+	select {
+	case <-done:
+	case <-time.After(patience + 10*time.Second):
+		t.Errorf("it hangs")
+	}
+	t.lock.Lock()
+	defer t.lock.Unlock()
+	return t.complaints
+}
+
+func (t *T) end() {
+	if panicked := recover(); panicked != nil {
+		t.Errorf("panic: %v\n%s", panicked, debug.Stack())
+	}
+	for i := len(t.after) - 1; i >= 0; i-- {
+		t.after[i]()
+	}
+}
+
+// After runs something when the case has ended.
+func (t *T) After(do func()) { t.after = append(t.after, do) }
+
+// Errorf complains and goes on.
+func (t *T) Errorf(format string, values ...any) {
+	t.lock.Lock()
+	defer t.lock.Unlock()
+	if len(t.complaints) < mostComplaints {
+		t.complaints = append(t.complaints, strings.TrimSpace(fmt.Sprintf(format, values...)))
+	}
+}
+
+// Fatalf complains and ends the case.
+func (t *T) Fatalf(format string, values ...any) {
+	t.Errorf(format, values...)
+	runtime.Goexit()
+}
+
+// Must ends the case where something did not work that has to.
+func (t *T) Must(err error, what string) {
+	if err != nil {
+		t.Fatalf("%s: %v", what, err)
+	}
+}
+
+// Want complains where something is not so.
+func (t *T) Want(so bool, format string, values ...any) {
+	if !so {
+		t.Errorf(format, values...)
+	}
+}
+
+// Refused complains unless the error is the one that is asked for.
+func (t *T) Refused(err error, is func(error) bool, what string) {
+	if err == nil {
+		t.Errorf("%s: was not refused", what)
+	} else if !is(err) {
+		t.Errorf("%s: another refusal: %v", what, err)
+	}
+}
+
+// Until asks again and again until it is so, and ends the case when it does not become so in time.
+func (t *T) Until(what string, so func() bool) {
+	end := time.Now().Add(30 * time.Second)
+	for !so() {
+		if time.Now().After(end) || t.Err() != nil {
+			t.Fatalf("%s: not in time", what)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// Config is what the administrator connects with, in protobuf as Kubernetes' own tests do.
+func (t *T) Config() *rest.Config { return t.Server.Config() }
+
+// JSON is the same with JSON on the wire.
+func (t *T) JSON() *rest.Config {
+	config := t.Server.Config()
+	config.ContentType, config.AcceptContentTypes = "application/json", "application/json"
+	return config
+}
+
+// Clients are the typed clients of a configuration.
+func (t *T) Clients(config *rest.Config) *kubernetes.Clientset {
+	clients, err := kubernetes.NewForConfig(config)
+	t.Must(err, "typed clients")
+	return clients
+}
+
+// Namespace makes a namespace of the case's own, which goes with it.
+func (t *T) Namespace() string {
+	clients := t.Clients(t.Config())
+	made, err := clients.CoreV1().Namespaces().Create(
+		t, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "case-"}}, metav1.CreateOptions{})
+	t.Must(err, "create a namespace")
+	t.After(func() {
+		// The case's own time may be up.
+		err := clients.CoreV1().Namespaces().Delete(context.Background(), made.Name, metav1.DeleteOptions{})
+		if err != nil {
+			t.Errorf("delete the namespace: %v", err)
+		}
+	})
+	return made.Name
+}
+
+// Alone runs a part whose end is not the end of the case.
+func (t *T) Alone(part func(*T)) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer func() {
+			if panicked := recover(); panicked != nil {
+				t.Errorf("panic: %v\n%s", panicked, debug.Stack())
+			}
+		}()
+		part(t)
+	}()
+	<-done
+}
