@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Uri};
+use jiff::Timestamp;
 use parking_lot::Mutex;
 use store::{Event, Op, Revision, Txn, TxnError};
 
@@ -111,8 +112,13 @@ impl Api {
     }
 
     async fn answer(self: &Arc<Self>, incoming: Incoming, query: Query, route: Route) -> Result<Reply> {
-        let user =
-            authenticate::identify(incoming.peer.as_ref(), &incoming.headers, &self.tokens, &self.objects);
+        let user = authenticate::identify(
+            incoming.peer.as_ref(),
+            &incoming.headers,
+            &self.tokens,
+            &self.objects,
+            Timestamp::now(),
+        );
         self.metrics.authenticated(user.is_ok());
         let user = user?;
         let user =

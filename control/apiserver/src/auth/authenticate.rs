@@ -1,10 +1,11 @@
 //! From a connection and its headers to an identity: client certificate, bearer token, or nobody.
 
 use http::HeaderMap;
+use jiff::Timestamp;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::User;
-use super::token::Tokens;
+use super::token::{ISSUER, Tokens};
+use super::{ANONYMOUS, AUTHENTICATED, UNAUTHENTICATED, User, bootstrap_token};
 use crate::object::Objects;
 use crate::status::{Refusal, Result};
 
@@ -23,6 +24,7 @@ pub fn identify(
     headers: &HeaderMap,
     tokens: &Tokens,
     objects: &Objects,
+    now: Timestamp,
 ) -> Result<User> {
     if let Some(user) = certificate {
         return Ok(user.clone());
@@ -31,7 +33,24 @@ pub fn identify(
     let text = header.to_str().unwrap_or_default();
     let token = text.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
     let Some((_, token)) = token else { return Ok(User::anonymous()) };
-    tokens.verify(token.trim(), &[], objects).map(|(user, _)| user).ok_or_else(Refusal::unauthorized)
+    bearer(token.trim(), &[], tokens, objects, now).map(|(user, _)| user).ok_or_else(Refusal::unauthorized)
+}
+
+/// Whose a token is, and for which of the audiences; without audiences it has to be for this server. A bootstrap token is for
+/// this server alone.
+pub fn bearer(
+    token: &str,
+    audiences: &[String],
+    tokens: &Tokens,
+    objects: &Objects,
+    now: Timestamp,
+) -> Option<(User, Vec<String>)> {
+    let for_us = audiences.is_empty() || audiences.iter().any(|audience| audience == ISSUER);
+    let bootstrap = bootstrap_token::verify(token, objects, now).filter(|_| for_us);
+    match bootstrap {
+        Some(user) => Some((user, vec![ISSUER.to_owned()])),
+        None => tokens.verify(token, audiences, objects),
+    }
 }
 
 /// Applies `Impersonate-*` headers; `may` is asked for each thing that is impersonated.
@@ -41,9 +60,13 @@ pub fn impersonate(
     may: impl Fn(&User, &super::Attempt) -> bool,
 ) -> Result<User> {
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    let Some(name) = header("impersonate-user") else { return Ok(user) };
     let groups: Vec<&str> =
         headers.get_all("impersonate-group").iter().filter_map(|value| value.to_str().ok()).collect();
+    let Some(name) = header("impersonate-user").filter(|name| !name.is_empty()) else {
+        let details = headers.keys().any(|name| name.as_str().starts_with("impersonate-"));
+        let why = "impersonation of groups, a uid or extra fields needs the header Impersonate-User";
+        return if details { Err(Refusal::bad_request(why)) } else { Ok(user) };
+    };
     let attempt = |resource: &str, namespace: &str, name: &str| {
         super::Attempt::resource("impersonate", "", resource, namespace, name)
     };
@@ -55,7 +78,7 @@ pub fn impersonate(
         }
         None => {
             wanted.push(attempt("users", "", name));
-            User::new(name, &[])
+            User { name: name.to_owned(), ..User::default() }
         }
     };
     wanted.extend(groups.iter().map(|group| attempt("groups", "", group)));
@@ -82,9 +105,21 @@ pub fn impersonate(
         return Err(refused.refusal(&user));
     }
     if !groups.is_empty() {
-        new = User::new(name, &groups);
+        new.groups = groups.iter().map(|group| (*group).to_owned()).collect();
     }
+    complete(&mut new);
     uid.clone_into(&mut new.uid);
     new.extra = extra;
     Ok(new)
+}
+
+/// Adds the group that says whether the user is known, unless the groups say so already.
+fn complete(user: &mut User) {
+    if user.name == ANONYMOUS {
+        if !user.is_in(UNAUTHENTICATED) {
+            user.groups.push(UNAUTHENTICATED.to_owned());
+        }
+    } else if !user.is_in(AUTHENTICATED) && !user.is_in(UNAUTHENTICATED) {
+        user.groups.push(AUTHENTICATED.to_owned());
+    }
 }

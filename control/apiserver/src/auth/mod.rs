@@ -1,6 +1,7 @@
 //! Who a request comes from, and whether that may do what it asks.
 
 pub mod authenticate;
+mod bootstrap_token;
 pub mod escalation;
 pub mod node;
 pub mod rbac;
@@ -25,6 +26,9 @@ pub struct User {
 /// The group that may do everything.
 pub const MASTERS: &str = "system:masters";
 const AUTHENTICATED: &str = "system:authenticated";
+const UNAUTHENTICATED: &str = "system:unauthenticated";
+/// Who sends neither certificate nor token.
+const ANONYMOUS: &str = "system:anonymous";
 
 impl User {
     /// A user with these groups and `system:authenticated`.
@@ -35,11 +39,7 @@ impl User {
 
     /// Nobody in particular.
     pub fn anonymous() -> Self {
-        Self {
-            name: "system:anonymous".to_owned(),
-            groups: vec!["system:unauthenticated".to_owned()],
-            ..Self::default()
-        }
+        Self { name: ANONYMOUS.to_owned(), groups: vec![UNAUTHENTICATED.to_owned()], ..Self::default() }
     }
 
     /// A service account.

@@ -140,6 +140,9 @@ impl Tokens {
         let namespace = private.namespace.as_str();
         let alive = exists(objects, "serviceaccounts", namespace, &private.serviceaccount)
             && private.pod.as_ref().is_none_or(|pod| exists(objects, "pods", namespace, pod))
+            // The node of a pod's token only tells where the pod runs.
+            && (private.pod.is_some()
+                || private.node.as_ref().is_none_or(|node| exists(objects, "nodes", "", node)))
             && private.secret.as_ref().is_none_or(|secret| exists(objects, "secrets", namespace, secret));
         if !alive {
             return None;

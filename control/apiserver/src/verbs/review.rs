@@ -6,7 +6,7 @@ use super::body;
 use super::reply::document;
 use crate::api::Call;
 use crate::auth::rbac::Rule;
-use crate::auth::{Attempt, User};
+use crate::auth::{Attempt, User, authenticate};
 use crate::body::Reply;
 use crate::status::{Cause, Refusal, Result};
 use crate::tree::{at, list, set, text};
@@ -106,10 +106,12 @@ fn rules(call: &Call, namespace: &str) -> Value {
 fn token(call: &Call, spec: &Value) -> Value {
     let audiences: Vec<String> =
         list(spec, &["audiences"]).iter().filter_map(Value::as_str).map(str::to_owned).collect();
-    match call.api.tokens.verify(text(spec, &["token"]), &audiences, &call.api.objects) {
+    let (api, now) = (&call.api, jiff::Timestamp::now());
+    match authenticate::bearer(text(spec, &["token"]), &audiences, &api.tokens, &api.objects, now) {
         Some((user, audiences)) => {
             json!({ "authenticated": true, "user": user.json(), "audiences": audiences })
         }
-        None => json!({ "authenticated": false, "error": "the token is not valid" }),
+        // `authenticated` is left out when it is false, as from every Go server.
+        None => json!({ "error": "the token is not valid" }),
     }
 }

@@ -102,10 +102,8 @@ async fn a_token_is_its_account_for_as_long_as_pod_and_account_live() {
     let forged = format!("{}x", &token[..token.len() - 1]);
     let review_forged =
         json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": forged}});
-    assert_eq!(
-        admin.send("POST", tokens, &review_forged).await.expect(201)["status"]["authenticated"],
-        false
-    );
+    let status = admin.send("POST", tokens, &review_forged).await.expect(201)["status"].clone();
+    assert_eq!((status.get("authenticated"), status["error"].is_string()), (None, true));
     let mut short = request.clone();
     short["spec"]["expirationSeconds"] = json!(1);
     admin.send("POST", uri, &short).await.refused(422, "Invalid");
@@ -114,7 +112,7 @@ async fn a_token_is_its_account_for_as_long_as_pod_and_account_live() {
     admin.send("POST", uri, &missing).await.refused(404, "NotFound");
 
     admin.delete("/api/v1/namespaces/default/pods/p").await.expect(200);
-    assert_eq!(admin.send("POST", tokens, &review).await.expect(201)["status"]["authenticated"], false);
+    assert_eq!(admin.send("POST", tokens, &review).await.expect(201)["status"].get("authenticated"), None);
 }
 
 #[tokio::test]
@@ -176,6 +174,94 @@ async fn a_node_sees_and_writes_only_what_is_its_own() {
     node.send("POST", tokens, &request).await.expect(201);
     let unbound = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}});
     node.send("POST", tokens, &unbound).await.refused(403, "Forbidden");
+}
+
+/// A Secret as it stands in `kube-system` for the bootstrap token `abcdef.0123456789abcdef`.
+fn bootstrap_secret(groups: &str) -> Value {
+    json!({ "apiVersion": "v1", "kind": "Secret", "type": "bootstrap.kubernetes.io/token",
+        "metadata": { "name": "bootstrap-token-abcdef" },
+        "stringData": { "token-id": "abcdef", "token-secret": "0123456789abcdef", "auth-extra-groups": groups,
+                        "usage-bootstrap-authentication": "true" } })
+}
+
+#[tokio::test]
+async fn a_bootstrap_token_counts_as_long_as_its_secret_is_there() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let review = |audiences: Value| {
+        json!({ "apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview",
+                "spec": { "token": "abcdef.0123456789abcdef", "audiences": audiences } })
+    };
+    let ask = async |audiences: Value| {
+        let reviews = "/apis/authentication.k8s.io/v1/tokenreviews";
+        admin.send("POST", reviews, &review(audiences)).await.expect(201)["status"].clone()
+    };
+    let secrets = "/api/v1/namespaces/kube-system/secrets";
+    assert_eq!(ask(json!([])).await.get("authenticated"), None);
+    let secret = bootstrap_secret("system:bootstrappers:workers");
+    admin.send("POST", secrets, &secret).await.expect(201);
+    let status = ask(json!([])).await;
+    assert_eq!(status["authenticated"], true, "{status}");
+    assert_eq!(status["user"]["username"], "system:bootstrap:abcdef");
+    let groups = json!(["system:bootstrappers", "system:bootstrappers:workers", "system:authenticated"]);
+    assert_eq!(status["user"]["groups"], groups);
+    assert_eq!(ask(json!(["somebody-else"])).await.get("authenticated"), None);
+    admin.delete(&format!("{secrets}/bootstrap-token-abcdef")).await.expect(200);
+    assert_eq!(ask(json!([])).await.get("authenticated"), None);
+}
+
+#[tokio::test]
+async fn a_token_for_a_node_ends_with_it() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let node = json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": "n1" } });
+    admin.send("POST", "/api/v1/nodes", &node).await.expect(201);
+    let request = json!({ "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
+        "spec": { "boundObjectRef": { "kind": "Node", "apiVersion": "v1", "name": "n1" } } });
+    let uri = "/api/v1/namespaces/default/serviceaccounts/default/token";
+    let token = admin.send("POST", uri, &request).await.expect(201)["status"]["token"].clone();
+    let review = json!({ "apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": { "token": token } });
+    let reviews = "/apis/authentication.k8s.io/v1/tokenreviews";
+    assert_eq!(admin.send("POST", reviews, &review).await.expect(201)["status"]["authenticated"], true);
+    admin.delete("/api/v1/nodes/n1").await.expect(200);
+    assert_eq!(admin.send("POST", reviews, &review).await.expect(201)["status"].get("authenticated"), None);
+}
+
+#[tokio::test]
+async fn somebody_else_is_who_the_headers_say() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let who = async |headers: &[(&str, &str)]| {
+        let review =
+            json!({ "apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview" }).to_string();
+        let uri = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
+        let headers: Vec<_> = [("content-type", "application/json")].iter().chain(headers).copied().collect();
+        admin.ask("POST", uri, &headers, review).await
+    };
+    let eve = [
+        ("impersonate-user", "eve"),
+        ("impersonate-group", "system:masters"),
+        ("impersonate-group", "dev"),
+        ("impersonate-uid", "7"),
+        ("impersonate-extra-acme.com%2fproject", "some"),
+    ];
+    let info = who(&eve).await.expect(201)["status"]["userInfo"].clone();
+    let wanted = json!({ "username": "eve", "uid": "7", "groups": ["system:masters", "dev", "system:authenticated"],
+                         "extra": { "acme.com/project": ["some"] } });
+    assert_eq!(info, wanted);
+    let account = [
+        ("impersonate-user", "system:serviceaccount:default:robot"),
+        ("impersonate-group", "system:masters"),
+    ];
+    let groups = who(&account).await.expect(201)["status"]["userInfo"]["groups"].clone();
+    assert_eq!(groups, json!(["system:masters", "system:authenticated"]), "groups replace an account's own");
+    let nobody = [("impersonate-user", "system:anonymous"), ("impersonate-group", "system:masters")];
+    let groups = who(&nobody).await.expect(201)["status"]["userInfo"]["groups"].clone();
+    assert_eq!(groups, json!(["system:masters", "system:unauthenticated"]));
+    who(&[("impersonate-user", "system:anonymous")]).await.refused(403, "Forbidden");
+    for lonely in ["impersonate-group", "impersonate-uid", "impersonate-extra-x"] {
+        who(&[(lonely, "system:masters")]).await.refused(400, "BadRequest");
+    }
 }
 
 #[tokio::test]
