@@ -4,7 +4,7 @@ use super::{BASE, Resource, Sub};
 use crate::definitions;
 use crate::printer::{access, cluster, config, network, pods, storage, workloads};
 use crate::strategy::{
-    config as config_rules, network as network_rules, pod, rbac as rbac_rules, service,
+    config as config_rules, network as network_rules, pod, rbac as rbac_rules, service, service_cidr,
     storage as storage_rules, system, workload,
 };
 use crate::validate;
@@ -473,7 +473,8 @@ pub static RESOURCES: &[Resource] = &[
         short: &["ip"],
         namespaced: false,
         storage: "ipaddresses",
-        name: validate::path_segment,
+        name: service_cidr::address_name,
+        validate: service_cidr::validate_ip_address,
         printer: &network::IP_ADDRESS,
         ..NETWORKING
     },
@@ -494,6 +495,7 @@ pub static RESOURCES: &[Resource] = &[
         namespaced: false,
         storage: "servicecidrs",
         subresources: STATUS,
+        validate: service_cidr::validate_service_cidr,
         printer: &network::SERVICE_CIDR,
         ..NETWORKING
     },

@@ -11,6 +11,7 @@ mod pod_spec;
 mod pod_spec_rules;
 pub mod rbac;
 pub mod service;
+pub mod service_cidr;
 pub mod storage;
 pub mod system;
 mod volumes;

@@ -126,3 +126,43 @@ async fn a_change_of_type_takes_and_gives_back() {
         .await;
     assert!(name.expect(201)["spec"].get("clusterIP").is_none());
 }
+
+const CIDRS: &str = "/apis/networking.k8s.io/v1/servicecidrs";
+
+#[tokio::test]
+async fn a_range_that_is_added_is_used_while_it_is_ready() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let cidr = json!({ "apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": { "name": "more" },
+        "spec": { "cidrs": ["10.200.0.0/28"] } });
+    admin.send("POST", CIDRS, &cidr).await.expect(201);
+    let wanted = service("a", json!({ "clusterIP": "10.200.0.5" }));
+    admin.send("POST", SERVICES, &wanted).await.refused(422, "Invalid");
+    let ready = |status: &str| {
+        json!({ "status": { "conditions": [{ "type": "Ready", "status": status, "reason": "", "message": "",
+            "lastTransitionTime": "2026-01-01T00:00:00Z" }] } })
+    };
+    let uri = format!("{CIDRS}/more");
+    admin.patch("merge", &format!("{uri}/status"), &ready("True")).await.expect(200);
+    admin.send("POST", SERVICES, &wanted).await.expect(201);
+    let taken = admin.get("/apis/networking.k8s.io/v1/ipaddresses/10.200.0.5").await.expect(200);
+    assert_eq!(taken["spec"]["parentRef"]["name"], "a");
+    admin.patch("merge", &format!("{uri}/status"), &ready("False")).await.expect(200);
+    let other = service("b", json!({ "clusterIP": "10.200.0.6" }));
+    admin.send("POST", SERVICES, &other).await.refused(422, "Invalid");
+    let unchanged = json!({ "metadata": { "labels": { "a": "b" } } });
+    admin.patch("merge", &format!("{SERVICES}/a"), &unchanged).await.expect(200);
+}
+
+#[tokio::test]
+async fn what_nobody_named_comes_from_the_upper_part() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    for at in 0..30 {
+        let spec = json!({ "type": "NodePort" });
+        let made = admin.send("POST", SERVICES, &service(&format!("s{at}"), spec)).await.expect(201);
+        let address: std::net::Ipv4Addr = made["spec"]["clusterIP"].as_str().unwrap().parse().unwrap();
+        assert!(address >= std::net::Ipv4Addr::new(10, 96, 1, 0), "{address}");
+        assert!(made["spec"]["ports"][0]["nodePort"].as_i64() >= Some(30086), "{made}");
+    }
+}

@@ -3,90 +3,36 @@
 //! What is taken is itself stored: an IPAddress object per address, a marker per node port. A second Service with the
 //! same address therefore loses the transaction, whoever serves it. At start the markers are compared with the
 //! Services and repaired.
+//!
+//! Addresses come from the ranges of the configuration and from those of ServiceCIDRs that are ready. What nobody asked
+//! for is taken from the upper part of a range first, so that the lower part is left to those who name what they want
+//! (KEP-3070 for addresses, KEP-3668 for node ports).
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::Arc;
+mod range;
+mod repair;
+
+use std::net::IpAddr;
 
 use bytes::Bytes;
 use rand::Rng;
 use serde_json::{Value, json};
-use store::{Compare, Op, RangeError, Txn};
+use store::{Compare, Op, Txn};
 
-use crate::object::{self, Objects, ROOT, encode, key};
+use crate::definitions::condition_is;
+use crate::object::{self, Objects, ROOT, key, prefix};
 use crate::resources::{Row, known};
 use crate::status::{Cause, Refusal, Result};
 use crate::tree::{at, int, list, list_mut, remove, set, text};
 
+pub use range::{Range, RangeSyntax};
+use repair::marker;
+
 /// The node ports a Service may have.
 pub const NODE_PORTS: std::ops::RangeInclusive<i64> = 30_000..=32_767;
+/// Node ports below it are given to those who name them, as long as there are others: `min(max(16, size / 32), 128)`.
+const NAMED_PORTS: i64 = 30_086;
 /// Random tries before the range is searched in order.
 const RANDOM_TRIES: usize = 64;
-
-/// A range of addresses for Services.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Range {
-    pub base: IpAddr,
-    pub length: u8,
-}
-
-/// A service range that cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[error("{0:?} is not a range of addresses like 10.96.0.0/16")]
-pub struct RangeSyntax(String);
-
-impl std::str::FromStr for Range {
-    type Err = RangeSyntax;
-
-    fn from_str(text: &str) -> Result<Self, RangeSyntax> {
-        let wrong = || RangeSyntax(text.to_owned());
-        let (base, length) = text.trim().split_once('/').ok_or_else(wrong)?;
-        let base: IpAddr = base.parse().ok().ok_or_else(wrong)?;
-        let length: u8 = length.parse().ok().ok_or_else(wrong)?;
-        let bits = if base.is_ipv4() { 32 } else { 128 };
-        // Fewer than two host bits leave no room; upstream wants at most 20.
-        if length > bits - 2 || bits - length > 32 {
-            return Err(wrong());
-        }
-        Ok(Self { base, length })
-    }
-}
-
-impl std::fmt::Display for Range {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "{}/{}", self.base, self.length)
-    }
-}
-
-impl Range {
-    fn size(&self) -> u64 {
-        let bits = if self.base.is_ipv4() { 32 } else { 128 };
-        1 << (bits - self.length)
-    }
-
-    /// The address at `offset`.
-    pub fn address(&self, offset: u64) -> IpAddr {
-        match self.base {
-            IpAddr::V4(base) => {
-                let mask = u32::MAX << (32 - u32::from(self.length));
-                let offset = u32::try_from(offset).unwrap_or_default();
-                Ipv4Addr::from((u32::from(base) & mask) + offset).into()
-            }
-            IpAddr::V6(base) => {
-                let mask = u128::MAX << (128 - u32::from(self.length));
-                Ipv6Addr::from((u128::from(base) & mask) + u128::from(offset)).into()
-            }
-        }
-    }
-
-    fn contains(&self, address: IpAddr) -> bool {
-        let last = self.address(self.size() - 1);
-        address.is_ipv4() == self.base.is_ipv4() && self.address(0) < address && address < last
-    }
-
-    fn family(&self) -> &'static str {
-        if self.base.is_ipv4() { "IPv4" } else { "IPv6" }
-    }
-}
 
 /// Chooses what is free.
 #[derive(Debug)]
@@ -154,6 +100,25 @@ impl Allocator {
 
     pub fn ranges(&self) -> &[Range] {
         &self.ranges
+    }
+
+    /// The ranges of a family from which addresses may be taken now: the configuration's, and those of ServiceCIDRs that
+    /// are ready and stay.
+    fn usable(&self, objects: &Objects, family: &str) -> Vec<Range> {
+        let mut ranges: Vec<Range> =
+            self.ranges.iter().filter(|range| range.family() == family).copied().collect();
+        let added = objects.range(&prefix(known("networking.k8s.io", "servicecidrs"), ""), None, 0, None);
+        for entry in added.map(|page| page.entries).unwrap_or_default() {
+            let object = object::decode(&entry);
+            let stays = at(&object, &["metadata", "deletionTimestamp"]).is_null();
+            if stays && condition_is(&object, "Ready", "True") {
+                let cidrs =
+                    list(&object, &["spec", "cidrs"]).iter().filter_map(|cidr| cidr.as_str()?.parse().ok());
+                let more: Vec<Range> = cidrs.filter(|range: &Range| range.family() == family).collect();
+                ranges.extend(more.into_iter().filter(|range| !self.ranges.contains(range)));
+            }
+        }
+        ranges
     }
 
     /// Whether objects of the kind reserve anything.
@@ -224,18 +189,18 @@ impl Allocator {
         }
         addresses.truncate(families.len());
         for (position, family) in families.iter().enumerate() {
-            let range = self.ranges.iter().find(|range| range.family() == family);
-            let Some(range) = range else {
+            let ranges = self.usable(objects, family);
+            if ranges.is_empty() {
                 return Err(invalid(
                     service,
                     "spec.ipFamilies",
                     &json!([family]),
                     "not configured on this cluster",
                 ));
-            };
+            }
             match addresses.get(position) {
-                Some(address) => self.check_address(objects, before, range, address, service)?,
-                None => addresses.push(free_address(range, objects, service)?.to_string()),
+                Some(address) => check_address(objects, before, &ranges, address, service)?,
+                None => addresses.push(free_address(&ranges, objects, service)?.to_string()),
             }
         }
         set(service, &["spec", "clusterIP"], addresses[0].as_str());
@@ -289,37 +254,6 @@ impl Allocator {
         Ok(families)
     }
 
-    fn check_address(
-        &self,
-        objects: &Objects,
-        before: &[String],
-        range: &Range,
-        address: &str,
-        service: &Value,
-    ) -> Result<()> {
-        let value = json!([address]);
-        let Ok(parsed) = address.parse::<IpAddr>() else {
-            return Err(invalid(
-                service,
-                "spec.clusterIPs[0]",
-                &json!(address),
-                "must be empty, 'None', or a valid IP address",
-            ));
-        };
-        if !range.contains(parsed) {
-            let why = format!(
-                "failed to allocate IP {address}: the provided IP ({address}) is not in the valid range. The range of valid IPs is {range}"
-            );
-            return Err(invalid(service, "spec.clusterIPs", &value, &why));
-        }
-        let key = address_key(&parsed.to_string());
-        if !before.contains(&key) && objects.get(&key).is_some() {
-            let why = format!("failed to allocate IP {address}: provided IP is already allocated");
-            return Err(invalid(service, "spec.clusterIPs", &value, &why));
-        }
-        Ok(())
-    }
-
     fn ports(&self, objects: &Objects, before: &[String], service: &mut Value) -> Result<()> {
         let kind = text(service, &["spec", "type"]);
         let wanted = match kind {
@@ -349,93 +283,57 @@ impl Allocator {
         }
         Ok(())
     }
-
-    /// Makes the markers agree with the Services: adds missing ones, removes those of Services that are gone.
-    pub async fn repair(
-        &self,
-        objects: &Objects,
-    ) -> std::result::Result<(), store::TxnError<object::Header>> {
-        let disagreements = loop {
-            // The log no longer reaches back to the moment before: a newer one is looked at.
-            if let Ok(found) = disagreements(objects) {
-                break found;
-            }
-        };
-        for txn in Txn::grouped(disagreements) {
-            objects.txn(txn).await?;
-        }
-        Ok(())
-    }
 }
 
-/// What to write so that markers and Services agree, as they are at one revision.
-fn disagreements(objects: &Objects) -> std::result::Result<Vec<Txn>, RangeError> {
-    let revision = objects.revision();
-    let all = |prefix: &str| objects.range(prefix, None, 0, Some(revision)).map(|page| page.entries);
-    let mut wanted = std::collections::BTreeMap::new();
-    for entry in all(&object::prefix(known("", "services"), ""))? {
-        let service = object::decode(&entry);
-        for key in held(&service) {
-            wanted.insert(key, (Arc::clone(&entry), service.clone()));
-        }
+fn check_address(
+    objects: &Objects,
+    before: &[String],
+    ranges: &[Range],
+    address: &str,
+    service: &Value,
+) -> Result<()> {
+    let value = json!([address]);
+    let Ok(parsed) = address.parse::<IpAddr>() else {
+        return Err(invalid(
+            service,
+            "spec.clusterIPs[0]",
+            &json!(address),
+            "must be empty, 'None', or a valid IP address",
+        ));
+    };
+    let key = address_key(&parsed.to_string());
+    if before.contains(&key) {
+        return Ok(());
     }
-    let mut writes = Vec::new();
-    let addresses = object::prefix(known("networking.k8s.io", "ipaddresses"), "");
-    for prefix in [addresses, format!("{ROOT}ranges/servicenodeports/")] {
-        for entry in all(&prefix)? {
-            if wanted.remove(&*entry.key).is_none() && managed_here(&entry) {
-                tracing::debug!(key = %entry.key, "gives back what no Service holds");
-                writes.push(Txn::delete(&*entry.key, entry.mod_revision));
-            }
-        }
+    if !ranges.iter().any(|range| range.contains(parsed)) {
+        let valid = ranges.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let why = format!(
+            "failed to allocate IP {address}: the provided IP ({address}) is not in the valid range. The range of valid IPs is {valid}"
+        );
+        return Err(invalid(service, "spec.clusterIPs", &value, &why));
     }
-    for (key, (service, tree)) in wanted {
-        tracing::debug!(%key, "takes again what a Service holds");
-        let value = marker(&key, &tree);
-        let mut txn = Txn::create(key, value);
-        txn.compares.push(Compare { key: service.key.to_string(), mod_revision: service.mod_revision });
-        writes.push(txn);
+    if objects.get(&key).is_some() {
+        let why = format!("failed to allocate IP {address}: provided IP is already allocated");
+        return Err(invalid(service, "spec.clusterIPs", &value, &why));
     }
-    Ok(writes)
+    Ok(())
 }
 
-/// Whether an IPAddress or port marker was made by this allocator.
-fn managed_here(entry: &object::Stored) -> bool {
-    let label = "ipaddress.kubernetes.io/managed-by";
-    let labels = &entry.header.labels;
-    labels.is_empty() || labels.iter().any(|(key, value)| **key == *label && &**value == MANAGER)
-}
-
-const MANAGER: &str = "ipallocator.k8s.io";
-
-/// The value stored under a key that a Service holds.
-fn marker(key: &str, service: &Value) -> Bytes {
-    let meta = |field: &str| text(service, &["metadata", field]).to_owned();
-    let name = key.rsplit('/').next().unwrap_or_default();
-    if !key.starts_with(&address_key("")) {
-        return encode(&json!({ "service": format!("{}/{}", meta("namespace"), meta("name")) }));
-    }
-    let family = if name.contains(':') { "IPv6" } else { "IPv4" };
-    encode(&json!({
-        "apiVersion": "networking.k8s.io/v1", "kind": "IPAddress",
-        "metadata": {
-            "name": name, "uid": uuid::Uuid::new_v4().to_string(),
-            "creationTimestamp": crate::verbs::write::timestamp(jiff::Timestamp::now()),
-            "labels": { "ipaddress.kubernetes.io/ip-family": family, "ipaddress.kubernetes.io/managed-by": MANAGER },
-        },
-        "spec": { "parentRef": { "resource": "services", "namespace": meta("namespace"), "name": meta("name") } },
-    }))
-}
-
-fn free_address(range: &Range, objects: &Objects, service: &Value) -> Result<IpAddr> {
+fn free_address(ranges: &[Range], objects: &Objects, service: &Value) -> Result<IpAddr> {
     let free = |address: &IpAddr| objects.get(&address_key(&address.to_string())).is_none();
-    // The first address is the `kubernetes` Service's; the last is a broadcast address in IPv4.
-    let (first, end) = (2, range.size() - 1);
     let mut random = rand::rng();
-    let tried = (0..RANDOM_TRIES).map(|_| range.address(random.random_range(first..end))).find(free);
-    tried.or_else(|| (first..end).map(|offset| range.address(offset)).find(free)).ok_or_else(|| {
+    let tried = ranges.iter().find_map(|range| {
+        let (_, upper) = range.bands();
+        (0..RANDOM_TRIES).map(|_| range.address(random.random_range(upper.clone()))).find(free)
+    });
+    let in_order = |range: &Range| {
+        let (lower, upper) = range.bands();
+        upper.chain(lower).map(|offset| range.address(offset)).find(free)
+    };
+    tried.or_else(|| ranges.iter().find_map(in_order)).ok_or_else(|| {
         let name = text(service, &["metadata", "name"]);
-        Refusal::internal(format!("failed to allocate a serviceIP for {name}: range {range} is full"))
+        let all = ranges.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        Refusal::internal(format!("failed to allocate a serviceIP for {name}: range {all} is full"))
     })
 }
 
@@ -475,8 +373,9 @@ pub(crate) fn has_health_port(service: &Value) -> bool {
 fn free_port(objects: &Objects, protocol: &str, taken: &[i64]) -> Option<i64> {
     let free = |port: &i64| !taken.contains(port) && objects.get(&port_key(protocol, *port)).is_none();
     let mut random = rand::rng();
-    let tried = (0..RANDOM_TRIES).map(|_| random.random_range(NODE_PORTS)).find(free);
-    tried.or_else(|| NODE_PORTS.into_iter().find(free))
+    let upper = NAMED_PORTS..=*NODE_PORTS.end();
+    let tried = (0..RANDOM_TRIES).map(|_| random.random_range(upper.clone())).find(free);
+    tried.or_else(|| upper.chain(*NODE_PORTS.start()..NAMED_PORTS).find(free))
 }
 
 fn invalid(service: &Value, field: &str, value: &Value, why: &str) -> Refusal {
@@ -490,23 +389,4 @@ fn invalid(service: &Value, field: &str, value: &Value, why: &str) -> Refusal {
         field: field.to_owned(),
     };
     Refusal::invalid(known("", "services"), text(service, &["metadata", "name"]), vec![cause])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ranges_are_read_and_bounded() {
-        let v4: Range = "10.96.0.0/16".parse().unwrap();
-        assert_eq!(v4.address(1).to_string(), "10.96.0.1");
-        assert!(v4.contains("10.96.3.4".parse().unwrap()));
-        assert!(!v4.contains("10.97.0.1".parse().unwrap()));
-        assert!(!v4.contains("10.96.0.0".parse().unwrap()));
-        let v6: Range = "fd00:96::/112".parse().unwrap();
-        assert_eq!(v6.address(10).to_string(), "fd00:96::a");
-        for wrong in ["", "10.0.0.0", "10.0.0.0/31", "x/8", "fd00::/64"] {
-            assert!(wrong.parse::<Range>().is_err(), "{wrong}");
-        }
-    }
 }
