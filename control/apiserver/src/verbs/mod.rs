@@ -24,7 +24,12 @@ use crate::status::{Refusal, Result};
 /// Carries out a call.
 pub async fn dispatch(call: &Call) -> Result<Reply> {
     let target = &call.target;
-    if !call.row.namespaced && !target.namespace.is_empty() && call.row.own() != "namespaces" {
+    let misplaced = if call.row.namespaced {
+        target.namespace.is_empty() && !target.name.is_empty()
+    } else {
+        !target.namespace.is_empty() && call.row.own() != "namespaces"
+    };
+    if misplaced {
         return Err(Refusal::no_path());
     }
     if target.subresource.is_empty() {

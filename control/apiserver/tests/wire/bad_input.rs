@@ -172,6 +172,10 @@ async fn paths_and_parameters_that_mean_nothing_are_refused() {
         ("GET", format!("{one}/scale"), 404, "NotFound"),
         ("POST", one.clone(), 405, "MethodNotAllowed"),
         ("PUT", MAPS.to_owned(), 405, "MethodNotAllowed"),
+        // What lives in namespaces has no place outside of them.
+        ("GET", "/api/v1/configmaps/one".to_owned(), 404, "NotFound"),
+        ("GET", "/api/v1/pods/one/status".to_owned(), 404, "NotFound"),
+        ("PUT", "/api/v1/configmaps/one".to_owned(), 404, "NotFound"),
         ("DELETE", "/api/v1/configmaps".to_owned(), 405, "MethodNotAllowed"),
         ("POST", "/version".to_owned(), 405, "MethodNotAllowed"),
         ("GET", "/apis/authorization.k8s.io/v1/subjectaccessreviews".to_owned(), 405, "MethodNotAllowed"),
