@@ -1,6 +1,7 @@
 //! Programs of Kubernetes' own, unmodified, against our API server: client-go, in a program of ours, and kubectl.
 //!
-//! Debian's unstable suite has them in the version our API is of. They are unpacked into `tools/clients` with the compiler they want; nothing is installed.
+//! Debian's unstable suite has them in the version our API is of. They are unpacked into `tools/clients` with the compiler
+//! they want; nothing is installed.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -77,6 +78,9 @@ fn unpacked() -> Result<PathBuf> {
 /// Compiles the program against the unpacked libraries, and them.
 fn built(folder: &Path) -> Result<PathBuf> {
     let program = root().join("target/clients/clients");
+    let format = folder.join(GO).join("bin/gofmt");
+    let unformatted = output(Command::new(format).args(["-l", "."]).current_dir(root().join(SOURCE)))?;
+    ensure!(unformatted.is_empty(), "gofmt would change, in {SOURCE}:\n{unformatted}");
     for task in [&["vet", "."][..], &["build", "-trimpath", "-p", "2", "-o"]] {
         let mut go = Command::new(folder.join(GO).join("bin/go"));
         go.args(task).current_dir(root().join(SOURCE));

@@ -3,7 +3,9 @@ package main
 import (
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -55,7 +57,10 @@ func gone(err error) bool {
 // informed watches many kinds through a shared factory while others write, and compares the stores with lists.
 func informed(t *T) {
 	namespace := t.Namespace()
-	clients := t.Clients(t.Config())
+	config := t.Config()
+	asked := &counted{}
+	config.Wrap(asked.over)
+	clients := t.Clients(config)
 	factory := informers.NewSharedInformerFactory(clients, 0)
 	maps := factory.Core().V1().ConfigMaps()
 	follow := newFollower(t)
@@ -69,9 +74,33 @@ func informed(t *T) {
 	for kind, synced := range factory.WaitForCacheSync(t.Done()) {
 		t.Want(synced, "%v has not synced", kind)
 	}
+	t.Want(asked.streams.Load() > 40, "only %d lists came as watches", asked.streams.Load())
+	t.Want(asked.lists.Load() == 0, "%d informers had to list", asked.lists.Load())
 	churn(t, clients, namespace, 6, 3*time.Second)
 	t.sameStore(clients, namespace, maps.Informer())
 	follow.complete(maps.Informer())
+}
+
+// counted counts how informers begin.
+type counted struct {
+	streams, lists atomic.Int32
+	next           http.RoundTripper
+}
+
+func (c *counted) over(next http.RoundTripper) http.RoundTripper {
+	c.next = next
+	return c
+}
+
+func (c *counted) RoundTrip(request *http.Request) (*http.Response, error) {
+	query := request.URL.Query()
+	switch {
+	case query.Get("sendInitialEvents") == "true":
+		c.streams.Add(1)
+	case query.Has("resourceVersion") && !query.Has("watch"):
+		c.lists.Add(1)
+	}
+	return c.next.RoundTrip(request)
 }
 
 // restarted kills the server twice under an informer and writers: watches go on, and what the informer holds is true.

@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"time"
 
+	"github.com/go-logr/logr"
 	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
 )
@@ -31,8 +32,8 @@ func main() {
 	only := flag.String("run", "", "run only the cases whose names match")
 	patience := flag.Duration("patience", 2*time.Minute, "how long a case may take")
 	flag.Parse()
-	klog.LogToStderr(false)
-	klog.SetOutput(quiet{})
+	// A case says itself what is wrong.
+	klog.SetLogger(logr.Discard())
 	rest.SetDefaultWarningHandler(rest.NoWarnings{})
 
 	failed, err := runAll(options, regexp.MustCompile(*only), *patience)
@@ -45,11 +46,6 @@ func main() {
 		os.Exit(1)
 	}
 }
-
-// quiet takes what client-go's parts log: a case says itself what is wrong.
-type quiet struct{}
-
-func (quiet) Write(text []byte) (int, error) { return len(text), nil }
 
 func runAll(options Options, only *regexp.Regexp, patience time.Duration) (int, error) {
 	server, err := StartServer(options)

@@ -25,6 +25,9 @@ type T struct {
 	after      []func()
 }
 
+// background is for what goes on when the case's own time may be up.
+var background = context.Background()
+
 // mostComplaints is enough to see what is wrong.
 const mostComplaints = 60
 
@@ -133,11 +136,15 @@ func (t *T) Namespace() string {
 		t, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "case-"}}, metav1.CreateOptions{})
 	t.Must(err, "create a namespace")
 	t.After(func() {
-		// The case's own time may be up.
-		err := clients.CoreV1().Namespaces().Delete(context.Background(), made.Name, metav1.DeleteOptions{})
+		err := clients.CoreV1().Namespaces().Delete(background, made.Name, metav1.DeleteOptions{})
 		if err != nil {
 			t.Errorf("delete the namespace: %v", err)
 		}
+	})
+	// Pods may come when their account is there.
+	t.Until("the default account is there", func() bool {
+		_, err := clients.CoreV1().ServiceAccounts(made.Name).Get(t, "default", metav1.GetOptions{})
+		return err == nil
 	})
 	return made.Name
 }
