@@ -322,10 +322,13 @@ fn check_address(
 fn free_address(ranges: &[Range], objects: &Objects, service: &Value) -> Result<IpAddr> {
     let free = |address: &IpAddr| objects.get(&address_key(&address.to_string())).is_none();
     let mut random = rand::rng();
-    let tried = ranges.iter().find_map(|range| {
-        let (_, upper) = range.bands();
-        (0..RANDOM_TRIES).map(|_| range.address(random.random_range(upper.clone()))).find(free)
-    });
+    // At random also in the lower part: servers that search in order take the same address again and again.
+    let mut any_of = |range: &Range, band: std::ops::Range<u64>| {
+        let tries = if band.is_empty() { 0 } else { RANDOM_TRIES };
+        (0..tries).map(|_| range.address(random.random_range(band.clone()))).find(free)
+    };
+    let in_upper = ranges.iter().find_map(|range| any_of(range, range.bands().1));
+    let tried = in_upper.or_else(|| ranges.iter().find_map(|range| any_of(range, range.bands().0)));
     let in_order = |range: &Range| {
         let (lower, upper) = range.bands();
         upper.chain(lower).map(|offset| range.address(offset)).find(free)
@@ -373,9 +376,10 @@ pub(crate) fn has_health_port(service: &Value) -> bool {
 fn free_port(objects: &Objects, protocol: &str, taken: &[i64]) -> Option<i64> {
     let free = |port: &i64| !taken.contains(port) && objects.get(&port_key(protocol, *port)).is_none();
     let mut random = rand::rng();
-    let upper = NAMED_PORTS..=*NODE_PORTS.end();
-    let tried = (0..RANDOM_TRIES).map(|_| random.random_range(upper.clone())).find(free);
-    tried.or_else(|| upper.chain(*NODE_PORTS.start()..NAMED_PORTS).find(free))
+    let bands = [NAMED_PORTS..*NODE_PORTS.end() + 1, *NODE_PORTS.start()..NAMED_PORTS];
+    let tried =
+        bands.iter().find_map(|band| (0..RANDOM_TRIES).map(|_| random.random_range(band.clone())).find(free));
+    tried.or_else(|| bands.into_iter().flatten().find(free))
 }
 
 fn invalid(service: &Value, field: &str, value: &Value, why: &str) -> Refusal {
