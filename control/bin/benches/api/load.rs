@@ -13,7 +13,7 @@ use crate::client::Client;
 use crate::server::Server;
 
 /// Seconds of one run.
-const SECONDS: f64 = 2.0;
+pub const SECONDS: f64 = 2.0;
 
 pub const HEADING: &str =
     "                        clients  per second (lowest to highest)     p50 ms    p99 ms  server's CPU us";
@@ -97,7 +97,7 @@ impl Outcome {
 
     pub fn print(mut self, what: &str, clients: usize, cpu: f64) {
         let rate = self.rate();
-        print(what, clients, &[rate], &mut self.times, cpu);
+        print(what, clients, &[rate], &mut self.times, Some(cpu));
     }
 }
 
@@ -117,11 +117,12 @@ pub async fn measure(
         rates.push(outcome.rate());
         times.extend(outcome.times);
     }
-    print(what, clients, &rates, &mut times, server.cpu_seconds()? - before);
+    print(what, clients, &rates, &mut times, Some(server.cpu_seconds()? - before));
     Ok(times.len())
 }
 
-fn print(what: &str, clients: usize, rates: &[f64], times: &mut [Duration], cpu: f64) {
+/// One line; `cpu` is what all requests together took of the server.
+pub fn print(what: &str, clients: usize, rates: &[f64], times: &mut [Duration], cpu: Option<f64>) {
     let mut rates = rates.to_vec();
     rates.sort_by(f64::total_cmp);
     times.sort_unstable();
@@ -130,6 +131,6 @@ fn print(what: &str, clients: usize, rates: &[f64], times: &mut [Duration], cpu:
     let ms = |share: f64| at(share).copied().unwrap_or_default().as_secs_f64() * 1e3;
     let (low, high) = (rates.first().copied().unwrap_or_default(), rates.last().copied().unwrap_or_default());
     let rate = format!("{:.0} ({low:.0} to {high:.0})", rates[rates.len() / 2]);
-    let cpu = cpu * 1e6 / times.len().max(1) as f64;
-    println!("{what:<24}{clients:>7}  {rate:<34}{:>9.2} {:>9.2} {cpu:>16.0}", ms(0.5), ms(0.99));
+    let cpu = cpu.map_or("-".to_owned(), |cpu| format!("{:.0}", cpu * 1e6 / times.len().max(1) as f64));
+    println!("{what:<24}{clients:>7}  {rate:<34}{:>9.2} {:>9.2} {cpu:>16}", ms(0.5), ms(0.99));
 }

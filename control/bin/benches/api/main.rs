@@ -2,10 +2,13 @@
 //! load generator on the same processors.
 //!
 //! `cargo bench --bench api` measures everything; arguments choose parts: `start`, `objects`, `growth`, `pods`,
-//! `lists`, `watches`.
+//! `lists`, `watches`, `etcd`.
 //! Rates are medians of [`RUNS`] runs with their spread; CPU is the server's own, from `/proc/PID/stat`.
 
 mod client;
+mod etcd;
+#[path = "../../../store/tests/etcd_server/mod.rs"]
+mod etcd_server;
 mod load;
 mod server;
 mod watches;
@@ -50,6 +53,9 @@ fn main() -> Result<()> {
         }
         if is_wanted("watches") {
             watches::measure().await?;
+        }
+        if is_wanted("etcd") {
+            etcd::measure().await?;
         }
         Ok(())
     })
