@@ -85,7 +85,8 @@ async fn connection(
         .and_then(|der| authenticate::from_certificate(der));
     let service = hyper::service::service_fn(move |request| {
         let (api, user) = (Arc::clone(&api), user.clone());
-        async move { Ok::<_, Infallible>(answer(&api, user, request).await) }
+        // In memory of its own, which is free again while the answer streams, for an hour perhaps.
+        Box::pin(async move { Ok::<_, Infallible>(answer(&api, user, request).await) })
     });
     let ended = if tls.get_ref().1.alpn_protocol() == Some(b"h2") {
         streams(tls, service, patience, stop).await
