@@ -47,6 +47,8 @@ pub struct Api {
     /// Requests that may be worked on at once; watches and streams do not count.
     pub seats: tokio::sync::Semaphore,
     pub turns: crate::turns::Turns,
+    /// Events that watchers were told lately.
+    pub told: verbs::told::Told,
     pub patience: Patience,
     /// Cancelled when the server stops, so that watches end.
     pub stopping: tokio_util::sync::CancellationToken,

@@ -211,6 +211,7 @@ fn assemble(
         ready: AtomicBool::new(false),
         store_writes: AtomicBool::new(true),
         turns: crate::turns::Turns::default(),
+        told: crate::verbs::told::Told::default(),
         patience,
         seats: tokio::sync::Semaphore::new(crate::api::SEATS),
         stopping: CancellationToken::new(),

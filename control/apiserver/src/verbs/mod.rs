@@ -12,6 +12,7 @@ mod review;
 mod scale;
 mod session;
 mod subresource;
+pub mod told;
 mod update;
 mod watch;
 pub mod write;

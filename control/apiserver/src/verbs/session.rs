@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use futures::Stream;
 use futures::stream::BoxStream;
 use rand::Rng;
-use store::Cursor;
+use store::{Batch, Cursor};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::read;
@@ -104,21 +104,36 @@ impl Session {
                 self.wait(context);
                 return Poll::Pending;
             };
-            let mut out = BytesMut::new();
-            match batch {
+            let out = match batch {
                 Ok(batch) => {
-                    batch.events.iter().for_each(|event| self.writer.change(&mut out, event));
                     self.told = batch.revision;
+                    self.changes_of(&batch)
                 }
                 Err(_compacted) => {
+                    let mut out = BytesMut::new();
                     self.writer.expired(&mut out, self.told, self.api.objects.revision());
                     self.cursor = None;
+                    out.freeze()
                 }
-            }
+            };
             if !out.is_empty() {
-                return Poll::Ready(Some(out.freeze()));
+                return Poll::Ready(Some(out));
             }
         }
+    }
+
+    /// What the client is told of a batch. One event alone is not even copied.
+    fn changes_of(&self, batch: &Batch<Header>) -> Bytes {
+        let lines = batch.events.iter().filter_map(|event| self.writer.change(&self.api.told, event));
+        let mut lines = lines.peekable();
+        let first = lines.next().unwrap_or_default();
+        if lines.peek().is_none() {
+            return first;
+        }
+        let mut out = BytesMut::with_capacity(first.len() * batch.events.len());
+        out.extend_from_slice(&first);
+        lines.for_each(|line| out.extend_from_slice(&line));
+        out.freeze()
     }
 
     /// When to look at the time again.
@@ -164,7 +179,7 @@ impl Session {
         let mut cursor = self.cursor.take()?;
         let mut out = BytesMut::new();
         while let Ok(batch) = cursor.read(BATCH) {
-            batch.events.iter().for_each(|event| self.writer.change(&mut out, event));
+            out.extend_from_slice(&self.changes_of(&batch));
             if batch.events.is_empty() {
                 break;
             }
@@ -184,7 +199,7 @@ impl Session {
         if self.bookmark_at.is_some() {
             self.bookmark_at = Some(now + BOOKMARK_EVERY);
             if let Ok(batch) = cursor.read(BATCH) {
-                batch.events.iter().for_each(|event| self.writer.change(&mut out, event));
+                out.extend_from_slice(&self.changes_of(&batch));
                 self.told = batch.revision;
                 self.writer.bookmark(&mut out, batch.revision, false);
             }

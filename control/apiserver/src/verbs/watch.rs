@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use store::Event;
@@ -11,6 +11,7 @@ use super::body::rename_out;
 use super::read;
 use super::reply::{self, Include};
 use super::session::Session;
+use super::told::{Line, Told};
 use crate::api::Call;
 use crate::body::{self, Reply};
 use crate::negotiate::{Form, Media};
@@ -107,17 +108,29 @@ pub struct Writer {
 
 impl Writer {
     /// An event of the log, as this client's selector sees it: an object that leaves the selection is deleted, one
-    /// that enters it is added.
-    pub fn change(&self, out: &mut BytesMut, event: &Event<Header>) {
+    /// that enters it is added. `None` when it is not this client's.
+    pub fn change(&self, told: &Told, event: &Event<Header>) -> Option<Bytes> {
         let selected = |entry: &&Stored| self.selector.matches(entry);
         let before = event.previous.as_ref().filter(selected);
         let after = event.entry.as_ref().filter(selected);
-        match (before, after) {
-            (None, Some(entry)) => self.event(out, "ADDED", entry, event.revision),
-            (Some(_), Some(entry)) => self.event(out, "MODIFIED", entry, event.revision),
-            (Some(entry), None) => self.event(out, "DELETED", entry, event.revision),
-            (None, None) => {}
+        let (kind, entry) = match (before, after) {
+            (None, Some(entry)) => ("ADDED", entry),
+            (Some(_), Some(entry)) => ("MODIFIED", entry),
+            (Some(entry), None) => ("DELETED", entry),
+            (None, None) => return None,
+        };
+        let write = || {
+            let mut out = BytesMut::new();
+            self.event(&mut out, kind, entry, event.revision);
+            out.freeze()
+        };
+        // Other forms depend on more than this: what is included, and how old an object is.
+        if self.form != Form::Object {
+            return Some(write());
         }
+        let (entry, row) = (Arc::clone(entry), Arc::clone(&self.row));
+        let line = Line { entry, revision: event.revision, kind, row, protobuf: self.typed.is_some() };
+        Some(told.line(line, write))
     }
 
     fn event(&self, out: &mut BytesMut, kind: &str, entry: &Stored, revision: u64) {
