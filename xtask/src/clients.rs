@@ -28,6 +28,8 @@ const PROGRAMS: &[&str] = &[
 const GO: &str = "usr/lib/go-1.26";
 /// Where libraries lie in theirs.
 const LIBRARIES: &str = "usr/share/gocode";
+/// Objects that Kubernetes publishes in every form, in the package of its types.
+const PUBLISHED: &str = "src/k8s.io/api/testdata/HEAD";
 /// The program's source.
 const SOURCE: &str = "control/apiserver/tests/clients";
 
@@ -36,6 +38,9 @@ pub fn run_all(only: Option<&str>) -> Result<()> {
     let folder = unpacked()?;
     let program = built(&folder)?;
     etcd::ready()?;
+    run(cargo()
+        .args(["test", "--quiet", "--package", "apiserver", "--lib", "published"])
+        .env("HAWSER_PUBLISHED", folder.join(LIBRARIES).join(PUBLISHED)))?;
     run(cargo().args(["build", "--package", "control"]))?;
     for etcd in [None, Some(etcd::program()), Some(folder.join("usr/bin/etcd"))] {
         let mut clients = Command::new(&program);

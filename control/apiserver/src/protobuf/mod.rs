@@ -3,6 +3,8 @@
 mod decode;
 mod encode;
 mod json;
+#[cfg(test)]
+mod published_tests;
 mod table;
 #[cfg(test)]
 mod tests;
