@@ -174,7 +174,11 @@ impl Metrics {
             "map",
             meters.evicted.iter().copied(),
         )?;
-        page.gauge("hawser_flow_entries", "Entries of answered flows, two for each", meters.flows)?;
+        page.gauge(
+            "hawser_flow_entries",
+            "Entries of flows that were answered, and of the first of those that were not",
+            meters.flows,
+        )?;
         page.gauge("hawser_embryo_entries", "Entries of flows that were not answered yet", meters.embryos)?;
         page.gauge("hawser_snat_ports", "Flows that hold a source port of the node", meters.masqueraded)
     }

@@ -29,6 +29,7 @@ pub fn expire(folder: &Path, now: u32) -> Result<u64, KernelError> {
         (gauge::EMBRYOS, embryos.entries),
         (gauge::MASQUERADED, flows.masqueraded + embryos.masqueraded),
         (gauge::DIRECT, flows.direct),
+        (gauge::BEGUN, flows.begun),
     ] {
         gauges.set(index, value, 0).map_err(|source| KernelError::Map { map: name::GAUGES, source })?;
     }
@@ -72,6 +73,7 @@ struct Tally {
     entries: u64,
     masqueraded: u64,
     direct: u64,
+    begun: u64,
 }
 
 fn walk(tables: &mut Tables, table: fn(&Tables) -> &Table, now: u32) -> Result<Tally, KernelError> {
@@ -90,17 +92,24 @@ fn walk(tables: &mut Tables, table: fn(&Tables) -> &Table, now: u32) -> Result<T
         tally.entries += 1;
         tally.masqueraded += begins_with(bits::MASQUERADE);
         tally.direct += begins_with(bits::DSR);
+        tally.begun += u64::from(flow.flags & (bits::BOTH | bits::ANSWERED) == bits::BOTH);
     }
     Ok(tally)
 }
 
 /// As `ending::is_over` of the programs decides. The twin comes with whether it is of an answered flow.
 fn is_over(key: &FlowKey, flow: &Flow, twin: Option<(Flow, bool)>, now: u32) -> bool {
-    let answered = twin.is_some_and(|(_, answered)| answered);
+    let both = flow.flags & bits::BOTH != 0;
+    let answered =
+        if both { flow.flags & bits::ANSWERED != 0 } else { twin.is_some_and(|(_, answered)| answered) };
+    let twin = twin.filter(|_| !both);
     let twin = twin.map(|(twin, _)| twin).unwrap_or_default();
     let flags = flow.flags | twin.flags;
     let direct = flags & bits::DSR != 0 && flags & bits::FIN != 0;
-    let closed = flags & bits::RST != 0 || flow.flags & twin.flags & bits::FIN != 0 || direct;
+    let closed = flags & bits::RST != 0
+        || (flags & bits::FIN != 0 && flags & bits::FIN_BACK != 0)
+        || flow.flags & twin.flags & bits::FIN != 0
+        || direct;
     let patience = if !answered {
         timeout::EMBRYO
     } else if !matches!(key.proto, TCP | SCTP) {
@@ -131,6 +140,11 @@ mod tests {
             (TCP, fin, Some((bits::FIN, true)), 10, true),
             (TCP, start, Some((bits::RST, true)), 10, true),
             (TCP, fin | bits::DSR, Some((0, true)), 10, true),
+            (TCP, start | bits::BOTH, None, 60, true),
+            (TCP, start | bits::BOTH | bits::ANSWERED, None, 7_999, false),
+            (TCP, start | bits::BOTH | bits::ANSWERED, None, 8_000, true),
+            (TCP, fin | bits::BOTH | bits::ANSWERED, None, 100, false),
+            (TCP, fin | bits::FIN_BACK | bits::BOTH | bits::ANSWERED, None, 10, true),
             (17, start, Some((0, true)), 179, false),
             (17, start, Some((0, true)), 180, true),
         ] {

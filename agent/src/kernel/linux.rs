@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use abi::count::{Count, PATHS, ServiceCount};
 use abi::drops::DROPS;
 use abi::endpoint::{Endpoint, Link, bits, link};
-use abi::flow::most_direct;
+use abi::flow::{most_begun, most_direct};
 use abi::node::Node;
 use abi::service::{Frontend, FrontendKey};
 use abi::{Addr16, Be16, Prefix, name};
@@ -567,6 +567,7 @@ fn facts(settings: &Settings, features: Features) -> Result<Node, KernelError> {
         features: features.bits(),
         router: 0,
         direct: most_direct(settings.scale),
+        begun: most_begun(settings.scale),
     })
 }
 

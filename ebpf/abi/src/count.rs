@@ -38,7 +38,7 @@ pub mod table {
 
 /// What `flow_expire` found in its walk: index into the gauges.
 pub mod gauge {
-    /// Entries of the established flows: two for each.
+    /// Entries of the established flows: two for each, and one for those that have not been answered yet.
     pub const FLOWS: u32 = 0;
     /// Entries of flows that were not answered.
     pub const EMBRYOS: u32 = 1;
@@ -46,6 +46,9 @@ pub mod gauge {
     pub const MASQUERADED: u32 = 2;
     /// Established flows that are answered elsewhere; the programs add those that came since.
     pub const DIRECT: u32 = 5;
+    /// Entries of flows that were not answered yet among the established ones; the programs add and take off what came and was
+    /// answered since.
+    pub const BEGUN: u32 = 6;
     /// The agent's: rows that the table of unanswered flows has given up to make room.
     pub const EVICTED_EMBRYOS: u32 = 3;
     /// The agent's: the same of affinity.

@@ -1,4 +1,4 @@
-//! Flows: translated conversations, one entry for each direction.
+//! Flows: translated conversations, one entry for each direction; connections that are not translated, one for both.
 //!
 //! An entry says what its packets become, so that either direction costs one lookup. The entry of the other direction is
 //! found by reversing [`Flow::to`].
@@ -32,8 +32,8 @@ layout! {
         20 => mtu: u32,
     }
 
-    /// One direction of a flow.
-    pub struct Flow(84) {
+    /// One direction of a flow; both of one that is not translated, see [`bits::BOTH`].
+    pub struct Flow(108) {
         /// What the packets become.
         0 => to: Tuple,
         /// Stable number of the backend, zero when there is none.
@@ -50,6 +50,22 @@ layout! {
         56 => epoch: u32,
         /// Where its packets leave.
         60 => hop: Hop,
+        /// Where its answers leave, if it stands for both directions.
+        84 => back: Hop,
+    }
+
+    /// Where packets from one address to another went a moment ago.
+    pub struct Way(64) {
+        /// Who sends them.
+        0 => src: Addr16,
+        /// Where they go to.
+        16 => dst: Addr16,
+        /// Index of the device they came by.
+        32 => device: u32,
+        /// IP protocol number.
+        36 => proto: u32,
+        /// What the routing table said.
+        40 => hop: Hop,
     }
 
     /// Names the fragments of one datagram.
@@ -82,6 +98,12 @@ pub const fn most_direct(scale: u32) -> u32 {
     name::FLOWS_SIZE as u32 / 4 * scale
 }
 
+/// How many flows that nobody has answered yet may be among the established ones at a scale: with one entry each an eighth of that
+/// table, as much as a flood can take of it.
+pub const fn most_begun(scale: u32) -> u32 {
+    name::FLOWS_SIZE as u32 / 8 * scale
+}
+
 /// Seconds a looked-up next hop is used: a changed route or neighbour is noticed after that.
 pub const HOP_SECONDS: u32 = 1;
 
@@ -105,6 +127,12 @@ pub mod bits {
     pub const COUNTED: u32 = 128;
     /// A pod has begun it with somebody outside the cluster, and the way out has not said yet whether the pod is hidden.
     pub const OUTWARD: u32 = 256;
+    /// A FIN passed in the direction of the answers; only where the entry is of both.
+    pub const FIN_BACK: u32 = 512;
+    /// The entry is of both directions: answers are found by the tuple reversed.
+    pub const BOTH: u32 = 1024;
+    /// It was answered; only where the entry is of both directions.
+    pub const ANSWERED: u32 = 2048;
 }
 
 /// Seconds without a packet after which a flow is forgotten.

@@ -49,6 +49,7 @@ pub const LAYOUTS: &[&Layout] = &[
     &flow::FlowKey::LAYOUT,
     &flow::Hop::LAYOUT,
     &flow::Flow::LAYOUT,
+    &flow::Way::LAYOUT,
     &flow::FragmentKey::LAYOUT,
     &flow::Fragment::LAYOUT,
     &policy::RuleKey::LAYOUT,

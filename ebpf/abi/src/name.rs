@@ -100,6 +100,11 @@ maps! {
     SERVICE_COUNTS = "hw_svc_counts", SERVICE_COUNTS_SIZE = 16384, scaled;
 }
 
+/// Where each CPU's packets went a moment ago; lives as long as the programs.
+pub const WAYS: &str = "hw_ways";
+/// How many of them a CPU remembers: a power of two.
+pub const WAYS_SIZE: usize = 256;
+
 /// Name of the global that holds [`crate::node::Node`].
 pub const NODE: &str = "NODE";
 

@@ -5,7 +5,7 @@ use crate::layout::layout;
 
 layout! {
     /// Read-only data of every program.
-    pub struct Node(180) {
+    pub struct Node(184) {
         /// The node's IPv4 address, or none.
         0 => v4: Addr16,
         /// The node's IPv6 address, or none.
@@ -27,6 +27,8 @@ layout! {
         172 => router: u32,
         /// Most flows that are answered elsewhere and may be established: such flows are easily forged, others keep their room.
         176 => direct: u32,
+        /// Most flows that nobody has answered yet and that are among the established ones all the same.
+        180 => begun: u32,
     }
 }
 

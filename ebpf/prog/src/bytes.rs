@@ -18,6 +18,8 @@ use crate::verdict::Verdict;
 
 /// A packet whose head can be read and written in place.
 pub trait Bytes {
+    /// Whether it may go to a pod of this node: what goes elsewhere before the stack is translated.
+    const FOR_PODS: bool;
     /// Its first byte and the end of those that lie in a row. Every helper that changes the packet moves them.
     fn range(&self) -> (usize, usize);
     /// What follows the Ethernet header, in host order.
@@ -77,6 +79,8 @@ pub fn zero_is_none(packet: &Packet) -> u64 {
 }
 
 impl Bytes for TcContext {
+    const FOR_PODS: bool = true;
+
     #[inline(always)]
     fn range(&self) -> (usize, usize) {
         (self.data(), self.data_end())
@@ -162,6 +166,8 @@ impl<const SCATTERED: bool> Frame<SCATTERED> {
 }
 
 impl<const SCATTERED: bool> Bytes for Frame<SCATTERED> {
+    const FOR_PODS: bool = false;
+
     #[inline(always)]
     fn range(&self) -> (usize, usize) {
         (self.0.data(), self.0.data_end())

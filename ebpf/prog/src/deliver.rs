@@ -15,6 +15,7 @@ use aya_ebpf::programs::TcContext;
 use crate::bytes::Bytes;
 use crate::flow;
 use crate::forward::ONE_HOP_V6;
+use crate::hop;
 use crate::maps::{ENDPOINTS, Work, node, work};
 use crate::nat::{node_address, store};
 use crate::packet::{ETHERNET, Packet};
@@ -22,6 +23,7 @@ use crate::refuse;
 use crate::service::same;
 use crate::tunnel::encapsulate_skb;
 use crate::verdict::{Verdict, leave};
+use crate::way;
 
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
@@ -73,8 +75,8 @@ fn send(ctx: &TcContext, work: &mut Work, hook: u32) -> Result<Verdict, Drop> {
         return Ok(verdict);
     }
     if is_host(&work.packet) {
-        work.hop = Hop { ifindex: 0, dmac: [0; 6], smac: [0; 6], seen: 0, mtu: 0 };
-        flow::settle(work);
+        work.hop = Hop { ifindex: 0, dmac: [0; 6], smac: [0; 6], seen: flow::now(), mtu: 0 };
+        hop::settle(work);
         return if hook == UPLINK_OUT { back_in(ctx) } else { Ok(Verdict::Stack) };
     }
     along_routes(ctx, work, hook)
@@ -93,7 +95,8 @@ pub fn to_pod(ctx: &TcContext, work: &mut Work, hook: u32) -> Result<Option<Verd
         work.hop.smac = (*endpoint).host_mac;
     }
     work.hop.mtu = 0;
-    flow::settle(work);
+    work.hop.seen = flow::now();
+    hop::settle(work);
     store(ctx, 0, &[work.hop.dmac, work.hop.smac])?;
     // Only what comes in can be put into the pod's namespace directly.
     // SAFETY: the helpers check the device.
@@ -136,6 +139,10 @@ fn along_routes(ctx: &TcContext, work: &mut Work, hook: u32) -> Result<Verdict, 
     };
     // SAFETY: a plain field of the context.
     let device = unsafe { (*ctx.skb.skb).ifindex };
+    if let Some(hop) = way::known(ctx, packet, device) {
+        work.hop = *hop;
+        return along(ctx, work, hops);
+    }
     let mut request = request(ctx, packet, device);
     let mut found = look_up(ctx, &mut request);
     if found == FIB_FORWARDING_OFF && node().router != 0 {
@@ -149,7 +156,9 @@ fn along_routes(ctx: &TcContext, work: &mut Work, hook: u32) -> Result<Verdict, 
             work.hop.dmac = request.dmac;
             work.hop.smac = request.smac;
             work.hop.mtu = mtu(&request);
-            flow::settle(work);
+            work.hop.seen = flow::now();
+            hop::settle(work);
+            way::remember(&work.packet, device, &work.hop);
         }
         FIB_NO_NEIGH => {}
         // Kernels before 5.12 answer with the packet's own length.
@@ -168,6 +177,17 @@ fn along_routes(ctx: &TcContext, work: &mut Work, hook: u32) -> Result<Verdict, 
     spend_hop(ctx, &work.packet, hops)?;
     // Also where the hardware address is known: only the kernel's own way checks now and then that it still holds.
     Ok(Verdict::Sent(Path::Remote, to_neighbour(&request)))
+}
+
+/// Sends the packet where the last one like it went.
+#[inline(always)]
+fn along(ctx: &TcContext, work: &Work, hops: u8) -> Result<Verdict, Drop> {
+    hop::settle(work);
+    spend_hop(ctx, &work.packet, hops)?;
+    store(ctx, 0, &[work.hop.dmac, work.hop.smac])?;
+    // SAFETY: the helper checks the device.
+    let code = unsafe { bpf_redirect(work.hop.ifindex, 0) };
+    Ok(Verdict::Sent(Path::Remote, code as i32))
 }
 
 /// Looks up the way of a packet between two addresses that is `length` bytes long.

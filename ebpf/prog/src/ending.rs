@@ -5,7 +5,7 @@ use abi::flow::{Flow, FlowKey, bits, timeout};
 
 use crate::maps::{EMBRYOS, FLOWS, work};
 use crate::packet::{FIN, RST, SCTP, TCP};
-use crate::{event, flow, older, service, table};
+use crate::{event, find, flow, older, service, table};
 
 /// The key of the other direction.
 #[inline(always)]
@@ -16,13 +16,16 @@ pub fn twin(key: &FlowKey, entry: &Flow) -> FlowKey {
 /// Whether a flow has been silent for so long, or closed for `closed_for` seconds, that it is over.
 #[inline(always)]
 pub fn is_over(key: &FlowKey, entry: &Flow, twin: &FlowKey, closed_for: u32) -> bool {
-    let (answered, other) = match FLOWS.get_ptr(twin) {
-        Some(other) => (true, Some(other)),
-        None => (false, EMBRYOS.get_ptr(twin)),
-    };
     let mut seen = entry.last_seen;
     let mut flags = entry.flags;
-    let mut both_closed = false;
+    let mut answered = flags & bits::ANSWERED != 0;
+    let mut both_closed = flags & bits::FIN != 0 && flags & bits::FIN_BACK != 0;
+    let mut other = None;
+    if flags & bits::BOTH == 0 {
+        other = FLOWS.get_ptr(twin);
+        answered = other.is_some();
+        other = other.or_else(|| EMBRYOS.get_ptr(twin));
+    }
     if let Some(other) = other {
         // SAFETY: the program runs under RCU: the element's memory stays valid.
         let (last_seen, other_flags) = unsafe { ((*other).last_seen, (*other).flags) };
@@ -82,15 +85,37 @@ pub extern "C" fn close(flags: u32) -> i32 {
     if !packet.is_connection() || packet.tcp_flags & FIN != 0 {
         return 0;
     }
-    work.answer.tuple = packet.key.tuple.reversed();
-    work.answer.proto = packet.key.proto;
-    work.answer.zero = [0; 3];
-    let over = packet.tcp_flags & RST != 0 || (flags & bits::FIN != 0 && has_finished(&work.answer));
+    let reset = packet.tcp_flags & RST != 0;
+    find::reverse(work);
+    let (own, answer) = (&work.packet.key, &work.answer);
+    if flags & bits::BOTH != 0 {
+        let over = reset || (flags & bits::FIN != 0 && flags & bits::FIN_BACK != 0);
+        if over {
+            if flags & bits::ANSWERED == 0 {
+                flow::add_begun(-1);
+            }
+            end_plain(if work.back != 0 { answer } else { own });
+            work.settles = 0;
+        }
+        return i32::from(over);
+    }
+    let over = reset || (flags & bits::FIN != 0 && has_finished(answer));
     if over {
-        forget(&packet.key, &work.answer);
+        end_plain(own);
+        end_plain(answer);
         work.settles = 0;
     }
     i32::from(over)
+}
+
+/// Forgets an entry that nothing counts.
+#[inline(always)]
+fn end_plain(key: &FlowKey) {
+    if event::wanted(kind::ENDED) {
+        end(key);
+    } else if FLOWS.remove(key).is_err() {
+        table::forget(key);
+    }
 }
 
 #[inline(always)]

@@ -18,19 +18,21 @@ struct Tally {
     entries: u64,
     masqueraded: u64,
     direct: u64,
+    begun: u64,
 }
 
 /// Walks both tables. Attached nowhere: run through BPF_PROG_TEST_RUN.
 #[classifier]
 pub fn flow_expire(_ctx: TcContext) -> i32 {
-    let mut flows = Tally { entries: 0, masqueraded: 0, direct: 0 };
-    let mut embryos = Tally { entries: 0, masqueraded: 0, direct: 0 };
+    let mut flows = Tally { entries: 0, masqueraded: 0, direct: 0, begun: 0 };
+    let mut embryos = Tally { entries: 0, masqueraded: 0, direct: 0, begun: 0 };
     walk((&raw const FLOWS).cast(), &mut flows);
     walk((&raw const EMBRYOS).cast(), &mut embryos);
     set(gauge::FLOWS, flows.entries);
     set(gauge::EMBRYOS, embryos.entries);
     set(gauge::MASQUERADED, flows.masqueraded + embryos.masqueraded);
     set(gauge::DIRECT, flows.direct);
+    set(gauge::BEGUN, flows.begun);
     TC_ACT_UNSPEC
 }
 
@@ -62,6 +64,7 @@ extern "C" fn visit(_map: *mut c_void, key: *const FlowKey, entry: *const Flow, 
     tally.entries += 1;
     tally.masqueraded += begins_with(&entry, bits::MASQUERADE);
     tally.direct += begins_with(&entry, bits::DSR);
+    tally.begun += begun(&entry);
     0
 }
 
@@ -69,4 +72,11 @@ extern "C" fn visit(_map: *mut c_void, key: *const FlowKey, entry: *const Flow, 
 #[inline(always)]
 fn begins_with(entry: &Flow, bit: u32) -> u64 {
     u64::from(entry.flags & (entry.flags >> bit.trailing_zeros()) & bits::FORWARD)
+}
+
+/// One if the entry stands for both directions and was not answered. Without a branch as well.
+#[inline(always)]
+fn begun(entry: &Flow) -> u64 {
+    let bit = |bit: u32| u64::from(entry.flags >> bit.trailing_zeros()) & 1;
+    bit(bits::BOTH) & (bit(bits::ANSWERED) ^ 1)
 }

@@ -7,8 +7,11 @@
 //!                     flow pair (hash: never evicted; `expire` forgets the silent ones)
 //! ```
 //!
-//! Of a connection that is not translated the embryo is one entry, for what the client sends: its answers say whose they are.
+//! A connection that is not translated has one entry for both directions, that of who began: its answers are found by the tuple
+//! reversed. It begins among the flows and stays there, as long as such beginnings have not more than their share of that table
+//! ([`begin`]): a flood fills the share, and the embryos after that.
 
+use core::intrinsics::AtomicOrdering;
 use core::ptr::NonNull;
 
 use abi::count::{Path, gauge};
@@ -21,15 +24,11 @@ use aya_ebpf::bindings::BPF_ANY;
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 
-use crate::maps::{EMBRYOS, FLOWS, GAUGES, Known, Work, node, work};
-use crate::packet::{ACK, FIN, Packet, RST, SYN};
+use crate::find::back;
+use crate::maps::{EMBRYOS, FLOWS, GAUGES, Work, node};
+use crate::packet::{FIN, RST, SYN};
 use crate::verdict::count;
 use crate::{ending, event, older, policy, service, table};
-
-/// What [`Work::settles`] is for a packet of a flow that began before.
-pub const KNOWN: u32 = 1;
-/// The same for the first packet of one.
-pub const NEW: u32 = 2;
 
 /// An entry of either table. The programs run under RCU: its memory stays valid, other CPUs change single words of it.
 pub type Entry = NonNull<Flow>;
@@ -46,57 +45,6 @@ pub fn now() -> u32 {
         }
     };
     (nanoseconds / 1_000_000_000) as u32
-}
-
-/// The entry of the packet, if it belongs to a flow. An answer makes its flow an established one.
-#[inline(always)]
-pub fn find(work: &mut Work) -> Option<Entry> {
-    let is_new = matches!(work.known, Known::No);
-    let mut found = if is_new { None } else { place(&work.packet.key) };
-    if found.is_none()
-        && ((!is_new && older::take_over(older::Which::Packet))
-            || is_answer(&work.packet) && answer_plain() != 0)
-    {
-        found = place(&work.packet.key);
-    }
-    let (entry, is_embryo) = found?;
-    // SAFETY: see `Entry`.
-    if is_embryo && unsafe { (*entry.as_ptr()).flags } & bits::FORWARD == 0 {
-        return promote(work, entry);
-    }
-    Some(entry)
-}
-
-/// An entry, and whether it is among the embryos.
-#[inline(always)]
-fn place(key: &FlowKey) -> Option<(Entry, bool)> {
-    if let Some(entry) = FLOWS.get_ptr_mut(key) {
-        return NonNull::new(entry).map(|entry| (entry, false));
-    }
-    EMBRYOS.get_ptr_mut(key).and_then(NonNull::new).map(|entry| (entry, true))
-}
-
-/// Whether the packet looks like the first answer to a connection. Unusual ones are found as well, when a flow of their own is about to
-/// begin.
-#[inline(always)]
-fn is_answer(packet: &Packet) -> bool {
-    packet.tcp_flags & (SYN | ACK) == SYN | ACK || packet.tcp_flags & RST != 0
-}
-
-/// The entry of the packet, if it belongs to a flow and does not change that flow's place.
-#[inline(always)]
-pub fn find_settled(work: &mut Work) -> Option<Entry> {
-    work.known = Known::Yes;
-    if let Some(entry) = FLOWS.get_ptr_mut(&work.packet.key) {
-        return NonNull::new(entry);
-    }
-    let Some(entry) = EMBRYOS.get_ptr_mut(&work.packet.key).and_then(NonNull::new) else {
-        // The rest of the program asks the older tables, if there are any.
-        work.known = if older::is_there() { Known::Unseen } else { Known::No };
-        return None;
-    };
-    // SAFETY: see `Entry`.
-    if unsafe { (*entry.as_ptr()).flags } & bits::FORWARD != 0 { Some(entry) } else { None }
 }
 
 /// Remembers the flow in `work`: `packet.key` becomes `forward.to`, and its answers `packet.key` reversed.
@@ -121,6 +69,7 @@ pub fn prepare(work: &mut Work, dst: &Addr16, dport: Be16) {
     work.forward.epoch = policy::epoch();
     work.forward.last_seen = now();
     work.forward.hop.seen = 0;
+    work.forward.back.seen = 0;
 }
 
 /// Fills the half of the answers from the forward half.
@@ -137,6 +86,7 @@ pub fn prepare_answer(work: &mut Work) {
     work.reverse.service = work.forward.service;
     work.reverse.epoch = work.forward.epoch;
     work.reverse.hop.seen = 0;
+    work.reverse.back.seen = 0;
 }
 
 /// Remembers the half of the answers, unless another flow that is not over has the same.
@@ -154,6 +104,47 @@ pub fn complete(work: &Work) -> Result<(), Drop> {
     table::remember(&work.packet.key, &work.forward)?;
     event::flow(kind::BEGUN, &work.packet.key, &work.forward);
     Ok(())
+}
+
+/// Remembers the beginning of a connection that is not translated; answers whether it could.
+#[inline(always)]
+pub fn begin(work: &mut Work) -> bool {
+    if has_room_for_begun(work) {
+        work.forward.flags |= bits::BOTH;
+        if FLOWS.insert(&work.packet.key, &work.forward, u64::from(BPF_ANY)).is_ok() {
+            add_begun(1);
+            event::flow(kind::BEGUN, &work.packet.key, &work.forward);
+            return true;
+        }
+        work.forward.flags &= !bits::BOTH;
+    }
+    complete(work).is_ok()
+}
+
+/// Whether a beginning may be among the flows. One that has not met its way out yet may still be hidden: who does that looks among
+/// the embryos.
+#[inline(always)]
+fn has_room_for_begun(work: &Work) -> bool {
+    work.forward.flags & bits::OUTWARD == 0
+        && GAUGES.get_ptr(gauge::BEGUN).is_some_and(|cell| {
+            // SAFETY: array elements live as long as the map. Ends that were counted twice since the last walk make it negative.
+            let begun = unsafe { core::ptr::read_volatile(cell) }.cast_signed();
+            begun < i64::from(node().begun)
+        })
+}
+
+/// Counts a beginning among the flows, or minus one that is answered.
+#[inline(always)]
+pub fn add_begun(number: i64) {
+    if let Some(cell) = GAUGES.get_ptr_mut(gauge::BEGUN) {
+        // SAFETY: array elements live as long as the map. The old value is not asked for: Linux before 5.12 cannot tell it.
+        unsafe {
+            core::intrinsics::atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(
+                cell,
+                number.cast_unsigned(),
+            );
+        }
+    }
 }
 
 /// Whether a flow has packets like `work.answer`.
@@ -207,21 +198,21 @@ fn has_room_for_direct() -> bool {
     })
 }
 
-/// Moves both halves from the embryos to the flows. A full table leaves them where they are: they still work.
+/// Moves both halves from the embryos to the flows; answers whether it did. A full table leaves them where they are: they still work.
 #[inline(always)]
-fn promote(work: &mut Work, entry: Entry) -> Option<Entry> {
+pub fn promote(work: &mut Work, entry: Entry) -> bool {
     // SAFETY: see `Entry`.
     let reverse = unsafe { entry.as_ref() };
     work.answer.tuple = reverse.to.reversed();
     work.answer.proto = work.packet.key.proto;
     work.answer.zero = [0; 3];
     let Some(forward) = EMBRYOS.get_ptr(&work.answer) else {
-        return Some(entry);
+        return false;
     };
     // SAFETY: as above.
     let forward = unsafe { &*forward };
     if !add_both(&work.packet.key, reverse, &work.answer, forward) {
-        return Some(entry);
+        return false;
     }
     table::forget(&work.packet.key);
     table::forget(&work.answer);
@@ -231,48 +222,7 @@ fn promote(work: &mut Work, entry: Entry) -> Option<Entry> {
     }
     count(Path::Promoted, 0);
     event::flow(kind::ANSWERED, &work.answer, forward);
-    // What is written from here on has to reach the copy.
-    NonNull::new(FLOWS.get_ptr_mut(&work.packet.key)?)
-}
-
-/// Moves an untranslated flow to the flows, if the packet is its first answer: one if so. As long as nobody has answered it, there is
-/// an entry for its beginning only. Verified by itself.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn answer_plain() -> i32 {
-    let Some(work) = work() else {
-        return 0;
-    };
-    work.answer.tuple = work.packet.key.tuple.reversed();
-    work.answer.proto = work.packet.key.proto;
-    work.answer.zero = [0; 3];
-    let mut begun = EMBRYOS.get_ptr(&work.answer);
-    if begun.is_none() && older::take_over(older::Which::Answer) {
-        begun = EMBRYOS.get_ptr(&work.answer);
-    }
-    let Some(begun) = begun else {
-        return 0;
-    };
-    // SAFETY: see `Entry`.
-    let begun = unsafe { &*begun };
-    if begun.flags & (bits::PLAIN | bits::FORWARD) != bits::PLAIN | bits::FORWARD {
-        return 0;
-    }
-    work.reverse.to = work.packet.key.tuple;
-    work.reverse.backend = 0;
-    work.reverse.generation = 0;
-    work.reverse.last_seen = begun.last_seen;
-    work.reverse.flags = begun.flags & !bits::FORWARD;
-    work.reverse.service = 0;
-    work.reverse.epoch = begun.epoch;
-    work.reverse.hop.seen = 0;
-    if !add_both(&work.packet.key, &work.reverse, &work.answer, begun) {
-        return i32::from(table::remember(&work.packet.key, &work.reverse).is_ok());
-    }
-    table::forget(&work.answer);
-    count(Path::Promoted, 0);
-    event::flow(kind::ANSWERED, &work.answer, begun);
-    1
+    true
 }
 
 /// Adds both halves of a flow to the flows; answers whether there was room.
@@ -290,11 +240,11 @@ fn add_both(key: &FlowKey, flow: &Flow, twin: &FlowKey, other: &Flow) -> bool {
 
 /// Notes that a packet of the flow passed.
 #[inline(always)]
-pub fn touch(packet: &Packet, entry: Entry, now: u32) {
-    let entry = entry.as_ptr();
+pub fn touch(work: &Work, entry: Entry, now: u32) {
+    let (packet, entry) = (&work.packet, entry.as_ptr());
     let closing = match packet.tcp_flags & (FIN | RST) {
         0 => 0,
-        FIN => bits::FIN,
+        FIN => bits::FIN << (back(work) * (bits::FIN_BACK / bits::FIN).trailing_zeros()),
         _ => bits::RST,
     };
     // SAFETY: the program runs under RCU; racing writers store the same second, and flags only gain bits.
@@ -304,37 +254,12 @@ pub fn touch(packet: &Packet, entry: Entry, now: u32) {
         }
         if closing != 0 {
             (*entry).flags |= closing;
-        } else if packet.tcp_flags & SYN != 0 && (*entry).flags & (bits::FIN | bits::RST) != 0 {
+        } else if packet.tcp_flags & SYN != 0 && (*entry).flags & CLOSING != 0 {
             // The same ports begin again: the flow is not closing any more.
-            (*entry).flags &= !(bits::FIN | bits::RST);
+            (*entry).flags &= !CLOSING;
         }
     }
 }
 
-/// Lets the packet's flow keep the next hop that is looked up for it: one that is [`NEW`] or [`KNOWN`].
-#[inline(always)]
-pub fn keep_hop(work: &mut Work, which: u32) {
-    work.origin = work.packet.key;
-    work.settles = which;
-}
-
-/// Remembers where the packets of this direction go, if they go there every time.
-#[inline(always)]
-pub fn settle(work: &Work) {
-    if work.settles == 0 {
-        return;
-    }
-    let known = if work.settles == NEW { None } else { FLOWS.get_ptr_mut(&work.origin) };
-    let Some(entry) = known.or_else(|| EMBRYOS.get_ptr_mut(&work.origin)) else {
-        return;
-    };
-    // SAFETY: see `Entry`. Readers on other CPUs that see half of it send one packet of a moved route astray.
-    unsafe {
-        let at = &raw mut (*entry).hop;
-        (*at).ifindex = work.hop.ifindex;
-        (*at).dmac = work.hop.dmac;
-        (*at).smac = work.hop.smac;
-        (*at).mtu = work.hop.mtu;
-        core::ptr::write_volatile(&raw mut (*at).seen, now());
-    }
-}
+/// What is left of a flow that has begun to end.
+const CLOSING: u32 = bits::FIN | bits::FIN_BACK | bits::RST;

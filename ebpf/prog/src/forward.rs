@@ -11,7 +11,7 @@ use crate::maps::{Known, Work, work};
 use crate::nat::pair;
 use crate::packet::{ETHERNET, Packet, RST, SCTP, TCP, parse_plain};
 use crate::verdict::{Verdict, count};
-use crate::{ending, flow, policy, sctp, service, sum};
+use crate::{ending, find, flow, hop, policy, sctp, service, sum};
 
 /// Who has the packet after it was translated.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -35,6 +35,11 @@ trait Header {
     /// # Safety
     /// The header at `start` lies before the packet's end.
     unsafe fn write(start: usize, to: &Tuple, difference: u32, spend: bool);
+    /// Spends a hop and leaves the addresses.
+    ///
+    /// # Safety
+    /// As for [`Header::write`].
+    unsafe fn spend(start: usize);
 }
 
 /// What one hop less changes in a sum: the TTL is the first byte of its word.
@@ -70,6 +75,17 @@ impl Header for V4 {
             put(start + ETHERNET + 16, to.dst.words()[3]);
         }
     }
+
+    #[inline(always)]
+    unsafe fn spend(start: usize) {
+        // SAFETY: the caller has compared with the end.
+        unsafe {
+            let hops: u8 = get(start + Self::HOPS);
+            put(start + Self::HOPS, hops - 1);
+            let old: u16 = get(start + ETHERNET + 10);
+            put(start + ETHERNET + 10, sum::update(old, ONE_HOP_V4, 0));
+        }
+    }
 }
 
 impl Header for V6 {
@@ -93,6 +109,15 @@ impl Header for V6 {
             put(start + ETHERNET + 24, to.dst.words());
         }
     }
+
+    #[inline(always)]
+    unsafe fn spend(start: usize) {
+        // SAFETY: the caller has compared with the end.
+        unsafe {
+            let hops: u8 = get(start + Self::HOPS);
+            put(start + Self::HOPS, hops - 1);
+        }
+    }
 }
 
 /// Reads the packet and forwards it if it is plain, belongs to a flow, and that flow's next hop is fresh.
@@ -106,7 +131,7 @@ pub fn forward_plain<B: Bytes>(bytes: &B, onward: Onward) -> Option<Result<Verdi
 /// Forwards a plain packet if it belongs to a flow and that flow's next hop is fresh.
 #[inline(always)]
 pub fn forward_known<B: Bytes>(bytes: &B, work: &mut Work, onward: Onward) -> Option<Result<Verdict, Drop>> {
-    let entry = flow::find_settled(work)?;
+    let entry = find::find_settled::<B>(work)?;
     let packet = &work.packet;
     // SAFETY: see `Entry`.
     let flow = unsafe { entry.as_ref() };
@@ -124,16 +149,18 @@ pub fn forward_known<B: Bytes>(bytes: &B, work: &mut Work, onward: Onward) -> Op
         return None;
     }
     let now = flow::now();
-    if matches!(onward, Onward::Hop) && !is_usable(bytes, packet, &flow.hop, now) {
+    // SAFETY: as above.
+    let hop = unsafe { &*hop::of(work, flow) };
+    if matches!(onward, Onward::Hop) && !is_usable(bytes, packet, hop, now) {
         return None;
     }
-    flow::touch(packet, entry, now);
+    flow::touch(work, entry, now);
     // SAFETY: as above.
     let flow = unsafe { entry.as_ref() };
     let result = if packet.v4() {
-        send::<B, V4>(bytes, packet, flow, onward)
+        send::<B, V4>(bytes, packet, (flow, hop), onward)
     } else {
-        send::<B, V6>(bytes, packet, flow, onward)
+        send::<B, V6>(bytes, packet, (flow, hop), onward)
     };
     if closes(packet, flags) {
         ending::close(flags);
@@ -150,7 +177,7 @@ pub fn is_answer_to_itself(flags: u32) -> bool {
 /// Whether the packet may end a flow that is forgotten with its last packet.
 #[inline(always)]
 pub fn closes(packet: &Packet, flags: u32) -> bool {
-    flags & bits::PLAIN != 0 && (flags & bits::FIN != 0 || packet.tcp_flags & RST != 0)
+    flags & bits::PLAIN != 0 && (flags & (bits::FIN | bits::FIN_BACK) != 0 || packet.tcp_flags & RST != 0)
 }
 
 /// Whether the packet can go where the flow's packets went a moment ago.
@@ -164,15 +191,16 @@ fn is_usable<B: Bytes>(bytes: &B, packet: &Packet, hop: &Hop, now: u32) -> bool 
 fn send<B: Bytes, H: Header>(
     bytes: &B,
     packet: &Packet,
-    flow: &Flow,
+    (flow, hop): (&Flow, &Hop),
     onward: Onward,
 ) -> Result<Verdict, Drop> {
-    let hop = &flow.hop;
     let leaves = matches!(onward, Onward::Hop) && hop.ifindex != 0;
     let spend = leaves && hop.mtu != 0;
-    rewrite::<B, H>(bytes, packet, flow, spend)?;
     if flow.flags & bits::PLAIN == 0 {
+        rewrite::<B, H>(bytes, packet, flow, spend)?;
         count(path(flow.flags), u64::from(bytes.length()));
+    } else if spend {
+        spend_hop::<B, H>(bytes, packet)?;
     }
     if !leaves {
         return Ok(Verdict::Stack);
@@ -187,19 +215,31 @@ fn send<B: Bytes, H: Header>(
 }
 
 #[inline(always)]
+fn spend_hop<B: Bytes, H: Header>(bytes: &B, packet: &Packet) -> Result<(), Drop> {
+    if !packet.v4() {
+        bytes.uncovered(ONE_HOP_V6);
+    }
+    let (start, end) = bytes.range();
+    if start + H::L4 > end {
+        return Err(Drop::Truncated);
+    }
+    // SAFETY: compared with the end.
+    unsafe { H::spend(start) };
+    Ok(())
+}
+
+/// Gives the packet the flow's tuple.
+#[inline(always)]
 fn rewrite<B: Bytes, H: Header>(bytes: &B, packet: &Packet, flow: &Flow, spend: bool) -> Result<(), Drop> {
     let (old, new) = (packet.tuple(), &flow.to);
-    let translated = flow.flags & bits::PLAIN == 0;
     let difference = H::difference(old, new);
     let (was, becomes) = (pair(old), pair(new));
     let ports = if was == becomes { 0 } else { sum::difference(was, becomes) };
-    if translated && packet.proto() == SCTP {
+    if packet.proto() == SCTP {
         return rewrite_sctp::<B, H>(bytes, packet, flow, difference, spend);
     }
-    if translated {
-        let at = if packet.proto() == TCP { H::L4 + 16 } else { H::L4 + 6 };
-        bytes.transport(packet, at, difference, ports)?;
-    }
+    let at = if packet.proto() == TCP { H::L4 + 16 } else { H::L4 + 6 };
+    bytes.transport(packet, at, difference, ports)?;
     if spend && !packet.v4() {
         bytes.uncovered(ONE_HOP_V6);
     }

@@ -85,7 +85,8 @@ fn begun(work: &mut Work) -> u32 {
     work.twin.proto = work.answer.proto;
     work.twin.zero = [0; 3];
     // SAFETY: the program runs under RCU: the element's memory stays valid.
-    let flags = EMBRYOS.get_ptr(&work.twin).map_or(0, |entry| unsafe { (*entry).flags });
+    let entry = FLOWS.get_ptr(&work.twin).or_else(|| EMBRYOS.get_ptr(&work.twin));
+    let flags = entry.map_or(0, |entry| unsafe { (*entry).flags });
     if flags & bits::PLAIN != 0 { flags & !bits::FORWARD } else { 0 }
 }
 

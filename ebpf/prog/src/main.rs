@@ -1,7 +1,7 @@
 //! The eBPF programs: one file per hook, one per concern.
 //!
 //! Hooks: [`pod`], [`uplink`] and [`pace`] (TC), [`sock`] (cgroup), [`expire`]. Concerns: [`packet`] parses, [`service`] picks a
-//! backend, [`flow`] remembers, [`nat`] rewrites, [`policy`] admits, [`deliver`] sends, [`verdict`] is the one door out.
+//! backend, [`flow`] remembers, [`find`] finds it again, [`nat`] rewrites, [`policy`] admits, [`deliver`] sends, [`verdict`] is the one door out.
 
 #![no_std]
 #![expect(internal_features, reason = "atomic addition has no other name on this target")]
@@ -16,9 +16,11 @@ mod echo;
 mod ending;
 mod event;
 mod expire;
+mod find;
 mod flow;
 mod forward;
 mod fragment;
+mod hop;
 mod icmp_error;
 mod maps;
 mod masquerade;
@@ -42,6 +44,7 @@ mod translate;
 mod tunnel;
 mod uplink;
 mod verdict;
+mod way;
 mod xdp;
 
 #[panic_handler]

@@ -3,7 +3,7 @@
 use abi::count::{Count, ServiceCount, TableCount};
 use abi::endpoint::{Endpoint, Link};
 use abi::event::{Control, Event};
-use abi::flow::{Flow, FlowKey, Fragment, FragmentKey, Hop};
+use abi::flow::{Flow, FlowKey, Fragment, FragmentKey, Hop, Way};
 use abi::name;
 use abi::node::Node;
 use abi::pace::{Pace, PaceKey};
@@ -36,6 +36,7 @@ static NODE: Global<Node> = Global::new(Node {
     features: 0,
     router: 0,
     direct: 0,
+    begun: 0,
 });
 
 /// Set by the loader.
@@ -135,8 +136,10 @@ pub struct Work {
     pub fragment: FragmentKey,
     /// One if it goes to its backend in a tunnel.
     pub tunnelled: u32,
-    /// Whether that flow may keep it: zero, [`crate::flow::KNOWN`] or [`crate::flow::NEW`].
+    /// Whether that flow may keep it: zero, [`crate::hop::KNOWN`] or [`crate::hop::NEW`].
     pub settles: u32,
+    /// One if the packet answers a flow whose entry is of both directions.
+    pub back: u32,
     /// The key of the flow's answers.
     pub answer: FlowKey,
     pub forward: Flow,
@@ -162,6 +165,9 @@ pub struct Work {
 
 #[btf_map(name = "hw_work")]
 static WORK: PerCpuArray<Work, 1> = PerCpuArray::new();
+
+#[btf_map(name = "hw_ways")]
+pub static WAYS: PerCpuArray<Way, { name::WAYS_SIZE }> = PerCpuArray::new();
 
 /// This CPU's work: programs of these hooks run with softirqs off, one at a time.
 #[inline(always)]

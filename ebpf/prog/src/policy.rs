@@ -6,7 +6,7 @@
 use abi::count::Path;
 use abi::drops::Drop;
 use abi::endpoint::bits::AUDIT;
-use abi::flow::{Flow, bits};
+use abi::flow::bits;
 use abi::policy::{RuleKey, action, identity};
 use abi::{Addr16, Be16};
 use aya_ebpf::btf_maps::lpm_trie::Key;
@@ -15,7 +15,7 @@ use crate::event::{self, Place};
 use crate::flow::Entry;
 use crate::maps::{CIDRS, CONTROL, ENDPOINTS, IDENTITIES, RULES, Work, work};
 use crate::service::same;
-use crate::verdict::{count, decode};
+use crate::verdict::{count, decode, encode};
 
 /// Who began a flow to whom, and what decided about it.
 #[repr(C)]
@@ -70,24 +70,36 @@ pub fn renew(work: &mut Work, entry: Entry) -> Result<(), Drop> {
     if flow.epoch == now {
         return Ok(());
     }
-    began(work, flow);
-    ask(work)?;
+    work.to = flow.to;
+    decode(ask_again(flow.flags))?;
     // SAFETY: as above; racing writers store the same epoch or ask again.
     unsafe { (*entry.as_ptr()).epoch = now };
     Ok(())
 }
 
-/// Puts down who began the flow that the packet belongs to.
+/// Asks about the flow that the packet belongs to, which becomes `work.to`. Verified by itself.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn ask_again(flags: u32) -> i32 {
+    let Some(work) = work() else {
+        return -(Drop::FlowTable as i32);
+    };
+    began(work, flags);
+    encode(ask(work).map(|()| 0))
+}
+
+/// Puts down who began it.
 #[inline(always)]
-fn began(work: &mut Work, flow: &Flow) {
+fn began(work: &mut Work, flags: u32) {
     let packet = &work.packet.key.tuple;
     let question = &mut work.question;
-    if flow.flags & bits::FORWARD != 0 {
+    if flags & bits::FORWARD != 0 && work.back == 0 {
         question.src = packet.src;
-        question.dst = flow.to.dst;
-        question.port = flow.to.dport;
+        question.dst = work.to.dst;
+        question.port = work.to.dport;
     } else {
-        question.src = flow.to.dst;
+        // The entry of both directions is that of who began, whom the packet goes to.
+        question.src = if work.back == 0 { work.to.dst } else { packet.dst };
         question.dst = packet.src;
         question.port = packet.sport;
     }

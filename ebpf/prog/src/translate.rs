@@ -17,7 +17,7 @@ use crate::maps::{CONTROL, ENDPOINTS, Known, UNMASKED, Work, work};
 use crate::packet::{ACK, Packet, Part, Ports, RST, SCTP, SYN, TCP};
 use crate::service::{self, Client, Picked, same};
 use crate::verdict::{Verdict, count, leave};
-use crate::{ending, flow, fragment, icmp_error, masquerade, nat, partner, policy, table};
+use crate::{ending, find, flow, fragment, hop, icmp_error, masquerade, nat, partner, policy, table};
 
 /// Flags of a packet whose flow is still to be begun, see [`begin_and_deliver`].
 pub const BEGINS: u32 = 1 << 31;
@@ -27,9 +27,10 @@ pub const BEGINS: u32 = 1 << 31;
 pub fn entry(work: &mut Work) -> Option<Entry> {
     work.settles = 0;
     work.tunnelled = 0;
+    work.back = 0;
     fragment::recall(work);
     let has_key = matches!(work.packet.ports, Ports::Pair | Ports::EchoRequest | Ports::EchoReply);
-    if has_key { flow::find(work) } else { None }
+    if has_key { find::find(work) } else { None }
 }
 
 /// Gives the packet the tuple its flow says, or finds out that it begins one because it asks for a service. Flags are zero when
@@ -87,14 +88,14 @@ pub fn follow(ctx: &TcContext, work: &mut Work, entry: Option<Entry>) -> Result<
         return Ok(0);
     };
     policy::renew(work, entry)?;
-    flow::touch(&work.packet, entry, flow::now());
+    flow::touch(work, entry, flow::now());
     // SAFETY: see `Entry`.
     let (flags, generation, backend) = unsafe {
         let flow = entry.as_ref();
         work.to = flow.to;
         (flow.flags, flow.generation, flow.backend)
     };
-    flow::keep_hop(work, flow::KNOWN);
+    hop::keep(work, hop::KNOWN);
     fragment::record(work);
     if flags & bits::PLAIN != 0 {
         if closes(&work.packet, flags) {
@@ -148,7 +149,7 @@ extern "C" fn begin_flow(skb: *mut __sk_buff, hook: u32) -> i32 {
         if work.tunnelled != 0 {
             return Ok(());
         }
-        flow::keep_hop(work, flow::NEW);
+        hop::keep(work, hop::NEW);
         nat::rewrite(&ctx)
     });
     match begun {
@@ -229,7 +230,7 @@ pub extern "C" fn track(skb: *mut __sk_buff, hook: u32) -> i32 {
 fn begin_plain(work: &mut Work, hook: u32) -> Result<(), Drop> {
     let is_tcp = work.packet.proto() == TCP;
     let asks = work.packet.tcp_flags & (SYN | ACK) == SYN;
-    if is_tcp && !asks && flow::answer_plain() != 0 {
+    if is_tcp && !asks && find::answer_plain() != 0 {
         return answer(work);
     }
     let (dst, dport) = (work.packet.tuple().dst, work.packet.tuple().dport);
@@ -239,18 +240,23 @@ fn begin_plain(work: &mut Work, hook: u32) -> Result<(), Drop> {
         work.forward.flags |= bits::OUTWARD;
     }
     policy::admit(work)?;
-    flow::prepare_answer(work);
-    if flow::answer_is_known(work) {
-        // Its answers are those of the flow that another hook has translated.
-        return Ok(());
+    // Before it came out of a pod or in by an uplink, no other hook has translated it.
+    let is_untouched = is_tcp && asks && hook != POD_IN;
+    if !is_untouched {
+        flow::prepare_answer(work);
+        if flow::answer_is_known(work) {
+            // Its answers are those of the flow that another hook has translated.
+            return Ok(());
+        }
     }
     let kept = matches!(work.packet.ports, Ports::Pair | Ports::EchoRequest);
     if kept && !matches!(work.packet.part, Part::Later) && work.packet.tcp_flags & RST == 0 {
         fragment::record(work);
         // A flow that finds no room is asked about with every packet.
-        let begun = if is_tcp { flow::complete(work) } else { flow::create(work) };
-        if begun.is_ok() {
-            flow::keep_hop(work, flow::NEW);
+        if is_tcp && flow::begin(work) {
+            hop::keep(work, hop::KNOWN);
+        } else if !is_tcp && flow::create(work).is_ok() {
+            hop::keep(work, hop::NEW);
         }
     }
     Ok(())
@@ -260,12 +266,12 @@ fn begin_plain(work: &mut Work, hook: u32) -> Result<(), Drop> {
 #[inline(always)]
 fn answer(work: &mut Work) -> Result<(), Drop> {
     work.known = Known::Unseen;
-    let Some(entry) = flow::find(work) else {
+    let Some(entry) = find::find(work) else {
         return Ok(());
     };
     policy::renew(work, entry)?;
-    flow::touch(&work.packet, entry, flow::now());
-    flow::keep_hop(work, flow::KNOWN);
+    flow::touch(work, entry, flow::now());
+    hop::keep(work, hop::KNOWN);
     Ok(())
 }
 

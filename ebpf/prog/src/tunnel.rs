@@ -26,7 +26,7 @@ use crate::nat::{load_into, node_address, store_bytes};
 use crate::packet::{ETHERNET, Packet, Plain, SCTP, TCP, UDP, parse, parse_plain};
 use crate::service::same;
 use crate::verdict::{Verdict, count, leave};
-use crate::{flow, nat, policy, refuse, sum};
+use crate::{find, flow, nat, policy, refuse, sum};
 
 /// IPv4 and IPv6 inside an IP packet.
 const IPIP: u8 = 4;
@@ -163,7 +163,7 @@ fn decapsulate(ctx: &TcContext, work: &mut Work) -> Result<bool, Drop> {
         work.packet.plain = Plain::No;
         _ = parse(ctx, &mut work.packet)?;
     }
-    let known = flow::find(work).filter(|entry| {
+    let known = find::find(work).filter(|entry| {
         // SAFETY: see `Entry`.
         let flow = unsafe { entry.as_ref() };
         same(&flow.to.dst, &pod) && flow.to.dport.be == port
@@ -171,7 +171,7 @@ fn decapsulate(ctx: &TcContext, work: &mut Work) -> Result<bool, Drop> {
     match known {
         Some(entry) => {
             policy::renew(work, entry)?;
-            flow::touch(&work.packet, entry, flow::now());
+            flow::touch(work, entry, flow::now());
         }
         None => {
             // The node that sent it has decided; what is lost here is begun again.

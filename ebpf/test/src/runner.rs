@@ -10,7 +10,7 @@ use abi::node::Node;
 use abi::older::Older;
 use anyhow::{Context, Result, bail};
 use aya::maps::xdp::DevMapHash;
-use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, PerCpuArray};
+use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, PerCpuArray, PerCpuValues};
 use aya::programs::{CgroupSock, CgroupSockAddr, SchedClassifier, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader, Pod};
 
@@ -204,6 +204,17 @@ impl Runner {
     pub fn cells<V: Pod>(&mut self, name: &str, index: u32) -> Result<Vec<V>> {
         let array: PerCpuArray<_, V> = self.ebpf.map(name).context("no such map")?.try_into()?;
         Ok(array.get(&index, 0)?.iter().copied().collect())
+    }
+
+    /// Changes every cell of a per-CPU array.
+    pub fn change_cells<V: Pod>(&mut self, name: &str, change: impl Fn(V) -> V) -> Result<()> {
+        let map = self.ebpf.map_mut(name).context("no such map")?;
+        let mut array: PerCpuArray<_, V> = map.try_into()?;
+        for index in 0..array.len() {
+            let cells: Vec<V> = array.get(&index, 0)?.iter().map(|cell| change(*cell)).collect();
+            array.set(index, PerCpuValues::try_from(cells)?, 0)?;
+        }
+        Ok(())
     }
 
     /// Empties a hash map.

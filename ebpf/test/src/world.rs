@@ -6,7 +6,7 @@ use std::process::Command;
 use abi::count::{Count, Path};
 use abi::drops::Drop;
 use abi::endpoint::{Endpoint, Link};
-use abi::flow::{Flow, FlowKey, Fragment, FragmentKey};
+use abi::flow::{Flow, FlowKey, Fragment, FragmentKey, Way};
 use abi::node::Node;
 use abi::older::Older;
 use abi::service::{
@@ -189,6 +189,7 @@ impl World {
         self.runner.clear::<FragmentKey, Fragment>(name::FRAGMENTS)?;
         self.runner.clear::<FrontendKey, Frontend>(name::FRONTENDS)?;
         self.forget_policies()?;
+        self.runner.change_cells(name::WAYS, |_| Way::default())?;
         self.forget_flows()
     }
 
@@ -420,6 +421,7 @@ pub fn node() -> Node {
         features: kernel::features(),
         router: 0,
         direct: abi::flow::most_direct(1),
+        begun: abi::flow::most_begun(1),
     }
 }
 

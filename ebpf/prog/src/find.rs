@@ -1,0 +1,220 @@
+//! Finding the flow of a packet: by its own tuple, or, of connections that are not translated, by that of who began.
+
+use core::ptr::NonNull;
+
+use abi::count::Path;
+use abi::event::kind;
+use abi::flow::bits;
+use aya_ebpf::bindings::BPF_ANY;
+
+use crate::bytes::Bytes;
+use crate::flow::{Entry, add_begun, promote};
+use crate::maps::{EMBRYOS, FLOWS, Known, Work, work};
+use crate::packet::{ACK, Packet, RST, SYN, TCP};
+use crate::verdict::count;
+use crate::{event, older, table};
+
+/// The entry of the packet, if it belongs to a flow. An answer makes its flow an established one.
+#[inline(always)]
+pub fn find(work: &mut Work) -> Option<Entry> {
+    if matches!(work.known, Known::No) && !is_answer(&work.packet) {
+        return None;
+    }
+    let entry = match look() {
+        NOWHERE => return None,
+        AMONG_EMBRYOS => EMBRYOS.get_ptr_mut(&work.packet.key),
+        OF_BOTH => FLOWS.get_ptr_mut(&work.answer),
+        _ => FLOWS.get_ptr_mut(&work.packet.key),
+    };
+    entry.and_then(NonNull::new)
+}
+
+/// What [`look`] has found: nothing.
+const NOWHERE: i32 = 0;
+/// An entry of the packet's own among the flows.
+const OWN: i32 = 1;
+/// That of the flow it answers, under `work.answer`.
+const OF_BOTH: i32 = 2;
+/// One of its own among the embryos.
+const AMONG_EMBRYOS: i32 = 3;
+
+/// Looks for the packet's entry, and gives it its place. Verified by itself.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn look() -> i32 {
+    let Some(work) = work() else {
+        return NOWHERE;
+    };
+    let is_new = matches!(work.known, Known::No);
+    let mut found = if is_new { None } else { place(work) };
+    if found.is_none()
+        && ((!is_new && (older::take_over(older::Which::Packet) || older::take_over(older::Which::Answer)))
+            || is_answer(&work.packet) && answer_plain() != 0)
+    {
+        found = place(work);
+    }
+    let Some((entry, is_embryo)) = found else {
+        return NOWHERE;
+    };
+    // SAFETY: see `Entry`.
+    let flags = unsafe { (*entry.as_ptr()).flags };
+    if work.back != 0 {
+        if flags & bits::ANSWERED == 0 {
+            answered(work, entry);
+        }
+        return OF_BOTH;
+    }
+    if !is_embryo || (flags & bits::FORWARD == 0 && promote(work, entry)) {
+        return OWN;
+    }
+    AMONG_EMBRYOS
+}
+
+/// An entry, and whether it is among the embryos.
+#[inline(always)]
+fn place(work: &mut Work) -> Option<(Entry, bool)> {
+    if let Some(entry) = established(work) {
+        return Some((entry, false));
+    }
+    EMBRYOS.get_ptr_mut(&work.packet.key).and_then(NonNull::new).map(|entry| (entry, true))
+}
+
+/// The entry among the flows: one of its own, or of the flow that the packet answers. Servers mostly have the lower port (RFC 6056,
+/// section 3.2), so that answers seldom cost a second look.
+#[inline(always)]
+fn established(work: &mut Work) -> Option<Entry> {
+    let packet = &work.packet;
+    // What asks for a connection answers nobody.
+    let may_answer = packet.proto() == TCP && packet.tcp_flags & (SYN | ACK) != SYN;
+    work.back = u32::from(may_answer && packet.tuple().sport.host() < packet.tuple().dport.host());
+    reverse(work);
+    if let Some(entry) = held(work) {
+        return Some(entry);
+    }
+    if may_answer {
+        work.back = back(work) ^ 1;
+        if let Some(entry) = held(work) {
+            return Some(entry);
+        }
+    }
+    work.back = 0;
+    None
+}
+
+/// The entry in the direction that `work.back` says.
+#[inline(always)]
+fn held(work: &Work) -> Option<Entry> {
+    let back = back(work);
+    // SAFETY: both keys are parts of the work.
+    let key = unsafe { &*(&raw const work.packet.key).byte_add(back as usize * KEYS_APART) };
+    let entry = FLOWS.get_ptr_mut(key).and_then(NonNull::new)?;
+    // SAFETY: see `Entry`.
+    let both = unsafe { (*entry.as_ptr()).flags } & bits::BOTH;
+    if back != 0 && both == 0 { None } else { Some(entry) }
+}
+
+/// From the packet's key to that of what it answers.
+const KEYS_APART: usize = core::mem::offset_of!(Work, answer)
+    - (core::mem::offset_of!(Work, packet) + core::mem::offset_of!(Packet, key));
+
+/// Fills the key of what answers the packet, or what the packet answers.
+#[inline(always)]
+pub fn reverse(work: &mut Work) {
+    work.answer.tuple = work.packet.key.tuple.reversed();
+    work.answer.proto = work.packet.key.proto;
+    work.answer.zero = [0; 3];
+}
+
+/// Notes that the packet is the first answer to a flow of both directions.
+#[inline(always)]
+fn answered(work: &Work, entry: Entry) {
+    // SAFETY: see `Entry`; flags only gain bits.
+    let flow = unsafe {
+        (*entry.as_ptr()).flags |= bits::ANSWERED;
+        entry.as_ref()
+    };
+    add_begun(-1);
+    count(Path::Promoted, 0);
+    event::flow(kind::ANSWERED, &work.answer, flow);
+}
+
+/// Whether the packet looks like the first answer to a connection. Unusual ones are found as well, when a flow of their own is about to
+/// begin.
+#[inline(always)]
+fn is_answer(packet: &Packet) -> bool {
+    packet.tcp_flags & (SYN | ACK) == SYN | ACK || packet.tcp_flags & RST != 0
+}
+
+/// The entry of the packet, if it belongs to a flow and does not change that flow's place.
+#[inline(always)]
+pub fn find_settled<B: Bytes>(work: &mut Work) -> Option<Entry> {
+    work.known = Known::Yes;
+    let found = if B::FOR_PODS {
+        established(work)
+    } else {
+        work.back = 0;
+        held(work)
+    };
+    if let Some(entry) = found {
+        // SAFETY: see `Entry`.
+        let first = work.back != 0 && unsafe { (*entry.as_ptr()).flags } & bits::ANSWERED == 0;
+        return if first { None } else { Some(entry) };
+    }
+    let Some(entry) = EMBRYOS.get_ptr_mut(&work.packet.key).and_then(NonNull::new) else {
+        // The rest of the program asks the older tables, if there are any.
+        work.known = if older::is_there() { Known::Unseen } else { Known::No };
+        return None;
+    };
+    // SAFETY: see `Entry`.
+    if unsafe { (*entry.as_ptr()).flags } & bits::FORWARD != 0 { Some(entry) } else { None }
+}
+
+/// One if the packet answers a flow of both directions. Read anew, so that the verifier does not follow either case to its end.
+#[inline(always)]
+pub fn back(work: &Work) -> u32 {
+    // SAFETY: a reference is valid.
+    unsafe { core::ptr::read_volatile(&raw const work.back) & 1 }
+}
+
+/// Moves a connection that is not translated from the embryos to the flows, if the packet is its first answer: one if so. Verified by
+/// itself.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn answer_plain() -> i32 {
+    let Some(work) = work() else {
+        return 0;
+    };
+    reverse(work);
+    let mut begun = EMBRYOS.get_ptr(&work.answer);
+    if begun.is_none() && older::take_over(older::Which::Answer) {
+        begun = EMBRYOS.get_ptr(&work.answer);
+    }
+    let Some(begun) = begun else {
+        return 0;
+    };
+    // SAFETY: see `Entry`.
+    let begun = unsafe { &*begun };
+    if begun.flags & (bits::PLAIN | bits::FORWARD) != bits::PLAIN | bits::FORWARD {
+        return 0;
+    }
+    work.forward = *begun;
+    work.forward.flags |= bits::BOTH | bits::ANSWERED;
+    work.forward.back.seen = 0;
+    if FLOWS.insert(&work.answer, &work.forward, u64::from(BPF_ANY)).is_err() {
+        return answer_embryo(work);
+    }
+    table::forget(&work.answer);
+    count(Path::Promoted, 0);
+    event::flow(kind::ANSWERED, &work.answer, &work.forward);
+    1
+}
+
+/// Remembers the answers to the connection in `work.forward` by themselves: among the flows there is no room.
+#[inline(always)]
+fn answer_embryo(work: &mut Work) -> i32 {
+    work.reverse = work.forward;
+    work.reverse.to = work.packet.key.tuple;
+    work.reverse.flags &= !(bits::FORWARD | bits::BOTH | bits::ANSWERED);
+    work.reverse.hop.seen = 0;
+    i32::from(table::remember(&work.packet.key, &work.reverse).is_ok())
+}
