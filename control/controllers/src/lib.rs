@@ -16,6 +16,7 @@ mod controller;
 mod deployment;
 mod deployment_status;
 mod discovery;
+mod disruption;
 mod endpointslice;
 mod gc;
 mod graph;
@@ -32,6 +33,7 @@ mod rollout;
 mod runner;
 mod selector;
 mod service_account;
+mod service_cidr;
 mod view;
 mod write;
 
@@ -60,6 +62,8 @@ fn controllers(config: &Config) -> Result<Vec<Box<dyn Controller>>, RunError> {
         Box::new(endpointslice::EndpointSliceController),
         Box::new(service_account::ServiceAccountController),
         Box::new(service_account::RootCaController { bundle: config.cluster_ca.clone() }),
+        Box::new(service_cidr::ServiceCidrController),
+        Box::new(disruption::DisruptionController),
         Box::new(node_cidr::NodeCidrController::new(&config.cluster_cidrs)?),
         Box::new(node_lifecycle::NodeLifecycleController { grace: config.node_grace }),
         Box::new(namespace::NamespaceController),

@@ -8,7 +8,8 @@ use k8s_openapi::api::core::v1::{
     ContainerPort, NodeAddress, NodeCondition, PodCondition, PodIP, ServicePort, Taint, Toleration,
 };
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, MicroTime, ObjectMeta, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector, MicroTime, ObjectMeta, Time};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::core::DynamicResourceScope;
 use serde::Deserialize;
 use serde_json::Value;
@@ -69,6 +70,17 @@ kind!(ServiceAccount, "", "v1", "serviceaccounts", "serviceaccounts", {});
 kind!(ConfigMap, "", "v1", "configmaps", "configmaps", { data: BTreeMap<String, String> });
 kind!(Deployment, "apps", "v1", "deployments", "deployments.apps", { spec: DeploymentSpec, status: DeploymentStatus });
 kind!(ReplicaSet, "apps", "v1", "replicasets", "replicasets.apps", { spec: ReplicaSetSpec, status: ReplicaSetStatus });
+kind!(PodDisruptionBudget, "policy", "v1", "poddisruptionbudgets", "poddisruptionbudgets.policy", {
+    spec: PodDisruptionBudgetSpec,
+    status: PodDisruptionBudgetStatus,
+});
+kind!(
+    /// `ServiceCIDR`: only its metadata, ranges and conditions are read.
+    ServiceCidr, "networking.k8s.io", "v1", "servicecidrs", "servicecidrs.networking.k8s.io",
+    { spec: ServiceCidrSpec, status: Conditions });
+kind!(
+    /// `IPAddress`: the name is the address.
+    IpAddress, "networking.k8s.io", "v1", "ipaddresses", "ipaddresses.networking.k8s.io", {});
 kind!(Lease, "coordination.k8s.io", "v1", "leases", "leases.coordination.k8s.io", { spec: LeaseSpec });
 kind!(EndpointSlice, "discovery.k8s.io", "v1", "endpointslices", "endpointslices.discovery.k8s.io", {
     address_type: String,
@@ -171,6 +183,41 @@ pub(crate) struct ReplicaSetSpec {
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct LeaseSpec {
     pub(crate) renew_time: Option<MicroTime>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct PodDisruptionBudgetSpec {
+    pub(crate) min_available: Option<IntOrString>,
+    pub(crate) max_unavailable: Option<IntOrString>,
+    /// Without one, no pod is selected.
+    pub(crate) selector: Option<LabelSelector>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct PodDisruptionBudgetStatus {
+    pub(crate) observed_generation: Option<i64>,
+    /// Pods whose eviction was allowed and that have not gone yet, by name.
+    pub(crate) disrupted_pods: BTreeMap<String, Time>,
+    pub(crate) disruptions_allowed: i32,
+    pub(crate) current_healthy: i32,
+    pub(crate) desired_healthy: i32,
+    pub(crate) expected_pods: i32,
+    pub(crate) conditions: Vec<Condition>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct ServiceCidrSpec {
+    pub(crate) cidrs: Vec<String>,
+}
+
+/// Conditions as they are stored.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Conditions {
+    pub(crate) conditions: Vec<Value>,
 }
 
 /// Whether deletion of the object has been asked for.

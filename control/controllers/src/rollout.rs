@@ -37,13 +37,18 @@ impl Limits {
 }
 
 fn resolve(value: Option<&IntOrString>, total: i32, up: bool) -> i32 {
+    let quarter = IntOrString::String("25%".to_owned());
+    scaled(value.unwrap_or(&quarter), total, up)
+}
+
+/// A number, or that percentage of `total`, rounded up or down.
+pub(crate) fn scaled(value: &IntOrString, total: i32, up: bool) -> i32 {
     match value {
-        None => resolve(Some(&IntOrString::String("25%".to_owned())), total, up),
-        Some(IntOrString::Int(number)) => *number,
-        Some(IntOrString::String(text)) => {
+        IntOrString::Int(number) => *number,
+        IntOrString::String(text) => {
             let percent: i64 = text.strip_suffix('%').and_then(|digits| digits.parse().ok()).unwrap_or(0);
-            let scaled = i64::from(total) * percent;
-            let rounded = if up { (scaled + 99) / 100 } else { scaled / 100 };
+            let product = i64::from(total) * percent;
+            let rounded = if up { (product + 99) / 100 } else { product / 100 };
             i32::try_from(rounded).unwrap_or(i32::MAX)
         }
     }

@@ -18,8 +18,8 @@ use crate::discovery::discover;
 use crate::informer::{Applied, Step, inform, withdraw};
 use crate::node_cidr::CidrError;
 use crate::objects::{
-    ConfigMap, Deployment, EndpointSlice, Kind, Lease, Namespace, Node, Pod, ReplicaSet, Service,
-    ServiceAccount,
+    ConfigMap, Deployment, EndpointSlice, IpAddress, Kind, Lease, Namespace, Node, Pod, PodDisruptionBudget,
+    ReplicaSet, Service, ServiceAccount, ServiceCidr,
 };
 use crate::queue::Queue;
 use crate::view::World;
@@ -84,13 +84,16 @@ fn start_informers(tasks: &mut JoinSet<()>, client: &Client, steps: &mpsc::Sende
         ConfigMap, "metadata.name=kube-root-ca.crt";
         Deployment;
         EndpointSlice;
+        IpAddress;
         Lease, "metadata.namespace=kube-node-lease";
         Namespace;
         Node;
         Pod;
+        PodDisruptionBudget;
         ReplicaSet;
         Service;
         ServiceAccount;
+        ServiceCidr;
     }
     typed
 }

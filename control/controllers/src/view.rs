@@ -10,8 +10,8 @@ use crate::change::controller_of;
 use crate::controller::Key;
 use crate::graph::Graph;
 use crate::objects::{
-    ConfigMap, Deployment, EndpointSlice, Kind, Lease, Namespace, Node, Pod, ReplicaSet, Service,
-    ServiceAccount,
+    ConfigMap, Deployment, EndpointSlice, IpAddress, Kind, Lease, Namespace, Node, Pod, PodDisruptionBudget,
+    ReplicaSet, Service, ServiceAccount, ServiceCidr,
 };
 
 /// Objects of one kind, ordered by namespace and name.
@@ -59,12 +59,15 @@ pub(crate) struct World {
     pub(crate) config_maps: Table<ConfigMap>,
     pub(crate) deployments: Table<Deployment>,
     pub(crate) endpoint_slices: Table<EndpointSlice>,
+    pub(crate) ip_addresses: Table<IpAddress>,
     pub(crate) leases: Table<Lease>,
     pub(crate) namespaces: Table<Namespace>,
     pub(crate) nodes: Table<Node>,
+    pub(crate) pod_disruption_budgets: Table<PodDisruptionBudget>,
     pub(crate) pods: Table<Pod>,
     pub(crate) replica_sets: Table<ReplicaSet>,
     pub(crate) service_accounts: Table<ServiceAccount>,
+    pub(crate) service_cidrs: Table<ServiceCidr>,
     pub(crate) services: Table<Service>,
     pub(crate) graph: Graph,
     /// Revision up to which metadata-only kinds have been seen, by resource.
@@ -125,13 +128,16 @@ tabled! {
     ConfigMap => config_maps,
     Deployment => deployments,
     EndpointSlice => endpoint_slices,
+    IpAddress => ip_addresses,
     Lease => leases,
     Namespace => namespaces,
     Node => nodes,
     Pod => pods,
+    PodDisruptionBudget => pod_disruption_budgets,
     ReplicaSet => replica_sets,
     Service => services,
     ServiceAccount => service_accounts,
+    ServiceCidr => service_cidrs,
 }
 
 /// Builds worlds for tests from JSON objects.
@@ -157,13 +163,16 @@ pub(crate) mod tests {
             "ConfigMap" => row::<ConfigMap>(world, object),
             "Deployment" => row::<Deployment>(world, object),
             "EndpointSlice" => row::<EndpointSlice>(world, object),
+            "IPAddress" => row::<IpAddress>(world, object),
             "Lease" => row::<Lease>(world, object),
             "Namespace" => row::<Namespace>(world, object),
             "Node" => row::<Node>(world, object),
             "Pod" => row::<Pod>(world, object),
+            "PodDisruptionBudget" => row::<PodDisruptionBudget>(world, object),
             "ReplicaSet" => row::<ReplicaSet>(world, object),
             "Service" => row::<Service>(world, object),
             "ServiceAccount" => row::<ServiceAccount>(world, object),
+            "ServiceCIDR" => row::<ServiceCidr>(world, object),
             _ => {}
         }
         let meta: ObjectMeta = serde_json::from_value(object["metadata"].clone()).unwrap();

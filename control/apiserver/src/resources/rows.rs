@@ -27,7 +27,6 @@ const NOT_ENFORCED: &str =
     "objects of this kind are not enforced yet: the object is kept and nothing is held to it";
 const NO_VOLUMES: &str =
     "persistent volumes are not bound or mounted yet: the object is kept and pods that use it wait";
-const NO_BUDGET: &str = "no controller counts disruptions yet: evictions of the selected pods are refused";
 
 /// Seconds for which an event is kept after it last happened, as upstream.
 const EVENT_LIFETIME: u64 = 3600;
@@ -502,7 +501,6 @@ pub static RESOURCES: &[Resource] = &[
     Resource {
         group: "policy",
         kind: "PodDisruptionBudget",
-        missing: NO_BUDGET,
         plural: "poddisruptionbudgets",
         short: &["pdb"],
         storage: "poddisruptionbudgets",
