@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::body::BodyError;
+use crate::copy;
 
 /// Bytes that may wait; a writer with more goes on when they have left.
 const LIMIT: usize = 64 << 10;
@@ -76,8 +77,9 @@ impl<S: AsyncWrite + Unpin> Outgoing<S> {
             return Poll::Ready(Ok(()));
         }
         while self.sent < self.waiting.len() {
-            let stream = Pin::new(&mut self.stream);
-            match ready!(stream.poll_write(context, &self.waiting[self.sent..]))? {
+            // TLS copies them one by one.
+            let (slices, count) = copy::slices::<{ LIMIT / copy::PIECE }>(&self.waiting[self.sent..]);
+            match ready!(Pin::new(&mut self.stream).poll_write_vectored(context, &slices[..count]))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 sent => self.sent += sent,
             }
@@ -114,7 +116,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gathered<S> {
             let more = LIMIT - outgoing.waiting.len();
             outgoing.waiting.reserve_exact(more);
         }
-        outgoing.waiting.extend_from_slice(&bytes[..taken]);
+        copy::append(&mut outgoing.waiting, &bytes[..taken]);
         Poll::Ready(Ok(taken))
     }
 

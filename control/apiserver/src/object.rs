@@ -8,6 +8,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Map, Value};
 use store::{Entry, Revision, Store};
 
+use crate::copy;
 use crate::definitions;
 use crate::name::Name;
 use crate::resources::{self, Row};
@@ -180,9 +181,9 @@ const VERSION: usize = 44;
 
 fn splice(out: &mut BytesMut, value: &[u8], at: usize, revision: Revision) {
     out.reserve(value.len() + VERSION);
-    out.extend_from_slice(&value[..at]);
+    copy::append(out, &value[..at]);
     write!(out, "\"resourceVersion\":\"{revision}\",").expect("a buffer grows as it has to");
-    out.extend_from_slice(&value[at..]);
+    copy::append(out, &value[at..]);
 }
 
 /// The object as a tree, with its resourceVersion.
