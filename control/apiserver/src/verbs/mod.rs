@@ -11,6 +11,7 @@ mod reply;
 mod review;
 mod scale;
 mod session;
+mod spliced;
 mod subresource;
 pub mod told;
 mod update;

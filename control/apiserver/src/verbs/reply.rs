@@ -1,13 +1,12 @@
 //! Answers with objects, in the form the client accepts.
 
-use std::sync::Arc;
-
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use store::Revision;
 
 use super::body::rename_out;
+use super::spliced::Spliced;
 use super::write::Fresh;
 use crate::api::Call;
 use crate::body::{self, Reply};
@@ -139,7 +138,7 @@ pub struct ListMeta {
 }
 
 impl ListMeta {
-    fn json(&self) -> Value {
+    pub fn json(&self) -> Value {
         let mut meta = json!({ "resourceVersion": self.revision.to_string() });
         if !self.continue_token.is_empty() {
             meta["continue"] = json!(self.continue_token);
@@ -152,11 +151,7 @@ impl ListMeta {
 }
 
 /// Bytes of a list are handed on in chunks of about this size.
-const CHUNK: usize = 64 << 10;
-/// Room for the object with which a chunk becomes large enough.
-const SPARE: usize = 8 << 10;
-/// What an object in a list has besides its stored bytes: its revision and a comma.
-const SPLICED: usize = 48;
+pub const CHUNK: usize = 64 << 10;
 
 /// Answers with a list.
 pub fn list(call: &Call, meta: &ListMeta, entries: Vec<Stored>) -> Result<Reply> {
@@ -210,78 +205,12 @@ pub fn list(call: &Call, meta: &ListMeta, entries: Vec<Stored>) -> Result<Reply>
 
 /// An object as an item of a list. Upstream's types name their kind only where they are not part of another object; custom
 /// resources are no types of Go.
-fn untyped(row: &Row, mut value: Value) -> Value {
+pub fn untyped(row: &Row, mut value: Value) -> Value {
     if row.custom.is_none() {
         remove(&mut value, &["kind"]);
         remove(&mut value, &["apiVersion"]);
     }
     value
-}
-
-/// What stored objects of a row begin with: all that [`untyped`] takes away.
-fn opening(row: &Row) -> String {
-    format!("{{\"apiVersion\":\"{}\",\"kind\":\"{}\",", row.api_version(), row.kind)
-}
-
-/// A list in JSON. Each chunk is made when the one before it has left, in memory that is still warm; a client that reads
-/// slowly holds objects that are there anyhow.
-struct Spliced {
-    row: Arc<Row>,
-    entries: std::vec::IntoIter<Stored>,
-    /// What stands before the next object; `None` once the list has ended.
-    before: Option<String>,
-    /// How stored objects begin that leave out what kind they are; see [`untyped`].
-    typed: String,
-}
-
-impl Spliced {
-    fn new(row: &Arc<Row>, meta: &ListMeta, entries: Vec<Stored>) -> Self {
-        let head = format!(
-            "{{\"kind\":\"{}\",\"apiVersion\":\"{}\",\"metadata\":{},\"items\":[",
-            row.list_kind,
-            row.api_version(),
-            meta.json()
-        );
-        Self { row: Arc::clone(row), entries: entries.into_iter(), before: Some(head), typed: opening(row) }
-    }
-
-    /// Bytes that are still to come, about.
-    fn size(&self) -> usize {
-        self.entries.as_slice().iter().map(|entry| entry.value.len() + SPLICED).sum()
-    }
-}
-
-impl Iterator for Spliced {
-    type Item = Bytes;
-
-    fn next(&mut self) -> Option<Bytes> {
-        let mut before = self.before.take()?;
-        let room = if self.entries.len() > 64 { CHUNK + SPARE } else { before.len() + self.size() };
-        let mut out = BytesMut::with_capacity(room.min(CHUNK + SPARE));
-        while out.len() < CHUNK {
-            out.extend_from_slice(before.as_bytes());
-            let Some(entry) = self.entries.next() else {
-                out.extend_from_slice(b"]}\n");
-                return Some(out.freeze());
-            };
-            if self.row.custom.is_none() && entry.value.starts_with(self.typed.as_bytes()) {
-                out.extend_from_slice(b"{");
-                object::append_from(&mut out, &entry, self.typed.len());
-            } else if self.row.custom.is_some() && self.row.serves_as_stored(&entry) {
-                object::append(&mut out, &entry, entry.mod_revision);
-            } else {
-                let item = untyped(&self.row, self.row.read(&entry));
-                let text = serde_json::to_vec(&item).expect("a tree always encodes");
-                out.extend_from_slice(&text);
-            }
-            before.clear();
-            if self.entries.len() > 0 {
-                before.push(',');
-            }
-        }
-        self.before = Some(before);
-        Some(out.freeze())
-    }
 }
 
 /// A list in protobuf. Its length stands before the items, so that they are all written first.
