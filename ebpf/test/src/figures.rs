@@ -8,6 +8,7 @@ use abi::service::frontend;
 use anyhow::{Result, ensure};
 
 use crate::packet::{ACK, Packet, RST, SYN, packet};
+use crate::ruled;
 use crate::runner::{REDIRECT, STACK, TX};
 use crate::world::{Hook, Names, World, families, node};
 
@@ -59,18 +60,19 @@ pub fn measure() -> Result<Vec<Figure>> {
         world.reset(names)?;
         plain(&mut world, &mut figures)?;
         connection(&mut world, &mut figures)?;
+        ruled::measure(&mut world, &mut figures)?;
         cluster_ip(&mut world, &mut figures)?;
         node_port(&mut world, &mut figures)?;
     }
     Ok(figures)
 }
 
-fn median(mut times: Vec<u128>) -> u128 {
+pub(crate) fn median(mut times: Vec<u128>) -> u128 {
     times.sort_unstable();
     times[times.len() / 2]
 }
 
-fn family(names: &Names) -> &'static str {
+pub(crate) fn family(names: &Names) -> &'static str {
     if names.vip.is_ipv4() { "IPv4" } else { "IPv6" }
 }
 

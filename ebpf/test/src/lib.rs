@@ -8,6 +8,7 @@ pub mod figures;
 pub mod kernel;
 pub mod packet;
 pub mod policy;
+pub mod ruled;
 pub mod run;
 pub mod runner;
 pub mod world;

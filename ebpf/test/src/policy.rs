@@ -69,14 +69,20 @@ impl World {
         Ok(cidrs.insert(&Key::new(bits, Addr16::from(network)), identity, 0)?)
     }
 
-    /// Forgets all policies.
-    pub fn forget_policies(&mut self) -> Result<()> {
+    /// Forgets whose addresses and networks are.
+    pub fn forget_identities(&mut self) -> Result<()> {
         self.runner.clear::<Addr16, u32>(name::IDENTITIES)?;
         let mut cidrs = LpmTrie::<_, Addr16, u32>::try_from(self.runner.map(name::CIDRS)?)?;
         let keys: Vec<_> = cidrs.keys().collect::<Result<_, _>>()?;
         for key in keys {
             cidrs.remove(&key)?;
         }
+        Ok(())
+    }
+
+    /// Forgets all policies.
+    pub fn forget_policies(&mut self) -> Result<()> {
+        self.forget_identities()?;
         let mut rules = LpmTrie::<_, RuleKey, Ruling>::try_from(self.runner.map(name::RULES)?)?;
         let keys: Vec<_> = rules.keys().collect::<Result<_, _>>()?;
         for key in keys {
