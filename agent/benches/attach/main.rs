@@ -19,6 +19,8 @@
 mod namespace;
 #[path = "../../tests/netns/served.rs"]
 mod served;
+#[path = "../../tests/netns/sweep.rs"]
+mod sweep;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

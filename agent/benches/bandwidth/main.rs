@@ -14,6 +14,8 @@
 
 #[path = "../../tests/netns/namespace.rs"]
 mod namespace;
+#[path = "../../tests/netns/sweep.rs"]
+mod sweep;
 #[path = "../../tests/netns/world.rs"]
 mod world;
 

@@ -15,6 +15,8 @@
 #[path = "../../tests/netns/namespace.rs"]
 mod namespace;
 mod objects;
+#[path = "../../tests/netns/sweep.rs"]
+mod sweep;
 #[path = "../../tests/netns/world.rs"]
 mod world;
 

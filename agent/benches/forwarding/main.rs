@@ -15,6 +15,8 @@
 mod live;
 #[path = "../../tests/netns/namespace.rs"]
 mod namespace;
+#[path = "../../tests/netns/sweep.rs"]
+mod sweep;
 #[path = "../../tests/netns/world.rs"]
 mod world;
 

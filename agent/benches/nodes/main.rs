@@ -17,6 +17,8 @@ mod load;
 #[path = "../../tests/netns/namespace.rs"]
 mod namespace;
 mod plain;
+#[path = "../../tests/netns/sweep.rs"]
+mod sweep;
 #[path = "../../tests/netns/world.rs"]
 mod world;
 

@@ -16,6 +16,8 @@
 mod load;
 #[path = "../../tests/netns/namespace.rs"]
 mod namespace;
+#[path = "../../tests/netns/sweep.rs"]
+mod sweep;
 #[path = "../../tests/netns/world.rs"]
 mod world;
 

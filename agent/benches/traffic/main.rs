@@ -18,6 +18,8 @@ mod load;
 #[path = "../../tests/netns/namespace.rs"]
 mod namespace;
 mod shapes;
+#[path = "../../tests/netns/sweep.rs"]
+mod sweep;
 #[path = "../../tests/netns/world.rs"]
 mod world;
 

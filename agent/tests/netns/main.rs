@@ -21,6 +21,7 @@ mod sandboxes;
 mod served;
 mod silence;
 mod sockets;
+mod sweep;
 mod upgrade;
 mod world;
 mod xdp;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use agent::desired::endpoints::LINK_PREFIX;
@@ -11,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::namespace::Namespace;
 use crate::served::{Said, Served, call, plugin};
+use crate::sweep::left_in;
 use crate::world::{allowed, dump};
 
 const POD_CIDRS: [&str; 2] = ["10.244.1.0/24", "fd00:244:0:1::/64"];
@@ -239,4 +241,23 @@ fn both_ends_of_a_pods_link_are_set_as_they_have_to_be() {
     for (side, program) in [("ingress", "tc_pod_out"), ("egress", "tc_pod_in")] {
         assert!(filters(side).contains(&format!("{program} direct-action")), "{side}: {}", filters(side));
     }
+}
+
+#[test]
+fn what_tests_that_were_killed_have_left_is_found() {
+    if !allowed() {
+        return;
+    }
+    let mut ended = Command::new("true").spawn().unwrap();
+    ended.wait().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let [dead, own] = [ended.id(), std::process::id()];
+    let left =
+        [format!("served-{dead}-0"), format!("dataplane-{dead}-7"), format!("dataplane-empty2-{dead}")];
+    let kept = [format!("served-{own}-0"), format!("dataplane-home-{own}"), format!("others-{dead}-0")];
+    for name in left.iter().chain(&kept) {
+        std::fs::create_dir(folder.path().join(name)).unwrap();
+    }
+    let found: BTreeSet<PathBuf> = left_in(folder.path()).into_iter().collect();
+    assert_eq!(found, left.iter().map(|name| folder.path().join(name)).collect());
 }

@@ -43,6 +43,7 @@ pub struct Served {
 impl Served {
     /// With an agent that runs, and room for as many pods as these prefixes hold.
     pub fn new(pod_cidrs: &[&str]) -> Self {
+        crate::sweep::sweep();
         let (namespace, outside) = (Namespace::new(), Namespace::new());
         namespace.ip("link add uplink type veth peer name far");
         namespace.ip(&format!("link set far netns {}", outside.path().display()));

@@ -107,6 +107,7 @@ pub fn comes_to<T: PartialEq + Debug>(is: impl Fn() -> T, want: T, what: &str) {
 impl World {
     /// Two nodes; the first has two pods, the second one.
     pub fn new(clients: Clients) -> Self {
+        crate::sweep::sweep();
         let alone = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let outside = Namespace::new();
         outside.ip("link add br0 type bridge");
