@@ -8,7 +8,7 @@ use std::time::Duration;
 use agent::admin::what_if::{Foresight, Proposal};
 use agent::sources::kube::learn;
 use agent::tables::ObjectName;
-use agent::tables::policy::{ClusterPod, Labels};
+use agent::tables::policy::{ClusterPod, Labels, Policy};
 use serde_json::{Value, json};
 
 use crate::asking::{explain, hub, next, wanted};
@@ -55,13 +55,18 @@ fn apply(world: &mut World, name: &str, spec: Option<Value>) {
 /// Tells the first node of a policy.
 pub fn put(world: &World, name: &str, spec: Option<Value>) {
     let key = ObjectName { namespace: "default".into(), name: name.into() };
-    let object = |spec| json!({ "metadata": { "namespace": "default", "name": name }, "spec": spec });
-    let row = spec.map(|spec| {
-        let mut rows = agent::tables::Snapshot::default();
-        assert!(learn(&mut rows, "NetworkPolicy", object(spec)).unwrap());
-        Arc::clone(&rows.policy.policies[&key])
-    });
+    let row = spec.map(|spec| learned(name, spec).1);
     world.nodes[0].tables.put_policy(key, row);
+}
+
+/// The row of a policy as the API server has it.
+pub fn learned(name: &str, spec: Value) -> (ObjectName, Arc<Policy>) {
+    let key = ObjectName { namespace: "default".into(), name: name.into() };
+    let object = json!({ "metadata": { "namespace": "default", "name": name }, "spec": spec });
+    let mut rows = agent::tables::Snapshot::default();
+    assert!(learn(&mut rows, "NetworkPolicy", object).unwrap());
+    let row = Arc::clone(&rows.policy.policies[&key]);
+    (key, row)
 }
 
 pub fn labelled(text: &str) -> Value {

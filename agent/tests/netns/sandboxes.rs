@@ -3,15 +3,19 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use agent::desired::endpoints::LINK_PREFIX;
 use agent::ipam::Addresses;
+use agent::tables::policy::ClusterPod;
+use agent::tables::{ObjectName, Tables};
 use cni::spool;
 use serde_json::{Value, json};
 
 use crate::namespace::Namespace;
-use crate::served::{Said, Served, call, plugin};
+use crate::policies::learned;
+use crate::served::{Said, Served, call, call_for, plugin};
 use crate::sweep::left_in;
 use crate::world::{allowed, dump};
 
@@ -241,6 +245,45 @@ fn both_ends_of_a_pods_link_are_set_as_they_have_to_be() {
     for (side, program) in [("ingress", "tc_pod_out"), ("egress", "tc_pod_in")] {
         assert!(filters(side).contains(&format!("{program} direct-action")), "{side}: {}", filters(side));
     }
+}
+
+/// Unique numbers of two pods that have one name, one after the other.
+const NUMBERS: [u128; 2] = [0xaa, 0xbb];
+
+fn learn_pod(tables: &Tables, uid: u128, app: &str) {
+    let labels = Arc::new([("app".into(), app.into())].into());
+    let name = ObjectName { namespace: "default".into(), name: "sandbox".into() };
+    tables.put_cluster_pod(name, Some(Arc::new(ClusterPod { uid, labels, ..ClusterPod::default() })));
+}
+
+#[test]
+fn a_pod_is_attached_when_the_api_server_has_told_of_it_and_not_of_another_by_its_name() {
+    if !allowed() {
+        return;
+    }
+    let plugin = plugin();
+    let node = Served::new(&POD_CIDRS);
+    let (name, row) = learned("closed", json!({ "podSelector": { "matchLabels": { "app": "closed" } } }));
+    node.tables.put_policy(name, Some(row));
+    // The one that had the name before, whom no policy is about.
+    learn_pod(&node.tables, NUMBERS[0], "open");
+    let pod = Namespace::new();
+    let configuration = node.configuration();
+    let uid = format!("00000000-0000-0000-0000-{:012x}", NUMBERS[1]);
+    let (added, waited) = std::thread::scope(|scope| {
+        let add =
+            || call_for(&node.namespace, &plugin, "ADD", ("sandbox", &pod.path(), &uid), &configuration);
+        let adding = scope.spawn(add);
+        // Longer than an ADD takes by far; shorter than it waits.
+        std::thread::sleep(Duration::from_secs(2));
+        let waited = !adding.is_finished();
+        learn_pod(&node.tables, NUMBERS[1], "closed");
+        (adding.join().unwrap(), waited)
+    });
+    assert!(waited, "it is another's labels that policies were asked about");
+    assert!(added.well, "{}", added.answer);
+    let rows = dump(&agent::kernel::objects::folder(&node.bpffs, 1).join("hw_endpoints"));
+    assert!(!rows.contains("\"ingress\": 0,"), "its own policy holds from the first packet on: {rows}");
 }
 
 #[test]

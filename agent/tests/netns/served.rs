@@ -167,6 +167,18 @@ pub fn call(
     (id, netns): (&str, &Path),
     configuration: &Value,
 ) -> Said {
+    call_for(node, plugin, verb, (id, netns, ""), configuration)
+}
+
+/// The same for a pod whose unique number the runtime knows.
+pub fn call_for(
+    node: &Namespace,
+    plugin: &Path,
+    verb: &str,
+    (id, netns, uid): (&str, &Path, &str),
+    configuration: &Value,
+) -> Said {
+    let known = if uid.is_empty() { String::new() } else { format!(";K8S_POD_UID={uid}") };
     node.run(|| {
         let mut child = Command::new(plugin)
             .env_clear()
@@ -174,7 +186,7 @@ pub fn call(
             .env("CNI_NETNS", netns)
             .env("CNI_PATH", plugin.parent().unwrap())
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-            .env("CNI_ARGS", format!("IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME={id}"))
+            .env("CNI_ARGS", format!("IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME={id}{known}"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
