@@ -1,6 +1,7 @@
 //! Admission: what the cluster adds to an object or refuses, whoever writes it.
 
 pub mod limits;
+mod runtime;
 
 use serde_json::{Value, json};
 
@@ -57,6 +58,7 @@ pub fn create(call: &Call, object: &mut Value) -> Result<()> {
         service_account(call, object)?;
         priority(call, object)?;
         tolerations(object);
+        runtime::apply(call, object)?;
     }
     if completes(&call.row) {
         limits::apply(call, object)?;

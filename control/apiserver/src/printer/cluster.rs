@@ -94,3 +94,8 @@ pub static PRIORITY_CLASS: Printer = Printer {
         ]
     },
 };
+
+pub static RUNTIME_CLASS: Printer = Printer {
+    columns: &[NAME, column("Handler"), AGE],
+    cells: |object, now| vec![name(object), at(object, &["handler"]).clone(), age(object, now)],
+};

@@ -27,6 +27,7 @@ const NOT_ENFORCED: &str =
     "objects of this kind are not enforced yet: the object is kept and nothing is held to it";
 const NO_VOLUMES: &str =
     "persistent volumes are not bound or mounted yet: the object is kept and pods that use it wait";
+const ONE_RUNTIME: &str = "nodes take the name of the class for that of its handler yet: give both the same";
 
 /// Seconds for which an event is kept after it last happened, as upstream.
 const EVENT_LIFETIME: u64 = 3600;
@@ -557,6 +558,17 @@ pub static RESOURCES: &[Resource] = &[
         validate: system::validate_priority_class,
         generation: true,
         printer: &cluster::PRIORITY_CLASS,
+        ..BASE
+    },
+    Resource {
+        group: "node.k8s.io",
+        kind: "RuntimeClass",
+        plural: "runtimeclasses",
+        namespaced: false,
+        storage: "runtimeclasses",
+        missing: ONE_RUNTIME,
+        validate: system::validate_runtime_class,
+        printer: &cluster::RUNTIME_CLASS,
         ..BASE
     },
     Resource {

@@ -56,6 +56,13 @@ pub fn validate_lease(change: &Change<'_>, errors: &mut Errors) {
     errors.not_negative("spec.leaseTransitions", int(spec, &["leaseTransitions"]));
 }
 
+pub fn validate_runtime_class(change: &Change<'_>, errors: &mut Errors) {
+    errors.check("handler", text(change.new, &["handler"]), validate::label);
+    if let Some(old) = change.old {
+        errors.immutable("handler", at(old, &["handler"]), at(change.new, &["handler"]));
+    }
+}
+
 pub fn default_priority_class(class: &mut Value) {
     set_default(class, &["preemptionPolicy"], "PreemptLowerPriority");
 }

@@ -8,6 +8,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	eventsv1 "k8s.io/api/events/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	nodev1 "k8s.io/api/node/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
@@ -171,6 +172,8 @@ func clusterLives(p, j *kubernetes.Clientset) []life {
 		lives("clusterrolebindings", p.RbacV1().ClusterRoleBindings(), j.RbacV1().ClusterRoleBindings(),
 			&rbacv1.ClusterRoleBinding{Subjects: []rbacv1.Subject{{Kind: "Group", Name: "g"}}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "view"}}),
 		lives("priorityclasses", p.SchedulingV1().PriorityClasses(), j.SchedulingV1().PriorityClasses(), &schedulingv1.PriorityClass{Value: -5}),
+		lives("runtimeclasses", p.NodeV1().RuntimeClasses(), j.NodeV1().RuntimeClasses(),
+			&nodev1.RuntimeClass{Handler: "h", Overhead: &nodev1.Overhead{PodFixed: corev1.ResourceList{"cpu": resource.MustParse("10m")}}}),
 		lives("csidrivers", p.StorageV1().CSIDrivers(), j.StorageV1().CSIDrivers(),
 			&storagev1.CSIDriver{Spec: storagev1.CSIDriverSpec{AttachRequired: ptr(false)}}),
 		lives("csinodes", p.StorageV1().CSINodes(), j.StorageV1().CSINodes(),

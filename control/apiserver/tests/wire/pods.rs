@@ -161,3 +161,24 @@ async fn what_is_not_served_yet_says_so() {
     admin.get(&format!("{PODS}/p/log")).await.refused(400, "BadRequest");
     admin.get(&format!("{PODS}/p/exec")).await.refused(400, "BadRequest");
 }
+
+#[tokio::test]
+async fn a_pod_gets_what_the_class_of_its_runtime_needs() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let mut sandboxed = pod("sandboxed", json!({}));
+    sandboxed["spec"]["runtimeClassName"] = json!("gvisor");
+    let refused = admin.send("POST", PODS, &sandboxed).await.refused(403, "Forbidden");
+    let message = refused["message"].as_str().unwrap();
+    assert!(message.ends_with("pod rejected: RuntimeClass \"gvisor\" not found"), "{message}");
+    let class = json!({"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": "gvisor"},
+        "handler": "runsc", "overhead": {"podFixed": {"memory": "64Mi"}}});
+    admin.send("POST", "/apis/node.k8s.io/v1/runtimeclasses", &class).await.expect(201);
+    let made = admin.send("POST", PODS, &sandboxed).await.expect(201);
+    assert_eq!(made["spec"]["overhead"], json!({"memory": "64Mi"}));
+    let handler = json!({"handler": "other"});
+    admin
+        .patch("merge", "/apis/node.k8s.io/v1/runtimeclasses/gvisor", &handler)
+        .await
+        .refused(422, "Invalid");
+}
