@@ -4,7 +4,7 @@
 
 use std::sync::LazyLock;
 
-use apiserver::{Config, InProcess, Patience, Running, Storage, User, start};
+use apiserver::{Config, InProcess, Running, Storage, User, start};
 use tokio::runtime::Runtime;
 
 #[path = "../../control/apiserver/tests/wire/request.rs"]
@@ -20,14 +20,7 @@ struct Server {
 static SERVER: LazyLock<Server> = LazyLock::new(|| {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let folder = tempfile::tempdir().expect("a folder");
-    let config = Config {
-        data: folder.path().to_owned(),
-        bind: vec!["127.0.0.1:0".parse().expect("an address")],
-        advertise: Vec::new(),
-        service_ranges: vec!["10.96.0.0/16".to_owned()],
-        storage: Storage::Memory,
-        patience: Patience::default(),
-    };
+    let config = Config::loopback(folder.path(), Storage::Memory);
     let running = runtime.block_on(start(config)).expect("a server");
     let service = running.service(User::new("admin", &["system:masters"]));
     Server { runtime, service, _running: running, _folder: folder }

@@ -19,14 +19,7 @@ const PATH: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 #[tokio::main]
 async fn main() {
     let folder = tempfile::tempdir().expect("a folder");
-    let config = Config {
-        data: folder.path().to_owned(),
-        bind: vec!["127.0.0.1:0".parse().expect("an address")],
-        advertise: Vec::new(),
-        service_ranges: vec!["10.96.0.0/16".to_owned()],
-        storage: apiserver::Storage::Embedded,
-        patience: apiserver::Patience::default(),
-    };
+    let config = Config::loopback(folder.path(), apiserver::Storage::Embedded);
     let running = start(config).await.expect("a server");
     let client = running.service(User::new("admin", &["system:masters"]));
     // Documents of this build are hashed once; that is no cost of definitions.

@@ -43,6 +43,20 @@ pub struct Config {
     pub patience: Patience,
 }
 
+impl Config {
+    /// A server for this machine alone, on a port that is free, for both families.
+    pub fn loopback(data: &Path, storage: Storage) -> Self {
+        Self {
+            data: data.to_owned(),
+            bind: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
+            advertise: Vec::new(),
+            service_ranges: vec!["10.96.0.0/16".to_owned(), "fd00:96::/112".to_owned()],
+            storage,
+            patience: Patience::default(),
+        }
+    }
+}
+
 /// Why the API server does not run.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {

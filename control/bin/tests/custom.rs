@@ -16,14 +16,7 @@ const CRONTABS: &str = "/apis/stable.example.com/v1/namespaces/default/crontabs"
 
 /// An API server in memory, and the controllers beside it.
 async fn cluster(folder: &std::path::Path, stop: &CancellationToken) -> (Running, Client) {
-    let config = apiserver::Config {
-        data: folder.to_owned(),
-        bind: vec!["127.0.0.1:0".parse().unwrap()],
-        advertise: Vec::new(),
-        service_ranges: vec!["10.96.0.0/16".to_owned()],
-        storage: apiserver::Storage::Memory,
-        patience: apiserver::Patience::default(),
-    };
+    let config = apiserver::Config::loopback(folder, apiserver::Storage::Memory);
     let server = apiserver::start(config).await.unwrap();
     let client =
         |name: &str, groups: &[&str]| Client::new(server.service(User::new(name, groups)), "default");

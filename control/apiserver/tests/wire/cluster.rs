@@ -60,7 +60,7 @@ pub async fn cluster_with(patience: Patience) -> Cluster {
     let folder = tempfile::tempdir().unwrap();
     let etcd = over_etcd().then(Etcd::start);
     let storage = etcd.as_ref().map_or(Storage::Memory, etcd_storage);
-    let running = start(Config { patience, ..config(folder.path(), storage) }).await.unwrap();
+    let running = start(Config { patience, ..Config::loopback(folder.path(), storage) }).await.unwrap();
     let cluster = Cluster { running, folder, _etcd: etcd };
     // The controllers are not running: what they would have made.
     let account =
@@ -78,17 +78,6 @@ fn over_etcd() -> bool {
 pub fn etcd_storage(etcd: &Etcd) -> Storage {
     let servers = etcd.options("/registry/").endpoints;
     Storage::Etcd(EtcdAccess { servers, ca_file: None, client_files: None })
-}
-
-pub fn config(data: &std::path::Path, storage: Storage) -> Config {
-    Config {
-        data: data.to_owned(),
-        bind: vec!["127.0.0.1:0".parse().unwrap()],
-        advertise: Vec::new(),
-        service_ranges: vec!["10.96.0.0/16".to_owned(), "fd00:96::/112".to_owned()],
-        storage,
-        patience: Patience::default(),
-    }
 }
 
 impl Cluster {

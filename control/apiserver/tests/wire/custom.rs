@@ -314,16 +314,18 @@ async fn a_namespace_is_not_let_go_while_it_holds_custom_objects() {
 #[tokio::test]
 async fn definitions_and_their_objects_are_there_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
-    let first =
-        apiserver::start(crate::cluster::config(folder.path(), apiserver::Storage::Embedded)).await.unwrap();
+    let first = apiserver::start(apiserver::Config::loopback(folder.path(), apiserver::Storage::Embedded))
+        .await
+        .unwrap();
     let admin = Client::of(&first);
     let definition = crontabs(json!([version("v1", true, spec())]));
     admin.send("POST", DEFINITIONS, &definition).await.expect(201);
     let made = admin.send("POST", CRONTABS, &crontab("one", json!({ "image": "a" }))).await.expect(201);
     drop(admin);
     first.shutdown().await;
-    let second =
-        apiserver::start(crate::cluster::config(folder.path(), apiserver::Storage::Embedded)).await.unwrap();
+    let second = apiserver::start(apiserver::Config::loopback(folder.path(), apiserver::Storage::Embedded))
+        .await
+        .unwrap();
     let admin = Client::of(&second);
     assert_eq!(admin.get(ONE).await.expect(200), made);
     admin.send("POST", CRONTABS, &crontab("two", json!({ "replicas": 11 }))).await.refused(422, "Invalid");

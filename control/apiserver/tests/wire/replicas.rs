@@ -5,7 +5,7 @@ use std::time::Duration;
 use apiserver::{Running, start};
 use serde_json::{Value, json};
 
-use crate::cluster::{Client, config, etcd_storage};
+use crate::cluster::{Client, etcd_storage};
 use crate::etcd_server::{self, Etcd};
 
 /// Servers on one etcd, with one authority: the folder of the first is copied.
@@ -21,7 +21,7 @@ pub async fn replicas(etcd: &Etcd, count: usize) -> Vec<(Running, tempfile::Temp
                 std::fs::copy(file.path(), pki.join(file.file_name())).unwrap();
             }
         }
-        let mut config = config(folder.path(), etcd_storage(etcd));
+        let mut config = apiserver::Config::loopback(folder.path(), etcd_storage(etcd));
         // Few addresses, so that servers want the same.
         config.service_ranges = vec!["10.96.0.0/26".to_owned()];
         servers.push((start(config).await.unwrap(), folder));
@@ -164,7 +164,7 @@ async fn a_server_that_ends_is_no_endpoint_any_more() {
     let mut servers = Vec::new();
     for address in ["127.0.0.1", "127.0.0.2"] {
         let folder = tempfile::tempdir().unwrap();
-        let mut config = config(folder.path(), etcd_storage(&etcd));
+        let mut config = apiserver::Config::loopback(folder.path(), etcd_storage(&etcd));
         config.advertise = vec![address.parse().unwrap()];
         servers.push((start(config).await.unwrap(), folder));
     }

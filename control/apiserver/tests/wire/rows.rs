@@ -294,14 +294,16 @@ async fn a_body_in_protobuf_is_read() {
 #[tokio::test]
 async fn what_was_written_is_there_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
-    let first =
-        apiserver::start(crate::cluster::config(folder.path(), apiserver::Storage::Embedded)).await.unwrap();
+    let first = apiserver::start(apiserver::Config::loopback(folder.path(), apiserver::Storage::Embedded))
+        .await
+        .unwrap();
     let path = "/api/v1/namespaces/default/configmaps";
     let created =
         Client::of(&first).send("POST", path, &crate::objects::config_map("a", "1")).await.expect(201);
     first.shutdown().await;
-    let second =
-        apiserver::start(crate::cluster::config(folder.path(), apiserver::Storage::Embedded)).await.unwrap();
+    let second = apiserver::start(apiserver::Config::loopback(folder.path(), apiserver::Storage::Embedded))
+        .await
+        .unwrap();
     let admin = Client::of(&second);
     assert_eq!(admin.get(&format!("{path}/a")).await.expect(200), created);
     let revision: u64 = created["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap();

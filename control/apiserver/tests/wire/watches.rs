@@ -70,7 +70,7 @@ async fn revision(client: &Client) -> String {
 #[tokio::test]
 async fn a_watch_that_waits_ends_with_its_server() {
     let folder = tempfile::tempdir().unwrap();
-    let config = crate::cluster::config(folder.path(), apiserver::Storage::Memory);
+    let config = apiserver::Config::loopback(folder.path(), apiserver::Storage::Memory);
     let server = apiserver::start(config).await.unwrap();
     let mut watch = Watch::of(&Client::of(&server), "").await;
     let next = watch.next();

@@ -10,6 +10,7 @@ mod etcd;
 #[path = "../../../store/tests/etcd_server/mod.rs"]
 mod etcd_server;
 mod load;
+mod process;
 mod server;
 mod watches;
 

@@ -1,12 +1,13 @@
 //! `hawser-control run --roles apiserver` as a process of its own, and what it uses.
 
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
 use crate::client::Client;
+use crate::process::{free_port, spawn};
 
 /// Ticks of `/proc/PID/stat` in a second.
 const TICKS: f64 = 100.0;
@@ -25,8 +26,8 @@ pub struct Server {
 impl Server {
     pub async fn start() -> Result<Self> {
         let folder = tempfile::tempdir().context("make a folder")?;
-        let free = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let process = spawn(&folder, free)?;
+        let free = free_port()?;
+        let process = spawn(folder.path(), free).context("start hawser-control")?;
         let mut server = Self { process, folder, port: free, sent: AtomicUsize::new(0), ready_ms: 0.0 };
         server.wait(Instant::now()).await?;
         Ok(server)
@@ -36,7 +37,7 @@ impl Server {
     pub async fn restart(&mut self) -> Result<()> {
         self.stop();
         let began = Instant::now();
-        self.process = spawn(&self.folder, self.port)?;
+        self.process = spawn(self.folder.path(), self.port).context("start hawser-control")?;
         self.wait(began).await
     }
 
@@ -85,16 +86,4 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.stop();
     }
-}
-
-fn spawn(folder: &tempfile::TempDir, port: u16) -> Result<Child> {
-    Command::new(env!("CARGO_BIN_EXE_hawser-control"))
-        .args(["run", "--roles", "apiserver", "--data-dir"])
-        .arg(folder.path())
-        .args(["--bind-address", &format!("127.0.0.1:{port}")])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .context("start hawser-control")
 }

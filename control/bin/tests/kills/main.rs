@@ -5,6 +5,8 @@
 
 #[path = "../../benches/api/client.rs"]
 mod client;
+#[path = "../../benches/api/process.rs"]
+mod process;
 mod server;
 mod watcher;
 mod writer;

@@ -1,9 +1,10 @@
 //! `hawser-control run --roles apiserver` as a process that is killed and started again on the same folder.
 
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::time::Duration;
 
 use crate::client::Client;
+use crate::process::{free_port, spawn};
 
 pub struct Server {
     process: Child,
@@ -14,15 +15,13 @@ pub struct Server {
 impl Server {
     pub fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = free.local_addr().unwrap().port();
-        drop(free);
-        Self { process: spawn(&folder, port), folder, port }
+        let port = free_port().unwrap();
+        Self { process: spawn(folder.path(), port).unwrap(), folder, port }
     }
 
     /// Starts a killed server again.
     pub fn respawn(&mut self) {
-        self.process = spawn(&self.folder, self.port);
+        self.process = spawn(self.folder.path(), self.port).unwrap();
     }
 
     pub fn kill(&mut self) {
@@ -52,16 +51,4 @@ impl Drop for Server {
         drop(self.process.kill());
         drop(self.process.wait());
     }
-}
-
-fn spawn(folder: &tempfile::TempDir, port: u16) -> Child {
-    Command::new(env!("CARGO_BIN_EXE_hawser-control"))
-        .args(["run", "--roles", "apiserver", "--data-dir"])
-        .arg(folder.path())
-        .args(["--bind-address", &format!("127.0.0.1:{port}")])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap()
 }
