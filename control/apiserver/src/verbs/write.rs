@@ -147,6 +147,8 @@ async fn create_named(call: &Call, mut object: Value, manager: &Manager) -> Resu
     }
     admission::namespace_accepts(call, &object)?;
     fill_in(row, &mut object);
+    // What the cluster adds from here on is nobody's.
+    managed::track(row, None, &mut object, manager, None, now)?;
     admission::create(call, &mut object)?;
     if admission::completes(row) {
         fill_in(row, &mut object);
@@ -154,7 +156,6 @@ async fn create_named(call: &Call, mut object: Value, manager: &Manager) -> Resu
     (row.prepare)(&mut Change { old: None, new: &mut object });
     check(row, None, &mut object)?;
     establish(call, row, &mut object);
-    managed::track(row, None, &mut object, manager, None, now)?;
     let name = text(&object, &["metadata", "name"]).to_owned();
     let key = object::key(row, text(&object, &["metadata", "namespace"]), &name);
     if call.dry_run()? {

@@ -182,3 +182,22 @@ async fn a_pod_gets_what_the_class_of_its_runtime_needs() {
         .await
         .refused(422, "Invalid");
 }
+
+#[tokio::test]
+async fn what_the_cluster_adds_to_a_pod_is_nobodys() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let made = admin.send("POST", &format!("{PODS}?fieldManager=m"), &pod("p", json!({}))).await.expect(201);
+    assert!(made["spec"]["tolerations"].is_array() && made["spec"]["volumes"].is_array(), "{made}");
+    let owned = &made["metadata"]["managedFields"][0];
+    assert_eq!(owned["manager"], "m");
+    let spec = owned["fieldsV1"]["f:spec"].as_object().unwrap();
+    assert!(
+        spec.contains_key("f:containers") && spec.contains_key("f:restartPolicy"),
+        "defaults are the client's: {owned}"
+    );
+    for added in ["f:tolerations", "f:volumes", "f:serviceAccountName", "f:priority"] {
+        assert!(!spec.contains_key(added), "{added}: {owned}");
+    }
+    assert!(!owned.to_string().contains("f:volumeMounts"), "{owned}");
+}
