@@ -1,5 +1,6 @@
 //! Admission: what the cluster adds to an object or refuses, whoever writes it.
 
+mod certificates;
 pub mod limits;
 mod runtime;
 
@@ -8,7 +9,7 @@ use serde_json::{Value, json};
 use crate::api::Call;
 use crate::auth::node::node_name;
 use crate::object::{self, key, prefix};
-use crate::resources::{Row, known};
+use crate::resources::{Row, Sub, known};
 use crate::status::{Cause, Refusal, Result};
 use crate::tree::{at, flag, int, list, list_mut, set, set_default, text};
 
@@ -65,6 +66,17 @@ pub fn create(call: &Call, object: &mut Value) -> Result<()> {
     }
     if matches!(call.row.own(), "roles" | "clusterroles" | "rolebindings" | "clusterrolebindings") {
         crate::auth::escalation::check(call, object)?;
+    }
+    if call.row.own() == "certificatesigningrequests" {
+        certificates::create(call, object)?;
+    }
+    Ok(())
+}
+
+/// Checks what was changed through a path below the object.
+pub fn part(call: &Call, sub: Sub, old: &Value, object: &Value) -> Result<()> {
+    if call.row.own() == "certificatesigningrequests" {
+        certificates::part(call, sub, old, object)?;
     }
     Ok(())
 }

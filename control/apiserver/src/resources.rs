@@ -57,6 +57,8 @@ pub struct Resource {
     /// Sets what the server decides, on create and update of the main resource.
     pub prepare: fn(&mut Change<'_>),
     pub validate: fn(&Change<'_>, &mut Errors),
+    /// Checks what a subresource changed.
+    pub validate_part: fn(Sub, &Change<'_>, &mut Errors),
     pub printer: &'static Printer,
 }
 
@@ -76,6 +78,7 @@ pub enum Sub {
     Proxy,
     Token,
     Finalize,
+    Approval,
 }
 
 impl Sub {
@@ -95,6 +98,7 @@ impl Sub {
             Self::Proxy => "proxy",
             Self::Token => "token",
             Self::Finalize => "finalize",
+            Self::Approval => "approval",
         }
     }
 
@@ -106,7 +110,7 @@ impl Sub {
     /// Verbs as discovery shows them.
     pub fn verbs(self) -> &'static [&'static str] {
         match self {
-            Self::Status | Self::Scale | Self::EphemeralContainers | Self::Resize => {
+            Self::Status | Self::Scale | Self::EphemeralContainers | Self::Resize | Self::Approval => {
                 &["get", "patch", "update"]
             }
             Self::Binding | Self::Eviction | Self::Token => &["create"],
@@ -156,6 +160,7 @@ pub const BASE: Resource = Resource {
     defaults: strategy::no_defaults,
     prepare: strategy::no_preparation,
     validate: strategy::no_validation,
+    validate_part: strategy::no_validation_of_parts,
     printer: &printer::NAME_AND_AGE,
 };
 

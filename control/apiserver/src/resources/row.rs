@@ -38,6 +38,7 @@ pub struct Row {
     pub defaults: fn(&mut Value),
     pub prepare: fn(&mut Change<'_>),
     pub validate: fn(&Change<'_>, &mut Errors),
+    pub validate_part: fn(Sub, &Change<'_>, &mut Errors),
     pub printer: Columns,
     /// The schema of the kind, made when it is first needed.
     pub(crate) schema: OnceLock<Node>,
@@ -77,6 +78,7 @@ impl Row {
             defaults: entry.defaults,
             prepare: entry.prepare,
             validate: entry.validate,
+            validate_part: entry.validate_part,
             printer: Columns::Fixed(entry.printer),
             schema: OnceLock::new(),
             custom: None,

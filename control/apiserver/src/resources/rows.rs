@@ -4,8 +4,8 @@ use super::{BASE, Resource, Sub};
 use crate::definitions;
 use crate::printer::{access, cluster, config, network, pods, storage, workloads};
 use crate::strategy::{
-    config as config_rules, network as network_rules, pod, rbac as rbac_rules, service, service_cidr,
-    storage as storage_rules, system, workload,
+    certificate, config as config_rules, network as network_rules, pod, pod_changes, rbac as rbac_rules,
+    service, service_cidr, storage as storage_rules, system, workload,
 };
 use crate::validate;
 
@@ -27,6 +27,8 @@ const NOT_ENFORCED: &str =
     "objects of this kind are not enforced yet: the object is kept and nothing is held to it";
 const NO_VOLUMES: &str =
     "persistent volumes are not bound or mounted yet: the object is kept and pods that use it wait";
+const NO_SIGNER: &str =
+    "nothing signs certificates yet: the request is kept, and approving it leads to no certificate";
 const ONE_RUNTIME: &str = "nodes take the name of the class for that of its handler yet: give both the same";
 
 /// Seconds for which an event is kept after it last happened, as upstream.
@@ -177,6 +179,7 @@ pub static RESOURCES: &[Resource] = &[
         defaults: pod::default_pod,
         prepare: pod::prepare_pod,
         validate: pod::validate_pod,
+        validate_part: pod_changes::validate,
         printer: &pods::POD,
         ..CORE
     },
@@ -390,6 +393,23 @@ pub static RESOURCES: &[Resource] = &[
         validate: workload::validate_job,
         printer: &workloads::JOB,
         ..BATCH
+    },
+    Resource {
+        group: "certificates.k8s.io",
+        kind: "CertificateSigningRequest",
+        plural: "certificatesigningrequests",
+        short: &["csr"],
+        namespaced: false,
+        storage: "certificatesigningrequests",
+        subresources: &[Sub::Approval, Sub::Status],
+        selectable: &[("spec.signerName", &["spec", "signerName"])],
+        missing: NO_SIGNER,
+        name: validate::path_segment,
+        prepare: certificate::prepare_request,
+        validate: certificate::validate_request,
+        validate_part: certificate::validate_part,
+        printer: &access::SIGNING_REQUEST,
+        ..BASE
     },
     Resource {
         group: "coordination.k8s.io",

@@ -2,6 +2,7 @@
 //!
 //! Everything here is pure. A row of `resources/rows.rs` names the functions it uses.
 
+pub mod certificate;
 pub mod config;
 pub mod meta;
 pub mod network;
@@ -19,6 +20,7 @@ pub mod workload;
 
 use serde_json::Value;
 
+use crate::resources::Sub;
 use crate::validate::Errors;
 
 /// A write in progress.
@@ -34,3 +36,5 @@ pub fn no_defaults(_: &mut Value) {}
 pub fn no_preparation(_: &mut Change<'_>) {}
 
 pub fn no_validation(_: &Change<'_>, _: &mut Errors) {}
+
+pub fn no_validation_of_parts(_: Sub, _: &Change<'_>, _: &mut Errors) {}

@@ -20,7 +20,7 @@ use crate::tree::{at, int, list, set, text};
 pub async fn dispatch(call: &Call, sub: Sub) -> Result<Reply> {
     match (sub, call.target.verb) {
         (Sub::Scale, _) => scale::dispatch(call).await,
-        (Sub::Status | Sub::EphemeralContainers | Sub::Resize, verb) => match verb {
+        (Sub::Status | Sub::EphemeralContainers | Sub::Resize | Sub::Approval, verb) => match verb {
             "get" => reply::stored(call, &call.stored()?),
             "update" => update(call, Some(sub)).await,
             "patch" => patch::patch(call, Some(sub)).await,

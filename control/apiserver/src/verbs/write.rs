@@ -367,6 +367,9 @@ fn finish(
         admission::update(call, old, new)?;
         (row.prepare)(&mut Change { old: Some(old), new });
     }
+    if let Some(sub) = sub {
+        admission::part(call, sub, old, new)?;
+    }
     let spec_changed = ["metadata", "status", "kind", "apiVersion"];
     if row.generation && sub.is_none_or(|sub| sub != Sub::Status) && differs_outside(old, new, &spec_changed)
     {
@@ -381,7 +384,7 @@ fn finish(
         Some(sub) => {
             let mut errors = Errors::default();
             meta::validate(row, &Change { old: Some(old), new }, &mut errors);
-            strategy::pod_changes::validate(sub, &Change { old: Some(old), new }, &mut errors);
+            (row.validate_part)(sub, &Change { old: Some(old), new }, &mut errors);
             if row.custom.is_some() {
                 schema::check(row.node(), new, Some(old), &mut errors);
             }
@@ -444,6 +447,9 @@ fn isolate(row: &Row, sub: Option<Sub>, old: &Value, new: &mut Value) {
     match sub {
         None if row.has_status() => copy(new, old, &["status"]),
         None | Some(Sub::Scale) => {}
+        Some(sub) if row.own() == "certificatesigningrequests" => {
+            strategy::certificate::keep_rest(sub, old, new, Timestamp::now());
+        }
         Some(Sub::Status) => {
             let mut kept = old.clone();
             transfer(&mut kept, new, &["status"]);

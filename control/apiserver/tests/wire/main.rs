@@ -2,6 +2,7 @@
 
 mod access;
 mod bad_input;
+mod certificates;
 mod cluster;
 mod corpus;
 mod custom;
