@@ -24,6 +24,7 @@ const SERVED: &[(&str, &str)] = &[
     ("coordination.k8s.io", "v1"),
     ("discovery.k8s.io", "v1"),
     ("events.k8s.io", "v1"),
+    ("flowcontrol.apiserver.k8s.io", "v1"),
     ("networking.k8s.io", "v1"),
     ("node.k8s.io", "v1"),
     ("policy", "v1"),
@@ -46,7 +47,7 @@ pub fn generate(facts: &Path) -> Result<()> {
     let kinds: Vec<&str> = compactor.index.keys().copied().collect();
     write(&data.join("protobuf.json"), &crate::wire::table(&schemas, &messages, &kinds)?)?;
     write_text(&data.join("descriptions.txt"), &crate::descriptions::table(&kinds)?)?;
-    write(&data.join("bootstrap.json"), &bootstrap(read(&facts.join("bootstrap.json"))?)?)?;
+    write(&data.join("bootstrap.json"), &read(&facts.join("bootstrap.json"))?)?;
     write(&data.join("discovery.json"), &discovery(&read(&facts.join("discovery.json"))?)?)
 }
 
@@ -64,16 +65,6 @@ fn write(path: &Path, value: &Value) -> Result<()> {
 fn write_text(path: &Path, text: &str) -> Result<()> {
     println!("tables: {} ({} bytes)", path.display(), text.len());
     std::fs::write(path, text).with_context(|| format!("write {}", path.display()))
-}
-
-/// Keeps the bootstrap objects of groups that are served.
-fn bootstrap(facts: Value) -> Result<Value> {
-    let Value::Object(lists) = facts else { bail!("bootstrap.json is not an object") };
-    let kept: Map<String, Value> = lists
-        .into_iter()
-        .filter(|(name, _)| !matches!(name.as_str(), "flowschemas" | "prioritylevelconfigurations"))
-        .collect();
-    Ok(Value::Object(kept))
 }
 
 /// `group/version` to resources, as the API server's own table must show them; a test compares the two.

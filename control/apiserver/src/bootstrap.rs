@@ -14,7 +14,17 @@ use crate::schema::apply_defaults;
 use crate::tree::{at, list, set, text};
 use crate::verbs::write::timestamp;
 
-static TABLE: &str = include_str!("../data/bootstrap.json");
+/// Read again where it is needed, which is seldom.
+fn table() -> Value {
+    serde_json::from_str(include_str!("../data/bootstrap.json")).expect("the generated table is JSON")
+}
+
+/// An object of this name that every cluster starts with.
+pub fn shipped(plural: &str, name: &str) -> Option<Value> {
+    let mut lists = table();
+    let all = lists.get_mut(plural)?.as_array_mut()?;
+    all.iter_mut().find(|object| text(object, &["metadata", "name"]) == name).map(Value::take)
+}
 
 /// Where clients inside the cluster reach the API server.
 #[derive(Debug, Clone)]
@@ -70,21 +80,12 @@ async fn once(objects: &Objects, allocator: &Allocator, port: u16) -> Result<(),
 }
 
 fn wanted(allocator: &Allocator, port: u16) -> Vec<(&'static Row, Value)> {
-    let mut lists: Value = serde_json::from_str(TABLE).expect("the generated table is JSON");
+    let lists = table();
     let mut out = Vec::new();
     for entry in RESOURCES {
         let row = known(entry.group, entry.plural);
         // Events and the like have no list of their own in the table.
-        for object in lists
-            .get_mut(entry.plural)
-            .map(Value::take)
-            .as_ref()
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-        {
-            out.push((row, object.clone()));
-        }
+        out.extend(list(&lists, &[entry.plural]).iter().map(|object| (row, object.clone())));
     }
     out.extend(controllers_role(&out));
     out.extend(agents_roles());

@@ -2,10 +2,12 @@
 
 use super::{BASE, Resource, Sub};
 use crate::definitions;
-use crate::printer::{access, cluster, config, network, pods, storage, workloads};
+use crate::printer::{
+    access, cluster, config, flow_control as flow_tables, network, pods, storage, workloads,
+};
 use crate::strategy::{
-    certificate, config as config_rules, network as network_rules, pod, pod_changes, rbac as rbac_rules,
-    service, service_cidr, storage as storage_rules, system, workload,
+    certificate, config as config_rules, flow_control, network as network_rules, pod, pod_changes,
+    rbac as rbac_rules, service, service_cidr, storage as storage_rules, system, workload,
 };
 use crate::validate;
 
@@ -18,6 +20,14 @@ const APPS: Resource = Resource { group: "apps", ..BASE };
 const BATCH: Resource = Resource { group: "batch", ..BASE };
 const NETWORKING: Resource = Resource { group: "networking.k8s.io", ..BASE };
 const RBAC: Resource = Resource { group: "rbac.authorization.k8s.io", name: validate::path_segment, ..BASE };
+const FLOW: Resource = Resource {
+    group: "flowcontrol.apiserver.k8s.io",
+    namespaced: false,
+    subresources: STATUS,
+    generation: true,
+    missing: NOT_ENFORCED,
+    ..BASE
+};
 const STORAGE: Resource = Resource { group: "storage.k8s.io", namespaced: false, ..BASE };
 const REVIEW: Resource = Resource { review: true, namespaced: false, ..BASE };
 
@@ -466,6 +476,24 @@ pub static RESOURCES: &[Resource] = &[
         ],
         printer: &config::EVENT,
         ..BASE
+    },
+    Resource {
+        kind: "FlowSchema",
+        plural: "flowschemas",
+        storage: "flowschemas",
+        defaults: flow_control::default_flow_schema,
+        validate: flow_control::validate_flow_schema,
+        printer: &flow_tables::FLOW_SCHEMA,
+        ..FLOW
+    },
+    Resource {
+        kind: "PriorityLevelConfiguration",
+        plural: "prioritylevelconfigurations",
+        storage: "prioritylevelconfigurations",
+        defaults: flow_control::default_priority_level,
+        validate: flow_control::validate_priority_level,
+        printer: &flow_tables::PRIORITY_LEVEL,
+        ..FLOW
     },
     Resource {
         kind: "IngressClass",

@@ -4,6 +4,7 @@
 
 pub mod certificate;
 pub mod config;
+pub mod flow_control;
 pub mod meta;
 pub mod network;
 pub mod pod;

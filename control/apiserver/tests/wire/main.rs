@@ -12,6 +12,7 @@ mod encodings;
 #[path = "../../../store/tests/etcd_server/mod.rs"]
 mod etcd_server;
 mod evictions;
+mod flow_control;
 mod health;
 mod lists;
 mod metrics;
