@@ -3,6 +3,7 @@
 pub mod access;
 pub mod cluster;
 pub mod config;
+pub mod devices;
 pub mod flow_control;
 pub mod network;
 pub mod paths;

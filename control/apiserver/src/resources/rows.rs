@@ -3,11 +3,11 @@
 use super::{BASE, Resource, Sub};
 use crate::definitions;
 use crate::printer::{
-    access, cluster, config, flow_control as flow_tables, network, pods, storage, workloads,
+    access, cluster, config, devices, flow_control as flow_tables, network, pods, storage, workloads,
 };
 use crate::strategy::{
-    certificate, config as config_rules, flow_control, network as network_rules, pod, pod_changes,
-    rbac as rbac_rules, service, service_cidr, storage as storage_rules, system, workload,
+    certificate, config as config_rules, device_claim, device_slice, flow_control, network as network_rules,
+    pod, pod_changes, rbac as rbac_rules, service, service_cidr, storage as storage_rules, system, workload,
 };
 use crate::validate;
 
@@ -19,6 +19,7 @@ const CORE: Resource = BASE;
 const APPS: Resource = Resource { group: "apps", ..BASE };
 const BATCH: Resource = Resource { group: "batch", ..BASE };
 const NETWORKING: Resource = Resource { group: "networking.k8s.io", ..BASE };
+const DEVICES: Resource = Resource { group: "resource.k8s.io", missing: NO_DRIVER, ..BASE };
 const RBAC: Resource = Resource { group: "rbac.authorization.k8s.io", name: validate::path_segment, ..BASE };
 const FLOW: Resource = Resource {
     group: "flowcontrol.apiserver.k8s.io",
@@ -37,6 +38,8 @@ const NOT_ENFORCED: &str =
     "objects of this kind are not enforced yet: the object is kept and nothing is held to it";
 const NO_VOLUMES: &str =
     "persistent volumes are not bound or mounted yet: the object is kept and pods that use it wait";
+const NO_DRIVER: &str =
+    "no driver of devices is asked yet: the object is kept, and pods that name a claim do not wait for it";
 const NO_SIGNER: &str =
     "nothing signs certificates yet: the request is kept, and approving it leads to no certificate";
 const ONE_RUNTIME: &str = "nodes take the name of the class for that of its handler yet: give both the same";
@@ -594,6 +597,47 @@ pub static RESOURCES: &[Resource] = &[
         validate: rbac_rules::validate_role,
         printer: &access::ROLE,
         ..RBAC
+    },
+    Resource {
+        kind: "DeviceClass",
+        plural: "deviceclasses",
+        namespaced: false,
+        storage: "deviceclasses",
+        generation: true,
+        validate: device_claim::validate_class,
+        printer: &devices::AGED,
+        ..DEVICES
+    },
+    Resource {
+        kind: "ResourceClaim",
+        plural: "resourceclaims",
+        storage: "resourceclaims",
+        subresources: STATUS,
+        defaults: device_claim::default_claim,
+        validate: device_claim::validate_claim,
+        validate_part: device_claim::validate_allocation,
+        printer: &devices::CLAIM,
+        ..DEVICES
+    },
+    Resource {
+        kind: "ResourceClaimTemplate",
+        plural: "resourceclaimtemplates",
+        storage: "resourceclaimtemplates",
+        defaults: device_claim::default_template,
+        validate: device_claim::validate_template,
+        printer: &devices::AGED,
+        ..DEVICES
+    },
+    Resource {
+        kind: "ResourceSlice",
+        plural: "resourceslices",
+        namespaced: false,
+        storage: "resourceslices",
+        selectable: &[("spec.nodeName", &["spec", "nodeName"]), ("spec.driver", &["spec", "driver"])],
+        generation: true,
+        validate: device_slice::validate_slice,
+        printer: &devices::SLICE,
+        ..DEVICES
     },
     Resource {
         group: "scheduling.k8s.io",

@@ -4,6 +4,8 @@
 
 pub mod certificate;
 pub mod config;
+pub mod device_claim;
+pub mod device_slice;
 pub mod flow_control;
 pub mod meta;
 pub mod network;

@@ -7,6 +7,7 @@ mod cluster;
 mod corpus;
 mod custom;
 mod definitions;
+mod devices;
 mod documents;
 mod encodings;
 #[path = "../../../store/tests/etcd_server/mod.rs"]
