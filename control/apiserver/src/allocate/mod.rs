@@ -104,11 +104,11 @@ impl Allocator {
 
     /// The ranges of a family from which addresses may be taken now: the configuration's, and those of ServiceCIDRs that
     /// are ready and stay.
-    fn usable(&self, objects: &Objects, family: &str) -> Vec<Range> {
+    fn usable(&self, objects: &Objects, family: &str) -> Result<Vec<Range>> {
         let mut ranges: Vec<Range> =
             self.ranges.iter().filter(|range| range.family() == family).copied().collect();
         let added = objects.range(&prefix(known("networking.k8s.io", "servicecidrs"), ""), None, 0, None);
-        for entry in added.map(|page| page.entries).unwrap_or_default() {
+        for entry in added.map_err(Refusal::internal)?.entries {
             let object = object::decode(&entry);
             let stays = at(&object, &["metadata", "deletionTimestamp"]).is_null();
             if stays && condition_is(&object, "Ready", "True") {
@@ -118,7 +118,7 @@ impl Allocator {
                 ranges.extend(more.into_iter().filter(|range| !self.ranges.contains(range)));
             }
         }
-        ranges
+        Ok(ranges)
     }
 
     /// Whether objects of the kind reserve anything.
@@ -189,7 +189,7 @@ impl Allocator {
         }
         addresses.truncate(families.len());
         for (position, family) in families.iter().enumerate() {
-            let ranges = self.usable(objects, family);
+            let ranges = self.usable(objects, family)?;
             if ranges.is_empty() {
                 return Err(invalid(
                     service,
