@@ -159,6 +159,9 @@ async fn a_certificate_a_token_and_nobody_are_told_apart() {
     assert!(ask(&mut nobody, &get("")).await.starts_with("HTTP/1.1 403"));
     let mut wrong = BufReader::new(connect(&cluster, None).await);
     assert!(ask(&mut wrong, &get("authorization: Bearer nonsense\r\n")).await.starts_with("HTTP/1.1 401"));
+    let metrics = cluster.admin().get("/metrics").await;
+    let metrics = String::from_utf8(metrics.body.to_vec()).unwrap();
+    assert!(metrics.contains("authentication_attempts_total{result=\"failure\"} 1\n"), "{metrics}");
     let mut health = BufReader::new(connect(&cluster, None).await);
     assert!(ask(&mut health, "GET /readyz HTTP/1.1\r\nhost: x\r\n\r\n").await.starts_with("HTTP/1.1 200"));
 
