@@ -38,7 +38,7 @@ impl Controller for DisruptionController {
                 let of_pods = change.is("pods");
                 let within = view.pod_disruption_budgets.within(&change.key.namespace);
                 let concerned = within.filter(|(_, budget)| {
-                    // Sums of replicas are asked for rarely, and never by many budgets of one namespace.
+                    // A set's replicas count for budgets of any selector that its pods meet, and sets change rarely.
                     !of_pods || change.metas().any(|meta| selects(budget, meta.labels.as_ref()))
                 });
                 concerned.map(|(key, _)| key.clone()).collect()
