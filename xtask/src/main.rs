@@ -93,8 +93,12 @@ enum Command {
         #[arg(default_value_t = 1000)]
         cycles: u32,
     },
-    /// Boot Debian's kernels under qemu, load every program and run the packet tests on each.
+    /// Boot Debian's kernels under qemu, load every program and run the packet tests on each that have not passed there as
+    /// they are now.
     Vm {
+        /// Run those too that have passed.
+        #[arg(long)]
+        again: bool,
         /// One of 5.10, 6.1, 6.12 and newest; all if none is named.
         kernels: Vec<String>,
     },
@@ -159,7 +163,7 @@ fn main() -> Result<()> {
         Command::Fuzz { seconds } => fuzz::run_for(seconds),
         Command::Clients { only } => clients::run_all(only.as_deref()),
         Command::Kills { cycles } => test::kills(cycles),
-        Command::Vm { kernels } => vm::run_on(&kernels),
+        Command::Vm { kernels, again } => vm::run_on(&kernels, again),
         Command::Bless => test::bless(),
         Command::Tables { facts } => tables::generate(&facts),
     }

@@ -1,21 +1,26 @@
 //! The packet tests on other kernels: Debian's, booted under qemu's software emulation with nothing but a file system in memory.
 //!
 //! Kernels come as packages from the suites of the mirror this machine is set up with; nothing is installed but qemu and
-//! the tools that unpack.
+//! the tools that unpack. `image.rs` makes the file system, `machine.rs` runs a machine and listens, `passes.rs` keeps what
+//! has passed, so that a run that was cut short is taken up.
 
-use std::fmt::Write as _;
-use std::fs;
-use std::io::{BufRead, BufReader, Write as _};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+mod image;
+mod machine;
+mod passes;
+
+use std::fs::File;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::apt::Apt;
 use crate::build;
-use crate::process::{cargo, output, root, run};
+use crate::process::{cargo, output, root};
 use crate::setup;
+use image::Kernel;
+use machine::{SILENCE, Said, emulated, listen};
+use passes::{Passes, stamp};
 
 /// Debian's suites, and what their kernels are known as here.
 const KERNELS: &[(&str, &str)] =
@@ -26,26 +31,35 @@ const FLAVOUR: &str = "linux-image-cloud-amd64";
 const NEEDS: &[(&str, &str)] = &[
     ("/usr/bin/qemu-system-x86_64", "qemu-system-x86"),
     ("/usr/bin/cpio", "cpio"),
+    ("/usr/bin/setpriv", "util-linux"),
     ("/usr/bin/strip", "binutils"),
     ("/usr/bin/xz", "xz-utils"),
     ("/sbin/modinfo", "kmod"),
 ];
-/// Modules the tests use; a kernel that has one built in has no file for it.
-const MODULES: &[&str] = &["veth", "vxlan", "dummy", "sch_ingress", "sch_fq", "cls_bpf", "act_bpf", "ipv6"];
 /// The tests that are left out: costs are one machine's, and the long ones show nothing about a kernel.
 const LEFT_OUT: &[&str] = &["cost", "flood", "hostile"];
 /// The tests that make flows older than they are.
 const AGED: &[&str] = &["flows", "cases", "tunnel", "sctp"];
-/// Seconds a machine has run before it runs those.
-const AGE: u32 = 200;
-/// Seconds a machine has before it counts as hung.
-const PATIENCE: u32 = 900;
-/// What the machine says when a test has passed or failed.
-const PASSED: &str = "hawser-vm: passed ";
-const FAILED: &str = "hawser-vm: failed ";
 
-/// Runs the packet tests on the named kernels, or on all.
-pub fn run_on(wanted: &[String]) -> Result<()> {
+/// A packet test.
+struct Test {
+    /// The file of `ebpf/test/tests` it is, without its ending.
+    name: String,
+    /// What cargo built of it.
+    executable: PathBuf,
+    /// What [`stamp`] says of it and the programs.
+    stamp: u64,
+}
+
+impl Test {
+    fn is_aged(&self) -> bool {
+        AGED.contains(&self.name.as_str())
+    }
+}
+
+/// Runs the packet tests on the named kernels, or on all; those that have passed there as they are now are not run again,
+/// unless all of them are wanted `again`.
+pub fn run_on(wanted: &[String], again: bool) -> Result<()> {
     let known: Vec<&str> = KERNELS.iter().map(|(name, _)| *name).collect();
     if let Some(unknown) = wanted.iter().find(|name| !known.contains(&name.as_str())) {
         bail!("there is no kernel {unknown}; there are {}", known.join(", "));
@@ -63,15 +77,15 @@ pub fn run_on(wanted: &[String]) -> Result<()> {
         }
         let kernel = kernel_of(&apt, suite)?;
         println!("vm: {name} is Linux {}", kernel.release);
-        let image = kernel.image(&tests)?;
-        failed.extend(boot(&kernel, &image, tests.len())?.into_iter().map(|test| format!("{name}: {test}")));
+        let failures = run_tests(&kernel, &tests, again)?;
+        failed.extend(failures.into_iter().map(|test| format!("{name}: {test}")));
     }
     ensure!(failed.is_empty(), "failed:\n  {}", failed.join("\n  "));
     Ok(())
 }
 
-/// The executables of the packet tests.
-fn tests() -> Result<Vec<PathBuf>> {
+/// The packet tests, those that want an old machine last.
+fn tests() -> Result<Vec<Test>> {
     let listed =
         output(cargo().args(["test", "--package", "ebpf-test", "--no-run", "--message-format=json"]))?;
     let mut found = Vec::new();
@@ -82,17 +96,19 @@ fn tests() -> Result<Vec<PathBuf>> {
         if let (true, Some(path)) = (is_test, message["executable"].as_str())
             && !LEFT_OUT.contains(&name)
         {
-            found.push(PathBuf::from(path));
+            let executable = PathBuf::from(path);
+            let stamp = stamp(&[&executable, &object()])?;
+            found.push(Test { name: name.to_owned(), executable, stamp });
         }
     }
     ensure!(!found.is_empty(), "cargo has built no packet test");
-    // The machine has to be as old as they make their flows.
-    found.sort_by_key(|path| AGED.iter().any(|name| is_test(path, name)));
+    found.sort_by_key(Test::is_aged);
     Ok(found)
 }
 
-fn is_test(path: &Path, name: &str) -> bool {
-    path.file_name().is_some_and(|file| file.to_string_lossy().starts_with(&format!("{name}-")))
+/// The programs, where the tests look for them.
+fn object() -> PathBuf {
+    root().join("target/bpf/hawser.bpf.o")
 }
 
 /// The kernel of a suite, unpacked.
@@ -111,165 +127,47 @@ fn kernel_of(apt: &Apt, suite: &str) -> Result<Kernel> {
     Ok(Kernel { release, folder })
 }
 
-/// A kernel's files.
-struct Kernel {
-    release: String,
-    folder: PathBuf,
-}
-
-impl Kernel {
-    /// The compressed kernel.
-    fn boots(&self) -> Result<PathBuf> {
-        let candidates = ["boot", "usr/lib/modules", "lib/modules"].map(|place| self.folder.join(place));
-        let named = [format!("vmlinuz-{}", self.release), format!("{}/vmlinuz", self.release)];
-        candidates
-            .iter()
-            .flat_map(|folder| named.iter().map(|name| folder.join(name)))
-            .find(|path| path.exists())
-            .with_context(|| format!("the packages of {} hold no kernel", self.release))
+/// Runs the tests that have not passed on a kernel yet; answers with those that fail.
+fn run_tests(kernel: &Kernel, tests: &[Test], again: bool) -> Result<Vec<String>> {
+    let mut passes = Passes::open(&kernel.folder.join("passes"), again)?;
+    let (before, mut left): (Vec<&Test>, Vec<&Test>) =
+        tests.iter().partition(|test| passes.has(&test.name, test.stamp));
+    if !before.is_empty() {
+        let names: Vec<&str> = before.iter().map(|test| test.name.as_str()).collect();
+        println!("  passed before (--again runs them anew): {}", names.join(", "));
     }
-
-    /// The first file system: the tests, what they run, and modules in the order they are loaded.
-    fn image(&self, tests: &[PathBuf]) -> Result<PathBuf> {
-        let tree = self.folder.join("tree");
-        if tree.exists() {
-            fs::remove_dir_all(&tree)?;
-        }
-        for folder in ["bin", "proc", "sys", "dev", "tmp", "run", "modules", "tests"] {
-            fs::create_dir_all(tree.join(folder))?;
-        }
-        fs::copy("/bin/busybox", tree.join("bin/busybox")).context("busybox is installed by setup")?;
-        with_libraries(Path::new("/bin/ip"), &tree, "bin/ip")?;
-        for test in tests {
-            let name = test.file_name().context("a test has a name")?.to_string_lossy();
-            with_libraries(test, &tree, &format!("tests/{name}"))?;
-            run(Command::new("strip").arg("--strip-debug").arg(tree.join(format!("tests/{name}"))))?;
-        }
-        // Where the tests look for the object.
-        let object = root().join("target/bpf/hawser.bpf.o");
-        copy(&object, &tree.join(object.strip_prefix("/").unwrap_or(&object)))?;
-        fs::create_dir_all(tree.join(root().join("ebpf/test").strip_prefix("/")?))?;
-        let order = self.modules(&tree)?;
-        let init = tree.join("init");
-        fs::write(&init, init_script(&order, tests)?)?;
-        run(Command::new("chmod").arg("755").arg(&init))?;
-        let image = self.folder.join("image.cpio");
-        let pack = format!("find . -print0 | cpio --null -o -H newc --quiet > {}", image.display());
-        run(Command::new("sh").args(["-c", &pack]).current_dir(&tree))?;
-        Ok(image)
+    if left.is_empty() {
+        return Ok(Vec::new());
     }
-
-    /// Copies the modules with all they depend on; answers with their names in the order they are loaded.
-    fn modules(&self, tree: &Path) -> Result<Vec<String>> {
-        let listed =
-            output(Command::new("find").arg(&self.folder).args(["-path", "*/modules/*", "-name", "*.ko*"]))?;
-        let files: Vec<&Path> =
-            listed.lines().map(Path::new).filter(|path| !path.starts_with(tree)).collect();
-        let (mut order, mut wanted) =
-            (Vec::new(), MODULES.iter().map(|&name| name.to_owned()).collect::<Vec<_>>());
-        while let Some(name) = wanted.pop() {
-            let is_it = |path: &&&Path| {
-                let file = path.file_name().unwrap_or_default().to_string_lossy().replace('-', "_");
-                file.split('.').next() == Some(&name)
-            };
-            let Some(file) = files.iter().find(is_it) else { continue };
-            order.retain(|known| *known != name);
-            order.insert(0, name.clone());
-            let module = tree.join(format!("modules/{name}.ko"));
-            let unpack = if file.extension().is_some_and(|end| end == "xz") { "xz -dc" } else { "cat" };
-            let copy = format!("{unpack} {} > {}", file.display(), module.display());
-            run(Command::new("sh").args(["-c", &copy]))?;
-            let needs = output(Command::new("/sbin/modinfo").args(["-F", "depends"]).arg(&module))?;
-            wanted.extend(
-                needs.trim().split(',').filter(|name| !name.is_empty()).map(|name| name.replace('-', "_")),
-            );
-        }
-        Ok(order)
-    }
-}
-
-/// Copies a program and the libraries it is linked with.
-fn with_libraries(program: &Path, tree: &Path, to: &str) -> Result<()> {
-    copy(program, &tree.join(to))?;
-    let listed = output(Command::new("ldd").arg(program))?;
-    for word in listed.split_whitespace().filter(|word| word.starts_with('/')) {
-        copy(Path::new(word), &tree.join(word.trim_start_matches('/')))?;
-    }
-    Ok(())
-}
-
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    if let Some(folder) = to.parent() {
-        fs::create_dir_all(folder)?;
-    }
-    fs::copy(from, to).with_context(|| format!("copy {}", from.display()))?;
-    Ok(())
-}
-
-fn init_script(modules: &[String], tests: &[PathBuf]) -> Result<String> {
-    let mut script = String::from(
-        "#!/bin/busybox sh\n/bin/busybox --install -s /bin\nexport PATH=/bin CI=true RUST_BACKTRACE=0\n\
-         mount -t proc none /proc\nmount -t sysfs none /sys\nmount -t devtmpfs none /dev\n\
-         mount -t bpf none /sys/fs/bpf\nmount -t cgroup2 none /sys/fs/cgroup\nulimit -l unlimited\nip link set lo up\n",
-    );
-    for module in modules {
-        writeln!(script, "insmod /modules/{module}.ko || echo \"module {module} cannot be loaded\"")?;
-    }
-    for test in tests {
-        if AGED.iter().any(|name| is_test(test, name)) {
-            writeln!(script, "while [ $(cut -d. -f1 /proc/uptime) -lt {AGE} ]; do sleep 1; done")?;
-        }
-        let name = test.file_name().context("a test has a name")?.to_string_lossy();
-        let short = name.rsplit_once('-').map_or(&*name, |(short, _)| short);
-        writeln!(
-            script,
-            "if /tests/{name} --nocapture; then echo '{PASSED}{short}'; else echo '{FAILED}{short}'; fi"
-        )?;
-    }
-    script.push_str("poweroff -f\n");
-    Ok(script)
-}
-
-/// Boots the kernel and answers with the tests that did not pass.
-fn boot(kernel: &Kernel, image: &Path, tests: usize) -> Result<Vec<String>> {
+    let (image, boots) = (kernel.image(tests)?, kernel.boots()?);
     let log = kernel.folder.join("log");
-    let mut machine = Command::new("timeout")
-        .args([
-            &PATIENCE.to_string(),
-            "qemu-system-x86_64",
-            "-cpu",
-            "Nehalem,-cx16",
-            "-m",
-            "3072",
-            "-smp",
-            "1",
-        ])
-        .args(["-nographic", "-no-reboot", "-net", "none", "-append", "console=ttyS0 quiet panic=-1"])
-        .arg("-kernel")
-        .arg(kernel.boots()?)
-        .arg("-initrd")
-        .arg(image)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("start qemu")?;
-    let console = BufReader::new(machine.stdout.take().context("it is piped")?);
-    let mut kept = fs::File::create(&log).with_context(|| format!("write {}", log.display()))?;
-    let (mut passed, mut failed) = (0, Vec::new());
-    for line in console.split(b'\n') {
-        let line = String::from_utf8_lossy(&line?).trim_end().to_owned();
-        writeln!(kept, "{line}")?;
-        if let Some((_, test)) = line.split_once(PASSED) {
-            println!("  passed {test}");
-            passed += 1;
-        } else if let Some((_, test)) = line.split_once(FAILED) {
-            println!("  FAILED {test}");
-            failed.push(format!("{test}, see {}", log.display()));
+    let kept = File::create(&log).with_context(|| format!("write {}", log.display()))?;
+    let mut failed = Vec::new();
+    // A machine that hangs or dies takes the test it was at with it; the next one goes on behind that.
+    while !left.is_empty() {
+        let names: Vec<&str> = left.iter().map(|test| test.name.as_str()).collect();
+        let mut ended = Vec::new();
+        let end = listen(&mut emulated(&boots, &image, &names), &kept, SILENCE, |said| {
+            let (Said::Passed(name) | Said::Failed(name)) = said;
+            let Some(test) = left.iter().find(|test| test.name == name) else {
+                bail!("the machine ran {name}, which nobody asked for");
+            };
+            ended.push(name.to_owned());
+            if let Said::Passed(_) = said {
+                println!("  passed {name}");
+                passes.add(name, test.stamp)
+            } else {
+                println!("  FAILED {name}");
+                failed.push(format!("{name}, see {}", log.display()));
+                Ok(())
+            }
+        })?;
+        left.retain(|test| !ended.contains(&test.name));
+        if let Some(culprit) = left.first() {
+            println!("  FAILED {}: {end}", culprit.name);
+            failed.push(format!("{}: {end}, see {}", culprit.name, log.display()));
+            left.remove(0);
         }
-    }
-    machine.wait()?;
-    if passed + failed.len() < tests {
-        failed.push(format!("the machine ended after {passed} of {tests} tests, see {}", log.display()));
     }
     Ok(failed)
 }
