@@ -19,6 +19,7 @@ const SERVED: &[(&str, &str)] = &[
     ("authentication.k8s.io", "v1"),
     ("authorization.k8s.io", "v1"),
     ("autoscaling", "v1"),
+    ("autoscaling", "v2"),
     ("batch", "v1"),
     ("certificates.k8s.io", "v1"),
     ("coordination.k8s.io", "v1"),
@@ -75,7 +76,7 @@ fn discovery(facts: &Value) -> Result<Value> {
         let name = group["metadata"]["name"].as_str().unwrap_or_default();
         for version in group["versions"].as_array().into_iter().flatten() {
             let number = version["version"].as_str().unwrap_or_default();
-            if SERVED.contains(&(name, number)) && name != "autoscaling" {
+            if SERVED.contains(&(name, number)) {
                 kept.insert(format!("{name}/{number}"), version["resources"].clone());
             }
         }
@@ -93,11 +94,8 @@ impl<'a> Compactor<'a> {
     fn new(schemas: &'a Value) -> Result<Self> {
         let schemas = schemas.as_object().context("schemas.json is not an object")?;
         let mut compactor = Self { schemas, index: BTreeMap::new() };
-        let roots: Vec<&str> = schemas
-            .iter()
-            .filter(|(name, schema)| served(name, schema))
-            .map(|(name, _)| name.as_str())
-            .collect();
+        let roots: Vec<&str> =
+            schemas.iter().filter(|(_, schema)| served(schema)).map(|(name, _)| name.as_str()).collect();
         for root in roots {
             compactor.reach(root)?;
         }
@@ -207,15 +205,13 @@ impl<'a> Compactor<'a> {
     }
 }
 
-fn served(name: &str, schema: &Value) -> bool {
-    let listed = schema["x-kubernetes-group-version-kind"].as_array().is_some_and(|kinds| {
+fn served(schema: &Value) -> bool {
+    schema["x-kubernetes-group-version-kind"].as_array().is_some_and(|kinds| {
         kinds.iter().any(|k| {
             let pair = (k["group"].as_str().unwrap_or_default(), k["version"].as_str().unwrap_or_default());
             SERVED.contains(&pair)
         })
-    });
-    let horizontal = name.contains("HorizontalPodAutoscaler");
-    listed && !horizontal
+    })
 }
 
 fn references<'a>(schema: &'a Value, found: &mut Vec<&'a str>) {

@@ -5,6 +5,7 @@ use std::sync::{Arc, LazyLock};
 
 use serde_json::Value;
 
+use crate::conversion::Conversion;
 use crate::printer::{self, Printer};
 use crate::strategy::{self, Change};
 use crate::validate::Errors;
@@ -48,8 +49,8 @@ pub struct Resource {
     pub lifetime: u64,
     /// What does not happen yet with objects of this kind; whoever creates one is warned with this sentence.
     pub missing: &'static str,
-    /// Fields that have another name in storage: (here, there).
-    pub renamed: &'static [(&'static str, &'static str)],
+    /// How objects come into the version they are stored in, where that is another, and back.
+    pub conversion: Option<&'static Conversion>,
     /// Syntax of `metadata.name`.
     pub name: fn(&str) -> Result<(), String>,
     /// Defaults that depend on other fields.
@@ -155,7 +156,7 @@ pub const BASE: Resource = Resource {
     returns_deleted: false,
     lifetime: 0,
     missing: "",
-    renamed: &[],
+    conversion: None,
     name: crate::validate::subdomain,
     defaults: strategy::no_defaults,
     prepare: strategy::no_preparation,
@@ -177,10 +178,20 @@ pub fn find(group: &str, plural: &str) -> Option<&'static Row> {
     BUILTIN.named(plural).iter().find(|row| row.group == *group).map(|row| &**row)
 }
 
-/// The row whose objects have this storage, under the names they have there.
+/// The row of this build that shows the objects of a storage, which rows of several versions share, in this version.
+pub fn of_version(storage: &str, api_version: &str) -> Option<&'static Row> {
+    static SHARED: LazyLock<Vec<&'static Row>> = LazyLock::new(|| {
+        let rows = || BUILTIN.rows().iter().map(|row| &**row);
+        let shared = |row: &&Row| rows().any(|one| one.conversion.is_some() && one.storage == row.storage);
+        rows().filter(shared).collect()
+    });
+    SHARED.iter().copied().find(|row| *row.storage == *storage && row.api_version() == api_version)
+}
+
+/// The row whose objects have this storage, in the version they are stored in.
 pub fn stored(storage: &str) -> Option<&'static Row> {
     static BY_STORAGE: LazyLock<HashMap<&'static str, &'static Row>> = LazyLock::new(|| {
-        let plain = |row: &&Arc<Row>| row.renamed.is_empty() && !row.review;
+        let plain = |row: &&Arc<Row>| row.conversion.is_none() && !row.review;
         BUILTIN.rows().iter().filter(plain).map(|row| (&*row.storage, &**row)).collect()
     });
     BY_STORAGE.get(storage).copied()

@@ -8,7 +8,8 @@ use store::{Codec, CodecError, EtcdOptions, EtcdTls, Options, Store};
 
 use crate::object::{self, Objects, ROOT};
 use crate::protobuf;
-use crate::resources::stored;
+use crate::resources::{Row, stored};
+use crate::tree::text;
 
 /// Where objects are kept.
 #[derive(Debug, Clone)]
@@ -101,17 +102,25 @@ impl EtcdAccess {
 
 /// Brings what may have been written by kube-apiserver, as protobuf or as JSON in its order, into our form.
 fn from_etcd(key: &str, value: Bytes) -> Result<Bytes, CodecError> {
+    let row = object::storage(key).and_then(stored);
+    let written = |version: &str| row.map(|row| row.in_version(version).unwrap_or(row));
     if protobuf::is(&value) {
-        let row = object::storage(key).and_then(stored);
-        let kind = row.and_then(|row| row.node().object());
-        let kind = kind.ok_or("it is protobuf of a kind that is not served")?;
-        let tree = protobuf::decode(&kind.name, &value)?;
+        let row = written(&protobuf::api_version(&value)?);
+        let found = row.and_then(|row| Some((row, row.node().object()?)));
+        let (row, kind) = found.ok_or("it is protobuf of a kind that is not served")?;
+        let mut tree = protobuf::decode(&kind.name, &value)?;
+        row.store(&mut tree);
         return Ok(object::encode(&tree));
     }
-    if object::is_in_order(&value) {
+    let ours =
+        |row: &Row| value.starts_with(format!("{{\"apiVersion\":\"{}\",", row.api_version()).as_bytes());
+    if object::is_in_order(&value) && row.is_none_or(ours) {
         return Ok(value);
     }
-    let tree = serde_json::from_slice(&value)?;
+    let mut tree = serde_json::from_slice(&value)?;
+    if let Some(row) = written(text(&tree, &["apiVersion"])) {
+        row.store(&mut tree);
+    }
     Ok(object::encode(&tree))
 }
 
@@ -146,6 +155,26 @@ mod tests {
                           "data": {"k": "v"}});
         assert_eq!(found, want);
         assert!(from_etcd("/registry/unheard/of", Bytes::from(value)).is_err());
+    }
+
+    #[test]
+    fn an_older_version_is_read_as_the_one_that_is_stored() {
+        let key = "/registry/horizontalpodautoscalers/d/n";
+        // Of autoscaling/v1: metadata {name: "n", namespace: "d"}, spec {maxReplicas: 3, targetCPUUtilizationPercentage: 50}.
+        let raw = b"\x0a\x0a\x0a\x01n\x12\x00\x1a\x01d\x22\x00\x12\x04\x18\x03\x20\x32";
+        let kind = b"\x0a\x29\x0a\x0eautoscaling/v1\x12\x17HorizontalPodAutoscaler";
+        let value = [&b"k8s\0"[..], kind, b"\x12", &[u8::try_from(raw.len()).unwrap()], raw].concat();
+        let text = json!({"kind": "HorizontalPodAutoscaler", "apiVersion": "autoscaling/v1", "metadata": {"name": "n", "namespace": "d"},
+                          "spec": {"maxReplicas": 3, "targetCPUUtilizationPercentage": 50}});
+        let target = json!({"type": "Utilization", "averageUtilization": 50});
+        for value in [value, text.to_string().into_bytes()] {
+            let found = read(key, &value);
+            assert_eq!(found["apiVersion"], "autoscaling/v2");
+            assert_eq!(
+                found["spec"]["metrics"],
+                json!([{"type": "Resource", "resource": {"name": "cpu", "target": target}}])
+            );
+        }
     }
 
     #[test]

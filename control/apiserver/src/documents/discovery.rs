@@ -228,12 +228,13 @@ mod tests {
     fn rows_agree_with_upstreams_discovery() {
         let upstream: Value = serde_json::from_str(UPSTREAM).unwrap();
         for (group_version, resources) in upstream.as_object().unwrap() {
-            let (group, _) = group_version.split_once('/').unwrap();
+            let (group, version) = group_version.split_once('/').unwrap();
             for want in resources.as_array().unwrap() {
                 let plural = want["resource"].as_str().unwrap();
-                let row =
-                    crate::resources::find(group, plural).unwrap_or_else(|| panic!("{plural} is missing"));
-                assert_eq!(&aggregated_resource(row), want, "{plural}");
+                let table = crate::resources::builtin();
+                let row = table.find(group, version, plural);
+                let row = row.unwrap_or_else(|| panic!("{plural} of {group_version} is missing"));
+                assert_eq!(&aggregated_resource(row), want, "{plural} of {group_version}");
             }
         }
     }

@@ -2,17 +2,20 @@
 
 mod set;
 mod track;
+mod versions;
 mod walk;
+
+use std::borrow::Cow;
 
 use serde_json::{Value, json};
 
 use crate::api::Call;
 use crate::resources::{Row, Sub};
-use crate::schema::Node;
 use crate::status::{Cause, Refusal, Result};
 use crate::tree::{at, list, remove, text};
 use set::Set;
 pub use track::track;
+use versions::Changes;
 
 /// In whose name a write happens, and how.
 #[derive(Debug, Clone)]
@@ -139,65 +142,67 @@ fn scoped(row: &Row, set: Set, sub: Option<Sub>) -> Set {
     set
 }
 
-/// Fields a manager applied before, applied again without those it no longer names.
+/// Fields a manager applied before, applied again without those it no longer names. `old` is in the version that is stored,
+/// `wanted` and the result are in the row's.
 ///
 /// # Errors
 /// 409 with one cause per field when others own what would change, unless forced.
 pub fn merge(row: &Row, old: &Value, wanted: &Value, manager: &Manager, sub: Option<Sub>) -> Result<Value> {
-    let node = row.stored_as().node();
+    let node = row.node();
+    let shown = row.shown(old);
     let mut wanted = wanted.clone();
     remove(&mut wanted, &["metadata", "managedFields"]);
     if let Some(twice) = walk::duplicate(node, &wanted) {
         return Err(Refusal::bad_request(format!("failed to create typed patch object: {twice}")));
     }
     let applied = scoped(row, walk::fields(node, &wanted), sub);
-    let mut new = walk::merge(node, old, &wanted);
+    let mut new = walk::merge(node, &shown, &wanted);
     let entries = read(old);
     let mine = |entry: &&Entry| is_mine(entry, manager, sub);
-    let last = entries.iter().find(mine).map(|entry| entry.set.clone()).unwrap_or_default();
+    let last = entries.iter().find(mine).map(|entry| versions::owned(row, old, entry)).unwrap_or_default();
     let mut dropped = last.without(&applied);
     for other in entries.iter().filter(|entry| !mine(entry)) {
-        dropped = dropped.without(&other.set);
+        dropped = dropped.without(&versions::owned(row, old, other));
     }
     walk::prune(node, &mut new, &dropped);
     if !manager.force {
-        refuse_conflicts(row, node, old, &new, &applied, &entries, manager, sub)?;
+        let mut changes = Changes::new(row, Some(old), Cow::Borrowed(&new));
+        refuse_conflicts(row, &mut changes, &applied, &entries, manager, sub)?;
     }
     Ok(new)
 }
 
-/// Whether the manager's writes of this kind are recorded in the entry.
+/// Whether what the manager applies is recorded in the entry, in whatever version.
 fn is_mine(entry: &Entry, manager: &Manager, sub: Option<Sub>) -> bool {
     entry.manager == manager.name
         && entry.operation == manager.operation()
         && entry.subresource == sub.map_or("", Sub::name)
 }
 
-/// The same of an entry as it is stored.
-fn is_by(stored: &Value, manager: &Manager, sub: Option<Sub>) -> bool {
+/// Whether the manager's writes in this version are recorded in an entry, as it is stored. Who applies has one entry for all
+/// versions.
+fn is_by(stored: &Value, manager: &Manager, sub: Option<Sub>, api_version: &str) -> bool {
     text(stored, &["manager"]) == manager.name
+        && (manager.apply || text(stored, &["apiVersion"]) == api_version)
         && text(stored, &["operation"]) == manager.operation()
         && text(stored, &["subresource"]) == sub.map_or("", Sub::name)
 }
 
-#[expect(
-    clippy::too_many_arguments,
-    reason = "the three versions of the object and their owners belong together"
-)]
 fn refuse_conflicts(
     row: &Row,
-    node: &Node,
-    old: &Value,
-    new: &Value,
+    changes: &mut Changes<'_>,
     applied: &Set,
     entries: &[Entry],
     manager: &Manager,
     sub: Option<Sub>,
 ) -> Result<()> {
-    let changed = walk::difference(node, old, new).changed.common(applied);
+    let own = row.api_version();
     let mut causes = Vec::new();
     for other in entries.iter().filter(|entry| !is_mine(entry, manager, sub)) {
-        for path in other.set.common(&changed).paths() {
+        let changed = &changes.of(&other.api_version).changed;
+        let theirs = other.set.common(changed);
+        let theirs = if other.api_version == own { theirs.common(applied) } else { theirs };
+        for path in theirs.paths() {
             causes.push(Cause {
                 reason: "FieldManagerConflict",
                 message: format!("conflict with \"{}\" using {}", other.manager, other.api_version),
@@ -213,7 +218,7 @@ fn refuse_conflicts(
     let many =
         if causes.len() == 1 { "1 conflict".to_owned() } else { format!("{} conflicts", causes.len()) };
     let message = format!("Apply failed with {many}: {}", shown.join("\n"));
-    Err(Refusal::new(409, "Conflict", message).about(row, text(new, &["metadata", "name"])).because(causes))
+    Err(Refusal::new(409, "Conflict", message).about(row, changes.name()).because(causes))
 }
 
 #[cfg(test)]

@@ -2,10 +2,12 @@
 //! over as they are stored.
 
 use jiff::Timestamp;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::set::Set;
-use super::{Entry, Manager, scoped, strip, walk};
+use super::versions::Changes;
+use super::walk::{self, Difference};
+use super::{Entry, Manager, scoped};
 use crate::resources::{Row, Sub};
 use crate::status::Result;
 use crate::tree::{at, list, remove, set as put, text};
@@ -19,7 +21,8 @@ enum Owner<'a> {
     Touched(Entry),
 }
 
-/// Records in `new` who changed what since `old`; what the client says of owners is not asked.
+/// Records in `new` who changed what since `old`, both as they are stored, by a write in the version of the row; what the client
+/// says of owners is not asked.
 pub fn track(
     row: &Row,
     old: Option<&Value>,
@@ -29,18 +32,16 @@ pub fn track(
     now: Timestamp,
 ) -> Result<()> {
     let given = remove(new, PATH);
-    let none = Value::Object(Map::new());
-    let old = old.unwrap_or(&none);
-    let found = walk::difference(row.node(), old, new);
-    let (changed, removed) = (strip(found.changed), strip(found.removed));
+    let mut changes = Changes::new(row, old, row.shown(new));
     let wanted = manager.wanted.as_ref().map(|wanted| scoped(row, walk::fields(row.node(), wanted), sub));
-    let mut claimed = Some(wanted.unwrap_or_else(|| scoped(row, changed.clone(), sub)));
+    let mut claimed = Some(wanted.unwrap_or_else(|| scoped(row, changes.own().changed.clone(), sub)));
     let api_version = row.api_version();
     let now = crate::verbs::write::timestamp(now);
     let mut owners = Vec::new();
-    for (position, stored) in list(old, PATH).iter().enumerate() {
-        let mine = super::is_by(stored, manager, sub);
-        let target = mine && claimed.is_some() && text(stored, &["apiVersion"]) == api_version;
+    for (position, stored) in old.map_or(&[][..], |old| list(old, PATH)).iter().enumerate() {
+        let Difference { changed, removed } = changes.of(text(stored, &["apiVersion"]));
+        let mine = super::is_by(stored, manager, sub, &api_version);
+        let target = mine && claimed.is_some();
         let fields = at(stored, &["fieldsV1"]);
         let loses = removed.meets(fields) || (!mine && changed.meets(fields));
         let gains =
@@ -52,12 +53,15 @@ pub fn track(
         }
         let mut entry = Entry::read(stored);
         let before = entry.set.clone();
-        entry.set = entry.set.without(&removed);
+        entry.set = entry.set.without(removed);
         if !mine {
-            entry.set = entry.set.without(&changed);
+            entry.set = entry.set.without(changed);
         }
         match claim {
-            Some(claim) if manager.apply => entry.set = claim,
+            Some(claim) if manager.apply => {
+                entry.set = claim;
+                entry.api_version.clone_from(&api_version);
+            }
             Some(claim) => entry.set.unite(claim),
             None => {}
         }

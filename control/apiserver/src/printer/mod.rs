@@ -1,6 +1,7 @@
 //! Server-side tables: which columns `kubectl get` shows for a kind, and their cells.
 
 pub mod access;
+pub mod autoscaler;
 pub mod cluster;
 pub mod config;
 pub mod devices;

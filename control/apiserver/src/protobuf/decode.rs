@@ -6,25 +6,21 @@ use serde_json::{Map, Value, json};
 use super::table::{Field, Kind, MessageId, Union, messages};
 use super::{MAGIC, MAX_DEPTH, WireError};
 
+/// The apiVersion that the object in `body` says it has.
+pub fn api_version(body: &[u8]) -> Result<String, WireError> {
+    Ok(Envelope::read(body)?.version)
+}
+
+/// What stands around an object.
+struct Envelope<'a> {
+    version: String,
+    kind: String,
+    raw: &'a [u8],
+}
+
 /// The object in `body`, whose type has this name in the schema.
 pub fn decode(type_name: &str, body: &[u8]) -> Result<Value, WireError> {
-    let envelope = body.strip_prefix(MAGIC).ok_or(WireError::Magic)?;
-    let (mut kind, mut version, mut raw) = (String::new(), String::new(), &[][..]);
-    for part in parts(envelope) {
-        match part? {
-            (1, Wire::Bytes(meta)) => {
-                for part in parts(meta) {
-                    match part? {
-                        (1, Wire::Bytes(bytes)) => version = text(bytes)?,
-                        (2, Wire::Bytes(bytes)) => kind = text(bytes)?,
-                        _ => {}
-                    }
-                }
-            }
-            (2, Wire::Bytes(bytes)) => raw = bytes,
-            _ => {}
-        }
-    }
+    let Envelope { version, kind, raw } = Envelope::read(body)?;
     let mut fields = match messages().named(type_name) {
         Some(id) => message(id, raw, 0)?,
         None => Map::new(),
@@ -35,6 +31,29 @@ pub fn decode(type_name: &str, body: &[u8]) -> Result<Value, WireError> {
         }
     }
     Ok(Value::Object(fields))
+}
+
+impl<'a> Envelope<'a> {
+    fn read(body: &'a [u8]) -> Result<Self, WireError> {
+        let envelope = body.strip_prefix(MAGIC).ok_or(WireError::Magic)?;
+        let (mut kind, mut version, mut raw) = (String::new(), String::new(), &[][..]);
+        for part in parts(envelope) {
+            match part? {
+                (1, Wire::Bytes(meta)) => {
+                    for part in parts(meta) {
+                        match part? {
+                            (1, Wire::Bytes(bytes)) => version = text(bytes)?,
+                            (2, Wire::Bytes(bytes)) => kind = text(bytes)?,
+                            _ => {}
+                        }
+                    }
+                }
+                (2, Wire::Bytes(bytes)) => raw = bytes,
+                _ => {}
+            }
+        }
+        Ok(Self { version, kind, raw })
+    }
 }
 
 /// One value on the wire.

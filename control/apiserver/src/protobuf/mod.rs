@@ -10,7 +10,7 @@ mod table;
 mod tests;
 pub mod wire;
 
-pub use decode::decode;
+pub use decode::{api_version, decode};
 pub use encode::{Typed, frame, list_head, list_tail, tree};
 
 /// The media type of this form.

@@ -72,16 +72,16 @@ impl Custom {
 impl Row {
     /// Whether an object can be served as the bytes that are stored.
     pub fn serves_as_stored(&self, entry: &Entry<Header>) -> bool {
-        self.renamed.is_empty() && self.custom.as_ref().is_none_or(|custom| custom.wrote(entry))
+        self.conversion.is_none() && self.custom.as_ref().is_none_or(|custom| custom.wrote(entry))
     }
 
     /// Whether objects look in the store as this row shows them when it writes them.
     pub fn shows_what_it_stores(&self) -> bool {
-        self.renamed.is_empty()
+        self.conversion.is_none()
             && self.custom.as_ref().is_none_or(|custom| custom.stored_version == self.api_version())
     }
 
-    /// The object as this row has it; fields of built-in kinds keep the names they have in storage.
+    /// The object as this row has it; of a built-in kind, in the version it is stored in.
     pub fn read(&self, entry: &Entry<Header>) -> Value {
         self.read_at(entry, entry.mod_revision)
     }

@@ -4,7 +4,8 @@ use std::sync::OnceLock;
 
 use serde_json::Value;
 
-use super::{Custom, Resource, Sub, stored};
+use super::{Custom, Resource, Sub};
+use crate::conversion::Conversion;
 use crate::name::Name;
 use crate::printer::Columns;
 use crate::schema::{Node, schema};
@@ -33,7 +34,7 @@ pub struct Row {
     pub returns_deleted: bool,
     pub lifetime: u64,
     pub missing: &'static str,
-    pub renamed: &'static [(&'static str, &'static str)],
+    pub conversion: Option<&'static Conversion>,
     pub name: fn(&str) -> Result<(), String>,
     pub defaults: fn(&mut Value),
     pub prepare: fn(&mut Change<'_>),
@@ -73,7 +74,7 @@ impl Row {
             returns_deleted: entry.returns_deleted,
             lifetime: entry.lifetime,
             missing: entry.missing,
-            renamed: entry.renamed,
+            conversion: entry.conversion,
             name: entry.name,
             defaults: entry.defaults,
             prepare: entry.prepare,
@@ -143,14 +144,6 @@ impl Row {
         } else {
             &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
         }
-    }
-
-    /// The row under whose names the objects are stored.
-    pub fn stored_as(&self) -> &Self {
-        if self.renamed.is_empty() {
-            return self;
-        }
-        stored(&self.storage).expect("every storage has a row without renamed fields")
     }
 
     /// Whether the kind has a status apart from its spec.

@@ -1,13 +1,16 @@
 //! The rows, by group.
 
 use super::{BASE, Resource, Sub};
+use crate::conversion::{autoscaler as autoscaler_versions, event};
 use crate::definitions;
 use crate::printer::{
-    access, cluster, config, devices, flow_control as flow_tables, network, pods, storage, workloads,
+    access, autoscaler as autoscaler_table, cluster, config, devices, flow_control as flow_tables, network,
+    pods, storage, workloads,
 };
 use crate::strategy::{
-    certificate, config as config_rules, device_claim, device_slice, flow_control, network as network_rules,
-    pod, pod_changes, rbac as rbac_rules, service, service_cidr, storage as storage_rules, system, workload,
+    autoscaler, certificate, config as config_rules, device_claim, device_slice, flow_control,
+    network as network_rules, pod, pod_changes, rbac as rbac_rules, service, service_cidr,
+    storage as storage_rules, system, workload,
 };
 use crate::validate;
 
@@ -17,6 +20,20 @@ const SCALED: &[Sub] = &[Sub::Scale, Sub::Status];
 
 const CORE: Resource = BASE;
 const APPS: Resource = Resource { group: "apps", ..BASE };
+/// The kind is stored as v2, with whose rules every version is held.
+const AUTOSCALER: Resource = Resource {
+    group: "autoscaling",
+    kind: "HorizontalPodAutoscaler",
+    plural: "horizontalpodautoscalers",
+    short: &["hpa"],
+    categories: ALL,
+    storage: "horizontalpodautoscalers",
+    subresources: STATUS,
+    missing: NO_CONTROLLER,
+    defaults: autoscaler::default_autoscaler,
+    printer: &autoscaler_table::AUTOSCALER,
+    ..BASE
+};
 const BATCH: Resource = Resource { group: "batch", ..BASE };
 const NETWORKING: Resource = Resource { group: "networking.k8s.io", ..BASE };
 const DEVICES: Resource = Resource { group: "resource.k8s.io", missing: NO_DRIVER, ..BASE };
@@ -379,6 +396,13 @@ pub static RESOURCES: &[Resource] = &[
         ..REVIEW
     },
     Resource {
+        version: "v2",
+        validate: autoscaler::validate_autoscaler,
+        validate_part: autoscaler::validate_status,
+        ..AUTOSCALER
+    },
+    Resource { version: "v1", conversion: Some(&autoscaler_versions::V1), ..AUTOSCALER },
+    Resource {
         kind: "CronJob",
         missing: NO_CONTROLLER,
         plural: "cronjobs",
@@ -455,15 +479,7 @@ pub static RESOURCES: &[Resource] = &[
         storage: "events",
         lifetime: EVENT_LIFETIME,
         create_on_update: true,
-        renamed: &[
-            ("regarding", "involvedObject"),
-            ("note", "message"),
-            ("reportingController", "reportingComponent"),
-            ("deprecatedSource", "source"),
-            ("deprecatedFirstTimestamp", "firstTimestamp"),
-            ("deprecatedLastTimestamp", "lastTimestamp"),
-            ("deprecatedCount", "count"),
-        ],
+        conversion: Some(&event::V1),
         selectable: &[
             ("regarding.kind", &["involvedObject", "kind"]),
             ("regarding.namespace", &["involvedObject", "namespace"]),

@@ -2,6 +2,7 @@
 //!
 //! Everything here is pure. A row of `resources/rows.rs` names the functions it uses.
 
+pub mod autoscaler;
 pub mod certificate;
 pub mod config;
 pub mod device_claim;

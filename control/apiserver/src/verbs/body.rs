@@ -5,7 +5,6 @@ use serde_json::Value;
 use crate::api::Call;
 use crate::negotiate::{content_type, json_body};
 use crate::protobuf;
-use crate::resources::Row;
 use crate::schema::decode::{DecodeError, Decoded, from_slice, from_value};
 use crate::schema::{Node, schema};
 use crate::status::{Refusal, Result};
@@ -42,12 +41,19 @@ fn decode(call: &Call, node: &Node, kind: (&str, &str, &str)) -> Result<Value> {
     finish(call, decoded.map_err(|error| refuse(kind, &error))?, kind)
 }
 
-/// Decodes a tree that a patch made.
-pub fn patched(call: &Call, tree: Value) -> Result<Value> {
-    let row = call.row.stored_as();
+/// Decodes a tree in the version of the call.
+pub fn decoded(call: &Call, tree: Value) -> Result<Value> {
+    let row = &call.row;
     let kind = (&*row.group, &*row.version, &*row.kind);
     let decoded = from_value(row.node(), tree).map_err(|error| refuse(kind, &error))?;
     finish(call, decoded, kind)
+}
+
+/// Decodes a tree that a patch made in the version of the call, and brings it into the stored one.
+pub fn patched(call: &Call, tree: Value) -> Result<Value> {
+    let mut object = decoded(call, tree)?;
+    call.row.store(&mut object);
+    Ok(object)
 }
 
 fn refuse((group, version, kind): (&str, &str, &str), error: &DecodeError) -> Refusal {
@@ -109,29 +115,6 @@ fn report(call: &Call, strange: &[String], (_, _, kind): (&str, &str, &str)) -> 
             ),
         )),
     }
-}
-
-/// Gives fields the names they have in storage.
-pub fn rename_in(row: &Row, value: &mut Value) {
-    let Some(fields) = value.as_object_mut().filter(|_| !row.renamed.is_empty()) else { return };
-    for (here, there) in row.renamed {
-        if let Some(value) = fields.shift_remove(*here) {
-            fields.insert((*there).to_owned(), value);
-        }
-    }
-    let stored = row.stored_as();
-    set(value, &["apiVersion"], stored.api_version());
-}
-
-/// Gives fields the names they have in this row.
-pub fn rename_out(row: &Row, value: &mut Value) {
-    let Some(fields) = value.as_object_mut().filter(|_| !row.renamed.is_empty()) else { return };
-    for (here, there) in row.renamed {
-        if let Some(value) = fields.shift_remove(*there) {
-            fields.insert((*here).to_owned(), value);
-        }
-    }
-    set(value, &["apiVersion"], row.api_version());
 }
 
 /// Decodes the body as options of a deletion; their kind carries any group.

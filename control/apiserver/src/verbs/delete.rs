@@ -3,7 +3,6 @@
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use super::body::rename_out;
 use super::write::{self, Failure, commit_delete, timestamp};
 use super::{body, reply};
 use crate::api::Call;
@@ -110,14 +109,8 @@ pub enum Deletion {
 pub async fn delete(call: &Call) -> Result<Reply> {
     let options = Options::of(call)?;
     match one(call, &call.target.name, &options).await? {
-        Deletion::Pending(mut object) => {
-            rename_out(&call.row, &mut object);
-            reply::tree(call, 200, object)
-        }
-        Deletion::Gone(mut object) if call.row.returns_deleted => {
-            rename_out(&call.row, &mut object);
-            reply::tree(call, 200, object)
-        }
+        Deletion::Pending(object) => reply::tree(call, 200, object),
+        Deletion::Gone(object) if call.row.returns_deleted => reply::tree(call, 200, object),
         Deletion::Gone(object) => {
             let uid = text(&object, &["metadata", "uid"]);
             reply::document(call, 200, &status::success(&call.row, &call.target.name, uid))

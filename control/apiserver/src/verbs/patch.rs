@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::body::{patched, rename_in, rename_out};
+use super::body::{decoded, patched};
 use super::update::answer;
 use super::{reply, write};
 use crate::api::Call;
@@ -48,17 +48,7 @@ where
     F: Fn(&Value) -> Result<Value> + Send + Sync,
 {
     let manager = Manager::update(call);
-    let outcome = write::change(call, sub, &manager, |old| {
-        let mut new = if call.row.renamed.is_empty() {
-            change(old)?
-        } else {
-            let mut seen = old.clone();
-            rename_out(&call.row, &mut seen);
-            change(&seen)?
-        };
-        rename_in(&call.row, &mut new);
-        patched(call, new)
-    });
+    let outcome = write::change(call, sub, &manager, |old| patched(call, change(&call.row.shown(old))?));
     answer(call, outcome.await?)
 }
 
@@ -72,8 +62,7 @@ fn parse(body: &[u8]) -> Result<Value> {
 async fn apply(call: &Call, sub: Option<Sub>) -> Result<Reply> {
     let mut wanted = yaml(&call.body)?;
     check_identity(call, &mut wanted)?;
-    rename_in(&call.row, &mut wanted);
-    let wanted = patched(call, wanted)?;
+    let wanted = decoded(call, wanted)?;
     let manager = Manager::apply(call, &wanted)?;
     if call.api.objects.get(&call.key()).is_none() {
         if sub.is_some() || !text(&wanted, &["metadata", "resourceVersion"]).is_empty() {

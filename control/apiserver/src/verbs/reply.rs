@@ -5,7 +5,6 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use store::Revision;
 
-use super::body::rename_out;
 use super::spliced::Spliced;
 use super::write::Fresh;
 use crate::api::Call;
@@ -16,7 +15,7 @@ use crate::printer::Columns;
 use crate::protobuf::{self, Typed};
 use crate::resources::Row;
 use crate::status::{Refusal, Result};
-use crate::tree::{at, remove, set, text};
+use crate::tree::{at, remove, text};
 
 /// Answers with an object that is stored; its bytes are not decoded unless its form demands it.
 pub fn stored(call: &Call, entry: &Stored) -> Result<Reply> {
@@ -25,9 +24,7 @@ pub fn stored(call: &Call, entry: &Stored) -> Result<Reply> {
     {
         return Ok(reply);
     }
-    let mut value = call.row.read(entry);
-    rename_out(&call.row, &mut value);
-    tree(call, 200, value)
+    tree(call, 200, call.row.read(entry))
 }
 
 /// Answers with an object that was just written; like [`stored`], it is not encoded again unless that is needed.
@@ -38,9 +35,7 @@ pub fn fresh(call: &Call, code: u16, fresh: Fresh) -> Result<Reply> {
     {
         return Ok(reply);
     }
-    let mut value = fresh.into_object();
-    rename_out(&call.row, &mut value);
-    tree(call, code, value)
+    tree(call, code, fresh.into_object())
 }
 
 /// The answer with the bytes of an object, where the form the client accepts can be made of them without a tree.
@@ -59,17 +54,17 @@ fn from_bytes(call: &Call, code: u16, value: &[u8], revision: Revision) -> Resul
     })
 }
 
-/// Answers with a tree that is an object of the call's row.
+/// Answers with a tree that is an object of the call's row, in the version it is stored in.
 pub fn tree(call: &Call, code: u16, value: Value) -> Result<Reply> {
     match call.accept.form {
-        Form::Object => document(call, code, &value),
+        Form::Object => document(call, code, &call.row.shown(&value)),
         Form::Table => {
             let revision = text(&value, &["metadata", "resourceVersion"]).to_owned();
             let include = Include::of(call)?;
             let rows = vec![row(&call.row, &value, include, Timestamp::now())];
             document(call, code, &table(&call.row.printer, &json!({ "resourceVersion": revision }), rows))
         }
-        Form::Partial => document(call, code, &partial(&value)),
+        Form::Partial => document(call, code, &partial(&call.row.shown(&value))),
         Form::Discovery => Err(Refusal::not_acceptable(negotiate::ACCEPTED)),
     }
 }
@@ -113,13 +108,13 @@ impl Include {
     }
 }
 
-/// One row of a table.
+/// One row of a table. Printers read the stored version; what is carried is in the one that was asked for.
 pub fn row(resource: &Row, value: &Value, include: Include, now: Timestamp) -> Value {
     let cells = resource.printer.cells(value, now);
     match include {
         Include::None => json!({ "cells": cells, "object": null }),
-        Include::Metadata => json!({ "cells": cells, "object": partial(value) }),
-        Include::Object => json!({ "cells": cells, "object": value }),
+        Include::Metadata => json!({ "cells": cells, "object": partial(&resource.shown(value)) }),
+        Include::Object => json!({ "cells": cells, "object": resource.shown(value) }),
     }
 }
 
@@ -157,7 +152,7 @@ pub const CHUNK: usize = 64 << 10;
 pub fn list(call: &Call, meta: &ListMeta, entries: Vec<Stored>) -> Result<Reply> {
     let row_of = &*call.row;
     let kind = &*row_of.list_kind;
-    if call.accept.form == Form::Object && call.accept.media == Media::Json && row_of.renamed.is_empty() {
+    if call.accept.form == Form::Object && call.accept.media == Media::Json && row_of.conversion.is_none() {
         let chunks = Spliced::new(&call.row, meta, entries);
         return Ok(compressed(call, "application/json", chunks.size(), chunks));
     }
@@ -166,11 +161,7 @@ pub fn list(call: &Call, meta: &ListMeta, entries: Vec<Stored>) -> Result<Reply>
         let size = chunks.iter().map(Bytes::len).sum();
         return Ok(compressed(call, protobuf::MEDIA, size, chunks.into_iter()));
     }
-    let decode = |entry: &Stored| {
-        let mut value = row_of.read(entry);
-        rename_out(row_of, &mut value);
-        value
-    };
+    let decode = |entry: &Stored| row_of.shown(&row_of.read(entry)).into_owned();
     let value = match call.accept.form {
         Form::Object => {
             let items: Vec<Value> = entries.iter().map(|entry| untyped(row_of, decode(entry))).collect();
@@ -178,15 +169,7 @@ pub fn list(call: &Call, meta: &ListMeta, entries: Vec<Stored>) -> Result<Reply>
         }
         Form::Table => {
             let (include, now) = (Include::of(call)?, Timestamp::now());
-            // Printers read the stored form; only the carried object is renamed.
-            let rows = entries.iter().map(|entry| {
-                let stored = row_of.read(entry);
-                let mut one = row(row_of, &stored, include, now);
-                if include == Include::Object && !row_of.renamed.is_empty() {
-                    set(&mut one, &["object"], decode(entry));
-                }
-                one
-            });
+            let rows = entries.iter().map(|entry| row(row_of, &row_of.read(entry), include, now));
             table(&row_of.printer, &meta.json(), rows.collect())
         }
         Form::Partial => {
@@ -227,9 +210,8 @@ fn packed(row: &Row, form: Form, meta: &ListMeta, entries: &[Stored]) -> Result<
         let written = if row.serves_as_stored(entry) {
             item.item(&mut out, &entry.value, Some(entry.mod_revision))
         } else {
-            let mut value = row.read(entry);
-            rename_out(row, &mut value);
-            item.item(&mut out, value.to_string().as_bytes(), None)
+            let value = row.read(entry);
+            item.item(&mut out, row.shown(&value).to_string().as_bytes(), None)
         };
         written.map_err(Refusal::internal)?;
         if out.len() >= CHUNK {

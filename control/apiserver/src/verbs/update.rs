@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::body::{self, patched, rename_in, rename_out};
+use super::body;
 use super::reply;
 use super::write::{self, Outcome};
 use crate::api::Call;
@@ -15,7 +15,6 @@ use crate::tree::{set, text};
 /// Replaces the object with the one of the body.
 pub async fn update(call: &Call, sub: Option<Sub>) -> Result<Reply> {
     let mut object = body::object(call)?;
-    rename_in(&call.row, &mut object);
     check_name(call, &object)?;
     let unversioned = text(&object, &["metadata", "resourceVersion"]).is_empty();
     if sub.is_none() && call.row.create_on_update && call.api.objects.get(&call.key()).is_none() {
@@ -35,9 +34,7 @@ pub async fn update(call: &Call, sub: Option<Sub>) -> Result<Reply> {
         };
         return Err(Refusal::invalid(&call.row, &call.target.name, vec![cause]));
     }
-    if !call.row.renamed.is_empty() {
-        object = patched(call, object)?;
-    }
+    call.row.store(&mut object);
     let outcome = write::change(call, sub, &Manager::update(call), |_| Ok(object.clone())).await?;
     answer(call, outcome)
 }
@@ -58,9 +55,6 @@ pub fn answer(call: &Call, outcome: Outcome) -> Result<Reply> {
     match outcome {
         Outcome::Same(entry) => reply::stored(call, &entry),
         Outcome::Written(fresh) => reply::fresh(call, 200, fresh),
-        Outcome::Deleted(mut value) => {
-            rename_out(&call.row, &mut value);
-            reply::tree(call, 200, value)
-        }
+        Outcome::Deleted(value) => reply::tree(call, 200, value),
     }
 }

@@ -7,7 +7,6 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use store::Event;
 
-use super::body::rename_out;
 use super::read;
 use super::reply::{self, Include};
 use super::session::Session;
@@ -153,12 +152,8 @@ impl Writer {
                     vec![row],
                 )
             }
-            Form::Partial => reply::partial(&stored),
-            _ => {
-                let mut renamed = stored;
-                rename_out(&self.row, &mut renamed);
-                renamed
-            }
+            Form::Partial => reply::partial(&self.row.shown(&stored)),
+            _ => self.row.shown(&stored).into_owned(),
         };
         self.tell(out, kind, &object);
     }

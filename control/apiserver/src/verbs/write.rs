@@ -6,7 +6,6 @@ use rand::Rng;
 use serde_json::{Value, json};
 use store::{Revision, Txn, TxnError};
 
-use super::body::rename_in;
 use crate::allocate::{Allocator, Reservation};
 use crate::api::{Api, Call};
 use crate::managed::{self, Manager};
@@ -67,14 +66,14 @@ const NAME_ATTEMPTS: usize = 8;
 /// Conflicts after which a write without a resourceVersion gives up.
 const WRITE_ATTEMPTS: usize = 10;
 
-/// Creates an object that has been decoded.
+/// Creates an object that has been decoded in the version of the call.
 pub async fn create(call: &Call, mut object: Value, manager: &Manager) -> Result<Fresh> {
     let row = &call.row;
     if row.custom.as_ref().is_some_and(|custom| custom.terminating) {
         let message = "create not allowed while custom resource definition is terminating";
         return Err(Refusal::method_not_allowed(message));
     }
-    rename_in(row, &mut object);
+    row.store(&mut object);
     place(call, &mut object)?;
     if !text(&object, &["metadata", "resourceVersion"]).is_empty() {
         return Err(Refusal::bad_request("resourceVersion should not be set on objects to be created"));
@@ -148,7 +147,7 @@ async fn create_named(call: &Call, mut object: Value, manager: &Manager) -> Resu
     admission::namespace_accepts(call, &object)?;
     fill_in(row, &mut object);
     // What the cluster adds from here on is nobody's.
-    managed::track(row, None, &mut object, manager, None, now)?;
+    managed::track(&call.row, None, &mut object, manager, None, now)?;
     admission::create(call, &mut object)?;
     if admission::completes(row) {
         fill_in(row, &mut object);
@@ -393,7 +392,7 @@ fn finish(
             }
         }
     }
-    managed::track(row, Some(old), new, manager, sub, Timestamp::now())
+    managed::track(&call.row, Some(old), new, manager, sub, Timestamp::now())
 }
 
 fn differs_outside(old: &Value, new: &Value, ignored: &[&str]) -> bool {
