@@ -1,9 +1,11 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -12,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
@@ -314,6 +317,56 @@ func tooOld(t *T) {
 	_, err = maps.List(t, metav1.ListOptions{Limit: 1, Continue: "rubbish"})
 	t.Refused(err, errors.IsBadRequest, "continue at rubbish")
 }
+
+// stayedAway goes on from a version that is older than what the server remembers.
+func stayedAway(t *T) {
+	clients := t.Clients(t.Config())
+	maps := clients.CoreV1().ConfigMaps(t.Namespace())
+	first, err := maps.Create(t, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "large"}}, metav1.CreateOptions{})
+	t.Must(err, "create")
+	// More than is remembered of the past, in few writes.
+	for i := range 60 {
+		first.Data = map[string]string{"k": strings.Repeat(string(rune('a'+i%26)), 900_000)}
+		first.ResourceVersion = ""
+		_, err = maps.Update(t, first, metav1.UpdateOptions{})
+		t.Must(err, "update")
+	}
+	listed, err := maps.List(t, metav1.ListOptions{Limit: 1})
+	t.Must(err, "list")
+	old := "1"
+	t.Want(listed.ResourceVersion > old, "nothing happened")
+	watcher, err := maps.Watch(t, metav1.ListOptions{ResourceVersion: old})
+	t.Must(err, "watch")
+	event := <-watcher.ResultChan()
+	watcher.Stop()
+	t.Want(event.Type == watch.Error, "a watch of the past begins with %v", event.Type)
+	err = errors.FromObject(event.Object)
+	t.Want(errors.IsResourceExpired(err) || errors.IsGone(err), "a watch of the past is refused by %v", err)
+
+	lists := atomic.Int32{}
+	source := &cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
+			list, err := maps.List(ctx, options)
+			// As if the first list had been long ago.
+			if err == nil && lists.Add(1) == 1 {
+				list.ResourceVersion, list.Items = old, nil
+			}
+			return list, err
+		},
+		WatchFuncWithContext: maps.Watch,
+	}
+	store := cache.NewStore(cache.MetaNamespaceKeyFunc)
+	reflector := cache.NewReflector(plainLists{source}, &corev1.ConfigMap{}, store, 0)
+	ctx, cancel := context.WithCancel(t)
+	defer cancel()
+	go reflector.RunWithContext(ctx)
+	t.Until("the reflector lists again", func() bool { return lists.Load() > 1 && len(store.List()) >= 2 })
+}
+
+// plainLists keeps a reflector from having its list told as a watch.
+type plainLists struct{ *cache.ListWatch }
+
+func (plainLists) IsWatchListSemanticsUnSupported() bool { return true }
 
 func resourceOf(t *T, clients *kubernetes.Clientset, kind schema.GroupVersionKind) schema.GroupVersionResource {
 	list, err := clients.Discovery().ServerResourcesForGroupVersion(kind.GroupVersion().String())

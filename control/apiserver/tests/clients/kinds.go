@@ -1,16 +1,28 @@
 package main
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+
 	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv1 "k8s.io/api/autoscaling/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	batchv1 "k8s.io/api/batch/v1"
+	certificatesv1 "k8s.io/api/certificates/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	eventsv1 "k8s.io/api/events/v1"
+	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	nodev1 "k8s.io/api/node/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -114,6 +126,11 @@ func namespacedLives(p, j *kubernetes.Clientset, ns string) []life {
 			&appsv1.ReplicaSet{Spec: appsv1.ReplicaSetSpec{Replicas: replicas, Selector: selecting("rs"), Template: template("rs")}}),
 		lives("statefulsets", p.AppsV1().StatefulSets(ns), j.AppsV1().StatefulSets(ns),
 			&appsv1.StatefulSet{Spec: appsv1.StatefulSetSpec{Replicas: replicas, ServiceName: "s", Selector: selecting("ss"), Template: template("ss")}}),
+		lives("autoscalers", p.AutoscalingV1().HorizontalPodAutoscalers(ns), j.AutoscalingV1().HorizontalPodAutoscalers(ns),
+			&autoscalingv1.HorizontalPodAutoscaler{Spec: autoscalingv1.HorizontalPodAutoscalerSpec{MaxReplicas: 3, TargetCPUUtilizationPercentage: ptr(int32(60)),
+				ScaleTargetRef: autoscalingv1.CrossVersionObjectReference{APIVersion: "apps/v1", Kind: "Deployment", Name: "d"}}}),
+		lives("newautoscalers", p.AutoscalingV2().HorizontalPodAutoscalers(ns), j.AutoscalingV2().HorizontalPodAutoscalers(ns),
+			&autoscalingv2.HorizontalPodAutoscaler{Spec: autoscalerSpec()}),
 		lives("jobs", p.BatchV1().Jobs(ns), j.BatchV1().Jobs(ns), &batchv1.Job{Spec: jobSpec()}),
 		lives("cronjobs", p.BatchV1().CronJobs(ns), j.BatchV1().CronJobs(ns),
 			&batchv1.CronJob{Spec: batchv1.CronJobSpec{Schedule: "*/5 * * * *", Suspend: ptr(true), JobTemplate: batchv1.JobTemplateSpec{Spec: jobSpec()}}}),
@@ -137,6 +154,10 @@ func namespacedLives(p, j *kubernetes.Clientset, ns string) []life {
 				Ports: []networkingv1.NetworkPolicyPort{{Port: ptr(intstr.FromInt32(80)), EndPort: ptr(int32(90))}}}}}}),
 		lives("poddisruptionbudgets", p.PolicyV1().PodDisruptionBudgets(ns), j.PolicyV1().PodDisruptionBudgets(ns),
 			&policyv1.PodDisruptionBudget{Spec: policyv1.PodDisruptionBudgetSpec{MinAvailable: ptr(intstr.FromString("50%")), Selector: selecting("b")}}),
+		lives("resourceclaims", p.ResourceV1().ResourceClaims(ns), j.ResourceV1().ResourceClaims(ns),
+			&resourcev1.ResourceClaim{Spec: claimSpec()}),
+		lives("resourceclaimtemplates", p.ResourceV1().ResourceClaimTemplates(ns), j.ResourceV1().ResourceClaimTemplates(ns),
+			&resourcev1.ResourceClaimTemplate{Spec: resourcev1.ResourceClaimTemplateSpec{Spec: claimSpec()}}),
 		lives("roles", p.RbacV1().Roles(ns), j.RbacV1().Roles(ns),
 			&rbacv1.Role{Rules: []rbacv1.PolicyRule{{Verbs: []string{"get"}, APIGroups: []string{""}, Resources: []string{"pods"}, ResourceNames: []string{"p"}}}}),
 		lives("rolebindings", p.RbacV1().RoleBindings(ns), j.RbacV1().RoleBindings(ns),
@@ -144,6 +165,51 @@ func namespacedLives(p, j *kubernetes.Clientset, ns string) []life {
 		lives("csistoragecapacities", p.StorageV1().CSIStorageCapacities(ns), j.StorageV1().CSIStorageCapacities(ns),
 			&storagev1.CSIStorageCapacity{StorageClassName: "c", Capacity: ptr(resource.MustParse("1500Mi"))}),
 	}
+}
+
+// autoscalerSpec says what the older version has no fields for.
+func autoscalerSpec() autoscalingv2.HorizontalPodAutoscalerSpec {
+	metric := autoscalingv2.MetricIdentifier{Name: "m", Selector: selecting("m")}
+	service := autoscalingv2.CrossVersionObjectReference{Kind: "Service", Name: "s"}
+	return autoscalingv2.HorizontalPodAutoscalerSpec{
+		MinReplicas: ptr(int32(2)), MaxReplicas: 3,
+		ScaleTargetRef: autoscalingv2.CrossVersionObjectReference{APIVersion: "apps/v1", Kind: "Deployment", Name: "d"},
+		Metrics: []autoscalingv2.MetricSpec{
+			{Type: autoscalingv2.ObjectMetricSourceType, Object: &autoscalingv2.ObjectMetricSource{DescribedObject: service, Metric: metric,
+				Target: autoscalingv2.MetricTarget{Type: autoscalingv2.ValueMetricType, Value: ptr(resource.MustParse("10"))}}},
+			{Type: autoscalingv2.PodsMetricSourceType, Pods: &autoscalingv2.PodsMetricSource{Metric: metric,
+				Target: autoscalingv2.MetricTarget{Type: autoscalingv2.AverageValueMetricType, AverageValue: ptr(resource.MustParse("1500m"))}}},
+			{Type: autoscalingv2.ResourceMetricSourceType, Resource: &autoscalingv2.ResourceMetricSource{Name: "cpu",
+				Target: autoscalingv2.MetricTarget{Type: autoscalingv2.UtilizationMetricType, AverageUtilization: ptr(int32(70))}}},
+		},
+		Behavior: &autoscalingv2.HorizontalPodAutoscalerBehavior{ScaleDown: &autoscalingv2.HPAScalingRules{
+			StabilizationWindowSeconds: ptr(int32(0)), SelectPolicy: ptr(autoscalingv2.MinChangePolicySelect),
+			Policies: []autoscalingv2.HPAScalingPolicy{{Type: autoscalingv2.PodsScalingPolicy, Value: 1, PeriodSeconds: 60}}}},
+	}
+}
+
+func claimSpec() resourcev1.ResourceClaimSpec {
+	return resourcev1.ResourceClaimSpec{Devices: resourcev1.DeviceClaim{
+		Requests: []resourcev1.DeviceRequest{
+			{Name: "gpu", Exactly: &resourcev1.ExactDeviceRequest{DeviceClassName: "class.example.org", AdminAccess: ptr(false),
+				Selectors: []resourcev1.DeviceSelector{{CEL: &resourcev1.CELDeviceSelector{Expression: "true"}}}}},
+			{Name: "any", FirstAvailable: []resourcev1.DeviceSubRequest{{Name: "big", DeviceClassName: "class.example.org", Count: 2}}}},
+		Constraints: []resourcev1.DeviceConstraint{{Requests: []string{"gpu"}, MatchAttribute: ptr(resourcev1.FullyQualifiedName("d.example.org/numa"))}},
+	}}
+}
+
+// certificateRequest asks for a certificate with a key that nobody keeps.
+func certificateRequest() []byte {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		panic(err) // There is always randomness.
+	}
+	subject := pkix.Name{CommonName: "jane", Organization: []string{"dev"}}
+	asked, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: subject}, key)
+	if err != nil {
+		panic(err) // The template is complete.
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: asked})
 }
 
 func jobSpec() batchv1.JobSpec {
@@ -163,6 +229,32 @@ func clusterLives(p, j *kubernetes.Clientset) []life {
 			&corev1.PersistentVolume{Spec: corev1.PersistentVolumeSpec{
 				Capacity: corev1.ResourceList{"storage": resource.MustParse("1Gi")}, AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteMany},
 				PersistentVolumeSource: corev1.PersistentVolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/tmp"}}}}),
+		lives("certificatesigningrequests", p.CertificatesV1().CertificateSigningRequests(), j.CertificatesV1().CertificateSigningRequests(),
+			&certificatesv1.CertificateSigningRequest{Spec: certificatesv1.CertificateSigningRequestSpec{Request: certificateRequest(),
+				SignerName: "example.org/signer", Usages: []certificatesv1.KeyUsage{certificatesv1.UsageClientAuth}, ExpirationSeconds: ptr(int32(3600))}}),
+		lives("flowschemas", p.FlowcontrolV1().FlowSchemas(), j.FlowcontrolV1().FlowSchemas(),
+			&flowcontrolv1.FlowSchema{Spec: flowcontrolv1.FlowSchemaSpec{
+				PriorityLevelConfiguration: flowcontrolv1.PriorityLevelConfigurationReference{Name: "global-default"}, MatchingPrecedence: 9000,
+				DistinguisherMethod: &flowcontrolv1.FlowDistinguisherMethod{Type: flowcontrolv1.FlowDistinguisherMethodByUserType},
+				Rules: []flowcontrolv1.PolicyRulesWithSubjects{{
+					Subjects:         []flowcontrolv1.Subject{{Kind: flowcontrolv1.SubjectKindUser, User: &flowcontrolv1.UserSubject{Name: "u"}}},
+					NonResourceRules: []flowcontrolv1.NonResourcePolicyRule{{Verbs: []string{"get"}, NonResourceURLs: []string{"/x"}}},
+					ResourceRules:    []flowcontrolv1.ResourcePolicyRule{{Verbs: []string{"get"}, APIGroups: []string{""}, Resources: []string{"pods"}, Namespaces: []string{"n"}}}}}}}),
+		lives("prioritylevelconfigurations", p.FlowcontrolV1().PriorityLevelConfigurations(), j.FlowcontrolV1().PriorityLevelConfigurations(),
+			&flowcontrolv1.PriorityLevelConfiguration{Spec: flowcontrolv1.PriorityLevelConfigurationSpec{
+				Type: flowcontrolv1.PriorityLevelEnablementLimited, Limited: &flowcontrolv1.LimitedPriorityLevelConfiguration{
+					NominalConcurrencyShares: ptr(int32(0)), LendablePercent: ptr(int32(10)), BorrowingLimitPercent: ptr(int32(0)),
+					LimitResponse: flowcontrolv1.LimitResponse{Type: flowcontrolv1.LimitResponseTypeQueue,
+						Queuing: &flowcontrolv1.QueuingConfiguration{Queues: 8, HandSize: 2, QueueLengthLimit: 5}}}}}),
+		lives("deviceclasses", p.ResourceV1().DeviceClasses(), j.ResourceV1().DeviceClasses(),
+			&resourcev1.DeviceClass{Spec: resourcev1.DeviceClassSpec{ExtendedResourceName: ptr("example.org/gpu"),
+				Selectors: []resourcev1.DeviceSelector{{CEL: &resourcev1.CELDeviceSelector{Expression: "true"}}}}}),
+		lives("resourceslices", p.ResourceV1().ResourceSlices(), j.ResourceV1().ResourceSlices(),
+			&resourcev1.ResourceSlice{Spec: resourcev1.ResourceSliceSpec{Driver: "d.example.org", NodeName: ptr("n"),
+				Pool: resourcev1.ResourcePool{Name: "n", Generation: 0, ResourceSliceCount: 1},
+				Devices: []resourcev1.Device{{Name: "d",
+					Attributes: map[resourcev1.QualifiedName]resourcev1.DeviceAttribute{"size": {IntValue: ptr(int64(0))}, "fast": {BoolValue: ptr(false)}, "kind": {StringValue: ptr("")}},
+					Capacity:   map[resourcev1.QualifiedName]resourcev1.DeviceCapacity{"memory": {Value: resource.MustParse("1Gi")}}}}}}),
 		lives("ingressclasses", p.NetworkingV1().IngressClasses(), j.NetworkingV1().IngressClasses(),
 			&networkingv1.IngressClass{Spec: networkingv1.IngressClassSpec{Controller: "example.org/c"}}),
 		lives("servicecidrs", p.NetworkingV1().ServiceCIDRs(), j.NetworkingV1().ServiceCIDRs(),

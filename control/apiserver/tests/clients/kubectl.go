@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"fmt"
 	"os"
 	"os/exec"
@@ -88,6 +89,18 @@ var commands = []command{
 	{line: "expose deployment web --port=80 --target-port=8080", want: `service/web exposed`},
 	{line: "get service web", want: `web +ClusterIP +10\.96\.`},
 	{line: "describe service web", want: `(?s)IP: +10\.96\..*Endpoints:`},
+	{line: "autoscale deployment web --min=1 --max=3 --cpu=70%", want: `horizontalpodautoscaler.autoscaling/web autoscaled`},
+	{line: "get hpa", want: `(?s)NAME +REFERENCE +TARGETS +MINPODS +MAXPODS +REPLICAS +AGE.*web +Deployment/web +cpu: <unknown>/70% +1 +3 +0`},
+	{line: "describe hpa web", want: `(?s)Reference: +Deployment/web.*resource cpu on pods +\(as a percentage of request\): +<unknown> / 70%.*Max replicas: +3`},
+	{line: "get horizontalpodautoscalers.v1.autoscaling web -o jsonpath={.spec.targetCPUUtilizationPercentage}", want: `^70$`},
+	{line: "explain hpa --api-version=autoscaling/v1 --recursive", want: `targetCPUUtilizationPercentage`},
+	{line: "create -f -", input: "CSR", want: `certificatesigningrequest.certificates.k8s.io/clients-jane created`},
+	{line: "get csr clients-jane", want: `example.org/signer +\S+ +60m +Pending`},
+	{line: "certificate approve clients-jane", want: `clients-jane approved`},
+	{line: "get csr clients-jane", want: `Approved`},
+	{line: "certificate deny clients-jane", want: `(?i)denied|approved`, fails: true},
+	{line: "describe csr clients-jane", want: `(?s)Requesting User: +\S+.*Common Name: +jane`},
+	{line: "delete csr clients-jane", want: `deleted`},
 	{line: "get endpointslices -l kubernetes.io/service-name=web", want: `web-`},
 	{line: "run one --image=example.org/one --labels=app=one --command -- sleep 1", want: `pod/one created`},
 	{line: "wait pod/one --for=condition=Ready --timeout=1s", want: `timed out`, fails: true},
@@ -142,7 +155,10 @@ func kubectled(t *T) {
 	t.Must(err, "a folder")
 	t.Must(os.WriteFile(filepath.Join(folder, "kustomization.yaml"), []byte("namePrefix: pre-\nresources: [map.yaml]\n"), 0o600), "write")
 	t.Must(os.WriteFile(filepath.Join(folder, "map.yaml"), []byte(mapYAML), 0o600), "write")
-	words := strings.NewReplacer("NAMESPACE", namespace, "FOLDER", folder,
+	request := "apiVersion: certificates.k8s.io/v1\nkind: CertificateSigningRequest\nmetadata: {name: clients-jane}\nspec:\n" +
+		"  signerName: example.org/signer\n  usages: [client auth]\n  expirationSeconds: 3600\n  request: " +
+		base64.StdEncoding.EncodeToString(certificateRequest()) + "\n"
+	words := strings.NewReplacer("CSR", request, "NAMESPACE", namespace, "FOLDER", folder,
 		"CERT", filepath.Join(t.Server.Folder, "pki", "ca.crt"), "KEY", filepath.Join(t.Server.Folder, "pki", "ca.key"), ",*", " *")
 	for _, one := range commands {
 		var arguments []string
