@@ -52,7 +52,9 @@ fn put_policy(tables: &mut Snapshot, number: u32, port: u32) {
 }
 
 fn cluster() -> Snapshot {
-    let synced = [Source::Policies, Source::ClusterPolicies, Source::Namespaces, Source::ClusterPods].into();
+    let synced =
+        [Source::Policies, Source::ClusterPolicies, Source::Namespaces, Source::ClusterPods, Source::Nodes]
+            .into();
     let mut tables = Snapshot { synced, ..Snapshot::default() };
     for number in 0..NAMESPACES {
         let labels: Labels = [("team".into(), (number % 25).to_string().into())].into();

@@ -12,7 +12,7 @@ use thiserror::Error;
 
 use crate::desired::NodeFacts;
 use crate::kernel::{KernelError, flow_table};
-use crate::oracle::policy::{Decision, Flow, Side, decide};
+use crate::oracle::policy::{Cluster, Decision, Flow, Side, decide};
 use crate::sources::kube::asked::{Read, Unreadable, read_policy};
 use crate::tables::{PolicyRows, Protocol, Snapshot, Tables};
 
@@ -130,7 +130,10 @@ pub fn consequences(
     let after = propose(&rows.policy, proposal, &mut notes)?;
     let mut cut = BTreeSet::new();
     for live in flows {
-        let denied = |policies: &PolicyRows| because(rows, &decide(policies, &hosts, live.asked()), *live);
+        let denied = |policies: &PolicyRows| {
+            let cluster = Cluster { rows: policies, nodes: &rows.nodes, hosts: &hosts };
+            because(rows, &decide(cluster, live.asked()), *live)
+        };
         if let (None, Some(because)) = (denied(&rows.policy), denied(&after)) {
             cut.insert(Cut {
                 from: live.from,
@@ -229,7 +232,7 @@ mod tests {
 
     use super::*;
     use crate::tables::policy::{ClusterPod, Namespace};
-    use crate::tables::{Endpoint, ObjectName};
+    use crate::tables::{Endpoint, Node, ObjectName};
 
     /// `web`, which is on this node, and `far`, which is not.
     fn rows() -> Snapshot {
@@ -269,6 +272,33 @@ mod tests {
             live("10.0.0.1:4002", "10.0.1.1:81", 17),
         ];
         consequences(rows, &NodeFacts::default(), proposal, &flows).unwrap()
+    }
+
+    #[test]
+    fn a_rule_about_nodes_cuts_what_goes_to_their_addresses() {
+        let mut rows = rows();
+        let labels = Arc::new([("role".into(), "control".into())].into());
+        let node = Node { addresses: vec!["192.0.2.9".parse().unwrap()], labels, ..Node::default() };
+        rows.nodes.insert("n9".into(), Arc::new(node));
+        let cut_by = |role: &str| {
+            let deny = json!({ "action": "Deny", "to": [{ "nodes": { "matchLabels": { "role": role } } }] });
+            let policy = json!({
+                "kind": "ClusterNetworkPolicy", "metadata": { "name": "guard" },
+                "spec": { "tier": "Admin", "priority": 1, "subject": { "namespaces": {} }, "egress": [deny] },
+            });
+            let flows = [
+                live("10.0.0.1:4000", "192.0.2.9:6443", 6),
+                live("10.0.0.1:4001", "192.0.2.8:6443", 6),
+                live("192.0.2.9:4002", "10.0.0.1:80", 6),
+            ];
+            let proposal = Proposal { policies: vec![policy], delete: false };
+            consequences(&rows, &NodeFacts::default(), &proposal, &flows).unwrap().cut
+        };
+        let cut = cut_by("control");
+        let cut: Vec<(String, &str)> = cut.iter().map(|cut| (cut.to.to_string(), &*cut.because)).collect();
+        let because = "egress: rule 0 of ClusterNetworkPolicy guard (Admin) denies it";
+        assert_eq!(cut, [("192.0.2.9:6443".to_owned(), because)]);
+        assert!(cut_by("worker").is_empty());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 mod tiers;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::tables::policy::{
     ClusterPod, ClusterPolicy, ClusterRule, Holds, Labels, Peer, Policy, Ports, Rule, Selector, Tier,
 };
-use crate::tables::{ObjectName, PolicyRows, Protocol};
+use crate::tables::{Node, ObjectName, PolicyRows, Protocol};
 
 /// The first packet of a flow, as pods send and receive it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,12 +102,25 @@ impl Decision {
     }
 }
 
+/// What policies are read with.
+#[derive(Debug, Clone, Copy)]
+pub struct Cluster<'a> {
+    /// Policies, namespaces and pods.
+    pub rows: &'a PolicyRows,
+    /// All nodes by name.
+    pub nodes: &'a BTreeMap<String, Arc<Node>>,
+    /// The addresses of the node that asks.
+    pub hosts: &'a BTreeSet<IpAddr>,
+}
+
 /// One end of a flow.
 #[derive(Debug, Clone, Copy)]
 struct End<'a> {
     address: IpAddr,
     /// Its pod, unless that shares the network of its node.
     pod: Option<(&'a ObjectName, &'a ClusterPod)>,
+    /// Its node, unless it is a pod's.
+    node: Option<&'a Node>,
 }
 
 /// A flow as one of its ends sees it.
@@ -139,16 +152,21 @@ struct Lists {
     cluster: fn(&ClusterPolicy) -> &Vec<ClusterRule>,
 }
 
-/// What the policies of `cluster` say about a flow; `hosts` are the addresses of the node that asks.
-pub fn decide(cluster: &PolicyRows, hosts: &BTreeSet<IpAddr>, flow: Flow) -> Decision {
-    let end = |address| End { address, pod: pod_at(cluster, hosts, address) };
+/// What the policies of a cluster say about a flow.
+pub fn decide(cluster: Cluster<'_>, flow: Flow) -> Decision {
+    let Cluster { rows, nodes, hosts } = cluster;
+    let end = |address| {
+        let pod = pod_at(rows, hosts, address);
+        let node = if pod.is_none() { node_at(nodes, address) } else { None };
+        End { address, pod, node }
+    };
     let (from, to) = (end(flow.from), end(flow.to));
     let side = |own: End<'_>, other: End<'_>, lists: Lists| {
         let Some(own) = own.pod else { return Side::NotIsolated };
         if hosts.contains(&other.address) {
             return Side::Node;
         }
-        let seen = Seen { cluster, other, port: flow.port, receiver: to.pod.map(|(_, pod)| pod) };
+        let seen = Seen { cluster: rows, other, port: flow.port, receiver: to.pod.map(|(_, pod)| pod) };
         let by_tier = |tier| tiers::decide(&seen, own, tier, lists.cluster).map(Side::Decided);
         by_tier(Tier::Admin)
             .or_else(|| by_namespace(&seen, own, lists.namespaced))
@@ -205,6 +223,12 @@ fn pod_at<'a>(
     all.max_by_key(|(name, pod)| (pod.created, (*name).clone())).map(|(name, pod)| (name, &**pod))
 }
 
+/// The node that has an address: the last by name, should there be several.
+fn node_at(nodes: &BTreeMap<String, Arc<Node>>, address: IpAddr) -> Option<&Node> {
+    let has = |node: &&Arc<Node>| node.all_addresses().any(|own| own == address);
+    nodes.values().rfind(has).map(|node| &**node)
+}
+
 /// `from` and `to` of a rule: selectors mean pods, blocks mean addresses, whoever has them.
 fn is_one(cluster: &PolicyRows, own_namespace: &str, peer: &Peer, end: End<'_>) -> bool {
     match peer {
@@ -219,6 +243,7 @@ fn is_one(cluster: &PolicyRows, own_namespace: &str, peer: &Peer, end: End<'_>) 
             };
             in_namespace && selects(pods, &pod.labels)
         }
+        Peer::Nodes(labels) => end.node.is_some_and(|node| selects(labels, &node.labels)),
     }
 }
 

@@ -242,8 +242,8 @@ impl Row for Node {
         object.name_any()
     }
 
-    fn decode(object: objects::Node, _: &mut Context) -> Option<Self> {
-        Some(decode::node(object))
+    fn decode(object: objects::Node, context: &mut Context) -> Option<Self> {
+        Some(decode::node(object, context))
     }
 
     fn put(tables: &Tables, key: String, row: Option<Arc<Self>>) {

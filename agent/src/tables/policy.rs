@@ -141,6 +141,8 @@ pub enum Peer {
         /// But these.
         except: BTreeSet<IpNetwork>,
     },
+    /// All addresses of the nodes with these labels, and of nothing else that has one of them.
+    Nodes(Selector),
 }
 
 /// Ports that a rule allows.

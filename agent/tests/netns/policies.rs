@@ -252,6 +252,55 @@ fn the_cluster_has_the_first_word_and_the_last_and_audits_name_its_rule() {
     assert_eq!((event.rule.as_deref(), &event.policies[..]), (Some("guard rule 0"), &[][..]));
 }
 
+/// Tells the first node which labels a node has.
+fn label_node(world: &mut World, name: &str, role: &str) {
+    let labels: Labels = [("role".into(), role.into())].into();
+    world.nodes[0].tables.update_node(|rows| {
+        let row = Arc::make_mut(rows.nodes.get_mut(name).expect("the node is known"));
+        row.labels = Arc::new(labels);
+        true
+    });
+    world.nodes[0].round();
+}
+
+#[test]
+fn rules_about_nodes_hold_of_packets_to_the_addresses_of_those_that_have_the_labels_now() {
+    if !allowed() {
+        return;
+    }
+    const PORT: u16 = 9443;
+    let mut world = knowing();
+    for node in &world.nodes[..2] {
+        answer(&node.namespace, PORT, "host");
+    }
+    label_node(&mut world, "n2", "control");
+    let rule = json!({ "action": "Deny", "to": [{ "nodes": { "matchLabels": { "role": "control" } } }] });
+    let spec = json!({ "tier": "Admin", "priority": 1, "subject": { "namespaces": {} }, "egress": [rule] });
+    let hosts = world.nodes[1].addresses.clone();
+    let host = |family: usize| SocketAddr::new(hosts[family], PORT);
+    for family in 0..2 {
+        assert_eq!(reaches(&world, (0, 0), host(family)), (true, true), "before there is a rule");
+    }
+    apply_cluster(&mut world, "guard", &spec);
+    for family in 0..2 {
+        let to = host(family);
+        assert_eq!(reaches(&world, (0, 0), to), (false, false), "{to} is denied");
+        assert_eq!(reaches(&world, (0, 0), address(&world, 1, 0, family)), (true, true), "its pods are not");
+        let explained = explain(&world.nodes[0], "default/pod0", &to.to_string());
+        assert!(explained.policy.contains("guard"), "{}", explained.policy);
+        assert!(explained.live.contains("PolicyEgress"), "{}", explained.live);
+        assert!(explained.disagreements.is_empty(), "{:?}", explained.disagreements);
+        let own = SocketAddr::new(world.nodes[0].addresses[family], PORT);
+        assert_eq!(reaches(&world, (0, 0), own), (true, true), "{own} is the pod's own node");
+    }
+    label_node(&mut world, "n2", "work");
+    for family in 0..2 {
+        assert_eq!(reaches(&world, (0, 0), host(family)), (true, true), "another label");
+    }
+    label_node(&mut world, "n2", "control");
+    assert_eq!(reaches(&world, (0, 0), host(0)), (false, false), "the label again");
+}
+
 #[test]
 fn the_flows_that_live_are_those_that_a_policy_would_cut() {
     if !allowed() {

@@ -57,7 +57,13 @@ impl Served {
         let cgroup = agent::kernel::features::cgroup2_mount().expect("a cgroup2 mount").join(&own);
         std::fs::create_dir_all(&cgroup).unwrap();
         let tables = Arc::new(Tables::default());
-        for source in [Source::Policies, Source::ClusterPolicies, Source::Namespaces, Source::ClusterPods] {
+        for source in [
+            Source::Policies,
+            Source::ClusterPolicies,
+            Source::Namespaces,
+            Source::ClusterPods,
+            Source::Nodes,
+        ] {
             tables.synced(source);
         }
         tables.set_pod_cidrs(pod_cidrs.iter().map(|cidr| cidr.parse().unwrap()).collect());

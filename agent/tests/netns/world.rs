@@ -351,6 +351,7 @@ impl NodeWorld {
             Source::ClusterPolicies,
             Source::Namespaces,
             Source::ClusterPods,
+            Source::Nodes,
         ] {
             self.tables.synced(source);
         }

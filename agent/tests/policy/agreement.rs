@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use agent::desired::policy::Policies;
 use agent::desired::policy::lookup::Asked;
-use agent::oracle::policy::{Flow, decide};
+use agent::oracle::policy::{Cluster, Flow, decide};
 use agent::tables::Protocol::{self, Sctp, Tcp, Udp};
 use agent::tables::policy::{
     Action, ClusterPod, ClusterPolicy, ClusterRule, Holds, Labels, NamedPort, Namespace, Peer, Policy, Ports,
     Requirement, Rule, Selector, Tier,
 };
-use agent::tables::{Endpoint, ObjectName, PolicyChanges, Snapshot, Source};
+use agent::tables::{Endpoint, Node, ObjectName, PolicyChanges, Snapshot, Source};
 use proptest::prelude::*;
 
 /// One thing that happens.
@@ -22,6 +22,7 @@ pub enum Step {
     Cluster(u8, Option<ClusterPolicy>),
     Namespace(u8, Option<Labels>),
     Pod(u8, u8, Option<ClusterPod>),
+    Node(u8, Option<Node>),
     /// A pod is attached to this node, or leaves it.
     Endpoint(u8, u8, bool),
     Settle,
@@ -85,6 +86,7 @@ fn rule() -> impl Strategy<Value = Rule> {
     let peer = prop_oneof![
         2 => (prop::option::of(selector()), selector()).prop_map(|(namespaces, pods)| Peer::Pods { namespaces, pods }),
         1 => block(),
+        1 => selector().prop_map(Peer::Nodes),
     ];
     let ports = prop_oneof![
         2 => (protocol(), 1..6_u16, 0..4_u16).prop_map(|(protocol, first, more)| Ports::Range(protocol, first, first + more)),
@@ -164,6 +166,17 @@ fn pod() -> impl Strategy<Value = ClusterPod> {
     )
 }
 
+/// Its addresses may be pods', another node's, or this node's.
+fn node() -> impl Strategy<Value = Node> {
+    let last = || prop::option::weighted(0.8, 1..20_u8);
+    (labels(), last(), last()).prop_map(|(labels, inner, outer)| Node {
+        addresses: inner.map(both).into_iter().flatten().collect(),
+        outer_addresses: outer.map(both).into_iter().flatten().collect(),
+        labels: Arc::new(labels),
+        ..Node::default()
+    })
+}
+
 pub fn both(last: u8) -> [IpAddr; 2] {
     [format!("10.0.0.{last}").parse().unwrap(), format!("fd00::{last}").parse().unwrap()]
 }
@@ -174,6 +187,7 @@ pub fn step() -> impl Strategy<Value = Step> {
         2 => (0..3_u8, prop::option::weighted(0.7, cluster_policy())).prop_map(|(name, row)| Step::Cluster(name, row)),
         1 => (0..2_u8, prop::option::weighted(0.8, labels())).prop_map(|(ns, row)| Step::Namespace(ns, row)),
         4 => (0..2_u8, 0..4_u8, prop::option::weighted(0.8, pod())).prop_map(|(ns, name, row)| Step::Pod(ns, name, row)),
+        2 => (0..3_u8, prop::option::weighted(0.8, node())).prop_map(|(name, row)| Step::Node(name, row)),
         2 => (0..2_u8, 0..4_u8, prop::bool::weighted(0.8)).prop_map(|(ns, name, here)| Step::Endpoint(ns, name, here)),
         2 => Just(Step::Settle),
     ]
@@ -205,6 +219,7 @@ pub fn apply(tables: &mut Snapshot, step: &Step) -> PolicyChanges {
             set(&mut tables.policy.pods, name.clone(), row.clone());
             changes.pods.insert(name);
         }
+        Step::Node(node, row) => set(&mut tables.nodes, node.to_string(), row.clone()),
         Step::Endpoint(namespace, pod, here) => {
             let name = name(*namespace, *pod);
             let row = Endpoint {
@@ -251,7 +266,8 @@ pub fn anew(tables: &Snapshot) -> Policies {
 /// Every local pod whose row tells of its addresses, against every address.
 fn hold(tables: &Snapshot, policies: &Policies) {
     let outside = ["10.0.0.200", "192.0.2.1", "2001:db8::1", "fd00:1::1"].map(|text| text.parse().unwrap());
-    let peers: Vec<IpAddr> = (1..17).flat_map(both).chain(outside).collect();
+    let hosts = hosts();
+    let peers: Vec<IpAddr> = (1..20).flat_map(both).chain(outside).collect();
     for (id, endpoint) in &tables.endpoints {
         let pod = ObjectName { namespace: endpoint.pod_namespace.clone(), name: endpoint.pod_name.clone() };
         let Some(row) = tables.policy.pods.get(&pod) else { continue };
@@ -267,8 +283,9 @@ fn hold(tables: &Snapshot, policies: &Policies) {
                 {
                     let (proto, number) = port.map_or((1, 0), |(protocol, port)| (protocol.number(), port));
                     let asked = Asked { peer: *peer, proto, port: number };
-                    let out = decide(&tables.policy, &hosts(), Flow { from: *own, to: *peer, port }).egress;
-                    let into = decide(&tables.policy, &hosts(), Flow { from: *peer, to: *own, port }).ingress;
+                    let cluster = Cluster { rows: &tables.policy, nodes: &tables.nodes, hosts: &hosts };
+                    let out = decide(cluster, Flow { from: *own, to: *peer, port }).egress;
+                    let into = decide(cluster, Flow { from: *peer, to: *own, port }).ingress;
                     assert_eq!(
                         policies.state.verdict(policed.egress, asked).allow,
                         out.passes(),
@@ -299,7 +316,7 @@ proptest! {
 
     #[test]
     fn rows_and_oracle_agree_after_every_change(steps in prop::collection::vec(step(), 1..50)) {
-        let synced = [Source::Policies, Source::ClusterPolicies, Source::Namespaces, Source::ClusterPods].into();
+        let synced = [Source::Policies, Source::ClusterPolicies, Source::Namespaces, Source::ClusterPods, Source::Nodes].into();
         let mut tables = Snapshot { synced, ..Snapshot::default() };
         let mut policies = Policies::default();
         for step in &steps {

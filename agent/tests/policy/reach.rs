@@ -172,6 +172,15 @@ fn tell(tables: &Tables, step: &Step) {
             let name = name(*namespace, *pod);
             tables.put_cluster_pod(name.clone(), policy.pods.get(&name).cloned());
         }
+        Step::Node(number, _) => {
+            let name = number.to_string();
+            let row = rows.nodes.get(&name).cloned();
+            tables.update_node(|tables| {
+                drop(tables.nodes.remove(&name));
+                drop(row.map(|row| tables.nodes.insert(name, row)));
+                true
+            });
+        }
         Step::Endpoint(..) => {
             let known: BTreeSet<_> = tables.snapshot().endpoints.into_keys().collect();
             let now: BTreeSet<_> = rows.endpoints.keys().cloned().collect();

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use agent::desired::policy::lookup::Asked;
 use agent::desired::policy::{Policed, Policies};
-use agent::oracle::policy::{Flow, decide};
+use agent::oracle::policy::{Cluster, Flow, decide};
 use agent::sources::kube::learn;
 use agent::tables::Protocol::{self, Sctp, Tcp, Udp};
 use agent::tables::{Endpoint, EndpointId, ObjectName, PolicyChanges, Snapshot, Source};
@@ -48,6 +48,7 @@ impl World {
             Source::ClusterPolicies,
             Source::Namespaces,
             Source::ClusterPods,
+            Source::Nodes,
         ]);
         for namespace in NAMESPACES {
             world.label_namespace(namespace, &json!({}));
@@ -100,6 +101,20 @@ impl World {
         );
     }
 
+    /// Adds or replaces a node.
+    pub fn add_node(&mut self, name: &str, labels: &Value, addresses: &[(&str, &str)]) {
+        let addresses: Vec<Value> =
+            addresses.iter().map(|(kind, address)| json!({ "type": kind, "address": address })).collect();
+        let metadata = json!({ "name": name, "labels": labels });
+        self.learn("Node", json!({ "metadata": metadata, "status": { "addresses": addresses } }));
+    }
+
+    /// Takes a node away.
+    pub fn remove_node(&mut self, name: &str) {
+        self.tables.nodes.remove(name).unwrap();
+        self.follow();
+    }
+
     /// Adds or replaces a policy.
     pub fn apply(&mut self, namespace: &str, name: &str, spec: Value) {
         self.learn(
@@ -135,6 +150,11 @@ impl World {
         self.policies.settle(&self.tables);
     }
 
+    fn cluster(&self) -> Cluster<'_> {
+        static NOBODY: BTreeSet<IpAddr> = BTreeSet::new();
+        Cluster { rows: &self.tables.policy, nodes: &self.tables.nodes, hosts: &NOBODY }
+    }
+
     pub fn policed(&self, text: &str) -> Policed {
         let id = EndpointId { container_id: text.to_owned(), ifname: "eth0".into() };
         self.policies.state.endpoints[&id]
@@ -147,7 +167,7 @@ impl World {
             .zip(addresses(to))
             .flat_map(|(source, target)| {
                 let flow = Flow { from: source, to: target, port: Some((protocol, port)) };
-                let oracle = decide(&self.tables.policy, &BTreeSet::new(), flow).passes();
+                let oracle = decide(self.cluster(), flow).passes();
                 let state = &self.policies.state;
                 let (number, ends) =
                     (protocol.number(), ((self.policed(from), source), (self.policed(to), target)));
@@ -167,7 +187,7 @@ impl World {
         let to: IpAddr = to.parse().unwrap();
         let from_address = addresses(from)[usize::from(!to.is_ipv4())];
         let flow = Flow { from: from_address, to, port: Some((Tcp, port)) };
-        let oracle = decide(&self.tables.policy, &BTreeSet::new(), flow).passes();
+        let oracle = decide(self.cluster(), flow).passes();
         let asked = Asked { peer: to, proto: 6, port };
         assert_eq!(
             self.policies.state.verdict(self.policed(from).egress, asked).allow,

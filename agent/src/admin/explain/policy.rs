@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use abi::drops::Drop;
 
 use crate::desired::NodeFacts;
-use crate::oracle::policy::{Decision, Flow, Side, decide};
+use crate::oracle::policy::{Cluster, Decision, Flow, Side, decide};
 use crate::oracle::{Ask, Outcome, Packet, Way};
 use crate::probe::Live;
 use crate::tables::{ObjectName, Snapshot};
@@ -50,7 +50,8 @@ pub fn verdicts(rows: &Snapshot, facts: &NodeFacts, packet: &Packet, outcome: &O
         audited: false,
     };
     for flow in flows {
-        let decision = decide(&rows.policy, &hosts, flow);
+        let cluster = Cluster { rows: &rows.policy, nodes: &rows.nodes, hosts: &hosts };
+        let decision = decide(cluster, flow);
         let ends = [(flow.from, &decision.egress), (flow.to, &decision.ingress)];
         let denying: Vec<bool> = ends
             .iter()

@@ -1,4 +1,4 @@
-//! Addresses and whose they are: pods of the cluster, local pods before the API server tells of their addresses, the node.
+//! Addresses and whose they are: nodes, pods of the cluster, local pods before the API server tells of their addresses, this node.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
@@ -9,11 +9,13 @@ use abi::policy::identity;
 use super::identities::Identities;
 use super::sets::Subject;
 use crate::tables::policy::{ClusterPod, Namespace};
-use crate::tables::{Endpoint, EndpointId, ObjectName, is_same_pod, uid};
+use crate::tables::{Endpoint, EndpointId, Node, ObjectName, is_same_pod, uid};
 
 /// Who claims an address; the greatest has it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Owner {
+    /// A node of the cluster.
+    Node(Arc<str>),
     /// A pod, by when it was made.
     Pod(i64, Arc<ObjectName>),
     /// A pod that is attached here, with its unique number.
@@ -48,6 +50,11 @@ impl Local {
     }
 }
 
+/// Whether two rows of a node are one to policies; most changes of nodes are about something else.
+fn is_same_peer(one: &Arc<Node>, other: &Arc<Node>) -> bool {
+    Arc::ptr_eq(one, other) || one.labels == other.labels && one.all_addresses().eq(other.all_addresses())
+}
+
 /// All addresses that belong to somebody.
 #[derive(Debug, Default)]
 pub struct Addresses {
@@ -55,6 +62,7 @@ pub struct Addresses {
     pods: HashMap<Arc<ObjectName>, Arc<ClusterPod>>,
     local: BTreeMap<EndpointId, Local>,
     hosts: BTreeSet<IpAddr>,
+    nodes: BTreeMap<Arc<str>, Arc<Node>>,
     given: HashMap<IpAddr, u32>,
     namespaces: HashSet<Arc<str>>,
 }
@@ -72,6 +80,39 @@ impl Addresses {
         }
         self.hosts.clone_from(hosts);
         changed
+    }
+
+    /// The nodes of the cluster; answers with the addresses of those that came, went, or have other labels.
+    pub fn nodes(&mut self, nodes: &BTreeMap<String, Arc<Node>>) -> BTreeSet<IpAddr> {
+        let mut touched = BTreeSet::new();
+        let stays =
+            |name: &str, known: &Arc<Node>| nodes.get(name).is_some_and(|now| is_same_peer(now, known));
+        let gone: Vec<Arc<str>> = self
+            .nodes
+            .iter()
+            .filter(|(name, known)| !stays(name, known))
+            .map(|(name, _)| Arc::clone(name))
+            .collect();
+        for (name, row) in
+            gone.into_iter().filter_map(|name| self.nodes.remove_entry(&name)).collect::<Vec<_>>()
+        {
+            for address in row.all_addresses() {
+                self.give_up(address, &Owner::Node(Arc::clone(&name)));
+                touched.insert(address);
+            }
+        }
+        for (name, row) in nodes {
+            if self.nodes.contains_key(name.as_str()) {
+                continue;
+            }
+            let name: Arc<str> = name.as_str().into();
+            for address in row.all_addresses() {
+                self.claim(address, Owner::Node(Arc::clone(&name)));
+                touched.insert(address);
+            }
+            self.nodes.insert(name, Arc::clone(row));
+        }
+        touched
     }
 
     /// Pods that may have changed; answers with the addresses this is about.
@@ -164,6 +205,7 @@ impl Addresses {
     ) -> Option<u32> {
         let (name, uid) = match owner {
             Owner::Host => return Some(identity::HOST),
+            Owner::Node(name) => return Some(identities.of_node(&self.nodes.get(&name)?.labels, address)),
             Owner::Pod(_, name) => (name, 0),
             Owner::Local(name, uid) => (name, uid),
         };

@@ -14,6 +14,8 @@ pub enum Clause {
     Pods(Scope, Selector),
     /// It is inside of the first, and of none of the others.
     Block(IpNetwork, BTreeSet<IpNetwork>),
+    /// It belongs to a node with these labels.
+    Nodes(Selector),
 }
 
 /// Namespaces.
@@ -34,6 +36,7 @@ impl Clause {
                 Self::Pods(Scope::Labelled(labels.clone()), pods.clone())
             }
             Peer::Block { cidr, except } => Self::Block(*cidr, except.clone()),
+            Peer::Nodes(labels) => Self::Nodes(labels.clone()),
         }
     }
 }

@@ -11,7 +11,7 @@ use super::clauses::{Clause, Scope, matches};
 use super::numbers::Numbers;
 use super::sets::{Entry, Subject};
 use crate::tables::Protocol;
-use crate::tables::policy::{NamedPort, Namespace};
+use crate::tables::policy::{Labels, NamedPort, Namespace};
 
 /// Names a clause for as long as any set asks it.
 pub type ClauseId = u32;
@@ -40,7 +40,7 @@ pub struct Identity {
     pub clauses: Vec<ClauseId>,
 }
 
-/// Clauses of a pod's own, and its ports: what all pods with the same labels have in common.
+/// Clauses of a pod's or a node's own, and a pod's ports: what all with the same labels have in common.
 #[derive(Debug, Default)]
 struct Profile {
     clauses: Vec<ClauseId>,
@@ -61,6 +61,8 @@ pub struct Identities {
     /// Clauses about pods, with the labels they ask for, by namespace.
     candidates: HashMap<Arc<str>, Arc<[Candidate]>>,
     profiles: HashMap<Subject, u32>,
+    /// Those of nodes, by their labels.
+    node_profiles: HashMap<Arc<Labels>, u32>,
     profile_rows: Vec<Profile>,
     mixed: HashMap<(u32, Kind), u32>,
     numbers: Numbers<Traits>,
@@ -77,6 +79,7 @@ impl Default for Identities {
             regions: Regions::default(),
             candidates: HashMap::new(),
             profiles: HashMap::new(),
+            node_profiles: HashMap::new(),
             profile_rows: vec![Profile::default()],
             mixed: HashMap::new(),
             numbers: Numbers::from(identity::FIRST),
@@ -112,7 +115,7 @@ impl Identities {
         self.names = names;
         let blocks = self.clauses.iter().filter_map(|(clause, id)| match &**clause {
             Clause::Block(cidr, except) => Some((*id, cidr, except)),
-            Clause::Pods(..) => None,
+            Clause::Pods(..) | Clause::Nodes(_) => None,
         });
         self.regions = Regions::of(blocks);
         self.forget();
@@ -123,6 +126,7 @@ impl Identities {
     pub fn forget(&mut self) {
         self.candidates.clear();
         self.profiles.clear();
+        self.node_profiles.clear();
         self.profile_rows.truncate(1);
         self.mixed.clear();
     }
@@ -150,6 +154,12 @@ impl Identities {
         address: IpAddr,
     ) -> u32 {
         let profile = self.profile(subject, namespaces);
+        self.mix(profile, self.regions.at(address))
+    }
+
+    /// The identity of an address of a node.
+    pub fn of_node(&mut self, labels: &Arc<Labels>, address: IpAddr) -> u32 {
+        let profile = self.node_profile(labels);
         self.mix(profile, self.regions.at(address))
     }
 
@@ -198,17 +208,35 @@ impl Identities {
         let candidates = self.candidates(&subject.namespace, namespaces);
         let holds = candidates.iter().filter(|(_, clause)| match &**clause {
             Clause::Pods(_, pods) => matches(pods, &subject.labels),
-            Clause::Block(..) => false,
+            Clause::Block(..) | Clause::Nodes(_) => false,
         });
         let asked = |port: &&NamedPort| self.names.contains(&(port.protocol, Arc::clone(&port.name)));
         let profile = Profile {
             clauses: holds.map(|(id, _)| *id).collect(),
             ports: subject.ports.iter().filter(asked).cloned().collect(),
         };
-        let number = self.profile_rows.len() as u32;
-        self.profile_rows.push(profile);
+        let number = self.enlist(profile);
         self.profiles.insert(subject.clone(), number);
         number
+    }
+
+    fn node_profile(&mut self, labels: &Arc<Labels>) -> u32 {
+        if let Some(known) = self.node_profiles.get(labels) {
+            return *known;
+        }
+        let holds = self.clauses.iter().filter(|(clause, _)| match &***clause {
+            Clause::Nodes(selector) => matches(selector, labels),
+            Clause::Pods(..) | Clause::Block(..) => false,
+        });
+        let profile = Profile { clauses: holds.map(|(_, id)| *id).collect(), ports: Vec::new() };
+        let number = self.enlist(profile);
+        self.node_profiles.insert(Arc::clone(labels), number);
+        number
+    }
+
+    fn enlist(&mut self, profile: Profile) -> u32 {
+        self.profile_rows.push(profile);
+        self.profile_rows.len() as u32 - 1
     }
 
     /// The clauses that can hold of pods in a namespace.
@@ -223,7 +251,7 @@ impl Identities {
         let labels = namespaces.get(&**namespace).map(|row| Arc::clone(&row.labels)).unwrap_or_default();
         let mut asked = HashMap::new();
         let mut is_about = |clause: &Clause| match clause {
-            Clause::Block(..) => false,
+            Clause::Block(..) | Clause::Nodes(_) => false,
             Clause::Pods(Scope::Named(own), _) => own == namespace,
             Clause::Pods(Scope::Labelled(selector), _) => {
                 *asked.entry(selector.clone()).or_insert_with(|| matches(selector, &labels))

@@ -150,7 +150,13 @@ impl Policies {
         everything: bool,
         hosts: &BTreeSet<IpAddr>,
     ) {
-        let sources = [Source::Policies, Source::ClusterPolicies, Source::Namespaces, Source::ClusterPods];
+        let sources = [
+            Source::Policies,
+            Source::ClusterPolicies,
+            Source::Namespaces,
+            Source::ClusterPods,
+            Source::Nodes,
+        ];
         if !sources.iter().all(|source| tables.synced.contains(source)) {
             return;
         }
@@ -162,6 +168,7 @@ impl Policies {
             self.identities.forget();
         }
         let mut touched = self.addresses.hosts(hosts);
+        touched.extend(self.addresses.nodes(&tables.nodes));
         let moved = if everything {
             self.addresses.all_pods(&tables.policy.pods)
         } else {

@@ -12,6 +12,7 @@ use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+use super::decode::Context;
 use super::{decode, objects};
 use crate::ipam::blocks::{ASKED, Claims, HELD, NoBlock, Step, networks, step};
 use crate::pools::{self, Place, PoolsError};
@@ -156,7 +157,7 @@ impl Taker {
 
 fn claims(node: objects::Node) -> Claims {
     let asked = networks(node.annotations().get(ASKED));
-    Claims { held: decode::node(node).pod_cidrs, asked }
+    Claims { held: decode::node(node, &mut Context::default()).pod_cidrs, asked }
 }
 
 /// Null takes an annotation away.
@@ -279,7 +280,7 @@ mod tests {
         assert_eq!(complaint.message, error.to_string());
         let object =
             server.lock().nodes[&takers.iter().find(|taker| taker.node != last.node).unwrap().node].clone();
-        let read = decode::node(serde_json::from_value(object).unwrap());
+        let read = decode::node(serde_json::from_value(object).unwrap(), &mut Context::default());
         assert!(all.contains(&read.pod_cidrs[0].to_string()), "as everybody reads it: {read:?}");
     }
 

@@ -51,6 +51,7 @@ struct GivenPeer {
     namespaces: Option<LabelSelector>,
     pods: Option<GivenPods>,
     networks: Option<Vec<String>>,
+    nodes: Option<LabelSelector>,
 }
 
 #[derive(Deserialize)]
@@ -246,12 +247,18 @@ fn rule(
 }
 
 fn peer(direction: Direction, given: GivenPeer, context: &mut Context) -> Result<Vec<Peer>, Wrong> {
-    let (namespaces, pods) = match (given.namespaces, given.pods, given.networks) {
-        (Some(labels), None, None) => (selector(labels, context)?, Selector::default()),
-        (None, Some(given), None) => pods(given, context)?,
-        (None, None, Some(networks)) if direction == Direction::Egress => return blocks(&networks),
-        (None, None, Some(_)) => return Err("networks are for egress only".to_owned()),
-        (None, None, None) => return Err("there is no kind of peer that is known".to_owned()),
+    let is_egress = direction == Direction::Egress;
+    let (namespaces, pods) = match (given.namespaces, given.pods, given.networks, given.nodes) {
+        (Some(labels), None, None, None) => (selector(labels, context)?, Selector::default()),
+        (None, Some(given), None, None) => pods(given, context)?,
+        (None, None, Some(networks), None) if is_egress => return blocks(&networks),
+        (None, None, Some(_), None) => return Err("networks are for egress only".to_owned()),
+        (None, None, None, Some(labels)) if is_egress => {
+            let labels = selector(labels, context).map_err(|wrong| format!("nodes: {wrong}"))?;
+            return Ok(vec![Peer::Nodes(labels)]);
+        }
+        (None, None, None, Some(_)) => return Err("nodes are for egress only".to_owned()),
+        (None, None, None, None) => return Err("there is no kind of peer that is known".to_owned()),
         _ => return Err("there is more than one kind of peer".to_owned()),
     };
     Ok(vec![Peer::Pods { namespaces: Some(namespaces), pods }])

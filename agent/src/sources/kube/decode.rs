@@ -208,7 +208,7 @@ pub fn slice(object: objects::EndpointSlice, context: &mut Context) -> Option<Sl
 }
 
 /// A Node.
-pub fn node(object: objects::Node) -> Node {
+pub fn node(mut object: objects::Node, context: &mut Context) -> Node {
     let cidrs = if object.spec.pod_cidrs.is_empty() {
         object.spec.pod_cidr.as_slice()
     } else {
@@ -219,13 +219,19 @@ pub fn node(object: objects::Node) -> Node {
         // The cluster gave it none; it may have taken some out of a pool.
         pod_cidrs = blocks::networks(object.annotations().get(blocks::HELD));
     }
-    let internal = object.status.addresses.iter().filter(|address| address.kind == "InternalIP");
+    let (internal, outer): (Vec<_>, Vec<_>) =
+        object.status.addresses.iter().partition(|address| address.kind == "InternalIP");
+    // Names are among them.
+    let parsed =
+        |all: Vec<&objects::NodeAddress>| all.iter().filter_map(|one| one.address.parse().ok()).collect();
     let is_going = object.metadata.deletion_timestamp.is_some();
     Node {
-        addresses: internal.filter_map(|address| address.address.parse().ok()).collect(),
+        addresses: parsed(internal),
+        outer_addresses: parsed(outer),
         pod_cidrs,
         zone: object.labels().get(ZONE).cloned(),
         leaving: is_going || object.spec.taints.iter().any(|taint| taint.key == LEAVING),
+        labels: context.labels(object.metadata.labels.take().unwrap_or_default()),
     }
 }
 

@@ -274,7 +274,7 @@ fn requirement(given: &LabelSelectorRequirement, context: &mut Context) -> Resul
 
 impl Context {
     /// Labels that are in memory once.
-    fn labels(&mut self, given: BTreeMap<String, String>) -> Arc<Labels> {
+    pub(super) fn labels(&mut self, given: BTreeMap<String, String>) -> Arc<Labels> {
         let labels: Labels = given.iter().map(|(key, value)| (self.name(key), self.name(value))).collect();
         self.label_sets.of(Arc::new(labels))
     }

@@ -39,6 +39,8 @@ fn a_whole_policy_is_read() {
             { "action": "Accept", "to": [
                 { "networks": ["10.0.0.0/8", "fd00::/8"] },
                 { "pods": { "podSelector": labels("pod", "b") } },
+                { "nodes": labels("role", "control") },
+                { "nodes": {} },
             ] },
             { "action": "Deny", "to": [{ "namespaces": {} }], "protocols": [
                 { "tcp": { "destinationPort": { "number": 80 } } },
@@ -60,7 +62,9 @@ fn a_whole_policy_is_read() {
     assert_eq!(first.fits, Rule { index: 0, peers: Some(peers.into()), ports: None });
     let block = |text: &str| Peer::Block { cidr: text.parse().unwrap(), except: [].into() };
     let anywhere = Peer::Pods { namespaces: Some(Selector::default()), pods: requires("pod", "b") };
-    assert_eq!(row.egress[0].fits.peers, Some(vec![block("10.0.0.0/8"), block("fd00::/8"), anywhere]));
+    let nodes = [Peer::Nodes(requires("role", "control")), Peer::Nodes(Selector::default())];
+    let peers = [block("10.0.0.0/8"), block("fd00::/8"), anywhere].into_iter().chain(nodes);
+    assert_eq!(row.egress[0].fits.peers, Some(peers.collect()));
     let name = |protocol| Ports::Named(protocol, "web".into());
     let ports = [
         Ports::Range(Tcp, 80, 80),
@@ -87,10 +91,14 @@ fn a_rule_that_cannot_be_understood_accepts_nothing_or_denies_everything() {
         (json!({ "to": "all" }), "\"all\""),
         (json!({ "to": [{}] }), "to[0]: there is no kind"),
         (json!({ "to": [{ "domainNames": ["a.b"] }] }), "`domainNames`"),
-        (json!({ "to": [{ "nodes": {} }] }), "`nodes`"),
         (
             json!({ "to": [{ "namespaces": {}, "networks": ["10.0.0.0/8"] }] }),
             "to[0]: there is more than one",
+        ),
+        (json!({ "to": [{ "nodes": {}, "networks": ["10.0.0.0/8"] }] }), "to[0]: there is more than one"),
+        (
+            json!({ "to": [{ "nodes": { "matchExpressions": [{ "key": "a", "operator": "Like" }] } }] }),
+            "to[0]: nodes: ",
         ),
         (json!({ "to": [{ "networks": ["10.0.0.0/33"] }] }), "\"10.0.0.0/33\""),
         (json!({ "to": [{ "networks": [] }] }), "networks: there is none"),
@@ -132,9 +140,10 @@ fn a_rule_that_cannot_be_understood_accepts_nothing_or_denies_everything() {
     let (row, said) = read(spec(json!([{ "action": "Drop", "from": all }]), json!(null)));
     assert_eq!((row.ingress[0].action, row.ingress[0].fits.peers.is_none()), (Action::Deny, true));
     assert!(said[0].contains("\"Drop\" is unknown"), "{said:?}");
-    let (row, said) =
-        read(spec(json!([{ "action": "Deny", "from": [{ "networks": ["::/0"] }] }]), json!([])));
-    assert!(row.ingress[0].fits.peers.is_none() && said[0].contains("for egress only"), "{said:?}");
+    for peer in [json!({ "networks": ["::/0"] }), json!({ "nodes": {} })] {
+        let (row, said) = read(spec(json!([{ "action": "Deny", "from": [peer] }]), json!([])));
+        assert!(row.ingress[0].fits.peers.is_none() && said[0].contains("for egress only"), "{said:?}");
+    }
 }
 
 #[test]
@@ -189,7 +198,10 @@ fn the_definition_of_the_kind_is_what_is_read() {
     let rule = |gress: &str| fields[gress]["items"].clone();
     assert_eq!(names(&fields["subject"]), set(&["namespaces", "pods"]));
     assert_eq!(names(&rule("ingress")["properties"]["from"]["items"]), set(&["namespaces", "pods"]));
-    assert_eq!(names(&rule("egress")["properties"]["to"]["items"]), set(&["namespaces", "networks", "pods"]));
+    assert_eq!(
+        names(&rule("egress")["properties"]["to"]["items"]),
+        set(&["namespaces", "networks", "nodes", "pods"])
+    );
     for gress in ["ingress", "egress"] {
         let protocols = &rule(gress)["properties"]["protocols"]["items"];
         assert_eq!(names(protocols), set(&["destinationNamedPort", "sctp", "tcp", "udp"]));

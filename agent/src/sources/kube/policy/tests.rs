@@ -68,7 +68,7 @@ fn absent_and_empty_lists_are_everybody_and_every_port() {
 fn absent_and_empty_selectors_differ() {
     let pods = |rule: Value| match ingress(json!([rule])).0[0].peers.clone().unwrap().remove(0) {
         Peer::Pods { namespaces, pods } => (namespaces, pods),
-        Peer::Block { .. } => panic!("a block"),
+        other => panic!("{other:?}"),
     };
     let everything = Selector::default;
     assert_eq!(pods(json!({ "from": [{ "podSelector": {} }] })), (None, everything()));
