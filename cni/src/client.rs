@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tonic::transport::{Channel, Endpoint};
+use http::Uri;
 
 use crate::proto;
 use crate::proto::attachments_client::AttachmentsClient;
+use crate::wire::{self, Transport};
 
 /// A runtime waits for us with a lock held; containerd's own limit for a sandbox is far above this.
 const CALL_LIMIT: Duration = Duration::from_secs(60);
@@ -26,16 +27,13 @@ pub enum CallError {
     /// The agent refused.
     #[error("{}", .0.message())]
     Refused(Box<tonic::Status>),
-    /// No event loop could be made.
-    #[error("the plugin cannot start its event loop")]
-    Runtime(#[source] std::io::Error),
 }
 
 impl CallError {
     /// Is it worth asking again later?
     pub fn is_away(&self) -> bool {
         match self {
-            Self::Away { .. } | Self::Runtime(_) => true,
+            Self::Away { .. } => true,
             Self::Refused(status) => {
                 matches!(status.code(), tonic::Code::Unavailable | tonic::Code::DeadlineExceeded)
             }
@@ -54,7 +52,7 @@ impl CallError {
                 tonic::Code::FailedPrecondition => 102,
                 _ => 100,
             },
-            Self::Away { .. } | Self::Runtime(_) => 11,
+            Self::Away { .. } => 11,
         }
     }
 }
@@ -81,27 +79,24 @@ pub struct Socket {
 }
 
 impl Socket {
-    fn call<T, F>(&self, work: impl FnOnce(AttachmentsClient<Channel>) -> F) -> Result<T, CallError>
+    fn call<T, F>(&self, work: impl FnOnce(AttachmentsClient<Transport>) -> F) -> Result<T, CallError>
     where
         F: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
     {
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CallError::Runtime)?;
-        let away = |source| CallError::Away { path: self.path.clone(), source };
-        runtime.block_on(async {
-            let channel = Endpoint::from_shared(format!("unix://{}", self.path.display()))
-                .map_err(|error| away(error.into()))?
-                .timeout(CALL_LIMIT)
-                .connect()
-                .await
-                .map_err(|error| away(innermost(&error)))?;
-            match work(AttachmentsClient::new(channel)).await {
-                Ok(response) => Ok(response.into_inner()),
-                // What the agent says has no cause here: this broke on the way, perhaps with the agent.
-                Err(status) if std::error::Error::source(&status).is_some() => Err(away(innermost(&status))),
-                Err(status) => Err(CallError::Refused(Box::new(status))),
-            }
-        })
+        let away = |error: &(dyn std::error::Error + 'static)| CallError::Away {
+            path: self.path.clone(),
+            source: innermost(error),
+        };
+        // HTTP/2 wants a name; the socket has none.
+        let agent = Uri::from_static("http://agent");
+        let client = |transport| work(AttachmentsClient::with_origin(transport, agent));
+        match wire::call(&self.path, CALL_LIMIT, client) {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            // What the agent says has no cause here: this broke on the way, perhaps with the agent.
+            Ok(Err(status)) if std::error::Error::source(&status).is_some() => Err(away(&status)),
+            Ok(Err(status)) => Err(CallError::Refused(Box::new(status))),
+            Err(broken) => Err(away(&*broken)),
+        }
     }
 }
 

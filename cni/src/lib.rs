@@ -7,6 +7,7 @@ pub mod loopback;
 pub mod request;
 pub mod spool;
 pub mod verbs;
+mod wire;
 
 /// The messages and the service of `proto/attachments.proto`.
 #[expect(
