@@ -142,12 +142,24 @@ pub struct Tables {
     rows: Mutex<Rows>,
     complaints: (mpsc::Sender<Complaint>, Mutex<Option<mpsc::Receiver<Complaint>>>),
     version: watch::Sender<u64>,
+    bell: Bell,
     states: watch::Sender<BTreeMap<EndpointId, EndpointState>>,
     pod_cidrs: watch::Sender<Vec<IpNetwork>>,
     arrivals: Mutex<Arrivals>,
     rule_sets: Mutex<BTreeMap<u32, policy::RuleSetName>>,
     without_room: Mutex<BTreeSet<ObjectName>>,
     unread: Mutex<BTreeMap<&'static str, String>>,
+}
+
+/// What is called with every change, on the thread of whoever changes something: a task that waits for changes would first have to
+/// be woken, which is much of the time of a pod's attachment.
+#[derive(Default)]
+struct Bell(Mutex<Option<Box<dyn Fn() + Send + Sync>>>);
+
+impl fmt::Debug for Bell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Bell").field(&self.0.lock().is_some()).finish()
+    }
 }
 
 /// What has arrived, for whoever measures how fast it reaches the kernel.
@@ -169,6 +181,7 @@ impl Default for Tables {
             rows: Mutex::default(),
             complaints: (complaints, Mutex::new(Some(waiting))),
             version: watch::Sender::new(0),
+            bell: Bell::default(),
             states: watch::Sender::new(BTreeMap::new()),
             pod_cidrs: watch::Sender::new(Vec::new()),
             arrivals: Mutex::default(),
@@ -200,6 +213,19 @@ impl Tables {
     /// Changes whenever a row changes.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.version.subscribe()
+    }
+
+    /// Has `ring` called with every change from now on, instead of what was called before. It must not wait, nor change anything
+    /// here.
+    pub fn ring_with(&self, ring: impl Fn() + Send + Sync + 'static) {
+        *self.bell.0.lock() = Some(Box::new(ring));
+    }
+
+    fn tell(&self) {
+        self.version.send_modify(|version| *version += 1);
+        if let Some(ring) = &*self.bell.0.lock() {
+            ring();
+        }
     }
 
     /// Counts a change that arrived after the first list, and remembers what triggered it in the cluster, and when.
@@ -404,13 +430,13 @@ impl Tables {
 
     fn write<T>(&self, change: impl FnOnce(&mut Rows) -> T) -> T {
         let result = change(&mut self.rows.lock());
-        self.version.send_modify(|version| *version += 1);
+        self.tell();
         result
     }
 
     fn write_if(&self, change: impl FnOnce(&mut Rows) -> bool) {
         if change(&mut self.rows.lock()) {
-            self.version.send_modify(|version| *version += 1);
+            self.tell();
         }
     }
 }

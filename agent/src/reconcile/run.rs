@@ -29,9 +29,6 @@ enum Wake {
 #[derive(Clone)]
 pub struct Reconciling {
     wake: Sender<Wake>,
-    /// Whether a wake for changes is on its way already: a thousand changes are one round.
-    pending: Arc<AtomicBool>,
-    pulse: Arc<Pulse>,
     /// Folder where maps and programs are pinned, if the kernel is a real one.
     pub pins: Option<PathBuf>,
 }
@@ -47,6 +44,8 @@ impl Reconciling {
         let (wake, wakes) = channel();
         let pending = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&pending);
+        // Before the tables are read for the first time: nothing that changes is missed.
+        tables.ring_with(bell(wake.clone(), Arc::clone(&pending), Arc::clone(&pulse)));
         let (ready, started) = oneshot::channel();
         let rows = Arc::clone(&tables);
         let beats = Arc::clone(&pulse);
@@ -62,9 +61,7 @@ impl Reconciling {
             }
         })?;
         let pins = started.await??;
-        let handle = Self { wake, pending, pulse, pins };
-        tokio::spawn(forward(tables, handle.clone()));
-        Ok((handle, thread))
+        Ok((Self { wake, pins }, thread))
     }
 
     /// Everything a person may want to know.
@@ -81,16 +78,13 @@ impl Reconciling {
     }
 }
 
-/// Turns changes of the tables into wakes.
-async fn forward(tables: Arc<Tables>, handle: Reconciling) {
-    let mut changes = tables.changes();
-    loop {
-        let on_its_way = handle.pending.swap(true, Ordering::AcqRel);
-        if !on_its_way {
-            handle.pulse.queued(Instant::now());
-        }
-        if (!on_its_way && handle.wake.send(Wake::Changed).is_err()) || changes.changed().await.is_err() {
-            return;
+/// Turns changes of the tables into wakes; `pending` is whether one is on its way already: a thousand changes are one round.
+fn bell(wake: Sender<Wake>, pending: Arc<AtomicBool>, pulse: Arc<Pulse>) -> impl Fn() + Send + Sync {
+    move || {
+        if !pending.swap(true, Ordering::AcqRel) {
+            pulse.queued(Instant::now());
+            // A reconciler that has ended wants to know nothing any more.
+            drop(wake.send(Wake::Changed));
         }
     }
 }

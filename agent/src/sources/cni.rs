@@ -187,9 +187,11 @@ impl Cni {
         }
         let broken = |error: JournalError| (Refusal::Journal, broken(&error));
         let failed = |status| (Refusal::Journal, status);
-        let allocated = self.blocking(|cni| cni.allocate(wanted)).await.map_err(failed)?;
+        // The reconciler is told on the same thread: it begins while this task is still to be woken.
+        let allocate =
+            |cni: &Self| cni.allocate(wanted).inspect(|endpoint| cni.tables.put_endpoint(endpoint.clone()));
+        let allocated = self.blocking(allocate).await.map_err(failed)?;
         let endpoint = allocated.map_err(|error| (Refusal::from(&error), refused(&error)))?;
-        self.tables.put_endpoint(endpoint.clone());
         let outcome = tokio::select! {
             attached = self.tables.attached(&id, ATTACH_PATIENCE) => {
                 attached.map_err(|error| (Refusal::Kernel, Status::internal(error.to_string())))
