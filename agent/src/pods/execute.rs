@@ -85,6 +85,20 @@ pub enum StartError {
     Hook(#[source] Unreached),
 }
 
+/// A sandbox could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    /// By the runtime, in its words.
+    #[error("{}", .0.status.message())]
+    Runtime(CriError),
+    /// The API server could not be asked.
+    #[error(transparent)]
+    Object(#[from] ObjectError),
+    /// The pod names a class that is not there.
+    #[error("runtimeclass.node.k8s.io {0:?} not found")]
+    NoClass(String),
+}
+
 impl StartError {
     /// The waiting reason the container gets.
     pub fn reason(&self) -> &'static str {
@@ -124,17 +138,20 @@ impl Executor {
         &self.node.folders
     }
 
-    /// Makes a sandbox.
-    pub async fn run_sandbox(&self, pod: &core::Pod, attempt: u32) -> Result<String, CriError> {
+    /// Makes a sandbox, by the runtime that the pod's RuntimeClass names.
+    pub async fn run_sandbox(&self, pod: &core::Pod, attempt: u32) -> Result<String, SandboxError> {
         let config = sandbox::config(pod, attempt, &self.node);
         if let Err(error) = fs::create_dir_all(&config.log_directory) {
             tracing::error!(dir = config.log_directory, %error, "the pod has no folder for logs");
         }
         let handler = match pod.spec.as_ref().and_then(|spec| spec.runtime_class_name.as_deref()) {
-            Some(class) => class.to_owned(),
+            Some(class) => {
+                let handler = self.objects.runtime_handler(class).await?;
+                handler.ok_or_else(|| SandboxError::NoClass(class.to_owned()))?
+            }
             None => String::new(),
         };
-        self.cri.run_sandbox(config, handler).await
+        self.cri.run_sandbox(config, handler).await.map_err(SandboxError::Runtime)
     }
 
     /// Makes a container, starts it and runs its postStart hook.

@@ -1,4 +1,5 @@
-//! ConfigMaps, Secrets, tokens and services that pods refer to, from the API server, remembered for a moment.
+//! ConfigMaps, Secrets, tokens, services and RuntimeClasses that pods refer to, from the API server, most of them remembered for a
+//! moment.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -7,6 +8,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use k8s_openapi::api::authentication::v1 as authentication;
 use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::api::node::v1::RuntimeClass;
 use kube::api::{Api, ListParams, PostParams};
 use parking_lot::Mutex;
 
@@ -150,6 +152,14 @@ impl Objects {
         tokens.retain(|_, token| token.renew > now);
         tokens.insert(key, token.clone());
         Ok(token.text)
+    }
+
+    /// The handler that a RuntimeClass names; `None` when there is no such class. It cannot change, but a class can be made anew.
+    pub async fn runtime_handler(&self, class: &str) -> Result<Option<String>, ObjectError> {
+        let api: Api<RuntimeClass> = Api::all(self.client.clone());
+        let found = api.get_opt(class).await;
+        let found = found.map_err(|error| failed(format!("runtimeclass {class}"), error))?;
+        Ok(found.map(|class| class.handler))
     }
 
     /// The services whose addresses a pod finds in its environment.

@@ -1,7 +1,7 @@
 //! What a pod's worker does over a real runtime, case by case.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use agent::pods::worker::{Assignment, Worker};
 use k8s_openapi::api::core::v1 as core;
@@ -104,6 +104,7 @@ async fn pods_live_through_everything_a_kubelet_does() {
         is_probed(runtime, &notes),
         runs_to_its_end(runtime, &notes),
         is_quoted(runtime, &notes),
+        runs_as_its_class_says(runtime, &notes),
     );
     let left = std::fs::read_dir(runtime.folder.path().join("agent/pods")).unwrap().count();
     assert_eq!(left, 0, "folders of pods stay");
@@ -245,6 +246,30 @@ async fn says_what_hinders_it(runtime: &Runtime, notes: &Notes) {
     let message = &status["containerStatuses"][0]["state"]["waiting"]["message"];
     assert_eq!(message, "configmap \"absent\" not found");
     unset.end().await;
+}
+
+async fn runs_as_its_class_says(runtime: &Runtime, notes: &Notes) {
+    notes.put("runtimeclasses", "usual", json!({ "handler": "runc" }));
+    let spec =
+        |class: &str| json!({ "runtimeClassName": class, "containers": [container("main", "sleep 600")] });
+    let usual = Running::start(runtime, notes, pod("usual", spec("usual")));
+    usual.until("ready", is_ready).await;
+    usual.end().await;
+    // The runtime has a handler of that name, but the cluster has no such class.
+    let unknown = Running::start(runtime, notes, pod("unknown", spec("runc")));
+    let told = |event: &Value| {
+        event["involvedObject"]["name"] == "unknown" && event["reason"] == "FailedCreatePodSandBox"
+    };
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let message = loop {
+        if let Some(event) = notes.events().iter().find(|event| told(event)) {
+            break event["message"].clone();
+        }
+        assert!(Instant::now() < deadline, "nobody was told: {:?}", notes.events());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    assert_eq!(message, "Failed to create pod sandbox: runtimeclass.node.k8s.io \"runc\" not found");
+    unknown.end().await;
 }
 
 async fn is_probed(runtime: &Runtime, notes: &Notes) {

@@ -75,7 +75,11 @@ impl Notes {
         let (parts, body) = request.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         let body: Value = serde_json::from_slice(&body).unwrap_or_default();
-        let path: Vec<&str> = parts.uri.path().split('/').skip(5).collect();
+        let classes = parts.uri.path().strip_prefix("/apis/node.k8s.io/v1/");
+        let path: Vec<&str> = match classes {
+            Some(path) => path.split('/').collect(),
+            None => parts.uri.path().split('/').skip(5).collect(),
+        };
         let watches = parts.uri.query().is_some_and(|query| query.contains("watch="));
         if parts.uri.path() == "/api/v1/pods" && watches {
             // Nothing ever changes.

@@ -127,7 +127,7 @@ impl Worker {
         match self.executor.run_sandbox(&self.assignment.pod, attempt).await {
             Ok(_) => self.memory.sandbox = None,
             Err(error) => {
-                let message = format!("Failed to create pod sandbox: {}", error.status.message());
+                let message = format!("Failed to create pod sandbox: {}", chain(&error));
                 self.executor.recorder.warning(
                     &self.assignment.pod,
                     "FailedCreatePodSandBox",
