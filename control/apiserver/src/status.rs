@@ -35,6 +35,9 @@ pub struct Cause {
     pub field: String,
 }
 
+/// What is said of a path that has no such method, whatever it leads to.
+pub const NO_METHOD: &str = "the server does not allow this method on the requested resource";
+
 /// Shorthand of this crate's request paths.
 pub type Result<T, E = Refusal> = std::result::Result<T, E>;
 

@@ -34,9 +34,7 @@ pub fn version() -> Value {
 /// Answers a path that is no resource.
 pub fn answer(api: &Arc<Api>, incoming: &Incoming, path: &str, query: &Query) -> Result<Reply> {
     if !matches!(incoming.method.as_str(), "GET" | "HEAD") {
-        return Err(Refusal::method_not_allowed(
-            "the server does not allow this method on the requested resource",
-        ));
+        return Err(Refusal::method_not_allowed(crate::status::NO_METHOD));
     }
     if let Some(reply) = health::answer(api, path.trim_end_matches('/'), query) {
         return reply;

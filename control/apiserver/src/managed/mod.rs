@@ -91,6 +91,19 @@ impl Entry {
         }
     }
 
+    /// The owner in a refusal. Who applies is the same in every version; to who scales, all write scales.
+    fn words(&self, sub: Option<Sub>) -> String {
+        let mut out = format!("{:?}", self.manager);
+        if !self.subresource.is_empty() {
+            out += &format!(" with subresource {:?}", self.subresource);
+        }
+        if self.operation == "Update" {
+            let version = if sub == Some(Sub::Scale) { "autoscaling/v1" } else { &self.api_version };
+            out += &format!(" using {version}");
+        }
+        out
+    }
+
     fn json(&self) -> Value {
         let mut out =
             json!({ "manager": self.manager, "operation": self.operation, "apiVersion": self.api_version });
@@ -203,11 +216,8 @@ fn refuse_conflicts(
         let theirs = other.set.common(changed);
         let theirs = if other.api_version == own { theirs.common(applied) } else { theirs };
         for path in theirs.paths() {
-            causes.push(Cause {
-                reason: "FieldManagerConflict",
-                message: format!("conflict with \"{}\" using {}", other.manager, other.api_version),
-                field: path,
-            });
+            let message = format!("conflict with {}", other.words(sub));
+            causes.push(Cause { reason: "FieldManagerConflict", message, field: path });
         }
     }
     if causes.is_empty() {
@@ -268,7 +278,7 @@ mod tests {
         assert_eq!(second["data"], json!({"a": "1", "b": "2"}));
         let refusal = apply(&second, "two", json!({"a": "x"}), false).unwrap_err();
         assert_eq!((refusal.code, refusal.reason), (409, "Conflict"));
-        assert!(refusal.message.contains("conflict with \"one\" using v1: .data.a"), "{}", refusal.message);
+        assert!(refusal.message.contains("conflict with \"one\": .data.a"), "{}", refusal.message);
         let forced = apply(&second, "two", json!({"a": "x"}), true).unwrap();
         assert_eq!(forced["data"], json!({"a": "x"}));
         let third = apply(&forced, "one", json!({}), false).unwrap();
@@ -289,7 +299,9 @@ mod tests {
         let mut second = map(json!({"a": "2"}));
         track(row(), Some(&first), &mut second, &manager("editor", None, false), None, Timestamp::UNIX_EPOCH)
             .unwrap();
-        assert_eq!(apply(&second, "one", json!({"a": "1"}), false).unwrap_err().code, 409);
+        let refusal = apply(&second, "one", json!({"a": "1"}), false).unwrap_err();
+        let want = "Apply failed with 1 conflict: conflict with \"editor\" using v1: .data.a";
+        assert_eq!((refusal.code, &*refusal.message), (409, want));
     }
 
     #[test]

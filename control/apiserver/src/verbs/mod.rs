@@ -47,7 +47,7 @@ async fn main(call: &Call) -> Result<Reply> {
     if call.row.review || call.row.own() == "bindings" {
         return match call.target.verb {
             "create" if !named => review::create(call).await,
-            verb => Err(unsupported(call, verb)),
+            _ => Err(unsupported()),
         };
     }
     match call.target.verb {
@@ -59,17 +59,13 @@ async fn main(call: &Call) -> Result<Reply> {
         "patch" if named && placed => patch::patch(call, None).await,
         "delete" if placed => delete::delete(call).await,
         "deletecollection" if placed => collection::delete(call).await,
-        verb => Err(unsupported(call, verb)),
+        _ => Err(unsupported()),
     }
 }
 
-/// The refusal of a verb the resource does not have.
-fn unsupported(call: &Call, verb: &str) -> Refusal {
-    Refusal::method_not_allowed(format!(
-        "{verb} is not supported on resources of kind \"{}\"",
-        call.row.qualified()
-    ))
-    .about(&call.row, "")
+/// The refusal of a verb the resource does not have. Upstream finds no route for it, and says as much of any path.
+fn unsupported() -> Refusal {
+    Refusal::method_not_allowed(crate::status::NO_METHOD)
 }
 
 /// The refusal of a subresource that is known but not served yet.

@@ -7,7 +7,7 @@ use super::reply::document;
 use super::write::{self, Outcome};
 use crate::api::Call;
 use crate::body::Reply;
-use crate::managed::Manager;
+use crate::managed::{self, Manager};
 use crate::name::Name;
 use crate::negotiate::{APPLY, content_type};
 use crate::patch::{json as json_patch, strategic};
@@ -17,6 +17,8 @@ use crate::status::{Refusal, Result};
 use crate::tree::{at, int, set, text};
 use crate::validate::Errors;
 
+const KIND: (&str, &str, &str) = ("autoscaling", "v1", "Scale");
+
 /// Get, update or patch of a scale.
 pub async fn dispatch(call: &Call) -> Result<Reply> {
     match call.target.verb {
@@ -25,15 +27,16 @@ pub async fn dispatch(call: &Call) -> Result<Reply> {
             document(call, 200, &scale_of(&call.row, &call.row.read(&entry))?)
         }
         "update" => {
-            let wanted = body::of_kind(call, ("autoscaling", "v1", "Scale"))?;
-            write_scale(call, |_| Ok(wanted.clone())).await
+            let wanted = body::of_kind(call, KIND)?;
+            edit(call, |_| Ok(wanted.clone())).await
         }
+        "patch" if content_type(&call.headers) == APPLY => apply(call).await,
         "patch" => {
             let raw = call.body.clone();
             let media = content_type(&call.headers).to_owned();
-            write_scale(call, move |scale| patch(&media, &raw, scale)).await
+            edit(call, move |scale| patch(&media, &raw, scale)).await
         }
-        verb => Err(super::unsupported(call, verb)),
+        _ => Err(super::unsupported()),
     }
 }
 
@@ -46,34 +49,68 @@ fn patch(media: &str, body: &[u8], scale: &Value) -> Result<Value> {
         "application/json-patch+json" => json_patch::apply(&json_patch::parse(body)?, scale),
         "application/merge-patch+json" => Ok(json_patch::merge(scale, &parsed()?)),
         "application/strategic-merge-patch+json" => strategic::apply(&crate::schema::ANY, scale, &parsed()?),
-        APPLY => Ok(json_patch::merge(scale, &crate::negotiate::yaml(body)?)),
         _ => Err(Refusal::unsupported_media_type(
             "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml",
         )),
     }
 }
 
-async fn write_scale<F>(call: &Call, wanted: F) -> Result<Reply>
+/// Changes the object as a changed scale of it says.
+async fn edit<F>(call: &Call, wanted: F) -> Result<Reply>
 where
     F: Fn(&Value) -> Result<Value> + Send + Sync,
 {
-    let manager = Manager::update(call);
-    let outcome = write::change(call, Some(Sub::Scale), &manager, |old| {
+    write_scale(call, &Manager::update(call), |old| {
         let scale = wanted(&scale_of(&call.row, old)?)?;
-        let given = text(&scale, &["metadata", "resourceVersion"]);
-        if !given.is_empty() && given != text(old, &["metadata", "resourceVersion"]) {
-            return Err(Refusal::modified(&call.row, &call.target.name));
-        }
-        let replicas = int(&scale, &["spec", "replicas"]).unwrap_or_default();
-        let mut errors = Errors::default();
-        errors.not_negative("spec.replicas", Some(replicas));
-        if !errors.is_empty() {
-            return Err(Refusal::invalid(&call.row, &call.target.name, errors.into_causes()));
-        }
+        check(call, old, &scale)?;
         let mut new = old.clone();
-        set(&mut new, &paths(&call.row).spec, replicas);
-        body::patched(call, new)
-    });
+        set(&mut new, &paths(&call.row).spec, int(&scale, &["spec", "replicas"]).unwrap_or_default());
+        Ok(new)
+    })
+    .await
+}
+
+/// Server-side apply of a scale is that of an object with replicas and nothing else.
+async fn apply(call: &Call) -> Result<Reply> {
+    let scale = crate::negotiate::yaml(&call.body)?;
+    let (version, kind) = (text(&scale, &["apiVersion"]), text(&scale, &["kind"]));
+    if (version, kind) != ("autoscaling/v1", "Scale") {
+        let message = format!(
+            "an apply patch of a scale must be a Scale of autoscaling/v1, not {kind:?} of {version:?}"
+        );
+        return Err(Refusal::bad_request(message));
+    }
+    let mut wanted = json!({});
+    if let Some(replicas) = int(&scale, &["spec", "replicas"]) {
+        set(&mut wanted, &paths(&call.row).spec, replicas);
+    }
+    let manager = Manager::apply(call, &wanted)?;
+    write_scale(call, &manager, |old| {
+        check(call, old, &scale)?;
+        managed::merge(&call.row, old, &wanted, &manager, Some(Sub::Scale))
+    })
+    .await
+}
+
+/// Refuses a scale of another version of the object, and one that cannot be.
+fn check(call: &Call, old: &Value, scale: &Value) -> Result<()> {
+    let given = text(scale, &["metadata", "resourceVersion"]);
+    if !given.is_empty() && given != text(old, &["metadata", "resourceVersion"]) {
+        return Err(Refusal::modified(&call.row, &call.target.name));
+    }
+    let mut errors = Errors::default();
+    errors.not_negative("spec.replicas", int(scale, &["spec", "replicas"]));
+    if errors.is_empty() {
+        return Ok(());
+    }
+    Err(Refusal::invalid(&call.row, &call.target.name, errors.into_causes()))
+}
+
+async fn write_scale<F>(call: &Call, manager: &Manager, new: F) -> Result<Reply>
+where
+    F: Fn(&Value) -> Result<Value> + Send + Sync,
+{
+    let outcome = write::change(call, Some(Sub::Scale), manager, |old| body::patched(call, new(old)?));
     let value = match outcome.await? {
         Outcome::Same(entry) => call.row.read(&entry),
         Outcome::Written(fresh) => fresh.into_object(),

@@ -24,7 +24,7 @@ pub async fn dispatch(call: &Call, sub: Sub) -> Result<Reply> {
             "get" => reply::stored(call, &call.stored()?),
             "update" => update(call, Some(sub)).await,
             "patch" => patch::patch(call, Some(sub)).await,
-            verb => Err(unsupported(call, verb)),
+            _ => Err(unsupported()),
         },
         (Sub::Finalize, "update") => finalize(call).await,
         (Sub::Binding, "create") => bind(call).await,
@@ -36,7 +36,7 @@ pub async fn dispatch(call: &Call, sub: Sub) -> Result<Reply> {
         }
         (Sub::Proxy, _) if call.row.own() == "nodes" => crate::proxy::node(call).await,
         (Sub::Proxy, _) => Err(not_served(call, sub, "the API server has no route into the pod network")),
-        (_, verb) => Err(unsupported(call, verb)),
+        _ => Err(unsupported()),
     }
 }
 

@@ -27,6 +27,7 @@ mod protobuf;
 mod replicas;
 mod request;
 mod rows;
+mod scales;
 mod services;
 mod slow;
 mod streams;
