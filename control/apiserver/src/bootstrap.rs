@@ -98,6 +98,11 @@ fn wanted(allocator: &Allocator, port: u16) -> Vec<(&'static Row, Value)> {
 /// of them may do together.
 fn controllers_role(objects: &[(&'static Row, Value)]) -> Vec<(&'static Row, Value)> {
     let name = "system:hawser:controllers";
+    // Upstream's API server does the first itself, and the second by whole updates.
+    let own = [
+        json!({ "apiGroups": ["flowcontrol.apiserver.k8s.io"], "resources": ["flowschemas/status"], "verbs": ["patch"] }),
+        json!({ "apiGroups": [""], "resources": ["secrets"], "verbs": ["patch"] }),
+    ];
     let rules: Vec<Value> = objects
         .iter()
         .filter(|(row, object)| {
@@ -105,6 +110,7 @@ fn controllers_role(objects: &[(&'static Row, Value)]) -> Vec<(&'static Row, Val
                 && text(object, &["metadata", "name"]).starts_with("system:controller:")
         })
         .flat_map(|(_, object)| list(object, &["rules"]).to_vec())
+        .chain(own)
         .collect();
     let subject = json!({ "kind": "User", "name": crate::CONTROLLERS });
     granted("ClusterRole", &meta(name, None), json!(rules), subject).into()

@@ -18,6 +18,7 @@ mod deployment_status;
 mod discovery;
 mod disruption;
 mod endpointslice;
+mod flow_schema;
 mod gc;
 mod graph;
 mod informer;
@@ -34,6 +35,7 @@ mod runner;
 mod selector;
 mod service_account;
 mod service_cidr;
+mod service_token;
 mod view;
 mod write;
 
@@ -63,6 +65,8 @@ fn controllers(config: &Config) -> Result<Vec<Box<dyn Controller>>, RunError> {
         Box::new(service_account::ServiceAccountController),
         Box::new(service_account::RootCaController { bundle: config.cluster_ca.clone() }),
         Box::new(service_cidr::ServiceCidrController),
+        Box::new(service_token::ServiceTokenController { bundle: config.cluster_ca.clone() }),
+        Box::new(flow_schema::FlowSchemaController),
         Box::new(disruption::DisruptionController),
         Box::new(node_cidr::NodeCidrController::new(&config.cluster_cidrs)?),
         Box::new(node_lifecycle::NodeLifecycleController { grace: config.node_grace }),

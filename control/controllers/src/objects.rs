@@ -81,6 +81,21 @@ kind!(
 kind!(
     /// `IPAddress`: the name is the address.
     IpAddress, "networking.k8s.io", "v1", "ipaddresses", "ipaddresses.networking.k8s.io", {});
+kind!(
+    /// `FlowSchema`: which priority level it names, and what was found of that.
+    FlowSchema, "flowcontrol.apiserver.k8s.io", "v1", "flowschemas", "flowschemas.flowcontrol.apiserver.k8s.io",
+    { spec: FlowSchemaSpec, status: Conditions });
+kind!(
+    PriorityLevelConfiguration,
+    "flowcontrol.apiserver.k8s.io",
+    "v1",
+    "prioritylevelconfigurations",
+    "prioritylevelconfigurations.flowcontrol.apiserver.k8s.io",
+    {}
+);
+kind!(
+    /// `Secret`: those with tokens of accounts only.
+    Secret, "", "v1", "secrets", "secrets", { r#type: String, data: BTreeMap<String, String> });
 kind!(Lease, "coordination.k8s.io", "v1", "leases", "leases.coordination.k8s.io", { spec: LeaseSpec });
 kind!(EndpointSlice, "discovery.k8s.io", "v1", "endpointslices", "endpointslices.discovery.k8s.io", {
     address_type: String,
@@ -211,6 +226,18 @@ pub(crate) struct PodDisruptionBudgetStatus {
 #[serde(default)]
 pub(crate) struct ServiceCidrSpec {
     pub(crate) cidrs: Vec<String>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct FlowSchemaSpec {
+    pub(crate) priority_level_configuration: PriorityLevelName,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct PriorityLevelName {
+    pub(crate) name: String,
 }
 
 /// Conditions as they are stored.

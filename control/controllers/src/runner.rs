@@ -18,8 +18,9 @@ use crate::discovery::discover;
 use crate::informer::{Applied, Step, inform, withdraw};
 use crate::node_cidr::CidrError;
 use crate::objects::{
-    ConfigMap, Deployment, EndpointSlice, IpAddress, Kind, Lease, Namespace, Node, Pod, PodDisruptionBudget,
-    ReplicaSet, Service, ServiceAccount, ServiceCidr,
+    ConfigMap, Deployment, EndpointSlice, FlowSchema, IpAddress, Kind, Lease, Namespace, Node, Pod,
+    PodDisruptionBudget, PriorityLevelConfiguration, ReplicaSet, Secret, Service, ServiceAccount,
+    ServiceCidr,
 };
 use crate::queue::Queue;
 use crate::view::World;
@@ -52,9 +53,10 @@ pub async fn run(client: Client, config: Config, stop: CancellationToken) -> Res
     let mut tasks = JoinSet::new();
     let typed = start_informers(&mut tasks, &client, &steps);
     let mut tabled = typed.clone();
-    // Config maps and leases have a table, but it holds some only; the graph wants them all.
+    // Config maps, leases and secrets have a table, but it holds some only; the graph wants them all.
     tabled.remove(ConfigMap::RESOURCE);
     tabled.remove(Lease::RESOURCE);
+    tabled.remove(Secret::RESOURCE);
     tasks.spawn(discover(client.clone(), tabled, steps));
     tasks.spawn(dispatch(Arc::clone(&world), lanes.clone(), typed, receiver));
     for lane in &lanes {
@@ -84,13 +86,16 @@ fn start_informers(tasks: &mut JoinSet<()>, client: &Client, steps: &mpsc::Sende
         ConfigMap, "metadata.name=kube-root-ca.crt";
         Deployment;
         EndpointSlice;
+        FlowSchema;
         IpAddress;
         Lease, "metadata.namespace=kube-node-lease";
         Namespace;
         Node;
         Pod;
         PodDisruptionBudget;
+        PriorityLevelConfiguration;
         ReplicaSet;
+        Secret, "type=kubernetes.io/service-account-token";
         Service;
         ServiceAccount;
         ServiceCidr;

@@ -43,6 +43,11 @@ pub fn validate_secret(change: &Change<'_>, errors: &mut Errors) {
             errors.required(format!("data[{key}]"), "");
         }
     }
+    let account = ["metadata", "annotations", "kubernetes.io/service-account.name"];
+    let of_account = text(change.new, &["type"]) == "kubernetes.io/service-account-token";
+    if of_account && text(change.new, &account).is_empty() {
+        errors.required("metadata.annotations[kubernetes.io/service-account.name]", "");
+    }
     if let Some(old) = change.old {
         errors.immutable("type", at(old, &["type"]), at(change.new, &["type"]));
         validate_immutable(old, change.new, errors);

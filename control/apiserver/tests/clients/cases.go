@@ -23,6 +23,8 @@ func cases() []Case {
 		{"pods are selected by their fields", selectedPods},
 		{"warnings, strictness and compression arrive", warned},
 		{"people, robots and pretenders are known and may what they may", known},
+		{"secrets hold tokens of accounts as long as both are there", heldTokens},
+		{"a flow schema says whether its priority level is there", dangling},
 		{"of three candidates one leads, and then another", elected},
 		{"events of both generations are recorded and counted", told},
 		{"logs, processes and ports of pods come through, with and without WebSocket", handedThrough},
