@@ -8,9 +8,9 @@ use crate::printer::{
     pods, storage, workloads,
 };
 use crate::strategy::{
-    autoscaler, certificate, config as config_rules, device_claim, device_slice, flow_control,
-    network as network_rules, pod, pod_changes, rbac as rbac_rules, service, service_cidr,
-    storage as storage_rules, system, workload,
+    autoscaler, certificate, config as config_rules, device_allocation, device_claim, device_class,
+    device_slice, flow_schema, network as network_rules, pod, pod_changes, priority_level,
+    rbac as rbac_rules, service, service_cidr, storage as storage_rules, system, workload,
 };
 use crate::validate;
 
@@ -500,8 +500,8 @@ pub static RESOURCES: &[Resource] = &[
         kind: "FlowSchema",
         plural: "flowschemas",
         storage: "flowschemas",
-        defaults: flow_control::default_flow_schema,
-        validate: flow_control::validate_flow_schema,
+        defaults: flow_schema::default_flow_schema,
+        validate: flow_schema::validate_flow_schema,
         printer: &flow_tables::FLOW_SCHEMA,
         ..FLOW
     },
@@ -509,8 +509,8 @@ pub static RESOURCES: &[Resource] = &[
         kind: "PriorityLevelConfiguration",
         plural: "prioritylevelconfigurations",
         storage: "prioritylevelconfigurations",
-        defaults: flow_control::default_priority_level,
-        validate: flow_control::validate_priority_level,
+        defaults: priority_level::default_priority_level,
+        validate: priority_level::validate_priority_level,
         printer: &flow_tables::PRIORITY_LEVEL,
         ..FLOW
     },
@@ -620,7 +620,7 @@ pub static RESOURCES: &[Resource] = &[
         namespaced: false,
         storage: "deviceclasses",
         generation: true,
-        validate: device_claim::validate_class,
+        validate: device_class::validate_class,
         printer: &devices::AGED,
         ..DEVICES
     },
@@ -631,7 +631,7 @@ pub static RESOURCES: &[Resource] = &[
         subresources: STATUS,
         defaults: device_claim::default_claim,
         validate: device_claim::validate_claim,
-        validate_part: device_claim::validate_allocation,
+        validate_part: device_allocation::validate_allocation,
         printer: &devices::CLAIM,
         ..DEVICES
     },

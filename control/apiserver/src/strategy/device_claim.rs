@@ -1,4 +1,4 @@
-//! Claims of devices, what they are made from, and the classes they name.
+//! Claims of devices and what they are made from.
 //!
 //! Expressions in CEL are kept as they are: nothing here compiles them.
 
@@ -7,16 +7,14 @@ use std::collections::HashSet;
 use serde_json::Value;
 
 use super::Change;
-use crate::resources::Sub;
 use crate::tree::{at, int, list, list_mut, set_default, text};
 use crate::validate::{self, Errors};
 
 /// Bounds of `resource.k8s.io/v1`.
-const MAX_REQUESTS: usize = 32;
+pub const MAX_REQUESTS: usize = 32;
 const MAX_ALTERNATIVES: usize = 8;
-const MAX_CONFIGS: usize = 32;
+pub const MAX_CONFIGS: usize = 32;
 const MAX_SELECTORS: usize = 32;
-const MAX_CONSUMERS: usize = 256;
 const MAX_EXPRESSION: usize = 10 << 10;
 
 pub fn default_claim(claim: &mut Value) {
@@ -61,33 +59,13 @@ pub fn validate_template(change: &Change<'_>, errors: &mut Errors) {
     }
 }
 
-pub fn validate_class(change: &Change<'_>, errors: &mut Errors) {
-    let spec = at(change.new, &["spec"]);
-    validate_selectors(spec, "spec", errors);
-    let configs = list(spec, &["config"]);
-    bounded(configs, MAX_CONFIGS, "spec.config", errors);
-    for (index, config) in configs.iter().enumerate() {
-        validate_config(config, &format!("spec.config[{index}]"), errors);
-    }
-    let extended = at(spec, &["extendedResourceName"]);
-    if extended.as_str().is_some_and(|name| !is_extended(name)) {
-        errors.invalid("spec.extendedResourceName", extended, "must be a valid extended resource name");
-    }
-}
-
-/// A resource with a domain that is not Kubernetes' own.
-fn is_extended(name: &str) -> bool {
-    let native = !name.contains('/') || name.contains("kubernetes.io/");
-    !native && !name.starts_with("requests.") && validate::label_key(&format!("requests.{name}")).is_ok()
-}
-
-fn bounded(all: &[Value], most: usize, here: &str, errors: &mut Errors) {
+pub fn bounded(all: &[Value], most: usize, here: &str, errors: &mut Errors) {
     if all.len() > most {
         errors.too_many(here, all.len() as u64, most as u64);
     }
 }
 
-fn validate_selectors(request: &Value, here: &str, errors: &mut Errors) {
+pub fn validate_selectors(request: &Value, here: &str, errors: &mut Errors) {
     let selectors = list(request, &["selectors"]);
     bounded(selectors, MAX_SELECTORS, &format!("{here}.selectors"), errors);
     for (index, selector) in selectors.iter().enumerate() {
@@ -103,7 +81,7 @@ fn validate_selectors(request: &Value, here: &str, errors: &mut Errors) {
     }
 }
 
-fn validate_config(config: &Value, here: &str, errors: &mut Errors) {
+pub fn validate_config(config: &Value, here: &str, errors: &mut Errors) {
     let opaque = at(config, &["opaque"]);
     if opaque.is_null() {
         return errors.required(format!("{here}.opaque"), "");
@@ -220,7 +198,7 @@ fn validate_amount(request: &Value, here: &str, errors: &mut Errors) {
 }
 
 /// `name`, and `name/alternative` of requests that have some.
-fn request_names(devices: &Value) -> HashSet<String> {
+pub fn request_names(devices: &Value) -> HashSet<String> {
     let requests = list(devices, &["requests"]).iter();
     let named = |request: &Value| {
         let name = text(request, &["name"]).to_owned();
@@ -231,10 +209,10 @@ fn request_names(devices: &Value) -> HashSet<String> {
     requests.flat_map(named).collect()
 }
 
-const REFERENCE: &str =
+pub const REFERENCE: &str =
     "must be the name of a request in the claim or the name of a request and a subrequest separated by '/'";
 
-fn validate_references(part: &Value, here: &str, names: &HashSet<String>, errors: &mut Errors) {
+pub fn validate_references(part: &Value, here: &str, names: &HashSet<String>, errors: &mut Errors) {
     let mut seen = HashSet::new();
     for (index, name) in list(part, &["requests"]).iter().enumerate() {
         let place = format!("{here}.requests[{index}]");
@@ -264,88 +242,13 @@ fn attribute_name(text: &str) -> Result<(), String> {
         .to_owned())
 }
 
-/// Checks what was allocated to a claim, and who may use it.
-pub fn validate_allocation(sub: Sub, change: &Change<'_>, errors: &mut Errors) {
-    let Some(old) = change.old.filter(|_| sub == Sub::Status) else { return };
-    let new = &*change.new;
-    let allocation = at(new, &["status", "allocation"]);
-    validate_consumers(old, new, errors);
-    let before = at(old, &["status", "allocation"]);
-    if !before.is_null() && !allocation.is_null() {
-        errors.immutable("status.allocation", before, allocation);
-    } else if !allocation.is_null() {
-        validate_results(new, allocation, errors);
-    }
-    let identity =
-        |one: &Value| ["driver", "pool", "device", "shareID"].map(|field| text(one, &[field]).to_owned());
-    let allocated: HashSet<_> = list(allocation, &["devices", "results"]).iter().map(identity).collect();
-    for (index, device) in list(new, &["status", "devices"]).iter().enumerate() {
-        if !allocated.contains(&identity(device)) {
-            let detail = "must be an allocated device in the claim";
-            errors.invalid(format!("status.devices[{index}]"), at(device, &["device"]), detail);
-        }
-    }
-}
-
-fn validate_consumers(old: &Value, new: &Value, errors: &mut Errors) {
-    let consumers = list(new, &["status", "reservedFor"]);
-    let here = "status.reservedFor";
-    bounded(consumers, MAX_CONSUMERS, here, errors);
-    let mut seen = HashSet::new();
-    for (index, consumer) in consumers.iter().enumerate() {
-        for field in ["resource", "name", "uid"] {
-            if text(consumer, &[field]).is_empty() {
-                errors.required(format!("{here}[{index}].{field}"), "");
-            }
-        }
-        if !seen.insert(text(consumer, &["uid"])) {
-            errors.duplicate(format!("{here}[{index}]"), consumer);
-        }
-    }
-    if !consumers.is_empty() && at(new, &["status", "allocation"]).is_null() {
-        errors.forbidden(here, "may not be specified when `allocated` is not set");
-    }
-    let before = list(old, &["status", "reservedFor"]);
-    let deleted = !at(new, &["metadata", "deletionTimestamp"]).is_null();
-    if deleted && consumers.iter().any(|one| !before.contains(one)) {
-        let detail =
-            "new entries may not be added while `deallocationRequested` or `deletionTimestamp` are set";
-        errors.forbidden(here, detail);
-    }
-}
-
-fn validate_results(claim: &Value, allocation: &Value, errors: &mut Errors) {
-    let names = request_names(at(claim, &["spec", "devices"]));
-    let results = list(allocation, &["devices", "results"]);
-    bounded(results, MAX_REQUESTS, "status.allocation.devices.results", errors);
-    for (index, result) in results.iter().enumerate() {
-        let here = format!("status.allocation.devices.results[{index}]");
-        if !names.contains(text(result, &["request"])) {
-            errors.invalid(format!("{here}.request"), at(result, &["request"]), REFERENCE);
-        }
-        validate_driver(result, &here, errors);
-        validate_pool_name(result, &["pool"], &format!("{here}.pool"), errors);
-        errors.check(format!("{here}.device"), text(result, &["device"]), validate::label);
-    }
-    for (index, config) in list(allocation, &["devices", "config"]).iter().enumerate() {
-        let here = format!("status.allocation.devices.config[{index}]");
-        let sources = ["FromClaim", "FromClass"];
-        match text(config, &["source"]) {
-            "" => errors.required(format!("{here}.source"), ""),
-            source => errors.one_of(format!("{here}.source"), source, &sources),
-        }
-        validate_references(config, &here, &names, errors);
-        validate_config(config, &here, errors);
-    }
-}
-
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use serde_json::json;
 
     use super::*;
 
-    fn claim() -> Value {
+    pub fn claim() -> Value {
         let mut claim = json!({"metadata": {}, "spec": {"devices": {"requests": [
             {"name": "one", "exactly": {"deviceClassName": "c"}},
             {"name": "some", "firstAvailable": [{"name": "big", "deviceClassName": "c", "allocationMode": "All"}]}]}}});
@@ -353,7 +256,7 @@ mod tests {
         claim
     }
 
-    fn fields(check: impl FnOnce(&mut Errors)) -> Vec<String> {
+    pub fn fields(check: impl FnOnce(&mut Errors)) -> Vec<String> {
         let mut errors = Errors::default();
         check(&mut errors);
         errors.into_causes().into_iter().map(|cause| cause.field).collect()
@@ -433,56 +336,5 @@ mod tests {
         let change = Change { old: None, new: &mut template };
         let place = "spec.spec.devices.requests[0].exactly.deviceClassName";
         assert_eq!(fields(|errors| validate_template(&change, errors)), [place]);
-    }
-
-    #[test]
-    fn classes_are_validated() {
-        let config = json!([{"opaque": {"driver": "d.io", "parameters": {"a": 1}}}]);
-        for (spec, want) in [
-            (json!({"selectors": [{"cel": {"expression": "true"}}], "config": config}), vec![]),
-            (json!({"selectors": [{}]}), vec!["spec.selectors[0].cel"]),
-            (json!({"selectors": vec![json!({"cel": {"expression": "x"}}); 33]}), vec!["spec.selectors"]),
-            (
-                json!({"config": [{"opaque": {"driver": "d.io", "parameters": "a"}}]}),
-                vec!["spec.config[0].opaque.parameters"],
-            ),
-            (json!({"extendedResourceName": "example.com/gpu"}), vec![]),
-            (json!({"extendedResourceName": "gpu"}), vec!["spec.extendedResourceName"]),
-        ] {
-            let mut class = json!({"spec": spec});
-            let change = Change { old: None, new: &mut class };
-            assert_eq!(fields(|errors| validate_class(&change, errors)), want);
-        }
-    }
-
-    #[test]
-    fn allocations_are_validated() {
-        let result = json!({"request": "one", "driver": "d.io", "pool": "p/q", "device": "d"});
-        let allocated = json!({"devices": {"results": [result]}});
-        let consumer = json!({"resource": "pods", "name": "p", "uid": "1"});
-        let check = |old: Value, new: Value, deleted: bool| {
-            let [mut before, mut after] = [claim(), claim()];
-            before["status"] = old;
-            after["status"] = new;
-            if deleted {
-                after["metadata"]["deletionTimestamp"] = json!("2024-01-01T00:00:00Z");
-            }
-            let change = Change { old: Some(&before), new: &mut after };
-            fields(|errors| validate_allocation(Sub::Status, &change, errors))
-        };
-        let full = json!({"allocation": allocated, "reservedFor": [consumer]});
-        assert_eq!(check(json!({}), full.clone(), false), Vec::<String>::new());
-        assert_eq!(check(json!({"allocation": allocated}), full.clone(), true), ["status.reservedFor"]);
-        assert_eq!(check(full.clone(), full, true), Vec::<String>::new());
-        assert_eq!(check(json!({}), json!({"reservedFor": [consumer]}), false), ["status.reservedFor"]);
-        let other = json!({"allocation": {"devices": {}}});
-        assert_eq!(check(json!({"allocation": allocated}), other, false), ["status.allocation"]);
-        let bad = json!({"allocation": {"devices": {"results": [{"request": "two", "driver": "", "pool": "/", "device": "D"}]}}});
-        let here = "status.allocation.devices.results[0]";
-        let want = ["request", "driver", "pool", "pool", "device"].map(|field| format!("{here}.{field}"));
-        assert_eq!(check(json!({}), bad, false), want);
-        let device =
-            json!({"allocation": allocated, "devices": [{"driver": "d.io", "pool": "p", "device": "d"}]});
-        assert_eq!(check(json!({}), device, false), ["status.devices[0]"]);
     }
 }

@@ -5,6 +5,7 @@ mod collection;
 mod create;
 pub mod delete;
 mod evict;
+mod keep;
 mod patch;
 pub mod read;
 mod reply;

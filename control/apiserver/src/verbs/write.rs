@@ -6,6 +6,7 @@ use rand::Rng;
 use serde_json::{Value, json};
 use store::{Revision, Txn, TxnError};
 
+use super::keep::{differs_outside, isolate, keep_system_metadata};
 use crate::allocate::{Allocator, Reservation};
 use crate::api::{Api, Call};
 use crate::managed::{self, Manager};
@@ -14,9 +15,9 @@ use crate::resources::{Row, Sub};
 use crate::schema::{self, apply_defaults};
 use crate::status::{Refusal, Result};
 use crate::strategy::{Change, meta};
-use crate::tree::{self, at, copy, int, list, remove, set, text, transfer};
+use crate::tree::{at, int, list, remove, set, text};
 use crate::validate::Errors;
-use crate::{admission, definitions, expiry, strategy};
+use crate::{admission, definitions, expiry};
 
 /// What a write led to.
 #[derive(Debug)]
@@ -342,14 +343,6 @@ where
     Err(Refusal::modified(&call.row, name))
 }
 
-/// Whether an object that is being deleted has nothing left that holds it.
-pub fn released(row: &Row, old: &Value, new: &Value) -> bool {
-    !at(old, &["metadata", "deletionTimestamp"]).is_null()
-        && list(new, &["metadata", "finalizers"]).is_empty()
-        && int(new, &["metadata", "deletionGracePeriodSeconds"]).unwrap_or_default() == 0
-        && (row.own() != "namespaces" || list(new, &["spec", "finalizers"]).is_empty())
-}
-
 /// Takes a new version through everything between the client's bytes and the transaction.
 fn finish(
     call: &Call,
@@ -395,81 +388,12 @@ fn finish(
     managed::track(&call.row, Some(old), new, manager, sub, Timestamp::now())
 }
 
-fn differs_outside(old: &Value, new: &Value, ignored: &[&str]) -> bool {
-    let part = |value| tree::fields(value, &[]).filter(|(name, _)| !ignored.contains(name));
-    part(old).count() != part(new).count()
-        || part(old).any(|(name, value)| new.get(name).is_none_or(|other| other != value))
-}
-
-/// What only the server writes stays as it is.
-fn keep_system_metadata(call: &Call, old: &Value, new: &mut Value) -> Result<()> {
-    let uid = text(new, &["metadata", "uid"]);
-    if !uid.is_empty() && uid != text(old, &["metadata", "uid"]) {
-        let why = format!(
-            "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
-            text(old, &["metadata", "uid"])
-        );
-        return Err(Refusal::conflict(&call.row, &call.target.name, &why));
-    }
-    let name = text(new, &["metadata", "name"]);
-    if !name.is_empty() && name != call.target.name {
-        return Err(Refusal::bad_request(format!(
-            "the name of the object ({name}) does not match the name on the URL ({})",
-            call.target.name
-        )));
-    }
-    let namespace = text(new, &["metadata", "namespace"]);
-    if !namespace.is_empty() && namespace != text(old, &["metadata", "namespace"]) {
-        return Err(Refusal::bad_request(
-            "the namespace of the provided object does not match the namespace sent on the request",
-        ));
-    }
-    for field in [
-        "name",
-        "namespace",
-        "uid",
-        "creationTimestamp",
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-        "generation",
-        "generateName",
-        "resourceVersion",
-    ] {
-        copy(new, old, &["metadata", field]);
-    }
-    remove(new, &["metadata", "selfLink"]);
-    Ok(())
-}
-
-/// A write of the main resource leaves the status alone; one of a subresource leaves the rest alone.
-fn isolate(row: &Row, sub: Option<Sub>, old: &Value, new: &mut Value) {
-    match sub {
-        None if row.has_status() => copy(new, old, &["status"]),
-        None | Some(Sub::Scale) => {}
-        Some(sub) if row.own() == "certificatesigningrequests" => {
-            strategy::certificate::keep_rest(sub, old, new, Timestamp::now());
-        }
-        Some(Sub::Status) => {
-            let mut kept = old.clone();
-            transfer(&mut kept, new, &["status"]);
-            if row.custom.is_none() {
-                transfer(&mut kept, new, &["metadata", "annotations"]);
-            }
-            transfer(&mut kept, new, &["metadata", "managedFields"]);
-            if matches!(row.own(), "nodes" | "pods") {
-                transfer(&mut kept, new, &["metadata", "labels"]);
-            }
-            // The two names of a pod's addresses always agree.
-            if row.own() == "pods" {
-                strategy::pod::agree_on_addresses(&mut kept);
-            }
-            *new = kept;
-        }
-        Some(sub @ (Sub::EphemeralContainers | Sub::Resize)) => {
-            strategy::pod_changes::keep_rest(sub, old, new);
-        }
-        Some(_) => {}
-    }
+/// Whether an object that is being deleted has nothing left that holds it.
+pub fn released(row: &Row, old: &Value, new: &Value) -> bool {
+    !at(old, &["metadata", "deletionTimestamp"]).is_null()
+        && list(new, &["metadata", "finalizers"]).is_empty()
+        && int(new, &["metadata", "deletionGracePeriodSeconds"]).unwrap_or_default() == 0
+        && (row.own() != "namespaces" || list(new, &["spec", "finalizers"]).is_empty())
 }
 
 /// Why an update outside [`change`] failed.

@@ -1,0 +1,88 @@
+//! What a write leaves as it was: what only the server says, and the parts another path is for.
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::api::Call;
+use crate::resources::{Row, Sub};
+use crate::status::{Refusal, Result};
+use crate::strategy;
+use crate::tree::{self, copy, remove, text, transfer};
+
+/// Whether two objects differ in other fields than these.
+pub fn differs_outside(old: &Value, new: &Value, ignored: &[&str]) -> bool {
+    let part = |value| tree::fields(value, &[]).filter(|(name, _)| !ignored.contains(name));
+    part(old).count() != part(new).count()
+        || part(old).any(|(name, value)| new.get(name).is_none_or(|other| other != value))
+}
+
+/// What only the server writes stays as it is.
+pub fn keep_system_metadata(call: &Call, old: &Value, new: &mut Value) -> Result<()> {
+    let uid = text(new, &["metadata", "uid"]);
+    if !uid.is_empty() && uid != text(old, &["metadata", "uid"]) {
+        let why = format!(
+            "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+            text(old, &["metadata", "uid"])
+        );
+        return Err(Refusal::conflict(&call.row, &call.target.name, &why));
+    }
+    let name = text(new, &["metadata", "name"]);
+    if !name.is_empty() && name != call.target.name {
+        return Err(Refusal::bad_request(format!(
+            "the name of the object ({name}) does not match the name on the URL ({})",
+            call.target.name
+        )));
+    }
+    let namespace = text(new, &["metadata", "namespace"]);
+    if !namespace.is_empty() && namespace != text(old, &["metadata", "namespace"]) {
+        return Err(Refusal::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
+    }
+    for field in [
+        "name",
+        "namespace",
+        "uid",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "generation",
+        "generateName",
+        "resourceVersion",
+    ] {
+        copy(new, old, &["metadata", field]);
+    }
+    remove(new, &["metadata", "selfLink"]);
+    Ok(())
+}
+
+/// A write of the main resource leaves the status alone; one of a subresource leaves the rest alone.
+pub fn isolate(row: &Row, sub: Option<Sub>, old: &Value, new: &mut Value) {
+    match sub {
+        None if row.has_status() => copy(new, old, &["status"]),
+        None | Some(Sub::Scale) => {}
+        Some(sub) if row.own() == "certificatesigningrequests" => {
+            strategy::certificate::keep_rest(sub, old, new, Timestamp::now());
+        }
+        Some(Sub::Status) => {
+            let mut kept = old.clone();
+            transfer(&mut kept, new, &["status"]);
+            if row.custom.is_none() {
+                transfer(&mut kept, new, &["metadata", "annotations"]);
+            }
+            transfer(&mut kept, new, &["metadata", "managedFields"]);
+            if matches!(row.own(), "nodes" | "pods") {
+                transfer(&mut kept, new, &["metadata", "labels"]);
+            }
+            // The two names of a pod's addresses always agree.
+            if row.own() == "pods" {
+                strategy::pod::agree_on_addresses(&mut kept);
+            }
+            *new = kept;
+        }
+        Some(sub @ (Sub::EphemeralContainers | Sub::Resize)) => {
+            strategy::pod_changes::keep_rest(sub, old, new);
+        }
+        Some(_) => {}
+    }
+}
