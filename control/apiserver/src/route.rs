@@ -14,7 +14,8 @@ pub enum Route {
 /// Attributes of a request for a resource.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Target {
-    /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete` or `deletecollection`.
+    /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete` or `deletecollection`; empty for methods that mean none
+    /// of them.
     pub verb: &'static str,
     pub group: String,
     pub version: String,
@@ -89,12 +90,18 @@ fn resource_verb(method: &http::Method, target: &Target, query: &Query) -> &'sta
         "PATCH" => "patch",
         "DELETE" if named => "delete",
         "DELETE" => "deletecollection",
-        _ if !named && query.flag("watch") => "watch",
-        // A watch of one object by name is a list with a field selector.
-        _ if named && target.subresource.is_empty() && query.flag("watch") => "watch",
-        _ if named => "get",
-        _ => "list",
+        "GET" | "HEAD" => read_verb(named, target, query),
+        // No resource has a verb for it, and no rule allows one.
+        _ => "",
     }
+}
+
+fn read_verb(named: bool, target: &Target, query: &Query) -> &'static str {
+    // A watch of one object by name is a list with a field selector.
+    if query.flag("watch") && (!named || target.subresource.is_empty()) {
+        return "watch";
+    }
+    if named { "get" } else { "list" }
 }
 
 #[cfg(test)]
@@ -142,6 +149,8 @@ mod tests {
             ("DELETE", "/api/v1/nodes/n", "delete /v1 ns= nodes n "),
             ("GET", "/api/v1", "get /api/v1"),
             ("GET", "/apis/apps/v1", "get /apis/apps/v1"),
+            ("OPTIONS", "/api/v1/pods", " /v1 ns= pods  "),
+            ("FROB", "/api/v1/namespaces/a/pods/p", " /v1 ns=a pods p "),
             ("GET", "/healthz", "get /healthz"),
             ("GET", "/api/v1/namespaces/a/pods/x%3Ay", "get /v1 ns=a pods x:y "),
             ("GET", "/api/v1/namespaces/a/pods/x%2Fy", "get /api/v1/namespaces/a/pods/x%2Fy"),

@@ -53,6 +53,11 @@ impl Errors {
         self.push("FieldValueTypeInvalid", field, format!("Invalid value: {given:?}: {detail}"));
     }
 
+    /// Reports a value whose text is not of the form its field has.
+    pub fn form_invalid(&mut self, field: impl Into<String>, value: &Value, detail: &str) {
+        self.push("FieldValueTypeInvalid", field, format!("Invalid value: {}: {detail}", shown(value)));
+    }
+
     /// Reports a list or map with more than `most` entries.
     pub fn too_many(&mut self, field: impl Into<String>, count: u64, most: u64) {
         self.push("FieldValueTooMany", field, format!("Too many: {count}: must have at most {most} items"));
@@ -146,7 +151,7 @@ fn label_shaped(text: &str) -> bool {
 }
 
 fn within(text: &str, limit: usize) -> Result<(), String> {
-    if text.len() > limit { Err(format!("must be no more than {limit} bytes")) } else { Ok(()) }
+    if text.len() > limit { Err(format!("must be no more than {limit} characters")) } else { Ok(()) }
 }
 
 /// An RFC 1123 label, such as a container's name.

@@ -53,11 +53,11 @@ fn row(definition: &Stored, tree: &Value, position: usize, version: &Value, befo
         custom.since = same.since;
     }
     let mut subresources = Vec::new();
-    if custom.scale.is_some() {
-        subresources.push(Sub::Scale);
-    }
     if at(version, &["subresources", "status"]).is_object() {
         subresources.push(Sub::Status);
+    }
+    if custom.scale.is_some() {
+        subresources.push(Sub::Scale);
     }
     Row {
         group: group.into(),

@@ -9,7 +9,8 @@ use serde_json::{Map, Value};
 
 use super::rules::{Rule, Rules};
 use super::{ListType, Node, Shape};
-use crate::validate::Errors;
+use crate::tree::strings;
+use crate::validate::{self, Errors};
 
 /// Checks `value`, which was `old` before.
 pub fn check(node: &Node, value: &Value, old: Option<&Value>, errors: &mut Errors) {
@@ -40,6 +41,11 @@ fn at(node: &Node, path: &mut String, value: &Value, old: Option<&Value>, errors
         let (wanted, given) = (wanted(node), type_of(value));
         let detail = format!("{path} in body must be of type {wanted}: {given:?}");
         errors.type_invalid(field(path), given, detail.trim_start());
+        for rule in node.rules.iter().flat_map(|rules| rules.iter()) {
+            if matches!(rule, Rule::Enum(_)) {
+                obey(std::slice::from_ref(rule), path, value, errors);
+            }
+        }
         return;
     }
     if let Some(rules) = &node.rules {
@@ -138,7 +144,7 @@ fn type_of(value: &Value) -> &'static str {
     }
 }
 
-fn obey(rules: &Rules, path: &mut String, value: &Value, errors: &mut Errors) {
+fn obey(rules: &[Rule], path: &mut String, value: &Value, errors: &mut Errors) {
     for rule in rules {
         match rule {
             Rule::AllOf(_) | Rule::AnyOf(_) | Rule::OneOf(_) | Rule::Not(_) => {
@@ -183,7 +189,8 @@ fn bound(rule: &Rule, path: &str, value: &Value, errors: &mut Errors) {
     let number = |bound: &serde_json::Number| value.as_f64().zip(bound.as_f64());
     let broken = match rule {
         Rule::Format(format) if !format.holds(value) => {
-            Some(format!("must be of type {}: {}", format.name(), value))
+            let detail = format!("{path} in body must be of type {}: {value}", format.name());
+            return errors.form_invalid(field(path), value, detail.trim_start());
         }
         Rule::Pattern(pattern) if value.as_str().is_some_and(|text| !pattern.matches(text)) => {
             Some(format!("should match '{}'", pattern.text()))
@@ -229,13 +236,27 @@ fn bound(rule: &Rule, path: &str, value: &Value, errors: &mut Errors) {
     }
 }
 
-/// An object inside an object says what it is.
+/// An object inside an object says what it is, and is labelled as every object.
 fn embedded(path: &mut String, value: &Value, errors: &mut Errors) {
     for name in ["apiVersion", "kind"] {
         if value.get(name).and_then(Value::as_str).unwrap_or_default().is_empty() {
-            below(path, name, |path| errors.required(field(path), "must not be empty"));
+            below(path, name, |path| errors.required(field(path), ""));
         }
     }
+    below(path, "metadata", |path| {
+        for (key, value) in strings(value, &["metadata", "labels"]) {
+            errors.check(format!("{path}.labels"), key, validate::label_key);
+            errors.check(format!("{path}.labels"), value, validate::label_value);
+        }
+        for (key, _) in strings(value, &["metadata", "annotations"]) {
+            errors.check(format!("{path}.annotations"), &key.to_ascii_lowercase(), validate::label_key);
+        }
+    });
+}
+
+/// Reports what no single field can be blamed for, as upstream does: its sentence alone names the place.
+fn whole_invalid(errors: &mut Errors, sentence: &str) {
+    errors.invalid("<nil>", &Value::from(""), sentence);
 }
 
 fn junction(rule: &Rule, path: &mut String, value: &Value, errors: &mut Errors) {
@@ -249,11 +270,7 @@ fn junction(rule: &Rule, path: &mut String, value: &Value, errors: &mut Errors) 
             let broken: Vec<Errors> =
                 all.iter().map(&mut outcome).filter(|errors| !errors.is_empty()).collect();
             if !broken.is_empty() {
-                errors.invalid(
-                    field(path),
-                    value,
-                    &format!("{path:?} must validate all the schemas (allOf)"),
-                );
+                whole_invalid(errors, &format!("{path:?} must validate all the schemas (allOf)"));
                 broken.into_iter().for_each(|one| errors.append(one));
             }
         }
@@ -272,7 +289,7 @@ fn junction(rule: &Rule, path: &mut String, value: &Value, errors: &mut Errors) 
                 }
                 _ => return,
             };
-            errors.invalid(field(path), value, &sentence);
+            whole_invalid(errors, &sentence);
             // What the nearest alternative lacks helps most.
             if valid == 0
                 && let Some(nearest) = outcomes.into_iter().min_by_key(Errors::len)
@@ -281,7 +298,7 @@ fn junction(rule: &Rule, path: &mut String, value: &Value, errors: &mut Errors) 
             }
         }
         Rule::Not(rules) if outcome(rules).is_empty() => {
-            errors.invalid(field(path), value, &format!("{path:?} must not validate the schema (not)"));
+            whole_invalid(errors, &format!("{path:?} must not validate the schema (not)"));
         }
         _ => {}
     }

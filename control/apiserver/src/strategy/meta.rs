@@ -44,7 +44,7 @@ pub fn validate(resource: &Row, change: &Change<'_>, errors: &mut Errors) {
 }
 
 fn validate_owners(object: &Value, errors: &mut Errors) {
-    let mut controllers = 0;
+    let mut controller: Option<String> = None;
     for (index, owner) in list(object, &["metadata", "ownerReferences"]).iter().enumerate() {
         let here = format!("metadata.ownerReferences[{index}]");
         for field in ["apiVersion", "kind", "name", "uid"] {
@@ -52,15 +52,19 @@ fn validate_owners(object: &Value, errors: &mut Errors) {
                 errors.required(format!("{here}.{field}"), "must not be empty");
             }
         }
-        controllers += usize::from(at(owner, &["controller"]) == true);
-    }
-    if controllers > 1 {
-        let owners = at(object, &["metadata", "ownerReferences"]);
-        errors.invalid(
-            "metadata.ownerReferences",
-            owners,
-            "Only one reference can have Controller set to true",
-        );
+        if at(owner, &["controller"]) != true {
+            continue;
+        }
+        let name = format!("{}/{}", text(owner, &["kind"]), text(owner, &["name"]));
+        if let Some(first) = &controller {
+            let owners = at(object, &["metadata", "ownerReferences"]);
+            let why = format!(
+                "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {name}"
+            );
+            errors.invalid("metadata.ownerReferences", owners, &why);
+        } else {
+            controller = Some(name);
+        }
     }
 }
 

@@ -34,9 +34,9 @@ async fn a_new_kind_is_in_every_discovery_document_until_it_goes() {
     assert_eq!(group["versions"].as_array().unwrap().len(), 2);
     let list = admin.get("/apis/stable.example.com/v1").await.expect(200);
     let names: Vec<&Value> = list["resources"].as_array().unwrap().iter().map(|one| &one["name"]).collect();
-    assert_eq!(names, ["crontabs", "crontabs/scale", "crontabs/status"]);
+    assert_eq!(names, ["crontabs", "crontabs/status", "crontabs/scale"]);
     assert_eq!(list["resources"][0]["shortNames"], json!(["ct"]));
-    assert_eq!(list["resources"][1]["group"], "autoscaling");
+    assert_eq!(list["resources"][2]["group"], "autoscaling");
     let accept = [("accept", "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList")];
     let all = admin.ask("GET", "/apis", &accept, "").await.expect(200);
     let found = all["items"]
