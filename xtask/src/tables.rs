@@ -173,6 +173,9 @@ impl<'a> Compactor<'a> {
         {
             extra.insert("d".to_owned(), default.clone());
         }
+        if node.get("default") == Some(&json!({})) {
+            extra.insert("z".to_owned(), json!(true));
+        }
         if extra.is_empty() {
             return Ok(kind);
         }

@@ -89,18 +89,20 @@ impl Refusal {
 
     /// Field errors; the message lists them as upstream does.
     pub fn invalid(resource: &Row, name: &str, causes: Vec<Cause>) -> Self {
+        Self::invalid_kind(&resource.group, &resource.kind, name, causes)
+    }
+
+    /// The same of a kind that no resource has.
+    pub fn invalid_kind(group: &str, kind: &str, name: &str, causes: Vec<Cause>) -> Self {
         let told: Vec<String> =
             causes.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect();
         let all = if told.len() == 1 { told.concat() } else { format!("[{}]", told.join(", ")) };
-        let qualified = match &*resource.group {
-            "" => resource.kind.to_string(),
-            group => format!("{}.{group}", resource.kind),
-        };
+        let qualified = if group.is_empty() { kind.to_owned() } else { format!("{kind}.{group}") };
         let mut refusal = Self::new(422, "Invalid", format!("{qualified} \"{name}\" is invalid: {all}"));
         refusal.details = Some(Box::new(Details {
             name: name.to_owned(),
-            group: resource.group.to_string(),
-            kind: resource.kind.to_string(),
+            group: group.to_owned(),
+            kind: kind.to_owned(),
             causes,
             ..Details::default()
         }));
@@ -147,7 +149,7 @@ impl Refusal {
 
     /// The revision asked for has not happened yet.
     pub fn future_revision(asked: u64, current: u64) -> Self {
-        let message = format!("Too large resource version: {asked}, current: {current}");
+        let message = format!("Timeout: Too large resource version: {asked}, current: {current}");
         let mut refusal = Self::new(504, "Timeout", message);
         refusal.details = Some(Box::new(Details {
             retry_after_seconds: 1,

@@ -6,6 +6,7 @@ mod versions;
 mod walk;
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
@@ -27,7 +28,7 @@ pub struct Manager {
     wanted: Option<Value>,
 }
 
-/// Names of managers are at most this long.
+/// The program's part of a user agent is cut after so many characters.
 const MAX_NAME: usize = 128;
 
 impl Manager {
@@ -41,25 +42,14 @@ impl Manager {
         Self { name, apply: false, force: false, wanted: None }
     }
 
-    /// The manager of an apply, which must be named.
-    pub fn apply(call: &Call, wanted: &Value) -> Result<Self> {
-        let Some(name) = call.query.given("fieldManager") else {
-            let message = "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch";
-            return Err(Refusal::new(422, "Invalid", message));
-        };
-        if name.len() > MAX_NAME {
-            let message = format!("fieldManager: Invalid value: may not be more than {MAX_NAME} bytes");
-            return Err(Refusal::new(422, "Invalid", message));
-        }
-        if !list(wanted, &["metadata", "managedFields"]).is_empty() {
-            return Err(Refusal::bad_request("metadata.managedFields must be nil"));
-        }
-        Ok(Self {
-            name: name.to_owned(),
+    /// The manager of an apply, whose options name it.
+    pub fn apply(call: &Call, wanted: &Value) -> Self {
+        Self {
+            name: call.query.first("fieldManager").unwrap_or_default().to_owned(),
             apply: true,
             force: call.query.flag("force"),
             wanted: Some(wanted.clone()),
-        })
+        }
     }
 
     fn operation(&self) -> &'static str {
@@ -180,7 +170,8 @@ pub fn merge(row: &Row, old: &Value, wanted: &Value, manager: &Manager, sub: Opt
     walk::prune(node, &mut new, &dropped);
     if !manager.force {
         let mut changes = Changes::new(row, Some(old), Cow::Borrowed(&new));
-        refuse_conflicts(row, &mut changes, &applied, &entries, manager, sub)?;
+        let others = entries.iter().filter(|entry| !mine(entry));
+        refuse_conflicts(row, &mut changes, &applied, others, sub)?;
     }
     Ok(new)
 }
@@ -201,34 +192,40 @@ fn is_by(stored: &Value, manager: &Manager, sub: Option<Sub>, api_version: &str)
         && text(stored, &["subresource"]) == sub.map_or("", Sub::name)
 }
 
-fn refuse_conflicts(
+/// Fields that an apply would change and others own.
+fn refuse_conflicts<'a>(
     row: &Row,
     changes: &mut Changes<'_>,
     applied: &Set,
-    entries: &[Entry],
-    manager: &Manager,
+    others: impl Iterator<Item = &'a Entry>,
     sub: Option<Sub>,
 ) -> Result<()> {
     let own = row.api_version();
     let mut causes = Vec::new();
-    for other in entries.iter().filter(|entry| !is_mine(entry, manager, sub)) {
+    let mut by_owner: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for other in others {
         let changed = &changes.of(&other.api_version).changed;
         let theirs = other.set.common(changed);
         let theirs = if other.api_version == own { theirs.common(applied) } else { theirs };
-        for path in theirs.paths() {
-            let message = format!("conflict with {}", other.words(sub));
-            causes.push(Cause { reason: "FieldManagerConflict", message, field: path });
+        for field in theirs.paths() {
+            let owner = other.words(sub);
+            let message = format!("conflict with {owner}");
+            causes.push(Cause { reason: "FieldManagerConflict", message, field: field.clone() });
+            by_owner.entry(owner).or_default().push(field);
         }
     }
-    if causes.is_empty() {
-        return Ok(());
-    }
-    let shown: Vec<String> =
-        causes.iter().map(|cause| format!("{}: {}", cause.message, cause.field)).collect();
-    let many =
-        if causes.len() == 1 { "1 conflict".to_owned() } else { format!("{} conflicts", causes.len()) };
-    let message = format!("Apply failed with {many}: {}", shown.join("\n"));
-    Err(Refusal::new(409, "Conflict", message).about(row, changes.name()).because(causes))
+    let message = match &causes[..] {
+        [] => return Ok(()),
+        [one] => format!("Apply failed with 1 conflict: {}: {}", one.message, one.field),
+        many => {
+            let told: Vec<String> = by_owner
+                .iter()
+                .map(|(owner, fields)| format!("conflicts with {owner}:\n- {}", fields.join("\n- ")))
+                .collect();
+            format!("Apply failed with {} conflicts: {}", many.len(), told.join("\n"))
+        }
+    };
+    Err(Refusal::new(409, "Conflict", message).because(causes))
 }
 
 #[cfg(test)]

@@ -65,8 +65,8 @@ pub fn track(
             Some(claim) => entry.set.unite(claim),
             None => {}
         }
-        // An entry whose set did not change keeps its time, so that a write that changes nothing is none.
-        if entry.set != before {
+        // Who only lost fields wrote nothing; and a write that changes nothing is none.
+        if mine && entry.set != before {
             entry.time = json!(now);
         }
         owners.push(Owner::Touched(entry));
@@ -75,7 +75,7 @@ pub fn track(
         owners.push(Owner::Touched(first(manager, sub, api_version, &now, claimed)));
     }
     owners.retain(|owner| !matches!(owner, Owner::Touched(entry) if entry.set.is_empty()));
-    let written = render(squash(owners), given);
+    let written = render(sorted(squash(owners)), given);
     if !written.is_empty() {
         put(new, PATH, written);
     }
@@ -108,6 +108,26 @@ fn render(owners: Vec<Owner<'_>>, given: Option<Value>) -> Vec<Value> {
         },
     };
     owners.into_iter().map(&mut json).collect()
+}
+
+/// Appliers before updaters, whoever wrote first before others, as upstream has them; what nobody touched stays as it is.
+fn sorted(mut owners: Vec<Owner<'_>>) -> Vec<Owner<'_>> {
+    if owners.iter().any(|owner| matches!(owner, Owner::Touched(_))) {
+        owners.sort_by_cached_key(|owner| {
+            let entry = |part: [&str; 5]| part.map(str::to_owned);
+            match owner {
+                Owner::Untouched(_, stored) => entry(
+                    ["operation", "time", "manager", "apiVersion", "subresource"]
+                        .map(|field| text(stored, &[field])),
+                ),
+                Owner::Touched(own) => {
+                    let time = own.time.as_str().unwrap_or_default();
+                    entry([&own.operation, time, &own.manager, &own.api_version, &own.subresource])
+                }
+            }
+        });
+    }
+    owners
 }
 
 /// More updaters than this share one entry.
@@ -176,14 +196,14 @@ mod tests {
     #[test]
     fn a_field_is_owned_by_who_wrote_it_last_and_by_nobody_once_it_is_gone() {
         let mut first = map(json!({"a": "1", "b": "1", "c": "1"}), &Value::Null);
-        assert_eq!(owners(None, &mut first, "one", 1), [owned("one", &[".a", ".b", ".c"])]);
+        assert_eq!(owners(None, &mut first, "one", 1), [owned("one", &["", ".a", ".b", ".c"])]);
         let mut second = map(json!({"a": "2", "b": "1", "c": "1"}), &first["metadata"]["managedFields"]);
-        let want = [owned("one", &[".b", ".c"]), owned("two", &[".a"])];
+        let want = [owned("one", &["", ".b", ".c"]), owned("two", &[".a"])];
         assert_eq!(owners(Some(&first), &mut second, "two", 2), want);
         let mut third = map(json!({"a": "2", "b": "1"}), &second["metadata"]["managedFields"]);
         assert_eq!(
             owners(Some(&second), &mut third, "two", 3),
-            [owned("one", &[".b"]), owned("two", &[".a"])]
+            [owned("one", &["", ".b"]), owned("two", &[".a"])]
         );
     }
 

@@ -2,13 +2,12 @@
 
 use std::borrow::Cow;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::set::Set;
 use super::walk::{self, Difference};
 use super::{Entry, strip};
 use crate::resources::Row;
-use crate::tree::text;
 
 /// How a write changed an object, in every version that is asked for.
 pub struct Changes<'a> {
@@ -25,7 +24,8 @@ pub struct Changes<'a> {
 impl<'a> Changes<'a> {
     /// `old` is in the version that is stored, `new` in the row's.
     pub fn new(row: &'a Row, old: Option<&'a Value>, new: Cow<'a, Value>) -> Self {
-        let before = old.map_or(Cow::Owned(Value::Object(serde_json::Map::new())), |old| row.shown(old));
+        // Every object has metadata, also before it is made.
+        let before = old.map_or_else(|| Cow::Owned(json!({ "metadata": {} })), |old| row.shown(old));
         let own = stripped(row, &before, &new);
         Self { row, api_version: row.api_version(), old, new, own, others: Vec::new() }
     }
@@ -52,11 +52,6 @@ impl<'a> Changes<'a> {
             self.others.len() - 1
         });
         &self.others[at].1
-    }
-
-    /// The name of the object.
-    pub fn name(&self) -> &str {
-        text(&self.new, &["metadata", "name"])
     }
 }
 

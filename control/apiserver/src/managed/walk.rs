@@ -80,6 +80,38 @@ pub fn fields(node: &Node, value: &Value) -> Set {
     out
 }
 
+/// The same of a value that was not there before: what holds other fields is a member itself.
+fn added(node: &Node, value: &Value) -> Set {
+    let mut out = Set::default();
+    match (grain(node, value), value) {
+        (Grain::Fields(_), Value::Object(children)) => {
+            for (name, child) in children {
+                out.add(format!("f:{name}"), true, added(node.child(name).unwrap_or(&ANY), child));
+            }
+        }
+        (Grain::Items(item_node), Value::Array(items)) => {
+            for item in items {
+                out.add(item_step(node, item), true, added(item_node, item));
+            }
+        }
+        _ => {}
+    }
+    out
+}
+
+/// What stands in a field that an object does not have, as Go has it: a structure that is no pointer, or a list or map that
+/// is always written.
+fn absent(parent: &Node, name: &str) -> Option<Value> {
+    let child = parent.child(name)?;
+    let is_written = || !child.custom && parent.object().is_some_and(|kind| kind.requires(name));
+    match child.shape {
+        _ if child.present => Some(json!({})),
+        Shape::List(_) if is_written() => Some(json!([])),
+        Shape::Map(_) if is_written() => Some(json!({})),
+        _ => None,
+    }
+}
+
 /// Two items of one list that cannot be told apart, in words.
 pub fn duplicate(node: &Node, value: &Value) -> Option<String> {
     match (grain(node, value), value) {
@@ -121,14 +153,15 @@ impl Difference {
 pub fn difference(node: &Node, old: &Value, new: &Value) -> Difference {
     let mut out = Difference::default();
     match (grain(node, new), old, new) {
-        (Grain::Fields(map), Value::Object(before), Value::Object(after)) => {
+        (Grain::Fields(_), Value::Object(before), Value::Object(after)) => {
             for (name, value) in after {
                 let child = node.child(name).unwrap_or(&ANY);
-                step(&mut out, child, format!("f:{name}"), map, before.get(name), value);
+                let zero = if before.contains_key(name) { None } else { absent(node, name) };
+                step(&mut out, child, format!("f:{name}"), before.get(name).or(zero.as_ref()), value);
             }
             for (name, value) in before.iter().filter(|(name, _)| !after.contains_key(*name)) {
                 let child = node.child(name).unwrap_or(&ANY);
-                out.removed.add(format!("f:{name}"), true, fields(child, value));
+                out.removed.add(format!("f:{name}"), true, added(child, value));
             }
         }
         (Grain::Items(item), Value::Array(before), Value::Array(after)) => {
@@ -136,11 +169,11 @@ pub fn difference(node: &Node, old: &Value, new: &Value) -> Difference {
             for value in after {
                 let at = item_step(node, value);
                 let old = known.get(&at).map(|position| &before[*position]);
-                step(&mut out, item, at, true, old, value);
+                step(&mut out, item, at, old, value);
             }
             known.retain(|at, _| !after_steps.contains_key(at));
             for (at, position) in known {
-                out.removed.add(at, true, fields(item, &before[position]));
+                out.removed.add(at, true, added(item, &before[position]));
             }
         }
         _ => {}
@@ -148,13 +181,9 @@ pub fn difference(node: &Node, old: &Value, new: &Value) -> Difference {
     out
 }
 
-fn step(out: &mut Difference, node: &Node, at: String, keyed: bool, old: Option<&Value>, new: &Value) {
+fn step(out: &mut Difference, node: &Node, at: String, old: Option<&Value>, new: &Value) {
     match old {
-        None => {
-            let below = fields(node, new);
-            let own = keyed || below.is_empty();
-            out.changed.add(at, own, below);
-        }
+        None => out.changed.add(at, true, added(node, new)),
         Some(old) if old == new => {}
         Some(old) => {
             let leaf = matches!(grain(node, new), Grain::Leaf)

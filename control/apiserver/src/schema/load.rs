@@ -72,6 +72,7 @@ fn read_node(names: &mut Names, value: Value) -> Node {
         merge_key: extra.get("pk").map(|key| names.word(key)),
         atomic: extra.get("mt").is_some_and(|t| t == "atomic"),
         default: extra.shift_remove("d").map(Box::new),
+        present: extra.contains_key("z"),
         ..Node::of(shape)
     }
 }

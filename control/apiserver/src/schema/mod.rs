@@ -51,6 +51,8 @@ pub struct Type {
 pub struct Node {
     pub shape: Shape,
     pub default: Option<Box<Value>>,
+    /// An object that is no pointer in Go: it is there, empty, where nobody has written it.
+    pub present: bool,
     pub list: ListType,
     /// For [`ListType::Map`]: the fields that identify an item.
     pub keys: Vec<Name>,
@@ -135,6 +137,7 @@ impl Node {
         Self {
             shape,
             default: None,
+            present: false,
             list: ListType::Atomic,
             keys: Vec::new(),
             merges: false,

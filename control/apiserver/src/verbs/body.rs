@@ -7,7 +7,7 @@ use crate::negotiate::{content_type, json_body};
 use crate::protobuf;
 use crate::schema::decode::{DecodeError, Decoded, from_slice, from_value};
 use crate::schema::{Node, schema};
-use crate::status::{Refusal, Result};
+use crate::status::{Cause, Refusal, Result};
 use crate::tree::{set, text};
 
 /// Decodes the body as the call's kind.
@@ -31,21 +31,42 @@ fn decode(call: &Call, node: &Node, kind: (&str, &str, &str)) -> Result<Value> {
         let tree = protobuf::decode(type_name, &call.body);
         from_value(node, tree.map_err(|error| Refusal::bad_request(error.to_string()))?)
     } else {
-        let body = json_body(&call.headers, &call.body, type_name)?;
-        if body.is_empty() {
-            let why = "the body of the request is empty: an object is expected";
-            return Err(Refusal::bad_request(why));
-        }
-        from_slice(node, &body)
+        from_slice(node, &json_body(&call.headers, &call.body, type_name)?)
     };
-    finish(call, decoded.map_err(|error| refuse(kind, &error))?, kind)
+    let decoded = decoded.map_err(|error| refuse(kind, &error, &call.body))?;
+    // Of a built-in kind the path says which it is.
+    if call.row.custom.is_some() && decoded.value.is_object() && text(&decoded.value, &["kind"]).is_empty() {
+        let why = format!("Object 'Kind' is missing in '{}'", String::from_utf8_lossy(&call.body));
+        return Err(unrecognized(kind.2, &why, &call.body));
+    }
+    finish(call, decoded, kind)
 }
 
 /// Decodes a tree in the version of the call.
 pub fn decoded(call: &Call, tree: Value) -> Result<Value> {
     let row = &call.row;
     let kind = (&*row.group, &*row.version, &*row.kind);
-    let decoded = from_value(row.node(), tree).map_err(|error| refuse(kind, &error))?;
+    let decoded = from_value(row.node(), tree).map_err(|error| refuse(kind, &error, &[]))?;
+    finish(call, decoded, kind)
+}
+
+/// Decodes what is applied, in the version of the call: it names nothing that its kind does not have.
+///
+/// # Errors
+/// 400 that names the first such field, whatever the client wants of fields that are unknown elsewhere.
+pub fn applied(call: &Call, tree: Value) -> Result<Value> {
+    let row = &call.row;
+    let kind = (&*row.group, &*row.version, &*row.kind);
+    let decoded = from_value(row.node(), tree).map_err(|error| refuse(kind, &error, &[]))?;
+    if let Some(field) = decoded.strange.iter().find_map(|one| one.strip_prefix("unknown field ")) {
+        let (namespace, name) = (&call.target.namespace, &call.target.name);
+        return Err(Refusal::bad_request(format!(
+            "failed to create typed patch object ({namespace}/{name}; {}, Kind={}): .{}: field not declared in schema",
+            row.api_version(),
+            row.kind,
+            field.trim_matches('"')
+        )));
+    }
     finish(call, decoded, kind)
 }
 
@@ -56,16 +77,45 @@ pub fn patched(call: &Call, tree: Value) -> Result<Value> {
     Ok(object)
 }
 
-fn refuse((group, version, kind): (&str, &str, &str), error: &DecodeError) -> Refusal {
-    let version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
-    Refusal::bad_request(match error {
+fn refuse((_, version, kind): (&str, &str, &str), error: &DecodeError, body: &[u8]) -> Refusal {
+    match error {
         DecodeError::Syntax(error) => {
-            format!("couldn't get version/kind; json parse error: {error}")
+            let why =
+                if error.is_eof() { "unexpected end of JSON input".to_owned() } else { error.to_string() };
+            unrecognized(kind, &format!("couldn't get version/kind; json parse error: {why}"), body)
         }
-        DecodeError::Type(text) => {
-            format!("{kind} in version {version:?} cannot be handled as a {kind}: {text}")
-        }
-    })
+        DecodeError::Type(text) => Refusal::bad_request(format!(
+            "{kind} in version {version:?} cannot be handled as a {kind}: {text}"
+        )),
+    }
+}
+
+/// The refusal of a body that does not even say what it is.
+fn unrecognized(kind: &str, why: &str, body: &[u8]) -> Refusal {
+    let message =
+        format!("the object provided is unrecognized (must be of type {kind}): {why} ({})", summary(body));
+    Refusal::bad_request(message)
+}
+
+/// So many bytes of a body are shown to who sent it.
+const SUMMARY: usize = 30;
+
+/// The beginning of a body: as it is where it may be JSON, else in hexadecimal digits.
+fn summary(body: &[u8]) -> String {
+    let shown = &body[..body.len().min(SUMMARY)];
+    let text = match shown.first() {
+        None => return "<empty>".to_owned(),
+        Some(b'{') => String::from_utf8_lossy(shown).into_owned(),
+        Some(_) => shown.iter().map(|byte| format!("{byte:02x}")).collect(),
+    };
+    if body.len() > SUMMARY { format!("{text} ...") } else { text }
+}
+
+/// A custom object that says it is of another kind or version than the path.
+fn other_than(group: &str, kind: &str, value: &Value, field: &str, given: &str, wanted: &str) -> Refusal {
+    let message = format!("Invalid value: {given:?}: must be {wanted}");
+    let cause = Cause { reason: "FieldValueInvalid", message, field: field.to_owned() };
+    Refusal::invalid_kind(group, kind, text(value, &["metadata", "name"]), vec![cause])
 }
 
 fn finish(call: &Call, decoded: Decoded, kind: (&str, &str, &str)) -> Result<Value> {
@@ -78,9 +128,12 @@ fn finish(call: &Call, decoded: Decoded, kind: (&str, &str, &str)) -> Result<Val
     let api_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
     let given = text(&value, &["kind"]);
     if !given.is_empty() && given != name {
+        if call.row.custom.is_some() {
+            return Err(other_than(group, given, &value, "kind", given, name));
+        }
         return Err(Refusal::bad_request(format!(
             "{given} in version {:?} cannot be handled as a {name}: converting ({given}) to ({name}): unknown conversion",
-            text(&value, &["apiVersion"])
+            text(&value, &["apiVersion"]).rsplit('/').next().unwrap_or_default()
         )));
     }
     let given = text(&value, &["apiVersion"]);
@@ -106,14 +159,7 @@ fn report(call: &Call, strange: &[String], (_, _, kind): (&str, &str, &str)) -> 
             strange.iter().for_each(|sentence| call.warn(sentence.clone()));
             Ok(())
         }
-        "Strict" | "Ignore" => Ok(()),
-        other => Err(Refusal::new(
-            422,
-            "Invalid",
-            format!(
-                "fieldValidation: Unsupported value: {other:?}: supported values: \"Ignore\", \"Strict\", \"Warn\""
-            ),
-        )),
+        _ => Ok(()),
     }
 }
 
@@ -121,5 +167,5 @@ fn report(call: &Call, strange: &[String], (_, _, kind): (&str, &str, &str)) -> 
 pub fn delete_options(call: &Call, id: crate::schema::TypeId) -> Result<Value> {
     let body = json_body(&call.headers, &call.body, &schema().types[id].name)?;
     let decoded = from_slice(&schema().root(id), &body);
-    decoded.map(|decoded| decoded.value).map_err(|error| refuse(("", "v1", "DeleteOptions"), &error))
+    decoded.map(|decoded| decoded.value).map_err(|error| refuse(("", "v1", "DeleteOptions"), &error, &body))
 }

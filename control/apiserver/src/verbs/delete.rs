@@ -4,13 +4,13 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::write::{self, Failure, commit_delete, timestamp};
-use super::{body, reply};
+use super::{body, options, reply};
 use crate::api::Call;
 use crate::body::Reply;
 use crate::definitions;
 use crate::object::{self, Stored};
 use crate::resources::Row;
-use crate::status::{self, Refusal, Result};
+use crate::status::{self, Cause, Refusal, Result};
 use crate::tree::{at, int, list, set, text};
 
 /// What the client said about the deletion.
@@ -65,11 +65,7 @@ impl Options {
     pub fn read(given: &Value) -> Result<Self> {
         let dry = list(given, &["dryRun"]);
         if dry.iter().any(|one| one != "All") {
-            let shown = Value::Array(dry.to_vec());
-            let message = format!(
-                "DeleteOptions.meta.k8s.io \"\" is invalid: dryRun: Unsupported value: {shown}: supported values: \"All\""
-            );
-            return Err(Refusal::new(422, "Invalid", message));
+            return Err(invalid(options::dry_run(&Value::Array(dry.to_vec()))));
         }
         let orphan = at(given, &["orphanDependents"]).as_bool();
         let policy = match (text(given, &["propagationPolicy"]), orphan) {
@@ -77,15 +73,12 @@ impl Options {
             ("Orphan", None) | ("", Some(true)) => Policy::Orphan,
             ("Background", None) | ("", Some(false)) => Policy::Background,
             ("Foreground", None) => Policy::Foreground,
-            (other, None) => {
-                let message = format!(
-                    "DeleteOptions.meta.k8s.io \"\" is invalid: propagationPolicy: Unsupported value: {other:?}: supported values: \"Background\", \"Foreground\", \"Orphan\", \"nil\""
-                );
-                return Err(Refusal::new(422, "Invalid", message));
-            }
-            (_, Some(_)) => {
-                let message = "DeleteOptions.meta.k8s.io \"\" is invalid: propagationPolicy: Invalid value: orphanDependents and deletionPropagation cannot be both set";
-                return Err(Refusal::new(422, "Invalid", message));
+            (other, None) => return Err(invalid(options::propagation_policy(other))),
+            (policy, Some(_)) => {
+                let why = "orphanDependents and deletionPropagation cannot be both set";
+                let message = format!("Invalid value: {policy:?}: {why}");
+                let field = "propagationPolicy".to_owned();
+                return Err(invalid(Cause { reason: "FieldValueInvalid", message, field }));
             }
         };
         Ok(Self {
@@ -96,6 +89,10 @@ impl Options {
             dry: !dry.is_empty(),
         })
     }
+}
+
+fn invalid(cause: Cause) -> Refusal {
+    Refusal::invalid_kind("meta.k8s.io", "DeleteOptions", "", vec![cause])
 }
 
 /// What a deletion led to.
@@ -148,7 +145,7 @@ async fn step(
     old: &Value,
     options: &Options,
 ) -> Result<Deletion, Failure> {
-    let dry = options.dry || call.dry_run().map_err(Failure::Refused)?;
+    let dry = options.dry || call.dry_run();
     let marked = mark(row, old, options, Timestamp::now());
     let Some(mut marked) = marked else {
         if !dry {

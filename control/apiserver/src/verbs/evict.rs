@@ -26,7 +26,7 @@ pub async fn evict(call: &Call) -> Result<Reply> {
         return Err(Refusal::bad_request("name in URL does not match name in Eviction object"));
     }
     let mut given = delete::Options::read(at(&eviction, &["deleteOptions"]))?;
-    given.dry |= call.dry_run()?;
+    given.dry |= call.dry_run();
     let mut last = None;
     for _ in 0..ATTEMPTS {
         let entry = call.stored()?;

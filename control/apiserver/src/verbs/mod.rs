@@ -6,6 +6,7 @@ mod create;
 pub mod delete;
 mod evict;
 mod keep;
+mod options;
 mod patch;
 pub mod read;
 mod reply;
@@ -36,9 +37,13 @@ pub async fn dispatch(call: &Call) -> Result<Reply> {
         return Err(Refusal::no_path());
     }
     if target.subresource.is_empty() {
+        options::check(call)?;
         return main(call).await;
     }
     let Some(sub) = call.row.subresource(&target.subresource) else { return Err(Refusal::no_path()) };
+    if options::has_options(sub) {
+        options::check(call)?;
+    }
     subresource::dispatch(call, sub).await
 }
 

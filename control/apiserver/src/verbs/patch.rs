@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::body::{decoded, patched};
+use super::body::{applied, patched};
 use super::update::answer;
 use super::{reply, write};
 use crate::api::Call;
@@ -12,7 +12,7 @@ use crate::negotiate::{APPLY, content_type, yaml};
 use crate::patch::{json as json_patch, strategic};
 use crate::resources::Sub;
 use crate::status::{Refusal, Result};
-use crate::tree::{set, text};
+use crate::tree::{at, set, text};
 
 const KNOWN: &str = "application/json-patch+json, application/merge-patch+json, \
     application/strategic-merge-patch+json, application/apply-patch+yaml";
@@ -62,12 +62,11 @@ fn parse(body: &[u8]) -> Result<Value> {
 async fn apply(call: &Call, sub: Option<Sub>) -> Result<Reply> {
     let mut wanted = yaml(&call.body)?;
     check_identity(call, &mut wanted)?;
-    let wanted = decoded(call, wanted)?;
-    let manager = Manager::apply(call, &wanted)?;
+    keep_part(&mut wanted, sub);
+    let wanted = applied(call, wanted)?;
+    let manager = Manager::apply(call, &wanted);
     if call.api.objects.get(&call.key()).is_none() {
-        if sub.is_some() || !text(&wanted, &["metadata", "resourceVersion"]).is_empty() {
-            return Err(Refusal::not_found(&call.row, &call.target.name));
-        }
+        refuse_creation(call, sub, &wanted)?;
         let created = write::create(call, wanted, &manager).await?;
         return reply::fresh(call, 201, created);
     }
@@ -77,25 +76,41 @@ async fn apply(call: &Call, sub: Option<Sub>) -> Result<Reply> {
     answer(call, outcome.await?)
 }
 
-/// An applied object says what it is; its name may be left to the path.
+/// An applied object says what it is, and not who owns it; its name may be left to the path.
 fn check_identity(call: &Call, wanted: &mut Value) -> Result<()> {
-    if !wanted.is_object() {
-        return Err(Refusal::bad_request("an apply patch must be an object"));
+    let (version, kind) = (text(wanted, &["apiVersion"]), text(wanted, &["kind"]));
+    if version != call.row.api_version() || kind != &*call.row.kind {
+        let version = if version.is_empty() { "/" } else { version };
+        return Err(Refusal::bad_request(format!("invalid object type: {version}, Kind={kind}")));
     }
-    for field in ["kind", "apiVersion"] {
-        if text(wanted, &[field]).is_empty() {
-            return Err(Refusal::bad_request(format!("{field} must be specified in apply patch")));
-        }
-    }
-    let version = text(wanted, &["apiVersion"]);
-    if version != call.row.api_version() {
-        let expected = call.row.api_version();
-        return Err(Refusal::bad_request(format!(
-            "the API version in the data ({version}) does not match the expected API version ({expected})"
-        )));
+    if at(wanted, &["metadata", "managedFields"]).is_array() {
+        return Err(Refusal::bad_request("metadata.managedFields must be nil"));
     }
     if text(wanted, &["metadata", "name"]).is_empty() {
         set(wanted, &["metadata", "name"], call.target.name.as_str());
+    }
+    Ok(())
+}
+
+/// What else is applied to a status has no effect, and no owner.
+fn keep_part(wanted: &mut Value, sub: Option<Sub>) {
+    if let (Some(Sub::Status), Some(fields)) = (sub, wanted.as_object_mut()) {
+        fields.retain(|name, _| matches!(&**name, "apiVersion" | "kind" | "metadata" | "status"));
+    }
+}
+
+/// What says that it is there already is not made.
+fn refuse_creation(call: &Call, sub: Option<Sub>, wanted: &Value) -> Result<()> {
+    let name = &call.target.name;
+    if sub.is_some() || !text(wanted, &["metadata", "resourceVersion"]).is_empty() {
+        return Err(Refusal::not_found(&call.row, name));
+    }
+    let uid = text(wanted, &["metadata", "uid"]);
+    if !uid.is_empty() {
+        let why = format!(
+            "uid mismatch: the provided object specified uid {uid}, and no existing object was found"
+        );
+        return Err(Refusal::conflict(&call.row, name, &why));
     }
     Ok(())
 }

@@ -102,11 +102,13 @@ pub fn selector(call: &Call) -> Result<Selector> {
 
 fn wanted(call: &Call, prefix: &str) -> Result<Wanted> {
     let limit = match call.query.given("limit") {
-        Some(text) => text.parse().map_err(|_error: std::num::ParseIntError| {
-            Refusal::bad_request(format!("limit: Invalid value: {text:?}: must be a non-negative integer"))
+        Some(text) => text.parse::<i64>().map_err(|_error: std::num::ParseIntError| {
+            Refusal::bad_request(format!("limit: Invalid value: {text:?}: must be an integer"))
         })?,
         None => 0,
     };
+    // Less than nothing is no limit, as none is.
+    let limit = usize::try_from(limit).unwrap_or(0);
     let revision = revision(call)?;
     let matching = call.query.given("resourceVersionMatch");
     if let Some(token) = call.query.given("continue") {
@@ -115,36 +117,23 @@ fn wanted(call: &Call, prefix: &str) -> Result<Wanted> {
                 "specifying resource version is not allowed when using continue",
             ));
         }
-        if matching.is_some() {
-            return Err(Refusal::bad_request("resourceVersionMatch is forbidden when continue is provided"));
-        }
         let token = Token::decode(token)?;
         let at = u64::try_from(token.rv).ok();
         return Ok(Wanted { at, after: Some(format!("{prefix}{}", token.start)), limit });
     }
-    let at = match (matching, revision) {
-        (None, None) => None,
-        (Some("Exact"), None | Some(0)) | (Some(_), None) => {
-            return Err(Refusal::bad_request(
-                "resourceVersionMatch is forbidden unless resourceVersion is provided",
-            ));
-        }
-        (Some("Exact"), Some(revision)) => Some(revision),
+    let at = match revision {
         // A limited list at a revision was always exact.
-        (None, Some(revision)) if limit > 0 && revision > 0 => Some(revision),
-        (None | Some("NotOlderThan"), Some(revision)) => {
+        Some(revision) if matching == Some("Exact") || (matching.is_none() && limit > 0 && revision > 0) => {
+            Some(revision)
+        }
+        Some(revision) => {
             let current = call.api.objects.revision();
             if revision > current {
                 return Err(Refusal::future_revision(revision, current));
             }
             None
         }
-        (Some(other), _) => {
-            let message = format!(
-                "resourceVersionMatch: Unsupported value: {other:?}: supported values: \"Exact\", \"NotOlderThan\""
-            );
-            return Err(Refusal::bad_request(message));
-        }
+        None => None,
     };
     Ok(Wanted { at, after: None, limit })
 }

@@ -36,7 +36,7 @@ pub fn watch(call: &Call) -> Result<Reply> {
     }
     let prefix = object::prefix(&call.row, &call.target.namespace);
     let revision = read::revision(call)?;
-    let initial = initial_events(call)?;
+    let initial = call.query.given("sendInitialEvents").map(|_| call.query.flag("sendInitialEvents"));
     let bookmarks = call.query.flag("allowWatchBookmarks");
     let current = call.api.objects.revision();
     if let Some(asked) = revision.filter(|asked| *asked > current) {
@@ -74,25 +74,6 @@ pub fn watch(call: &Call) -> Result<Reply> {
     };
     let session = Session::new(call, writer, cursor, first.freeze(), from)?;
     Ok(body::reply(200, media, body::stream(session)))
-}
-
-/// The parameter `sendInitialEvents`, with the rules that come with it.
-fn initial_events(call: &Call) -> Result<Option<bool>> {
-    let given = call.query.given("sendInitialEvents").map(|_| call.query.flag("sendInitialEvents"));
-    let matching = call.query.given("resourceVersionMatch");
-    match (given, matching) {
-        (Some(_), Some("NotOlderThan")) | (None, None) => Ok(given),
-        (Some(_), _) => Err(Refusal::new(
-            422,
-            "Invalid",
-            "resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-        )),
-        (None, Some(_)) => Err(Refusal::new(
-            422,
-            "Invalid",
-            "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
-        )),
-    }
 }
 
 /// Writes events in the client's form.

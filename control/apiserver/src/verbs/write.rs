@@ -158,7 +158,7 @@ async fn create_named(call: &Call, mut object: Value, manager: &Manager) -> Resu
     establish(call, row, &mut object);
     let name = text(&object, &["metadata", "name"]).to_owned();
     let key = object::key(row, text(&object, &["metadata", "namespace"]), &name);
-    if call.dry_run()? {
+    if call.dry_run() {
         if call.api.objects.get(&key).is_some() {
             return Err(Refusal::already_exists(&call.row, &name));
         }
@@ -321,7 +321,7 @@ where
         if new == old {
             return Ok(Outcome::Same(entry));
         }
-        if call.dry_run()? {
+        if call.dry_run() {
             return Ok(Outcome::Written(Fresh::planned(new)));
         }
         let result = if released(row, &old, &new) {

@@ -184,13 +184,13 @@ async fn paths_and_parameters_that_mean_nothing_are_refused() {
         ("GET", format!("{MAPS}?limit=many"), 400, "BadRequest"),
         ("GET", format!("{MAPS}?continue=xyz"), 400, "BadRequest"),
         ("GET", format!("{MAPS}?resourceVersion=abc"), 400, "BadRequest"),
-        ("GET", format!("{MAPS}?resourceVersionMatch=Exact"), 400, "BadRequest"),
-        ("GET", format!("{MAPS}?resourceVersion=1&resourceVersionMatch=Perhaps"), 400, "BadRequest"),
+        ("GET", format!("{MAPS}?resourceVersionMatch=Exact"), 422, "Invalid"),
+        ("GET", format!("{MAPS}?resourceVersion=1&resourceVersionMatch=Perhaps"), 422, "Invalid"),
         ("GET", format!("{MAPS}?resourceVersion=99999999"), 504, "Timeout"),
         ("GET", format!("{MAPS}?watch=1&sendInitialEvents=true"), 422, "Invalid"),
         ("DELETE", format!("{one}?gracePeriodSeconds=x"), 400, "BadRequest"),
         ("DELETE", format!("{one}?propagationPolicy=Maybe"), 422, "Invalid"),
-        ("DELETE", format!("{one}?dryRun=Some"), 400, "BadRequest"),
+        ("DELETE", format!("{one}?dryRun=Some"), 422, "Invalid"),
     ];
     for (method, uri, code, reason) in cases {
         let answer = admin.ask(method, &uri, &[], "").await;
@@ -201,6 +201,13 @@ async fn paths_and_parameters_that_mean_nothing_are_refused() {
     admin.ask("GET", MAPS, &cbor, "").await.refused(406, "NotAcceptable");
     admin.ask("POST", MAPS, &cbor[1..], "\u{d9}\u{d9}").await.refused(415, "UnsupportedMediaType");
     admin.get(&one).await.expect(200);
+}
+
+/// The object with another value in one field.
+fn with(object: &Value, field: &str, value: Value) -> Value {
+    let mut object = object.clone();
+    object[field] = value;
+    object
 }
 
 #[tokio::test]
@@ -224,11 +231,15 @@ async fn patches_that_cannot_be_applied_change_nothing() {
         ("strategic-merge", json!({"metadata": {"ownerReferences": [{"kind": "x"}]}}), 400),
         ("strategic-merge", json!({"data": {"$patch": "shuffle"}}), 400),
         ("apply", config_map("a", "2"), 422),
-        ("apply", json!({"data": {}}), 400),
+        ("merge?force=true", json!({"data": {}}), 422),
+        ("apply?fieldManager=m", json!({"data": {}}), 400),
+        ("apply?fieldManager=m", with(&config_map("a", "2"), "odd", json!(1)), 400),
+        ("apply?fieldManager=m", with(&config_map("a", "2"), "metadata", json!({"managedFields": []})), 400),
         ("colour", json!({}), 415),
     ];
     for (kind, body, code) in cases {
-        let answer = admin.patch(kind, &one, &body).await;
+        let (kind, query) = kind.split_once('?').unwrap_or((kind, ""));
+        let answer = admin.patch(kind, &format!("{one}?{query}"), &body).await;
         assert_eq!(answer.code, code, "{kind}: {}", String::from_utf8_lossy(&answer.body));
         assert_eq!(answer.json()["kind"], "Status");
     }
