@@ -232,8 +232,13 @@ fn attribute_name(text: &str) -> Result<(), String> {
         return Err("must include a domain".to_owned());
     };
     validate::subdomain(domain)?;
-    let starts = id.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
-    if starts && id.len() <= 32 && id.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_') {
+    identifier(id)
+}
+
+/// An identifier of C that is not too long.
+pub fn identifier(text: &str) -> Result<(), String> {
+    let starts = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+    if starts && text.len() <= 32 && text.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_') {
         return Ok(());
     }
     Err("a valid C identifier must start with alphabetic character or '_', followed by a string of alphanumeric \

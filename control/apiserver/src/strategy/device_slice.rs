@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use serde_json::Value;
 
 use super::Change;
-use super::device_claim::{validate_driver, validate_pool_name};
+use super::device_claim::{identifier, validate_driver, validate_pool_name};
 use crate::tree::{at, fields, int, list, text};
 use crate::validate::{self, Errors};
 
@@ -14,6 +14,8 @@ const MAX_DEVICES: usize = 128;
 const MAX_ADVANCED_DEVICES: usize = 64;
 const MAX_COUNTER_SETS: usize = 8;
 const MAX_ATTRIBUTES: usize = 32;
+const MAX_VALUE: usize = 64;
+const MAX_DOMAIN: usize = 63;
 
 /// How an attribute can be given.
 const VALUES: &[&str] = &["bool", "int", "string", "version", "bools", "ints", "strings", "versions"];
@@ -103,9 +105,80 @@ fn validate_contents(spec: &Value, errors: &mut Errors) {
         validate_device(device, each, &format!("spec.devices[{index}]"), errors);
     }
     for (index, set) in counters.iter().enumerate() {
-        if fields(set, &["counters"]).next().is_none() {
-            errors.required(format!("spec.sharedCounters[{index}].counters"), "");
+        validate_counters(set, &format!("spec.sharedCounters[{index}]"), errors);
+    }
+}
+
+/// Counters have names, and there are some.
+fn validate_counters(set: &Value, here: &str, errors: &mut Errors) {
+    if fields(set, &["counters"]).next().is_none() {
+        errors.required(format!("{here}.counters"), "");
+    }
+    for (name, _) in fields(set, &["counters"]) {
+        errors.check(format!("{here}.counters"), name, validate::label);
+    }
+}
+
+/// An identifier, or one behind the domain of who gave it.
+fn qualified_name(text: &str) -> Result<(), String> {
+    match text.split_once('/') {
+        None => identifier(text),
+        Some(("", _)) => Err("the domain must not be empty".to_owned()),
+        Some((_, "")) => Err("the name must not be empty".to_owned()),
+        Some((_, id)) if id.contains('/') => Err("must not contain more than one slash".to_owned()),
+        Some((domain, _)) if domain.len() > MAX_DOMAIN => {
+            Err(format!("the domain must not be longer than {MAX_DOMAIN} characters"))
         }
+        Some((domain, id)) => validate::subdomain(domain).and_then(|()| identifier(id)),
+    }
+}
+
+/// A version as semver.org 2.0.0 has it.
+fn version(text: &str) -> Result<(), String> {
+    let (rest, build) = text.split_once('+').map_or((text, None), |(rest, build)| (rest, Some(build)));
+    let (core, early) = rest.split_once('-').map_or((rest, None), |(core, early)| (core, Some(early)));
+    let digits = |word: &str| !word.is_empty() && word.bytes().all(|c| c.is_ascii_digit());
+    let number = |word: &str| digits(word) && (word == "0" || !word.starts_with('0'));
+    let word = |word: &str| !word.is_empty() && word.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-');
+    let fits = core.split('.').count() == 3
+        && core.split('.').all(number)
+        && early.is_none_or(|early| early.split('.').all(|one| word(one) && (!digits(one) || number(one))))
+        && build.is_none_or(|build| build.split('.').all(word));
+    if fits { Ok(()) } else { Err("must be a string compatible with semver.org spec 2.0.0".to_owned()) }
+}
+
+fn validate_attribute(attribute: &Value, place: &str, errors: &mut Errors) {
+    if VALUES.iter().filter(|field| !at(attribute, &[field]).is_null()).count() != 1 {
+        errors.invalid(place, attribute, "exactly one value must be specified");
+    }
+    for (one, many) in [("string", "strings"), ("version", "versions")] {
+        let single = at(attribute, &[one]).as_str().map(|text| (format!("{place}.{one}"), text));
+        let several = list(attribute, &[many]).iter().enumerate();
+        let several =
+            several.filter_map(|(index, text)| Some((format!("{place}.{many}[{index}]"), text.as_str()?)));
+        for (place, text) in single.into_iter().chain(several) {
+            if text.len() > MAX_VALUE {
+                errors.too_long(place, MAX_VALUE);
+            } else if one == "version" {
+                errors.check(place, text, version);
+            }
+        }
+    }
+}
+
+/// Counters that a device takes from sets of its slice.
+fn validate_consumption(device: &Value, here: &str, errors: &mut Errors) {
+    let mut seen = HashSet::new();
+    for (index, taken) in list(device, &["consumesCounters"]).iter().enumerate() {
+        let place = format!("{here}.consumesCounters[{index}]");
+        match text(taken, &["counterSet"]) {
+            "" => errors.required(format!("{place}.counterSet"), ""),
+            name => errors.check(format!("{place}.counterSet"), name, validate::label),
+        }
+        if !seen.insert(text(taken, &["counterSet"])) {
+            errors.duplicate(place.as_str(), at(taken, &["counterSet"]));
+        }
+        validate_counters(taken, &place, errors);
     }
 }
 
@@ -116,12 +189,15 @@ fn validate_device(device: &Value, each: bool, here: &str, errors: &mut Errors) 
             format!("the total number of attributes and capacities must not exceed {MAX_ATTRIBUTES}");
         errors.invalid(here, &Value::from(count), &detail);
     }
-    for (name, attribute) in fields(device, &["attributes"]) {
-        if VALUES.iter().filter(|field| !at(attribute, &[field]).is_null()).count() != 1 {
-            let place = format!("{here}.attributes[{name}]");
-            errors.invalid(place, attribute, "exactly one value must be specified");
+    for section in ["attributes", "capacity"] {
+        for (name, _) in fields(device, &[section]) {
+            errors.check(format!("{here}.{section}[{name}]"), name, qualified_name);
         }
     }
+    for (name, attribute) in fields(device, &["attributes"]) {
+        validate_attribute(attribute, &format!("{here}.attributes[{name}]"), errors);
+    }
+    validate_consumption(device, here, errors);
     for (index, taint) in list(device, &["taints"]).iter().enumerate() {
         let place = format!("{here}.taints[{index}]");
         errors.check(format!("{place}.key"), text(taint, &["key"]), validate::label_key);
@@ -189,6 +265,59 @@ mod tests {
         assert_eq!(places(None, many.clone()), Vec::<String>::new());
         many["spec"]["devices"][0]["taints"] = json!([{"key": "k", "effect": "NoSchedule"}]);
         assert_eq!(places(None, many), ["spec.devices"]);
+    }
+
+    #[test]
+    fn what_a_device_has_is_named_and_measured() {
+        let long = "a".repeat(65);
+        let device = |field: &str, value: Value| {
+            let mut slice = slice();
+            slice["spec"]["devices"][0][field] = value;
+            places(None, slice)
+        };
+        let none: [&str; 0] = [];
+        let text = |text: &str| json!({"string": text});
+        assert_eq!(
+            device("attributes", json!({"d.io/x_1": {"version": "1.0.0-rc.1+b.01"}, "x": text("")})),
+            none
+        );
+        for (name, value, want) in [
+            ("1x", text("a"), "[1x]"),
+            ("/x", text("a"), "[/x]"),
+            ("d.io/", text("a"), "[d.io/]"),
+            ("d.io/a/b", text("a"), "[d.io/a/b]"),
+            ("D.io/a", text("a"), "[D.io/a]"),
+            ("x", text(&long), "[x].string"),
+            ("x", json!({"strings": ["a", long]}), "[x].strings[1]"),
+            ("x", json!({"version": "1.0"}), "[x].version"),
+            ("x", json!({"version": "1.01.0"}), "[x].version"),
+            ("x", json!({"version": "1.0.0-01"}), "[x].version"),
+            ("x", json!({"version": "1.0.0+"}), "[x].version"),
+        ] {
+            assert_eq!(
+                device("attributes", json!({name: value})),
+                [format!("spec.devices[0].attributes{want}")]
+            );
+        }
+        assert_eq!(device("capacity", json!({"a-b": {"value": "1"}})), ["spec.devices[0].capacity[a-b]"]);
+        let taken =
+            |set: &str, counter: &str| json!({"counterSet": set, "counters": {counter: {"value": "1"}}});
+        assert_eq!(device("consumesCounters", json!([taken("s", "c"), taken("t", "c")])), none);
+        for (value, want) in [
+            (json!([taken("", "c")]), "[0].counterSet"),
+            (json!([taken("s", "C")]), "[0].counters"),
+            (json!([{"counterSet": "s"}]), "[0].counters"),
+            (json!([taken("s", "c"), taken("s", "c")]), "[1]"),
+        ] {
+            assert_eq!(
+                device("consumesCounters", value),
+                [format!("spec.devices[0].consumesCounters{want}")]
+            );
+        }
+        let mut counters = slice();
+        counters["spec"]["devices"] = json!([]);
+        counters["spec"]["sharedCounters"] = json!([{"name": "c", "counters": {"M": {"value": "1"}}}]);
+        assert_eq!(places(None, counters), ["spec.sharedCounters[0].counters"]);
     }
 
     #[test]
