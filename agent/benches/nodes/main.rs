@@ -16,6 +16,7 @@
 mod load;
 #[path = "../../tests/netns/namespace.rs"]
 mod namespace;
+mod paired;
 mod plain;
 #[path = "../../tests/netns/sweep.rs"]
 mod sweep;
@@ -23,14 +24,19 @@ mod sweep;
 mod world;
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use agent::desired::overlay::{Tunnelling, When};
-use load::{MEASURES, measure, serve};
+use load::{MEASURES, Measure, measure, serve};
 use namespace::Namespace;
+use paired::{Middle, Turn, turn};
 use plain::{Between, Plain};
 use world::{Clients, World};
 
-const RUNS: usize = 9;
+/// Pairs of turns for each figure.
+const PAIRS: usize = 41;
+/// How long a turn lasts.
+const TIME: Duration = Duration::from_millis(200);
 const PORT: u16 = 8080;
 
 fn main() {
@@ -38,7 +44,8 @@ fn main() {
         return;
     }
     println!(
-        "one client, one server on another node, medians of {RUNS} interleaved runs of half a second (lowest to highest)"
+        "one client, one server on another node; {PAIRS} pairs of {} ms each; medians, and of the pairs' ratios with 95 % certainty [from, to]",
+        TIME.as_millis()
     );
     let mut world = World::new(Clients::Wire);
     serve(&world.nodes[1].pods[0].namespace, PORT);
@@ -58,26 +65,32 @@ fn main() {
 
 fn compare(ours: (&Namespace, SocketAddr), plain: (&Namespace, SocketAddr)) {
     for (what, words, more) in MEASURES {
-        let mut figures = [Vec::new(), Vec::new()];
-        for run in 0..RUNS {
-            // Who goes first changes from run to run.
-            for turn in 0..2 {
-                let side = (run + turn) % 2;
+        let mut turns = [Vec::new(), Vec::new()];
+        for pair in 0..PAIRS {
+            // Who goes first changes from pair to pair.
+            for place in 0..2 {
+                let side = (pair + place) % 2;
                 let (from, to) = [ours, plain][side];
-                figures[side].push(measure(what, from, to));
+                turns[side].push(turn(|| measure(what, from, to, TIME)));
             }
         }
-        let [ours, plain] = figures.map(spread);
-        let shown = |(middle, low, high): (f64, f64, f64)| {
-            let digits = usize::from(middle < 100.0);
-            format!("{middle:.digits$} ({low:.digits$} to {high:.digits$})")
-        };
-        let ratio = if more { ours.0 / plain.0 } else { plain.0 / ours.0 };
-        println!("  {words:<28}ours {:<28}plain {:<28}{ratio:.3}", shown(ours), shown(plain));
+        show(words, if more { "" } else { ", the other way round" }, &turns, |turn| turn.figure, more);
+        if matches!(what, Measure::Connects | Measure::KeepAlive) {
+            let each = |turn: Turn| turn.cpu.as_secs_f64() * 1e6 / (turn.figure * TIME.as_secs_f64());
+            show("  CPU for each, us", ", the other way round", &turns, each, false);
+        }
     }
 }
 
-fn spread(mut figures: Vec<f64>) -> (f64, f64, f64) {
-    figures.sort_unstable_by(f64::total_cmp);
-    (figures[figures.len() / 2], figures[0], figures[figures.len() - 1])
+/// One line: the medians of both sides and the ratio of the pairs, ours to plain where `more` is better.
+fn show(words: &str, turned: &str, [ours, plain]: &[Vec<Turn>; 2], of: impl Fn(Turn) -> f64, more: bool) {
+    let middle = |turns: &[Turn]| Middle::of(turns.iter().map(|turn| of(*turn)).collect());
+    let ratios = ours.iter().zip(plain).map(|(ours, plain)| of(*ours) / of(*plain));
+    let ratio = Middle::of(ratios.map(|ratio| if more { ratio } else { 1.0 / ratio }).collect());
+    let [own, other] = [middle(ours), middle(plain)].map(|one| one.median);
+    let digits = usize::from(own < 1000.0);
+    println!(
+        "  {words:<28}ours {own:>9.digits$} plain {other:>9.digits$}   {:.3} [{:.3}, {:.3}]{turned}",
+        ratio.median, ratio.low, ratio.high
+    );
 }

@@ -32,6 +32,8 @@ use load::{MEASURES, measure, serve};
 use world::{Clients, NodeWorld, World};
 
 const RUNS: usize = 5;
+/// How long one figure is taken.
+const TIME: Duration = Duration::from_millis(500);
 const PORT: u16 = 8080;
 
 /// How many rules, and of what kind.
@@ -64,7 +66,7 @@ fn main() {
             let column = (run + turn) % SHAPES.len();
             written[column].push(apply(node, SHAPES[column]).as_secs_f64() * 1e3);
             for (row, (what, ..)) in figures.iter_mut().zip(MEASURES) {
-                row[column].push(measure(what, &node.pods[1].namespace, server));
+                row[column].push(measure(what, &node.pods[1].namespace, server, TIME));
             }
         }
     }

@@ -7,8 +7,6 @@ use std::time::{Duration, Instant};
 
 use crate::namespace::Namespace;
 
-/// How long one figure is taken.
-const TIME: Duration = Duration::from_millis(500);
 /// How a client asks for an answer after which it resets the connection.
 const ONCE: u8 = b'1';
 /// How a client asks for an answer after which it asks again.
@@ -71,13 +69,13 @@ fn answer(mut stream: TcpStream) {
     });
 }
 
-/// Takes one figure from inside a namespace.
-pub fn measure(what: Measure, from: &Namespace, to: SocketAddr) -> f64 {
+/// Takes one figure from inside a namespace, for as long as `time`.
+pub fn measure(what: Measure, from: &Namespace, to: SocketAddr, time: Duration) -> f64 {
     from.run(|| match what {
-        Measure::Connects => connects(to).0,
-        Measure::ConnectLatency => connects(to).1,
-        Measure::KeepAlive => keep_alive(to),
-        Measure::Bulk => bulk(to),
+        Measure::Connects => connects(to, time).0,
+        Measure::ConnectLatency => connects(to, time).1,
+        Measure::KeepAlive => keep_alive(to, time),
+        Measure::Bulk => bulk(to, time),
     })
 }
 
@@ -85,9 +83,9 @@ pub fn measure(what: Measure, from: &Namespace, to: SocketAddr) -> f64 {
 pub static FAILED: AtomicU32 = AtomicU32::new(0);
 
 /// Connections per second, and the median time of one in microseconds.
-fn connects(to: SocketAddr) -> (f64, f64) {
+fn connects(to: SocketAddr, time: Duration) -> (f64, f64) {
     let (start, mut times) = (Instant::now(), Vec::new());
-    while start.elapsed() < TIME {
+    while start.elapsed() < time {
         let began = Instant::now();
         match TcpStream::connect(to) {
             Ok(mut stream) => {
@@ -113,22 +111,22 @@ fn connected(to: SocketAddr) -> TcpStream {
     TcpStream::connect(to).unwrap_or_else(|error| panic!("{to}: {error}"))
 }
 
-fn keep_alive(to: SocketAddr) -> f64 {
+fn keep_alive(to: SocketAddr, time: Duration) -> f64 {
     let mut stream = connected(to);
     stream.set_nodelay(true).expect("a socket option");
     let (start, mut asked) = (Instant::now(), 0_u32);
-    while start.elapsed() < TIME {
+    while start.elapsed() < time {
         ask(&mut stream, AGAIN);
         asked += 1;
     }
     f64::from(asked) / start.elapsed().as_secs_f64()
 }
 
-fn bulk(to: SocketAddr) -> f64 {
+fn bulk(to: SocketAddr, time: Duration) -> f64 {
     let mut stream = connected(to);
     let data = vec![SINK; 1 << 18];
     let (start, mut sent) = (Instant::now(), 0_usize);
-    while start.elapsed() < TIME {
+    while start.elapsed() < time {
         sent += stream.write(&data).expect("the server reads");
     }
     sent as f64 * 8.0 / start.elapsed().as_secs_f64() / 1e9

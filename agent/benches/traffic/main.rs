@@ -25,7 +25,7 @@ mod world;
 
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use cluster::{ENDPOINTS, MEASURED, Ours, PORT, address_of, vip_of};
 use load::{MEASURES, connect_alone, measure, serve};
@@ -34,6 +34,8 @@ use shapes::{Baseline, NFTABLES_LIMIT, Shape};
 use world::Clients;
 
 const RUNS: usize = 5;
+/// How long one figure is taken.
+const TIME: Duration = Duration::from_millis(500);
 const SIZES: [u32; 4] = [1, 1_000, 10_000, 50_000];
 
 fn main() {
@@ -88,7 +90,7 @@ fn table(size: u32, ours: &Ours, [direct, nftables, iptables]: &[(Shape, Baselin
                 continue;
             }
             for (row, (what, ..)) in figures.iter_mut().zip(MEASURES) {
-                row[column].push(measure(what, from, to));
+                row[column].push(measure(what, from, to, TIME));
             }
         }
     }

@@ -1,0 +1,50 @@
+//! Two sides measured in turn, many times and briefly: each pair has had the same machine, whatever else that was busy with.
+
+use std::time::Duration;
+
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike as _;
+
+/// What one turn of one side gave.
+#[derive(Debug, Clone, Copy)]
+pub struct Turn {
+    /// The figure.
+    pub figure: f64,
+    /// CPU time of this process meanwhile: client, server, and what the kernel did for their packets on their time.
+    pub cpu: Duration,
+}
+
+/// Takes a figure, and the CPU time it took.
+pub fn turn(measure: impl FnOnce() -> f64) -> Turn {
+    let before = used();
+    let figure = measure();
+    Turn { figure, cpu: used() - before }
+}
+
+fn used() -> Duration {
+    let usage = getrusage(UsageWho::RUSAGE_SELF).expect("a process knows its own");
+    let spent = usage.user_time() + usage.system_time();
+    Duration::from_micros(spent.num_microseconds().unsigned_abs())
+}
+
+/// The middle of what pairs gave, and where the true middle lies with 95 % of certainty.
+#[derive(Debug, Clone, Copy)]
+pub struct Middle {
+    /// The median.
+    pub median: f64,
+    /// From here
+    pub low: f64,
+    /// to there.
+    pub high: f64,
+}
+
+impl Middle {
+    /// Of figures however they are spread: how many of them lie below the true median is binomial.
+    pub fn of(mut figures: Vec<f64>) -> Self {
+        figures.sort_unstable_by(f64::total_cmp);
+        let (count, last) = (figures.len() as f64, figures.len() - 1);
+        let outside = ((count - 1.96 * count.sqrt()) / 2.0).floor().max(0.0) as usize;
+        let median = f64::midpoint(figures[last / 2], figures[figures.len() / 2]);
+        Self { median, low: figures[outside.min(last)], high: figures[last - outside.min(last)] }
+    }
+}
