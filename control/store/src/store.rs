@@ -286,8 +286,63 @@ pub(crate) fn under<'a, H>(
         Some(after) if after >= prefix => Excluded(after),
         _ => Included(prefix),
     };
-    entries
-        .range::<(std::ops::Bound<&str>, std::ops::Bound<&str>), str>((start, Unbounded))
-        .map(|(_, entry)| entry)
-        .take_while(move |entry| entry.key.starts_with(prefix))
+    // Where it ends is looked for once, and no key is looked at on the way there.
+    let beyond = beyond(prefix);
+    let end = beyond.as_deref().map_or(Unbounded, Excluded);
+    entries.range::<(std::ops::Bound<&str>, std::ops::Bound<&str>), str>((start, end)).map(|(_, entry)| entry)
+}
+
+/// The first key behind all that begin with `prefix`; `None` if there is none.
+fn beyond(prefix: &str) -> Option<String> {
+    let mut rest = prefix.chars();
+    let next = loop {
+        // Bytes are in the order of the characters they encode.
+        let next = (rest.next_back()?..=char::MAX).nth(1);
+        if let Some(next) = next {
+            break next;
+        }
+    };
+    Some(format!("{}{next}", rest.as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use bytes::Bytes;
+
+    use super::*;
+
+    #[test]
+    fn what_is_under_a_prefix_begins_with_it_and_comes_after() {
+        let letters = ["", "/", "0", "\u{d7ff}", "\u{10ffff}"];
+        let mut keys = BTreeSet::from([String::new()]);
+        for _ in 0..3 {
+            let longer = keys.iter().flat_map(|key| letters.map(|letter| format!("{key}{letter}")));
+            keys = longer.collect();
+        }
+        let entries: Entries<()> = keys
+            .iter()
+            .map(|key| {
+                let key: Arc<str> = key.as_str().into();
+                let (value, header) = (Bytes::new(), ());
+                let entry = Entry {
+                    key: Arc::clone(&key),
+                    value,
+                    mod_revision: 1,
+                    create_revision: 1,
+                    expires: 0,
+                    header,
+                };
+                (key, Arc::new(entry))
+            })
+            .collect();
+        for prefix in &keys {
+            for after in keys.iter().map(Some).chain([None]) {
+                let found = under(&entries, prefix, after.map(String::as_str)).map(|entry| &*entry.key);
+                let want = keys.iter().filter(|key| key.starts_with(prefix.as_str()) && Some(*key) > after);
+                assert!(found.eq(want), "{prefix:?} after {after:?}");
+            }
+        }
+    }
 }
