@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use futures::future::try_join_all;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use store::{Txn, TxnError};
@@ -71,9 +72,8 @@ async fn once(objects: &Objects, allocator: &Allocator, port: u16) -> Result<(),
         return Ok(());
     }
     let count = missing.len();
-    for txn in Txn::grouped(missing) {
-        objects.txn(txn).await?;
-    }
+    // All at once, so that the disk is waited for once.
+    try_join_all(Txn::grouped(missing).into_iter().map(|txn| objects.txn(txn))).await?;
     tracing::info!(count, "wrote the cluster's own objects");
     // The Service's addresses are marked as taken.
     allocator.repair(objects).await

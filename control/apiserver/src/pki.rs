@@ -3,6 +3,7 @@
 //! The CA and the key that signs tokens stay for the life of the cluster. Everything else is signed anew at each start,
 //! long before it expires.
 
+use std::fs::File;
 use std::io::Write;
 use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
@@ -91,16 +92,16 @@ impl Pki {
             "kubernetes.default.svc.cluster.local",
         ];
         let pair = self.serving("kube-apiserver", &[], &names, addresses)?;
-        write_secret(&self.folder.join("apiserver.key"), &pair.key)?;
-        write_secret(&self.folder.join("apiserver.crt"), &pair.certificate)?;
+        write_anew(&self.folder.join("apiserver.key"), &pair.key)?;
+        write_anew(&self.folder.join("apiserver.crt"), &pair.certificate)?;
         Ok(pair)
     }
 
     /// The certificate with which the API server speaks to nodes.
     pub fn kubelet_client(&self) -> Result<Pair, PkiError> {
         let pair = self.client("kube-apiserver-kubelet-client", "system:masters")?;
-        write_secret(&self.folder.join("kubelet-client.key"), &pair.key)?;
-        write_secret(&self.folder.join("kubelet-client.crt"), &pair.certificate)?;
+        write_anew(&self.folder.join("kubelet-client.key"), &pair.key)?;
+        write_anew(&self.folder.join("kubelet-client.crt"), &pair.certificate)?;
         Ok(pair)
     }
 
@@ -204,8 +205,17 @@ fn read(path: &Path) -> Result<String, PkiError> {
     })
 }
 
-/// Writes a file only its owner may read; readers see the old content or the new, never half.
+/// Writes a file only its owner may read; readers see the old content or the new, never half. It is on disk then.
 pub fn write_secret(path: &Path, text: &str) -> Result<(), PkiError> {
+    write(path, text, File::sync_all)
+}
+
+/// The same for what each start writes anew, and so need not outlive the machine.
+pub fn write_anew(path: &Path, text: &str) -> Result<(), PkiError> {
+    write(path, text, |_| Ok(()))
+}
+
+fn write(path: &Path, text: &str, sync: impl FnOnce(&File) -> std::io::Result<()>) -> Result<(), PkiError> {
     let failed = |source| PkiError::File { action: "write", path: path.to_owned(), source };
     let temporary = path.with_extension("new");
     let mut file = std::fs::OpenOptions::new()
@@ -215,7 +225,7 @@ pub fn write_secret(path: &Path, text: &str) -> Result<(), PkiError> {
         .mode(0o600)
         .open(&temporary)
         .map_err(failed)?;
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
+    file.write_all(text.as_bytes()).and_then(|()| sync(&file)).map_err(failed)?;
     std::fs::rename(&temporary, path).map_err(failed)
 }
 

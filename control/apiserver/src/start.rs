@@ -21,7 +21,7 @@ use crate::definitions::Definitions;
 use crate::metrics::Metrics;
 use crate::object::Objects;
 use crate::patience::Patience;
-use crate::pki::{Pki, PkiError, write_secret};
+use crate::pki::{Pki, PkiError, write_anew};
 use crate::proxy::Kubelets;
 use crate::resources::builtin;
 use crate::rotation::Certificates;
@@ -144,13 +144,16 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let local_addrs: Vec<SocketAddr> =
         listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
     let first = *local_addrs.first().ok_or(StartError::NoAddress)?;
-    let pki = Pki::open(&config.data)?;
     let advertised = Advertised { addresses: advertised(&config, &local_addrs), port: first.port() };
-    let certificates = Certificates::new(pki, names(&local_addrs, &advertised, &allocator))?;
-    let tls = Arc::new(tls::server(Arc::clone(&certificates.serving), &certificates.pki.ca_pem)?);
+    // Beside the store, because both wait for the disk when they are new.
+    let (data, names) = (config.data.clone(), names(&local_addrs, &advertised, &allocator));
+    let keys = tokio::task::spawn_blocking(move || Keys::open(&data, names));
     let objects = storage::open(&config.storage, &config.data).await?;
     bootstrap::run(&objects, &allocator, &advertised).await?;
-    let api = Arc::new(assemble(objects, &certificates, allocator, config.patience)?);
+    let Keys { certificates, tokens } =
+        keys.await.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()))?;
+    let tls = Arc::new(tls::server(Arc::clone(&certificates.serving), &certificates.pki.ca_pem)?);
+    let api = Arc::new(assemble(objects, &certificates, tokens, allocator, config.patience)?);
     let weak = Arc::downgrade(&api);
     api.objects.observe(move |event| {
         if let Some(api) = weak.upgrade() {
@@ -172,6 +175,20 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     tasks.spawn(certificates.keep_fresh(accept.clone()));
     tracing::info!(addresses = ?local_addrs, "API server answers");
     Ok(Running { ca_pem, api, local_addrs, accept, tasks })
+}
+
+/// What the server shows others, and what it signs with.
+struct Keys {
+    certificates: Certificates,
+    tokens: Tokens,
+}
+
+impl Keys {
+    fn open(data: &Path, names: Vec<IpAddr>) -> Result<Self, StartError> {
+        let pki = Pki::open(data)?;
+        let (private, public) = pki.token_key()?;
+        Ok(Self { tokens: Tokens::new(&private, &public)?, certificates: Certificates::new(pki, names)? })
+    }
 }
 
 /// Secrets lie below, so nobody but the owner may look in.
@@ -207,20 +224,19 @@ fn names(bound: &[SocketAddr], advertised: &Advertised, allocator: &Allocator) -
 fn assemble(
     objects: Objects,
     certificates: &Certificates,
+    tokens: Tokens,
     allocator: Allocator,
     patience: Patience,
 ) -> Result<Api, StartError> {
-    let pki = &certificates.pki;
-    let kubelets = Kubelets::new(tls::client(Arc::clone(&certificates.to_nodes), &pki.ca_pem)?);
-    let (private, public) = pki.token_key()?;
+    let to_nodes = tls::client(Arc::clone(&certificates.to_nodes), &certificates.pki.ca_pem)?;
     Ok(Api {
         objects,
         table: arc_swap::ArcSwap::new(builtin()),
         definitions: Definitions::default(),
         rbac: Rbac::default(),
-        tokens: Tokens::new(&private, &public)?,
+        tokens,
         allocator,
-        kubelets,
+        kubelets: Kubelets::new(to_nodes),
         metrics: Metrics::new(Timestamp::now().as_millisecond() as f64 / 1000.0),
         ready: AtomicBool::new(false),
         store_writes: AtomicBool::new(true),
@@ -240,7 +256,7 @@ fn write_admin(data: &Path, pki: &Pki, bound: SocketAddr) -> Result<(), StartErr
     };
     let pair = pki.client("kubernetes-admin", "system:masters")?;
     let text = pki.kubeconfig(&server_url(host, bound.port()), "kubernetes-admin", &pair);
-    Ok(write_secret(&data.join("admin.kubeconfig"), &text)?)
+    Ok(write_anew(&data.join("admin.kubeconfig"), &text)?)
 }
 
 /// `https://` with an address and port.

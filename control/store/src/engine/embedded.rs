@@ -22,7 +22,7 @@ use parking_lot::Mutex;
 use super::journal::record::{self, Place, Said};
 use super::journal::{CAPACITY, Journal};
 use super::redb::Redb;
-use super::{Commit, Engine, EngineError, Record, io, stamp};
+use super::{Commit, Engine, EngineError, Record, io, stamp, sync_folder};
 use crate::entry::Revision;
 
 /// Memory for a record that is kept from one commit to the next.
@@ -252,7 +252,7 @@ fn begin(file: &mut Redb) -> Result<Option<[Journal; 2]>, EngineError> {
             return Err(EngineError::Foreign { path: path.clone() });
         }
     }
-    let made = Journal::make(&one, number).and_then(|first| Ok([first, Journal::make(&other, number)?]));
+    let made = make_both(&one, &other, number);
     if matches!(made, Err(EngineError::Full { .. })) {
         // One of two is of no use, and takes up room.
         for path in [&one, &other].into_iter().filter(|path| path.exists()) {
@@ -268,6 +268,18 @@ fn begin(file: &mut Redb) -> Result<Option<[Journal; 2]>, EngineError> {
         }
         Err(error) => Err(error),
     }
+}
+
+/// Both at once: each waits for the disk.
+fn make_both(one: &Path, other: &Path, number: u64) -> Result<[Journal; 2], EngineError> {
+    let (first, second) = std::thread::scope(|scope| {
+        let second = scope.spawn(|| Journal::make(other, number));
+        let first = Journal::make(one, number);
+        (first, second.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    });
+    let both = [first?, second?];
+    sync_folder(one).map_err(|source| io(one, "sync the folder of", source))?;
+    Ok(both)
 }
 
 /// The journals of a file that was not closed in order.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use redb::{Database, ReadableDatabase, ReadableTable, StorageError, TableDefinition};
+use redb::{Database, Durability, ReadableDatabase, ReadableTable, StorageError, TableDefinition};
 
 use super::journal::record::Said;
 use super::rows::{self, Kept};
@@ -176,7 +176,7 @@ impl Redb {
     }
 
     fn check_format(&self, database: &Database) -> Result<(), EngineError> {
-        let txn = database.begin_write().map_err(|error| self.disk("open", error))?;
+        let mut txn = database.begin_write().map_err(|error| self.disk("open", error))?;
         let found = {
             let mut meta = txn.open_table(META).map_err(|error| self.disk("open", error))?;
             txn.open_table(ENTRIES).map_err(|error| self.disk("open", error))?;
@@ -187,6 +187,10 @@ impl Redb {
             }
             found
         };
+        if found.is_none() {
+            // Of use only with what is written next, and that makes both durable.
+            txn.set_durability(Durability::None).map_err(|error| self.disk("create", error))?;
+        }
         match found {
             Some(FORMAT_NUMBER) => Ok(()),
             None | Some(FORMAT_WITHOUT_JOURNALS) => txn.commit().map_err(|error| self.disk("create", error)),

@@ -40,15 +40,13 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Makes the file `path`, or takes over the one that is there, which must hold nothing.
+    /// Makes the file `path`, or takes over the one that is there, which must hold nothing. What it holds is on disk
+    /// then; its name is when the folder is.
     pub fn make(path: &Path, number: u64) -> Result<Self, EngineError> {
-        let journal = match Self::existing(path)? {
-            Some(journal) => Self { unclean: 0..0, ..journal },
-            None => Self::create(path)?,
-        };
+        let Some(journal) = Self::existing(path)? else { return Self::create(path, number) };
         let written = journal.file.write_all_at(&head(number), 0).and_then(|()| journal.file.sync_all());
         written.map_err(|source| super::io(path, "write", source))?;
-        Ok(journal)
+        Ok(Self { unclean: 0..0, ..journal })
     }
 
     /// Whether there is a file `path` with anything in it.
@@ -74,20 +72,20 @@ impl Journal {
         }
     }
 
-    /// A file of the right size is all zeros before it has its name.
-    fn create(path: &Path) -> Result<Self, EngineError> {
+    /// A file has its size, its head and its zeros before it has its name.
+    fn create(path: &Path, number: u64) -> Result<Self, EngineError> {
         let io = |action| move |source| super::io(path, action, source);
-        let partial = path.with_extension("new");
+        let partial = path.with_added_extension("new");
         let file = options().create(true).truncate(true).open(&partial).map_err(io("create"))?;
-        let zeros = vec![0; START + CAPACITY];
-        let written = file.write_all_at(&zeros, 0).and_then(|()| file.sync_all()).map_err(io("write"));
+        let mut whole = vec![0; START + CAPACITY];
+        whole[..HEAD].copy_from_slice(&head(number));
+        let written = file.write_all_at(&whole, 0).and_then(|()| file.sync_all()).map_err(io("write"));
         if let Err(error) = written {
             // It would take up the room that is missing.
             std::fs::remove_file(&partial).map_err(io("remove"))?;
             return Err(error);
         }
         std::fs::rename(&partial, path).map_err(io("rename"))?;
-        super::sync_folder(path).map_err(io("sync the folder of"))?;
         Ok(Self { path: path.to_owned(), file, end: 0, unclean: 0..0 })
     }
 
