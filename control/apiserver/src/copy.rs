@@ -16,11 +16,11 @@ pub fn append(out: &mut impl BufMut, bytes: &[u8]) {
     bytes.chunks(PIECE).for_each(|piece| out.put_slice(piece));
 }
 
-/// The first `N` pieces of some bytes, for one who copies slice by slice; and how many they are.
-pub fn slices<const N: usize>(bytes: &[u8]) -> ([IoSlice<'_>; N], usize) {
+/// The first `N` pieces of some bytes and of those behind them, for one who copies slice by slice; and how many they are.
+pub fn slices<'a, const N: usize>(parts: [&'a [u8]; 2]) -> ([IoSlice<'a>; N], usize) {
     let mut slices = [IoSlice::new(&[]); N];
     let mut count = 0;
-    for (slice, piece) in slices.iter_mut().zip(bytes.chunks(PIECE)) {
+    for (slice, piece) in slices.iter_mut().zip(parts.into_iter().flat_map(|bytes| bytes.chunks(PIECE))) {
         *slice = IoSlice::new(piece);
         count += 1;
     }
@@ -38,9 +38,9 @@ mod tests {
             let mut out = b"before".to_vec();
             append(&mut out, &bytes);
             assert_eq!(out, [&b"before"[..], &bytes].concat());
-            let (slices, count) = slices::<4>(&bytes);
+            let (slices, count) = slices::<5>([b"before", &bytes]);
             let found: Vec<u8> = slices[..count].iter().flat_map(|slice| slice.to_vec()).collect();
-            assert_eq!(found, bytes);
+            assert_eq!(found, out);
             assert!(slices[..count].iter().all(|slice| slice.len() <= PIECE));
         }
     }

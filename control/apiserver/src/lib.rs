@@ -48,6 +48,7 @@ mod start;
 mod status;
 mod storage;
 mod strategy;
+mod streams;
 mod tls;
 mod tree;
 mod turns;

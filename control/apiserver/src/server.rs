@@ -13,10 +13,11 @@ use futures::FutureExt;
 use http::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinError;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::api::{Api, Incoming};
 use crate::auth::{User, authenticate};
@@ -25,6 +26,7 @@ use crate::gather::Gathered;
 use crate::negotiate::{self, Media};
 use crate::patience::Patience;
 use crate::status::Refusal;
+use crate::streams::{Streams, said};
 use crate::unread::Unread;
 
 /// Accepts connections until `stop`, then lets requests that are under way finish.
@@ -109,17 +111,28 @@ where
     S: hyper::service::Service<Request<hyper::body::Incoming>, Response = Reply, Error = Infallible>,
     S::Future: Send + 'static,
 {
-    let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+    let mut streams = Streams::default();
+    let mut builder = hyper::server::conn::http2::Builder::new(streams.begun());
     builder.timer(TokioTimer::new()).max_concurrent_streams(1000).keep_alive_interval(Some(patience.silence));
     let (written, driver) = Gathered::pair(tls);
+    let service = hyper::service::service_fn(move |request| apart(service.call(request)));
     let connection = builder.serve_connection(TokioIo::new(written), service);
     let mut connection = std::pin::pin!(connection);
     tokio::select! {
-        ended = driver.drive(connection.as_mut()) => ended,
-        () = stop.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            driver.drive(connection).await
-        }
+        ended = driver.drive(connection.as_mut(), &mut streams) => return ended,
+        () = stop.cancelled() => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    driver.drive(connection, &mut streams).await
+}
+
+/// The answer as a task of its own: it may take long, and the connection's other streams must not wait for it.
+async fn apart(
+    answer: impl Future<Output = Result<Reply, Infallible>> + Send + 'static,
+) -> Result<Reply, JoinError> {
+    match AbortOnDropHandle::new(tokio::spawn(answer)).await? {
+        Ok(reply) => Ok(reply),
+        Err(never) => match never {},
     }
 }
 
@@ -179,9 +192,7 @@ where
 /// in its own thread, so that no other request can meet something half done.
 async fn alone(media: Media, answer: impl Future<Output = Reply>) -> Reply {
     AssertUnwindSafe(answer).catch_unwind().await.unwrap_or_else(|panic| {
-        let said = panic.downcast_ref::<String>().map(String::as_str);
-        let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("nothing");
-        tracing::error!(said, "a request panicked");
+        tracing::error!(said = said(&*panic), "a request panicked");
         let why = "the server met a fault of its own in this request; its log says more";
         body::refusal(&Refusal::internal(why), media)
     })
