@@ -6,11 +6,14 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 
 use super::reply::{CHUNK, ListMeta, untyped};
+use crate::copy;
 use crate::object::{self, Stored};
 use crate::resources::Row;
 
 /// Room for the object with which a chunk becomes large enough.
 const SPARE: usize = 8 << 10;
+/// How many objects before its turn one is fetched from memory.
+const AHEAD: usize = 2;
 /// What an object in a list has besides its stored bytes: its revision and a comma.
 const SPLICED: usize = 48;
 
@@ -75,6 +78,9 @@ impl Iterator for Spliced {
         let mut before = self.before.take()?;
         let mut out = self.memory(&before);
         while out.len() < CHUNK {
+            if let Some(soon) = self.entries.as_slice().get(AHEAD) {
+                copy::prefetch(&soon.value);
+            }
             out.extend_from_slice(before.as_bytes());
             let Some(entry) = self.entries.next() else {
                 out.extend_from_slice(b"]}\n");
