@@ -12,36 +12,52 @@ use crate::resources::Row;
 /// Lines that are remembered. Watchers of one kind are told of an event within moments, so the newest are enough.
 const KEPT: usize = 32;
 
-/// What makes two lines the same. The version of an object is held, so that its address stays its own.
-#[derive(Debug, Clone)]
-pub struct Line {
-    pub entry: Stored,
+/// What makes two lines the same.
+#[derive(Debug, Clone, Copy)]
+pub struct Line<'a> {
+    pub entry: &'a Stored,
     pub revision: u64,
     /// `ADDED`, `MODIFIED` or `DELETED`.
     pub kind: &'static str,
-    pub row: Arc<Row>,
+    pub row: &'a Arc<Row>,
     pub protobuf: bool,
 }
 
-impl PartialEq for Line {
-    fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.entry, &other.entry)
-            && self.revision == other.revision
-            && self.kind == other.kind
-            && Arc::ptr_eq(&self.row, &other.row)
-            && self.protobuf == other.protobuf
+/// A line that was told. It holds the version of the object, so that its address stays its own.
+#[derive(Debug)]
+struct Known {
+    entry: Stored,
+    revision: u64,
+    kind: &'static str,
+    row: Arc<Row>,
+    protobuf: bool,
+    bytes: Bytes,
+}
+
+impl Known {
+    fn new(line: Line<'_>, bytes: Bytes) -> Self {
+        let Line { entry, revision, kind, row, protobuf } = line;
+        Self { entry: Arc::clone(entry), revision, kind, row: Arc::clone(row), protobuf, bytes }
+    }
+
+    fn is(&self, line: Line<'_>) -> bool {
+        Arc::ptr_eq(&self.entry, line.entry)
+            && self.revision == line.revision
+            && self.kind == line.kind
+            && Arc::ptr_eq(&self.row, line.row)
+            && self.protobuf == line.protobuf
     }
 }
 
 /// The newest lines.
 #[derive(Debug, Default)]
-pub struct Told(Mutex<VecDeque<(Line, Bytes)>>);
+pub struct Told(Mutex<VecDeque<Known>>);
 
 impl Told {
     /// The bytes of a line, which `write` makes if nobody did lately.
-    pub fn line(&self, line: Line, write: impl FnOnce() -> Bytes) -> Bytes {
-        if let Some((_, bytes)) = self.0.lock().iter().rev().find(|(known, _)| *known == line) {
-            return bytes.clone();
+    pub fn line(&self, line: Line<'_>, write: impl FnOnce() -> Bytes) -> Bytes {
+        if let Some(known) = self.0.lock().iter().rev().find(|known| known.is(line)) {
+            return known.bytes.clone();
         }
         // Without the lock: two who write the same at once do no harm.
         let bytes = write();
@@ -49,7 +65,7 @@ impl Told {
         if lines.len() == KEPT {
             lines.pop_front();
         }
-        lines.push_back((line, bytes.clone()));
+        lines.push_back(Known::new(line, bytes.clone()));
         bytes
     }
 }
@@ -72,22 +88,22 @@ mod tests {
         let told = Told::default();
         let table = resources::builtin();
         let [pods, nodes, ..] = table.rows() else { panic!("a table of two rows at least") };
-        let (pods, nodes) = (Arc::clone(pods), Arc::clone(nodes));
-        let line = Line { entry: entry(), revision: 7, kind: "ADDED", row: pods, protobuf: false };
+        let (one, same) = (entry(), entry());
+        let line = Line { entry: &one, revision: 7, kind: "ADDED", row: pods, protobuf: false };
         let others = [
-            Line { entry: entry(), ..line.clone() },
-            Line { revision: 8, ..line.clone() },
-            Line { kind: "DELETED", ..line.clone() },
-            Line { row: nodes, ..line.clone() },
-            Line { protobuf: true, ..line.clone() },
+            Line { entry: &same, ..line },
+            Line { revision: 8, ..line },
+            Line { kind: "DELETED", ..line },
+            Line { row: nodes, ..line },
+            Line { protobuf: true, ..line },
         ];
-        assert_eq!(told.line(line.clone(), || Bytes::from_static(b"first")), "first");
+        assert_eq!(told.line(line, || Bytes::from_static(b"first")), "first");
         for other in others {
             assert_eq!(told.line(other, || Bytes::from_static(b"other")), "other");
         }
-        assert_eq!(told.line(line.clone(), || Bytes::from_static(b"again")), "first");
+        assert_eq!(told.line(line, || Bytes::from_static(b"again")), "first");
         for revision in 100..100 + KEPT as u64 {
-            told.line(Line { revision, ..line.clone() }, Bytes::new);
+            told.line(Line { revision, ..line }, Bytes::new);
         }
         assert_eq!(told.0.lock().len(), KEPT);
         assert_eq!(told.line(line, || Bytes::from_static(b"again")), "again", "it was long ago");

@@ -108,8 +108,8 @@ impl Writer {
         if self.form != Form::Object {
             return Some(write());
         }
-        let (entry, row) = (Arc::clone(entry), Arc::clone(&self.row));
-        let line = Line { entry, revision: event.revision, kind, row, protobuf: self.typed.is_some() };
+        let (revision, row) = (event.revision, &self.row);
+        let line = Line { entry, revision, kind, row, protobuf: self.typed.is_some() };
         Some(told.line(line, write))
     }
 
