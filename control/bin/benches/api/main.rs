@@ -21,6 +21,10 @@ use crate::client::Client;
 use crate::load::{Load, measure};
 use crate::server::Server;
 
+/// As the server has, so that the load generator takes no more of the processors than it must.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const PODS: &str = "/api/v1/namespaces/default/pods";
 /// Runs of everything that has a spread.
 const RUNS: usize = 5;
