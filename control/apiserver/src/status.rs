@@ -38,6 +38,10 @@ pub struct Cause {
 /// What is said of a path that has no such method, whatever it leads to.
 pub const NO_METHOD: &str = "the server does not allow this method on the requested resource";
 
+fn qualified(kind: &str, group: &str) -> String {
+    if group.is_empty() { kind.to_owned() } else { format!("{kind}.{group}") }
+}
+
 /// Shorthand of this crate's request paths.
 pub type Result<T, E = Refusal> = std::result::Result<T, E>;
 
@@ -71,6 +75,20 @@ impl Refusal {
         Self::new(409, "Conflict", message).about(resource, name)
     }
 
+    /// The same where upstream names the kind and not the resource.
+    pub fn conflict_of_kind(resource: &Row, name: &str, why: &str) -> Self {
+        let kind = qualified(&resource.kind, &resource.group);
+        let message = format!("Operation cannot be fulfilled on {kind} \"{name}\": {why}");
+        let mut refusal = Self::new(409, "Conflict", message);
+        refusal.details = Some(Box::new(Details {
+            name: name.to_owned(),
+            group: resource.group.to_string(),
+            kind: resource.kind.to_string(),
+            ..Details::default()
+        }));
+        refusal
+    }
+
     /// The object changed since the client read it.
     pub fn modified(resource: &Row, name: &str) -> Self {
         let why =
@@ -97,7 +115,7 @@ impl Refusal {
         let told: Vec<String> =
             causes.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect();
         let all = if told.len() == 1 { told.concat() } else { format!("[{}]", told.join(", ")) };
-        let qualified = if group.is_empty() { kind.to_owned() } else { format!("{kind}.{group}") };
+        let qualified = qualified(kind, group);
         let mut refusal = Self::new(422, "Invalid", format!("{qualified} \"{name}\" is invalid: {all}"));
         refusal.details = Some(Box::new(Details {
             name: name.to_owned(),

@@ -136,7 +136,8 @@ impl Set {
         out
     }
 
-    /// Every member as a readable path, such as `.spec.containers[name="a"].image`.
+    /// Every member as a readable path, such as `.spec.containers[name="a"].image`; those that end at a step before those that
+    /// go on there.
     pub fn paths(&self) -> Vec<String> {
         let mut out = Vec::new();
         self.collect("", &mut out);
@@ -147,9 +148,11 @@ impl Set {
         for (step, entry) in &self.steps {
             let path = format!("{prefix}{}", readable(step));
             if entry.own {
-                out.push(path.clone());
+                out.push(path);
             }
-            entry.below.collect(&path, out);
+        }
+        for (step, entry) in &self.steps {
+            entry.below.collect(&format!("{prefix}{}", readable(step)), out);
         }
     }
 }

@@ -163,14 +163,17 @@ async fn step(
 }
 
 fn check_preconditions(row: &Row, name: &str, old: &Value, options: &Options) -> Result<()> {
-    let pairs = [("UID", &options.uid, "uid"), ("ResourceVersion", &options.revision, "resourceVersion")];
-    for (shown, wanted, field) in pairs {
+    let pairs = [
+        ("UID", &options.uid, "uid", "deleted and then recreated"),
+        ("ResourceVersion", &options.revision, "resourceVersion", "modified"),
+    ];
+    for (shown, wanted, field, guess) in pairs {
         let is = text(old, &["metadata", field]);
         if !wanted.is_empty() && wanted != is {
             let why = format!(
-                "Precondition failed: {shown} in precondition: {wanted}, {shown} in object meta: {is}"
+                "the {shown} in the precondition ({wanted}) does not match the {shown} in record ({is}). The object might have been {guess}"
             );
-            return Err(Refusal::conflict(row, name, &why));
+            return Err(Refusal::conflict_of_kind(row, name, &why));
         }
     }
     Ok(())
