@@ -14,16 +14,12 @@ use crate::process::{cargo, output, root, run};
 
 /// The suite that has Kubernetes 1.36.
 const SUITE: &str = "sid";
-/// The library, which comes with all it needs.
-const LIBRARY: &str = "golang-k8s-client-go-dev";
-/// What comes by itself: the compiler, kubectl, etcd, and a library of which only the types and clients are built.
-const PROGRAMS: &[&str] = &[
-    "golang-1.26-go",
-    "golang-1.26-src",
-    "kubectl",
-    "etcd-server",
-    "golang-k8s-apiextensions-apiserver-dev",
-];
+/// The library of Kubernetes' own server of custom resources, which comes with all it needs; client-go is part of that.
+const LIBRARY: &str = "golang-k8s-apiextensions-apiserver-dev";
+/// What comes by itself: the compiler, kubectl, etcd.
+const PROGRAMS: &[&str] = &["golang-1.26-go", "golang-1.26-src", "kubectl", "etcd-server"];
+/// The program that is made of the library.
+const TWIN: &str = "k8s.io/apiextensions-apiserver";
 /// Where the compiler lies in its package.
 const GO: &str = "usr/lib/go-1.26";
 /// Where libraries lie in theirs.
@@ -46,6 +42,8 @@ pub fn run_all(only: Option<&str>) -> Result<()> {
         let mut clients = Command::new(&program);
         clients.arg("-control").arg(root().join("target/debug/hawser-control"));
         clients.arg("-kubectl").arg(folder.join("usr/bin/kubectl"));
+        clients.arg("-twin").arg(root().join("target/clients/twin"));
+        clients.arg("-twin-etcd").arg(folder.join("usr/bin/etcd"));
         if let Some(etcd) = &etcd {
             clients.arg("-etcd").arg(etcd);
         }
@@ -70,7 +68,7 @@ fn unpacked() -> Result<PathBuf> {
     if folder.join("complete").exists() {
         return Ok(folder);
     }
-    println!("clients: unpack Go, client-go and kubectl of Debian {SUITE} into tools/clients");
+    println!("clients: unpack Go, client-go, kubectl and an API server of Debian {SUITE} into tools/clients");
     let apt = Apt::new(root().join("target/clients/apt"), &[SUITE])?;
     let is_library = |name: &str| name.starts_with("golang-") && name.ends_with("-dev");
     let mut packages = apt.closure(LIBRARY, is_library)?;
@@ -86,20 +84,25 @@ fn built(folder: &Path) -> Result<PathBuf> {
     let format = folder.join(GO).join("bin/gofmt");
     let unformatted = output(Command::new(format).args(["-l", "."]).current_dir(root().join(SOURCE)))?;
     ensure!(unformatted.is_empty(), "gofmt would change, in {SOURCE}:\n{unformatted}");
-    for task in [&["vet", "."][..], &["build", "-trimpath", "-p", "2", "-o"]] {
-        let mut go = Command::new(folder.join(GO).join("bin/go"));
-        go.args(task).current_dir(root().join(SOURCE));
-        if task[0] == "build" {
-            go.arg(&program).arg(".");
-        }
-        // Debian's libraries lie as Go had them before modules.
-        go.env("GO111MODULE", "off")
-            .env("GOROOT", folder.join(GO))
-            .env("GOPATH", folder.join(LIBRARIES))
-            .env("GOCACHE", root().join("target/clients/cache"))
-            .env("GOTOOLCHAIN", "local")
-            .env("CGO_ENABLED", "0");
-        run(&mut go)?;
-    }
+    let twin = root().join("target/clients/twin");
+    run(go(folder, "build").arg("-o").arg(twin).arg(TWIN))?;
+    run(go(folder, "vet").arg(".").current_dir(root().join(SOURCE)))?;
+    run(go(folder, "build").arg("-o").arg(&program).arg(".").current_dir(root().join(SOURCE)))?;
     Ok(program)
+}
+
+fn go(folder: &Path, task: &str) -> Command {
+    let mut go = Command::new(folder.join(GO).join("bin/go"));
+    go.arg(task);
+    if task == "build" {
+        go.args(["-trimpath", "-p", "2"]);
+    }
+    // Debian's libraries lie as Go had them before modules.
+    go.env("GO111MODULE", "off")
+        .env("GOROOT", folder.join(GO))
+        .env("GOPATH", folder.join(LIBRARIES))
+        .env("GOCACHE", root().join("target/clients/cache"))
+        .env("GOTOOLCHAIN", "local")
+        .env("CGO_ENABLED", "0");
+    go
 }

@@ -32,6 +32,7 @@ func cases() []Case {
 		{"an eviction is refused while a budget forbids it, and then is not", evicted},
 		{"kubectl does what people do with it", kubectled},
 		{"kubectl's proxy is one", proxied},
+		{"Kubernetes' own server of custom resources answers as ours does", compared},
 		{"an informer goes on over a server that is killed", restarted},
 		{"a watcher that retries misses nothing over a server that is killed", retried},
 		// Last, because a server over etcd reads the history it leaves when it starts.

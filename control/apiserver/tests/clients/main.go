@@ -29,6 +29,8 @@ func main() {
 	flag.StringVar(&options.Control, "control", "", "the program hawser-control")
 	flag.StringVar(&options.Kubectl, "kubectl", "", "the program kubectl")
 	flag.StringVar(&options.Etcd, "etcd", "", "the program etcd, if objects are kept in one")
+	flag.StringVar(&options.Twin, "twin", "", "the program apiextensions-apiserver")
+	flag.StringVar(&options.TwinEtcd, "twin-etcd", "", "the program etcd for it")
 	only := flag.String("run", "", "run only the cases whose names match")
 	patience := flag.Duration("patience", 2*time.Minute, "how long a case may take")
 	flag.Parse()

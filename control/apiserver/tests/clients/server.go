@@ -19,6 +19,8 @@ import (
 // Options are the programs that are run.
 type Options struct {
 	Control, Kubectl, Etcd string
+	// Kubernetes' own server of custom resources, and the etcd it keeps them in.
+	Twin, TwinEtcd string
 }
 
 // A Server is a hawser-control with all its roles, which can be killed and started again.

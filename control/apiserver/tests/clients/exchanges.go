@@ -1,0 +1,189 @@
+package main
+
+// An Exchange is a request that two servers have to answer alike.
+type Exchange struct {
+	method, path, body string
+	// The type of the body; JSON where nothing is said.
+	media string
+	// What is wanted; JSON where nothing is said.
+	accept string
+	// Changes the object that the path has on the server that is asked, which is then the body.
+	edit func(object map[string]any)
+	// What follows is written in another second.
+	isLater bool
+}
+
+const (
+	definitionsPath = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+	gadgets         = "/apis/compare.example.org/v1/namespaces/default/gadgets"
+
+	mergePatch = "application/merge-patch+json"
+	jsonPatch  = "application/json-patch+json"
+	applyPatch = "application/apply-patch+yaml"
+	asHeads    = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
+)
+
+// gadgetDefinition has a little of everything that schemas can say.
+const gadgetDefinition = `{"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+ "metadata": {"name": "gadgets.compare.example.org"},
+ "spec": {"group": "compare.example.org", "scope": "Namespaced", "names": {"plural": "gadgets", "kind": "Gadget"},
+  "versions": [{"name": "v1", "served": true, "storage": true, "subresources": {"status": {}},
+   "additionalPrinterColumns": [{"name": "Size", "type": "integer", "jsonPath": ".spec.size", "description": "how big"}],
+   "selectableFields": [{"jsonPath": ".spec.colour"}],
+   "schema": {"openAPIV3Schema": {"type": "object", "properties": {
+    "spec": {"type": "object", "required": ["colour"], "properties": {
+     "size": {"type": "integer", "default": 3, "minimum": 0, "maximum": 10},
+     "colour": {"type": "string", "enum": ["red", "green"]},
+     "when": {"type": "string", "format": "date-time"},
+     "parts": {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"],
+      "items": {"type": "object", "required": ["name"], "properties": {"name": {"type": "string"}, "v": {"type": "integer"}}}},
+     "tags": {"type": "array", "x-kubernetes-list-type": "set", "items": {"type": "string"}},
+     "any": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
+     "either": {"x-kubernetes-int-or-string": true},
+     "map": {"type": "object", "additionalProperties": {"type": "string"}},
+     "whole": {"type": "object", "x-kubernetes-map-type": "atomic", "properties": {"a": {"type": "string"}, "b": {"type": "string"}}},
+     "ratio": {"type": "number", "multipleOf": 0.5},
+     "word": {"type": "string", "pattern": "^a+$"},
+     "inner": {"type": "object", "x-kubernetes-embedded-resource": true, "x-kubernetes-preserve-unknown-fields": true},
+     "one": {"type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "string"}},
+      "oneOf": [{"required": ["a"]}, {"required": ["b"]}]}}},
+    "status": {"type": "object", "properties": {"size": {"type": "integer"}, "word": {"type": "string"}}}}}}}]}}`
+
+func gadgetOf(name, spec string) string {
+	return `{"apiVersion": "compare.example.org/v1", "kind": "Gadget", "metadata": {"name": "` + name + `"}, "spec": ` + spec + `}`
+}
+
+func creation(name, spec string) Exchange {
+	return Exchange{method: "POST", path: gadgets, body: gadgetOf(name, spec)}
+}
+
+func patchOf(media, query, body string) Exchange {
+	return Exchange{method: "PATCH", path: gadgets + "/a" + query, media: media, body: body}
+}
+
+func application(query, spec string) Exchange {
+	one := patchOf(applyPatch, query, gadgetOf("a", spec))
+	one.isLater = true
+	return one
+}
+
+func replacement(query string, edit func(map[string]any)) Exchange {
+	return Exchange{method: "PUT", path: gadgets + "/a" + query, edit: edit}
+}
+
+func within(object map[string]any, field string) map[string]any {
+	return object[field].(map[string]any)
+}
+
+// exchanges are all requests, in their order.
+func exchanges() []Exchange {
+	var all []Exchange
+	all = append(all, creations()...)
+	all = append(all, writes()...)
+	all = append(all, applications()...)
+	all = append(all, reads()...)
+	return append(all, deletions()...)
+}
+
+func creations() []Exchange {
+	all := []Exchange{
+		creation("a", `{"colour": "red", "parts": [{"name": "x", "v": 1}]}`),
+		creation("a", `{"colour": "red"}`),
+		{method: "GET", path: gadgets + "/a"},
+		{method: "POST", path: gadgets, body: `{"metadata": {"name": "x"}, "spec": {"colour": "red"}}`},
+		{method: "POST", path: gadgets, body: `{"apiVersion": "compare.example.org/v1", "kind": "Gizmo", "metadata": {"name": "x"}}`},
+		{method: "POST", path: gadgets, body: `{"apiVersion": "compare.example.org/v7", "kind": "Gadget", "metadata": {"name": "x"}}`},
+		{method: "POST", path: gadgets, body: ``},
+		{method: "POST", path: gadgets, body: `x`, media: "text/plain"},
+		{method: "POST", path: gadgets + "?dryRun=Some", body: gadgetOf("b", `{"colour": "red"}`)},
+		{method: "POST", path: gadgets + "?fieldValidation=Perhaps", body: gadgetOf("b", `{"colour": "red"}`)},
+		{method: "POST", path: gadgets + "?fieldValidation=Strict", body: gadgetOf("b", `{"colour": "red", "odd": 1}`)},
+		{method: "POST", path: "/apis/compare.example.org/v1/namespaces/nowhere/gadgets", body: gadgetOf("b", `{"colour": "red"}`)},
+		{method: "POST", path: gadgets, body: `{"apiVersion": "compare.example.org/v1", "kind": "Gadget", "metadata": {"name": "b", "namespace": "other"}, "spec": {"colour": "red"}}`},
+		creation("", `{"colour": "red"}`),
+		creation("A_b", `{"colour": "red"}`),
+	}
+	for _, spec := range []string{
+		`{}`, `{"colour": "blue"}`, `{"colour": 5}`, `{"colour": null}`, `{"colour": "red", "size": -1}`, `{"colour": "red", "size": 11}`,
+		`{"colour": "red", "size": "x"}`, `{"colour": "red", "when": "yesterday"}`, `{"colour": "red", "parts": [{"name": "a"}, {"name": "a"}]}`,
+		`{"colour": "red", "parts": [{"v": 1}]}`, `{"colour": "red", "tags": ["a", "a"]}`, `{"colour": "red", "either": true}`,
+		`{"colour": "red", "map": {"a": 5}}`, `{"colour": "red", "ratio": 0.3}`, `{"colour": "red", "word": "b"}`,
+		`{"colour": "red", "inner": {"x": 1}}`, `{"colour": "red", "one": {}}`, `{"colour": "red", "one": {"a": "1", "b": "2"}}`, `[]`, `"x"`, `5`,
+		`{"colour": "red", "inner": {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x", "labels": {"a": "b!"}}}}`,
+	} {
+		all = append(all, creation("b", spec))
+	}
+	return all
+}
+
+func writes() []Exchange {
+	return []Exchange{
+		replacement("", func(one map[string]any) {}),
+		replacement("", func(one map[string]any) { within(one, "spec")["size"] = 5 }),
+		replacement("", func(one map[string]any) { within(one, "metadata")["resourceVersion"] = "1" }),
+		replacement("", func(one map[string]any) { within(one, "metadata")["name"] = "b" }),
+		replacement("", func(one map[string]any) { one["status"] = map[string]any{"size": 1} }),
+		replacement("/status", func(one map[string]any) {
+			one["status"] = map[string]any{"size": 1, "word": "w"}
+			within(one, "spec")["colour"] = "green"
+		}),
+		patchOf(mergePatch, "", `{"spec": {"size": 1, "any": {"q": {"r": 1}}}, "metadata": {"labels": {"l": "1"}}}`),
+		patchOf(mergePatch, "", `{"spec": {"size": 99}}`),
+		patchOf(mergePatch, "", `{"metadata": {"name": "b"}}`),
+		patchOf(mergePatch, "", `{"metadata": {"resourceVersion": "1"}}`),
+		patchOf(mergePatch, "", `{"kind": "Gizmo"}`),
+		patchOf(mergePatch, "?force=true", `{"spec": {"size": 1}}`),
+		patchOf(mergePatch, "", `{}`),
+		patchOf(jsonPatch, "", `[{"op": "replace", "path": "/spec/size", "value": 2}]`),
+		patchOf(jsonPatch, "", `[{"op": "add", "path": "/spec/parts/-", "value": {"name": "z"}}]`),
+		patchOf("application/strategic-merge-patch+json", "", `{"spec": {"size": 1}}`),
+		{method: "PATCH", path: gadgets + "/none", media: mergePatch, body: `{"spec": {"size": 1}}`},
+	}
+}
+
+func applications() []Exchange {
+	return []Exchange{
+		application("", `{"size": 6}`),
+		application("?fieldManager=one", `{"size": 6, "colour": "green"}`),
+		application("?fieldManager=one&force=true", `{"size": 6, "parts": [{"name": "n", "v": 1}], "tags": ["q", "r"], "whole": {"a": "1"}, "map": {"k": "v"}}`),
+		application("?fieldManager=one", `{"size": 6, "parts": [{"name": "n", "v": 1}], "tags": ["q", "r"], "whole": {"a": "1"}, "map": {"k": "v"}}`),
+		application("?fieldManager=one", `{"parts": [{"name": "o", "v": 1}], "tags": ["q"], "whole": {"b": "1"}}`),
+		application("?fieldManager=two", `{"parts": [{"name": "o", "v": 2}], "tags": ["s"], "whole": {"b": "2"}}`),
+		application("?fieldManager=two&force=true", `{"parts": [{"name": "o", "v": 2}], "tags": ["s"], "whole": {"b": "2"}}`),
+		patchOf(applyPatch, "?fieldManager=one", `{"apiVersion": "compare.example.org/v1", "kind": "Gadget", "metadata": {"managedFields": []}}`),
+		patchOf(applyPatch, "?fieldManager=one", `{"apiVersion": "compare.example.org/v3", "kind": "Gadget"}`),
+		patchOf(applyPatch, "/status?fieldManager=one", `{"apiVersion": "compare.example.org/v1", "kind": "Gadget", "spec": {"size": 1}, "status": {"size": 9}}`),
+		replacement("?fieldManager=taker", func(one map[string]any) { within(one, "spec")["tags"] = []any{"s", "t"} }),
+		{method: "GET", path: gadgets + "/a"},
+	}
+}
+
+func reads() []Exchange {
+	var all []Exchange
+	for _, query := range []string{
+		"", "?limit=0", "?limit=-1", "?labelSelector=l%3D1", "?labelSelector=l+in+(1,2)", "?labelSelector=!m", "?fieldSelector=spec.colour%3Dred",
+		"?fieldSelector=spec.size%3D1", "?fieldSelector=metadata.name%3Da", "?resourceVersion=0", "?resourceVersionMatch=Exact",
+		"?resourceVersion=0&resourceVersionMatch=Exact", "?resourceVersion=1&resourceVersionMatch=Newest", "?sendInitialEvents=true",
+		"?watch=1&sendInitialEvents=true", "?watch=1&resourceVersionMatch=NotOlderThan", "?watch=1&continue=x", "?watch=1&fieldSelector=foo%3Dbar",
+	} {
+		// A list of nothing more says so with an empty token there.
+		all = append(all, Exchange{method: "GET", path: gadgets + query, accept: asHeads})
+	}
+	return append(all,
+		Exchange{method: "GET", path: gadgets + "/none"},
+		Exchange{method: "GET", path: "/apis/compare.example.org"},
+		Exchange{method: "GET", path: gadgets, accept: "text/xml"},
+	)
+}
+
+func deletions() []Exchange {
+	return []Exchange{
+		{method: "DELETE", path: gadgets + "/a?dryRun=Some"},
+		{method: "DELETE", path: gadgets + "/a?propagationPolicy=Some"},
+		{method: "DELETE", path: gadgets + "/a", body: `{"preconditions": {"uid": "x"}}`},
+		{method: "DELETE", path: gadgets + "/a", body: `{"propagationPolicy": "Orphan", "orphanDependents": true}`},
+		{method: "DELETE", path: gadgets + "/none"},
+		{method: "DELETE", path: gadgets + "/a?dryRun=All"},
+		{method: "DELETE", path: gadgets + "/a"},
+	}
+}
