@@ -1,8 +1,8 @@
 //! Gathers what an HTTP/2 connection writes in one turn, so that it leaves in few TLS records and system calls.
 //!
 //! The protocol's codec asks for a flush behind every frame of some size. Here that flush waits: [`Gathered::drive`]
-//! sends when neither the connection nor its streams have anything more to say and whoever else was due to run has run,
-//! because more may have been said since (an event that a hundred watches deliver, or the next one). Whole records are
+//! sends when neither the connection nor its streams had anything more to say after whoever else was due to run has run
+//! (an event that a hundred watches deliver, or the next one), or when much is sealed. Whole records are
 //! sealed as they are written, without a copy in between; what is less waits for company. Only what drives the
 //! connection may write to it, so connections that are handed to somebody else (upgrades of HTTP/1.1) do without.
 
@@ -40,6 +40,8 @@ struct Outgoing<S> {
     waiting: Vec<u8>,
     /// Bytes that were sealed since all of them had left.
     sealed: usize,
+    /// Whether anything was written in this turn.
+    wrote: bool,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Gathered<S> {
@@ -47,7 +49,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gathered<S> {
     pub fn pair(mut tls: TlsStream<S>) -> (Self, Self) {
         // What is sealed is limited here.
         tls.get_mut().1.set_buffer_limit(None);
-        let shared = Arc::new(Mutex::new(Outgoing { tls, waiting: Vec::new(), sealed: 0 }));
+        let shared = Arc::new(Mutex::new(Outgoing { tls, waiting: Vec::new(), sealed: 0, wrote: false }));
         (Self(Arc::clone(&shared)), Self(shared))
     }
 
@@ -64,7 +66,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gathered<S> {
         C: Future<Output = Result<(), E>>,
         E: Into<BodyError>,
     {
-        let mut gave_way = false;
         std::future::poll_fn(|context| {
             loop {
                 streams.poll(context);
@@ -76,9 +77,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gathered<S> {
                 }
             }
             let mut outgoing = self.0.lock();
-            gave_way = !gave_way && !outgoing.waiting.is_empty();
-            if gave_way {
-                // To the end of the queue.
+            if std::mem::take(&mut outgoing.wrote) && outgoing.sealed < LIMIT {
+                // To the end of the queue: who writes may not be done, as when a thousand watches are woken one by one.
                 context.waker().wake_by_ref();
                 return Poll::Pending;
             }
@@ -162,6 +162,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Gathered<S> {
             outgoing.seal(now)?;
         }
         outgoing.wait(rest);
+        outgoing.wrote = true;
         Poll::Ready(Ok(bytes.len()))
     }
 
