@@ -14,6 +14,8 @@ mod writer;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use bytes::Bytes;
+use http_body_util::BodyExt;
 use rand::Rng;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -124,8 +126,17 @@ async fn check(client: &Client, writers: &mut [Writer], before: u64) -> u64 {
     now
 }
 
+/// The whole answer, which has to be good.
+async fn answer(client: &Client, method: &str, path: &str, body: &Value) -> anyhow::Result<Bytes> {
+    let response = client.open(method, path, body).await?;
+    let status = response.status();
+    let bytes = response.into_body().collect().await?.to_bytes();
+    anyhow::ensure!(status.is_success(), "{method} {path}: {status}: {}", String::from_utf8_lossy(&bytes));
+    Ok(bytes)
+}
+
 async fn get(client: &Client, path: &str) -> Value {
-    serde_json::from_slice(&client.send("GET", path, &Value::Null).await.unwrap()).unwrap()
+    serde_json::from_slice(&answer(client, "GET", path, &Value::Null).await.unwrap()).unwrap()
 }
 
 /// The resourceVersion of an object or list.

@@ -7,7 +7,7 @@ use rand::Rng;
 use serde_json::{Value, json};
 
 use crate::client::Client;
-use crate::revision;
+use crate::{answer, revision};
 
 /// Objects of one writer.
 const OBJECTS: usize = 6;
@@ -50,7 +50,7 @@ impl Writer {
             self.open = Some((name.clone(), Some(self.step)));
             let object = json!({ "metadata": { "name": name, "annotations": { "step": self.step.to_string() } },
                 "spec": { "ports": [{ "port": 80 }] } });
-            let made = client.send("POST", self.path, &object).await?;
+            let made = answer(client, "POST", self.path, &object).await?;
             self.acknowledged(name, &made)?;
         } else if deletes {
             self.open = Some((name.clone(), None));
@@ -59,7 +59,7 @@ impl Writer {
         } else {
             self.open = Some((name.clone(), Some(self.step)));
             let patch = json!({ "metadata": { "annotations": { "step": self.step.to_string() } } });
-            let made = client.send("PATCH", &one, &patch).await?;
+            let made = answer(client, "PATCH", &one, &patch).await?;
             self.acknowledged(name, &made)?;
         }
         self.open = None;
