@@ -21,6 +21,7 @@ mod bootstrap;
 mod conversion;
 mod copy;
 mod definitions;
+mod delegation;
 mod documents;
 mod endpoints;
 mod expiry;

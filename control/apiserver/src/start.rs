@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use jiff::Timestamp;
+use store::TxnError;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -18,6 +19,7 @@ use crate::auth::rbac::Rbac;
 use crate::auth::token::{KeyError, Tokens};
 use crate::bootstrap::{self, Advertised, BootstrapError};
 use crate::definitions::Definitions;
+use crate::delegation;
 use crate::metrics::Metrics;
 use crate::object::Objects;
 use crate::patience::Patience;
@@ -152,6 +154,10 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     bootstrap::run(&objects, &allocator, &advertised).await?;
     let Keys { certificates, tokens } =
         keys.await.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()))?;
+    match delegation::publish(&objects, &certificates.pki.ca_pem, Timestamp::now()).await {
+        Ok(()) | Err(TxnError::Conflict { .. }) => {}
+        Err(error) => return Err(BootstrapError::from(error).into()),
+    }
     let tls = Arc::new(tls::server(Arc::clone(&certificates.serving), &certificates.pki.ca_pem)?);
     let api = Arc::new(assemble(objects, &certificates, tokens, allocator, config.patience)?);
     let weak = Arc::downgrade(&api);

@@ -24,8 +24,8 @@ type Side struct {
 	clients *http.Client
 }
 
-// twin starts Kubernetes' own server of custom resources over an etcd of its own. Who somebody is and what they may, and
-// which namespaces there are, it asks our server.
+// twin starts Kubernetes' own server of custom resources over an etcd of its own. Who somebody is and what they may, whose
+// certificates count, and which namespaces there are, it asks our server.
 func (s *Server) twin() (*Side, func(), error) {
 	ports, err := freePorts(3)
 	if err != nil {
@@ -39,7 +39,7 @@ func (s *Server) twin() (*Side, func(), error) {
 	program := exec.Command(s.Twin, "--bind-address", "127.0.0.1", "--secure-port", fmt.Sprint(ports[2]),
 		"--cert-dir", filepath.Join(folder, "certificates"), "--etcd-servers", at, "--kubeconfig", s.Kubeconfig(),
 		"--authentication-kubeconfig", s.Kubeconfig(), "--authorization-kubeconfig", s.Kubeconfig(),
-		"--client-ca-file", filepath.Join(s.Folder, "pki", "ca.crt"), "--enable-priority-and-fairness=false",
+		"--enable-priority-and-fairness=false",
 		"--disable-admission-plugins", "MutatingAdmissionPolicy,MutatingAdmissionWebhook,ValidatingAdmissionPolicy,ValidatingAdmissionWebhook")
 	end := func() {
 		for _, process := range []*exec.Cmd{program, etcd} {

@@ -273,3 +273,17 @@ async fn only_those_who_may_impersonate() {
     admin.ask("GET", MAPS, &as_eve, "").await.expect(200);
     admin.ask("GET", MAPS, &[("impersonate-user", "eve")], "").await.refused(403, "Forbidden");
 }
+
+#[tokio::test]
+async fn servers_beside_this_one_learn_whose_certificates_count() {
+    let cluster = cluster().await;
+    let (admin, beside) = (cluster.admin(), cluster.user("metrics", &[]));
+    let map = "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication";
+    beside.get(map).await.refused(403, "Forbidden");
+    let subject = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "metrics"});
+    let reader = binding("metrics", "extension-apiserver-authentication-reader", subject);
+    let bindings = format!("{RBAC}/namespaces/kube-system/rolebindings");
+    admin.send("POST", &bindings, &reader).await.expect(201);
+    let told = beside.get(map).await.expect(200);
+    assert_eq!(told["data"], json!({"client-ca-file": cluster.pki().ca_pem}));
+}
