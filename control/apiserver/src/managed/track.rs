@@ -113,21 +113,23 @@ fn render(owners: Vec<Owner<'_>>, given: Option<Value>) -> Vec<Value> {
 /// Appliers before updaters, whoever wrote first before others, as upstream has them; what nobody touched stays as it is.
 fn sorted(mut owners: Vec<Owner<'_>>) -> Vec<Owner<'_>> {
     if owners.iter().any(|owner| matches!(owner, Owner::Touched(_))) {
-        owners.sort_by_cached_key(|owner| {
-            let entry = |part: [&str; 5]| part.map(str::to_owned);
-            match owner {
-                Owner::Untouched(_, stored) => entry(
-                    ["operation", "time", "manager", "apiVersion", "subresource"]
-                        .map(|field| text(stored, &[field])),
-                ),
-                Owner::Touched(own) => {
-                    let time = own.time.as_str().unwrap_or_default();
-                    entry([&own.operation, time, &own.manager, &own.api_version, &own.subresource])
-                }
-            }
-        });
+        owners.sort_by(|one, other| one.rank().cmp(&other.rank()));
     }
     owners
+}
+
+impl Owner<'_> {
+    /// What entries are in order of.
+    fn rank(&self) -> [&str; 5] {
+        match self {
+            Self::Untouched(_, stored) => ["operation", "time", "manager", "apiVersion", "subresource"]
+                .map(|field| text(stored, &[field])),
+            Self::Touched(entry) => {
+                let time = entry.time.as_str().unwrap_or_default();
+                [&entry.operation, time, &entry.manager, &entry.api_version, &entry.subresource]
+            }
+        }
+    }
 }
 
 /// More updaters than this share one entry.
