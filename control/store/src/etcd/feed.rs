@@ -17,8 +17,8 @@ use crate::engine::EngineError;
 use crate::entry::{Entry, Event, Extract, Revision, SOME_TIME};
 use crate::shared::{Entries, Shared};
 
-/// How long a revision may be on its way from etcd.
-const ARRIVAL: Duration = Duration::from_secs(3);
+/// How long nothing may arrive from etcd while something is on its way.
+const SILENCE: Duration = Duration::from_secs(3);
 /// How many revisions before the newest a store that opens begins, so that it can serve watches from before.
 const BACKLOG: Revision = 10_000;
 /// Pauses between tries to reach etcd again.
@@ -44,11 +44,21 @@ impl Position {
         *self.sender.borrow()
     }
 
-    /// Whether `revision` arrives within three seconds.
+    /// Whether `revision` arrives. There is no limit to how far it may be ahead, but one to silence on the way.
     pub(super) async fn reach(&self, revision: Revision) -> bool {
+        self.reach_unless(SILENCE, revision).await
+    }
+
+    async fn reach_unless(&self, silence: Duration, revision: Revision) -> bool {
         let mut receiver = self.sender.subscribe();
-        let arrived = receiver.wait_for(|seen| *seen >= revision);
-        tokio::time::timeout(ARRIVAL, arrived).await.is_ok_and(|arrived| arrived.is_ok())
+        loop {
+            if *receiver.borrow_and_update() >= revision {
+                return true;
+            }
+            if !tokio::time::timeout(silence, receiver.changed()).await.is_ok_and(|news| news.is_ok()) {
+                return false;
+            }
+        }
     }
 }
 
@@ -232,7 +242,25 @@ pub(super) fn end_of(prefix: &[u8]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use super::end_of;
+    use std::time::Duration;
+
+    use super::{Position, end_of};
+
+    #[tokio::test]
+    async fn what_is_far_behind_is_waited_for_while_it_comes_nearer() {
+        let (position, silence) = (Position::new(0), Duration::from_secs(1));
+        let follower = position.clone();
+        let follows = async {
+            for revision in 1..=8 {
+                tokio::time::sleep(silence / 5).await;
+                follower.sender.send_replace(revision);
+            }
+        };
+        let (caught_up, ()) = tokio::join!(position.reach_unless(silence, 8), follows);
+        assert!(caught_up);
+        assert!(position.reach_unless(silence, 7).await, "it was there before");
+        assert!(!position.reach_unless(silence, 9).await, "nothing more comes");
+    }
 
     #[test]
     fn a_prefix_ends_before_the_next_one() {
