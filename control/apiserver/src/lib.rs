@@ -26,6 +26,7 @@ mod documents;
 mod endpoints;
 mod expiry;
 mod gather;
+mod history;
 mod managed;
 mod metrics;
 mod name;

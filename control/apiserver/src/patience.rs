@@ -13,6 +13,9 @@ pub struct Patience {
     pub body: Duration,
     /// Silence of a connection of HTTP/2, after which it is asked whether it is still there.
     pub silence: Duration,
+    /// From one page of a list to the next; twice that at most. With kube-apiserver it is five to ten minutes, and
+    /// Kubernetes' own tests give up after ten.
+    pub pages: Duration,
 }
 
 impl Default for Patience {
@@ -22,6 +25,7 @@ impl Default for Patience {
             head: Duration::from_secs(30),
             body: Duration::from_secs(60),
             silence: Duration::from_secs(60),
+            pages: Duration::from_secs(280),
         }
     }
 }

@@ -176,6 +176,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         tasks.spawn(served);
     }
     tasks.spawn(crate::expiry::run(Arc::clone(&api)));
+    tasks.spawn(crate::history::run(Arc::clone(&api)));
     tasks.spawn(crate::endpoints::run(Arc::clone(&api), advertised));
     tasks.spawn(crate::definitions::run(Arc::clone(&api)));
     tasks.spawn(certificates.keep_fresh(accept.clone()));

@@ -37,6 +37,8 @@ pub(crate) struct Log<H> {
     revision: Revision,
     /// A watch from this revision or later is complete.
     oldest: Revision,
+    /// Ranges at revisions before it are refused, also where the log reaches further back.
+    forgotten: Revision,
     weight: usize,
     topics: HashMap<Box<str>, Arc<Topic>>,
     /// Woken by every event; for cursors whose prefix is shorter than a topic.
@@ -53,6 +55,7 @@ impl<H> Log<H> {
             front: 0,
             revision,
             oldest: revision,
+            forgotten: 0,
             weight: 0,
             topics: HashMap::new(),
             all: Arc::default(),
@@ -109,11 +112,9 @@ impl<H> Log<H> {
         waiting
     }
 
-    /// Drops every event up to and including `revision`.
-    pub(crate) fn compact(&mut self, revision: Revision) {
-        while self.events.front().is_some_and(|event| event.revision <= revision) {
-            self.drop_front();
-        }
+    /// Refuses ranges at revisions before `revision` from now on. Cursors read what they have not read yet.
+    pub(crate) fn forget(&mut self, revision: Revision) {
+        self.forgotten = self.forgotten.max(revision);
     }
 
     fn drop_front(&mut self) {
@@ -137,8 +138,9 @@ impl<H> Log<H> {
         &self,
         revision: Revision,
     ) -> Result<impl Iterator<Item = &Arc<Event<H>>>, Compacted> {
-        if revision < self.oldest {
-            return Err(Compacted { oldest: self.oldest });
+        let oldest = self.oldest.max(self.forgotten);
+        if revision < oldest {
+            return Err(Compacted { oldest });
         }
         Ok(self.events.iter().rev().take_while(move |event| event.revision > revision))
     }

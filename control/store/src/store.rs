@@ -224,9 +224,10 @@ impl<H: Send + Sync + 'static> Store<H> {
         Cursor::new(&self.shared.log, prefix, from)
     }
 
-    /// Forgets the events up to and including `revision`. Current entries are not touched.
+    /// Refuses ranges at revisions before `revision` from now on. Watches go on, and may begin where the log still
+    /// reaches.
     pub fn compact(&self, revision: Revision) {
-        self.shared.log.write().compact(revision);
+        self.shared.log.write().forget(revision);
     }
 
     /// Carries out `txn` if all its compares hold; returns after it is durable, with its revision.

@@ -1,8 +1,11 @@
 //! Lists in pages, at revisions, and collections that are deleted.
 
+use std::time::Duration;
+
+use apiserver::Patience;
 use serde_json::{Value, json};
 
-use crate::cluster::{Client, cluster};
+use crate::cluster::{Client, cluster, cluster_with};
 use crate::objects::config_map;
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
@@ -43,6 +46,36 @@ async fn pages_show_one_revision_also_when_objects_change_between_them() {
     }
     let want: Vec<String> = (0..10).map(|at| format!("m{at:03}")).collect();
     assert_eq!(all, want);
+}
+
+#[tokio::test]
+async fn a_token_expires_and_its_refusal_has_one_that_goes_on_with_what_is_there() {
+    let pages = Duration::from_millis(200);
+    let cluster = cluster_with(Patience { pages, ..Patience::default() }).await;
+    let admin = cluster.admin();
+    fill(&admin, 5).await;
+    let first = admin.get(&format!("{MAPS}?limit=2")).await.expect(200);
+    let token = first["metadata"]["continue"].as_str().unwrap();
+    admin.delete(&format!("{MAPS}/m002")).await.expect(200);
+    let expired = async {
+        loop {
+            let page = admin.get(&format!("{MAPS}?limit=2&continue={token}")).await;
+            if page.code == 410 {
+                return page.refused(410, "Expired");
+            }
+            assert_eq!(names(&page.expect(200)), ["m002", "m003"]);
+            tokio::time::sleep(pages / 4).await;
+        }
+    };
+    let expired =
+        tokio::time::timeout(Duration::from_secs(30), expired).await.expect("it is a matter of moments");
+    let token = expired["metadata"]["continue"].as_str().unwrap();
+    let page = admin.get(&format!("{MAPS}?limit=1&continue={token}")).await.expect(200);
+    assert_eq!((names(&page), &page["metadata"]["remainingItemCount"]), (vec!["m003".to_owned()], &json!(1)));
+    assert_ne!(page["metadata"]["resourceVersion"], first["metadata"]["resourceVersion"]);
+    let token = page["metadata"]["continue"].as_str().unwrap();
+    let last = admin.get(&format!("{MAPS}?continue={token}")).await.expect(200);
+    assert_eq!(names(&last), ["m004"]);
 }
 
 #[tokio::test]
