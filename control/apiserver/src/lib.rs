@@ -18,6 +18,7 @@ mod api;
 mod auth;
 mod body;
 mod bootstrap;
+mod congestion;
 mod conversion;
 mod copy;
 mod definitions;

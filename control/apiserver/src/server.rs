@@ -22,6 +22,7 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use crate::api::{Api, Incoming};
 use crate::auth::{User, authenticate};
 use crate::body::{self, Body, BodyError, Reply};
+use crate::congestion::Congestion;
 use crate::gather::Gathered;
 use crate::negotiate::{self, Media};
 use crate::patience::Patience;
@@ -38,6 +39,7 @@ pub async fn serve(
     tasks: TaskTracker,
 ) {
     let acceptor = TlsAcceptor::from(tls);
+    let congestion = Congestion::of(&listener).inspect_err(refused).ok();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -45,6 +47,9 @@ pub async fn serve(
         };
         match accepted {
             Ok((stream, peer)) => {
+                if let Some(congestion) = &congestion {
+                    congestion.suit(&stream, peer).unwrap_or_else(|error| refused(&error));
+                }
                 let (api, acceptor, stop) = (Arc::clone(&api), acceptor.clone(), stop.clone());
                 tasks.spawn(connection(api, acceptor, stream, peer, stop));
             }
@@ -57,6 +62,11 @@ pub async fn serve(
     }
 }
 
+/// Connections work without it, if slower.
+fn refused(error: &std::io::Error) {
+    tracing::debug!(%error, "a socket option was refused");
+}
+
 async fn connection(
     api: Arc<Api>,
     acceptor: TlsAcceptor,
@@ -65,9 +75,7 @@ async fn connection(
     stop: CancellationToken,
 ) {
     let patience = api.patience;
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%peer, %error, "a socket option was refused");
-    }
+    stream.set_nodelay(true).unwrap_or_else(|error| refused(&error));
     let tls = match tokio::time::timeout(patience.handshake, acceptor.accept(stream)).await {
         Ok(Ok(tls)) => tls,
         Ok(Err(error)) => {
