@@ -23,7 +23,7 @@ use crate::patience::Patience;
 use crate::proxy::Kubelets;
 use crate::query::Query;
 use crate::resources::{Row, Sub, Table};
-use crate::route::{self, Route, Target};
+use crate::route::{Route, Target};
 use crate::status::{Refusal, Result};
 use crate::unread::Unread;
 use crate::{documents, verbs};
@@ -91,10 +91,8 @@ pub const SEATS: usize = 600;
 pub const SNAPSHOT_PATH: &str = "/hawser/snapshot";
 
 impl Api {
-    /// Answers a request.
-    pub async fn handle(self: &Arc<Self>, incoming: Incoming) -> Reply {
-        let query = Query::of(&incoming.uri);
-        let route = route::parse(&incoming.method, incoming.uri.path(), &query);
+    /// Answers a request for `route`.
+    pub async fn handle(self: &Arc<Self>, incoming: Incoming, query: Query, route: Route) -> Reply {
         let started = std::time::Instant::now();
         let media = negotiate::of_refusal(&incoming.headers);
         let applies = negotiate::content_type(&incoming.headers) == negotiate::APPLY;

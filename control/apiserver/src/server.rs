@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures::FutureExt;
+use futures::future::BoxFuture;
 use http::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
@@ -25,7 +26,8 @@ use crate::body::{self, Body, BodyError, Reply};
 use crate::congestion::Congestion;
 use crate::gather::Gathered;
 use crate::negotiate::{self, Media};
-use crate::patience::Patience;
+use crate::query::Query;
+use crate::route::{self, Route};
 use crate::status::Refusal;
 use crate::streams::{Streams, said};
 use crate::unread::Unread;
@@ -74,9 +76,8 @@ async fn connection(
     peer: SocketAddr,
     stop: CancellationToken,
 ) {
-    let patience = api.patience;
     stream.set_nodelay(true).unwrap_or_else(|error| refused(&error));
-    let tls = match tokio::time::timeout(patience.handshake, acceptor.accept(stream)).await {
+    let tls = match tokio::time::timeout(api.patience.handshake, acceptor.accept(stream)).await {
         Ok(Ok(tls)) => tls,
         Ok(Err(error)) => {
             api.metrics.handshakes.inc();
@@ -93,15 +94,10 @@ async fn connection(
         .peer_certificates()
         .and_then(<[_]>::first)
         .and_then(|der| authenticate::from_certificate(der));
-    let service = hyper::service::service_fn(move |request| {
-        let (api, user) = (Arc::clone(&api), user.clone());
-        // In memory of its own, which is free again while the answer streams, for an hour perhaps.
-        Box::pin(async move { Ok::<_, Infallible>(answer(&api, user, request).await) })
-    });
     let ended = if tls.get_ref().1.alpn_protocol() == Some(b"h2") {
-        streams(tls, service, patience, stop).await
+        streams(api, user, tls, stop).await
     } else {
-        one_by_one(tls, service, patience, stop).await
+        one_by_one(api, user, tls, stop).await
     };
     if let Err(error) = ended {
         tracing::debug!(%peer, %error, "a connection ended");
@@ -109,21 +105,25 @@ async fn connection(
 }
 
 /// HTTP/2: many requests at once.
-async fn streams<S>(
+async fn streams(
+    api: Arc<Api>,
+    user: Option<User>,
     tls: TlsStream<TcpStream>,
-    service: S,
-    patience: Patience,
     stop: CancellationToken,
-) -> Result<(), BodyError>
-where
-    S: hyper::service::Service<Request<hyper::body::Incoming>, Response = Reply, Error = Infallible>,
-    S::Future: Send + 'static,
-{
+) -> Result<(), BodyError> {
     let mut streams = Streams::default();
     let mut builder = hyper::server::conn::http2::Builder::new(streams.begun());
-    builder.timer(TokioTimer::new()).max_concurrent_streams(1000).keep_alive_interval(Some(patience.silence));
+    let silence = api.patience.silence;
+    builder.timer(TokioTimer::new()).max_concurrent_streams(1000).keep_alive_interval(Some(silence));
     let (written, driver) = Gathered::pair(tls);
-    let service = hyper::service::service_fn(move |request| apart(service.call(request)));
+    let service = hyper::service::service_fn(move |request| {
+        let (api, user) = (Arc::clone(&api), user.clone());
+        // In memory of its own, which is free again while the answer streams, for an hour perhaps.
+        Box::pin(async move {
+            let question = Question::of(&api, user, request);
+            answered(question.is_quick(), question.answer()).await
+        })
+    });
     let connection = builder.serve_connection(TokioIo::new(written), service);
     let mut connection = std::pin::pin!(connection);
     tokio::select! {
@@ -134,27 +134,31 @@ where
     driver.drive(connection, &mut streams).await
 }
 
-/// The answer as a task of its own: it may take long, and the connection's other streams must not wait for it.
-async fn apart(
-    answer: impl Future<Output = Result<Reply, Infallible>> + Send + 'static,
-) -> Result<Reply, JoinError> {
-    match AbortOnDropHandle::new(tokio::spawn(answer)).await? {
-        Ok(reply) => Ok(reply),
-        Err(never) => match never {},
+/// An answer among the streams of a connection. One that is quick is given at once. One that may take long, or that has to
+/// wait, is a task of its own: the connection's other streams must not wait for it, nor its connection be woken for it.
+async fn answered<T: Send + 'static>(quick: bool, mut answer: BoxFuture<'static, T>) -> Result<T, JoinError> {
+    if quick {
+        let first = std::future::poll_fn(|context| Poll::Ready(answer.as_mut().poll(context))).await;
+        if let Poll::Ready(reply) = first {
+            return Ok(reply);
+        }
     }
+    // Polled there again, so that it wakes its own task from now on.
+    AbortOnDropHandle::new(tokio::spawn(answer)).await
 }
 
 /// HTTP/1.1: one request after the other, some of which leave HTTP; and HTTP/2 of clients that did not announce it.
-async fn one_by_one<S>(
+async fn one_by_one(
+    api: Arc<Api>,
+    user: Option<User>,
     tls: TlsStream<TcpStream>,
-    service: S,
-    patience: Patience,
     stop: CancellationToken,
-) -> Result<(), BodyError>
-where
-    S: hyper::service::Service<Request<hyper::body::Incoming>, Response = Reply, Error = Infallible>,
-    S::Future: Send + 'static,
-{
+) -> Result<(), BodyError> {
+    let patience = api.patience;
+    let service = hyper::service::service_fn(move |request| {
+        let (api, user) = (Arc::clone(&api), user.clone());
+        Box::pin(async move { Ok::<_, Infallible>(Question::of(&api, user, request).answer().await) })
+    });
     let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(patience.head);
     builder
@@ -173,25 +177,46 @@ where
     }
 }
 
-/// Answers a request with any kind of body.
-async fn answer<B>(api: &Arc<Api>, peer: Option<User>, mut request: Request<B>) -> Reply
-where
-    B: hyper::body::Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    let upgrade =
-        request.headers().contains_key(http::header::UPGRADE).then(|| hyper::upgrade::on(&mut request));
-    let (parts, body) = request.into_parts();
-    let media = negotiate::of_refusal(&parts.headers);
-    let incoming = Incoming {
-        method: parts.method,
-        uri: parts.uri,
-        headers: parts.headers,
-        body: Unread::of(body, api.patience.body),
-        peer,
-        upgrade,
-    };
-    alone(media, api.handle(incoming)).await
+/// A request, and what it asks for.
+struct Question {
+    api: Arc<Api>,
+    incoming: Incoming,
+    query: Query,
+    route: Route,
+}
+
+impl Question {
+    /// Takes a request with any kind of body.
+    fn of<B>(api: &Arc<Api>, peer: Option<User>, mut request: Request<B>) -> Self
+    where
+        B: hyper::body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let upgrade =
+            request.headers().contains_key(http::header::UPGRADE).then(|| hyper::upgrade::on(&mut request));
+        let (parts, body) = request.into_parts();
+        let query = Query::of(&parts.uri);
+        let route = route::parse(&parts.method, parts.uri.path(), &query);
+        let incoming = Incoming {
+            method: parts.method,
+            uri: parts.uri,
+            headers: parts.headers,
+            body: Unread::of(body, api.patience.body),
+            peer,
+            upgrade,
+        };
+        Self { api: Arc::clone(api), incoming, query, route }
+    }
+
+    /// Whether the answer is a matter of microseconds: one object as it is.
+    fn is_quick(&self) -> bool {
+        matches!(&self.route, Route::Resource(target) if target.verb == "get" && target.subresource.is_empty())
+    }
+
+    fn answer(self) -> BoxFuture<'static, Reply> {
+        let media = negotiate::of_refusal(&self.incoming.headers);
+        async move { alone(media, self.api.handle(self.incoming, self.query, self.route)).await }.boxed()
+    }
 }
 
 /// The answer; a panic on the way to it is this request's alone.
@@ -234,7 +259,7 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let (api, user) = (Arc::clone(&self.api), self.user.clone());
-        Box::pin(async move { Ok(answer(&api, Some(user), request).await) })
+        Box::pin(async move { Ok(Question::of(&api, Some(user), request).answer().await) })
     }
 }
 
@@ -252,5 +277,22 @@ mod tests {
         };
         assert_eq!(alone(Media::Json, panics).await.status(), 500);
         assert_eq!(seats.available_permits(), 1);
+    }
+
+    #[tokio::test]
+    async fn only_a_quick_answer_that_does_not_wait_is_given_by_the_connection() {
+        let connection = async {
+            let at_once = answered(true, async { tokio::task::id() }.boxed()).await.unwrap();
+            let slow = answered(false, async { tokio::task::id() }.boxed()).await.unwrap();
+            let waits = async {
+                let first = tokio::task::id();
+                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+                (first, tokio::task::id())
+            };
+            (tokio::task::id(), at_once, slow, answered(true, waits.boxed()).await.unwrap())
+        };
+        let (own, at_once, slow, (began, ended)) = tokio::spawn(connection).await.unwrap();
+        assert_eq!((at_once, began), (own, own));
+        assert!(slow != own && ended != own && slow != ended);
     }
 }

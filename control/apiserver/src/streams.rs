@@ -1,7 +1,7 @@
 //! The streams of one HTTP/2 connection, which run in the connection's own task.
 //!
 //! An event that a hundred watches of one client deliver wakes one task instead of a hundred, and what a list writes is
-//! sent while it is still in the processor's cache. What may take longer, the answer to a request, is a task of its own.
+//! sent while it is still in the processor's cache. An answer that may take longer, or has to wait, is a task of its own.
 
 use std::any::Any;
 use std::future::Future;

@@ -57,7 +57,7 @@ async fn main(call: &Call) -> Result<Reply> {
         };
     }
     match call.target.verb {
-        "get" if placed => read::get(call),
+        "get" if placed => read::get(call).await,
         "list" => read::list(call),
         "watch" => watch::watch(call),
         "create" if !named && placed => create::create(call).await,

@@ -11,14 +11,22 @@ use crate::object::{self, Stored};
 use crate::selector::Selector;
 use crate::status::{Refusal, Result};
 
+/// Bytes of an object above which its answer may take longer than others of its connection are to wait.
+const LARGE: usize = 64 << 10;
+
 /// Answers with one object.
-pub fn get(call: &Call) -> Result<Reply> {
+pub async fn get(call: &Call) -> Result<Reply> {
     let revision = revision(call)?;
     let current = call.api.objects.revision();
     if let Some(asked) = revision.filter(|asked| *asked > current) {
         return Err(Refusal::future_revision(asked, current));
     }
-    reply::stored(call, &call.stored()?)
+    let entry = call.stored()?;
+    if entry.value.len() > LARGE {
+        // So that the answer becomes a task of its own, if it was begun in its connection's.
+        tokio::task::yield_now().await;
+    }
+    reply::stored(call, &entry)
 }
 
 /// The parameter `resourceVersion`; empty and absent are the same.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use apiserver::Patience;
+use apiserver::{Config, Patience, Storage, start};
 use bytes::Bytes;
 use futures::StreamExt;
 use http::Request;
@@ -53,6 +53,32 @@ async fn a_body_that_stops_coming_is_given_up() {
     let request = Request::post(MAPS).header("content-type", "application/json").body(body).unwrap();
     let reply = tokio::time::timeout(Duration::from_secs(20), cluster.admin().call(request)).await;
     assert_eq!(reply.expect("the server goes on waiting").status(), 408);
+}
+
+/// How often the answer with an object is asked for until it is there.
+async fn polls(client: &Client, name: &str) -> usize {
+    let uri = format!("{MAPS}/{name}");
+    let mut answer = std::pin::pin!(client.raw("GET", &uri, &[], ""));
+    let mut polls = 0;
+    let reply = std::future::poll_fn(|context| {
+        polls += 1;
+        answer.as_mut().poll(context)
+    });
+    assert_eq!(reply.await.status(), 200);
+    polls
+}
+
+#[tokio::test]
+async fn an_answer_is_there_at_once_unless_its_object_is_so_large_that_others_go_first() {
+    let folder = tempfile::tempdir().unwrap();
+    // An etcd would be asked what is newest.
+    let running = start(Config::loopback(folder.path(), Storage::Memory)).await.unwrap();
+    let client = Client::of(&running);
+    for (name, size, want) in [("small", 1000, 1), ("large", 100_000, 2)] {
+        let object = config_map(name, &"x".repeat(size));
+        client.send("POST", MAPS, &object).await.expect(201);
+        assert_eq!(polls(&client, name).await, want, "{name}");
+    }
 }
 
 /// Reads until the other side closes the connection, sooner than it does by itself.
