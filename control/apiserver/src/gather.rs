@@ -262,6 +262,70 @@ mod tests {
         assert_eq!(found[..length], b"frame".repeat(10));
     }
 
+    /// One turn of the driver.
+    async fn turn(driven: Pin<&mut impl Future<Output = Result<(), BodyError>>>) {
+        let mut driven = driven;
+        std::future::poll_fn(|context| Poll::Ready(driven.as_mut().poll(context).is_ready())).await;
+    }
+
+    /// What the other side can read without waiting.
+    async fn arrived(other: &mut client::TlsStream<DuplexStream>) -> usize {
+        let mut bytes = vec![0; 2 * LIMIT];
+        std::future::poll_fn(|context| {
+            let mut into = ReadBuf::new(&mut bytes);
+            drop(Pin::new(&mut *other).poll_read(context, &mut into));
+            Poll::Ready(into.filled().len())
+        })
+        .await
+    }
+
+    #[tokio::test]
+    async fn what_is_written_over_several_turns_leaves_together() {
+        const TURNS: usize = 5;
+        let (stream, mut other) = connected(1 << 20).await;
+        let (mut end, driver) = Gathered::pair(stream);
+        let connection = async move {
+            for _ in 0..TURNS {
+                end.write_all(b"frame").await?;
+                tokio::task::yield_now().await;
+            }
+            wait().await
+        };
+        let mut connection = std::pin::pin!(connection);
+        let mut streams = Streams::default();
+        let mut driven = std::pin::pin!(driver.drive(connection.as_mut(), &mut streams));
+        for _ in 0..TURNS {
+            turn(driven.as_mut()).await;
+            assert_eq!(arrived(&mut other).await, 0, "it did not wait for the turns to come");
+        }
+        // The first in which nothing is written.
+        turn(driven.as_mut()).await;
+        assert_eq!(arrived(&mut other).await, TURNS * b"frame".len());
+    }
+
+    #[tokio::test]
+    async fn who_never_stops_writing_is_sent_too() {
+        const EACH: usize = 1000;
+        let (stream, mut other) = connected(1 << 20).await;
+        let (mut end, driver) = Gathered::pair(stream);
+        let connection = async move {
+            loop {
+                if let Err(error) = end.write_all(&[0; EACH]).await {
+                    return io::Result::<()>::Err(error);
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        let mut connection = std::pin::pin!(connection);
+        let mut streams = Streams::default();
+        let mut driven = std::pin::pin!(driver.drive(connection.as_mut(), &mut streams));
+        // What waits besides what is sealed is less than a record.
+        for _ in 0..(LIMIT + RECORD) / EACH + 1 {
+            turn(driven.as_mut()).await;
+        }
+        assert!(arrived(&mut other).await > 0, "it waits for a turn that never comes");
+    }
+
     #[tokio::test]
     async fn records_are_full_until_the_last_of_a_turn() {
         let (stream, other) = connected(1 << 20).await;
