@@ -26,7 +26,7 @@ pub async fn run(api: Arc<Api>) {
         match round(&api.objects, before).await {
             Ok(revision) => before = revision,
             Err(error) => {
-                tracing::warn!(%error, "old revisions are still listed: the end of a round was not written")
+                tracing::warn!(%error, "old revisions are still listed: the end of a round was not written");
             }
         }
     }
