@@ -36,8 +36,13 @@ impl Form {
 
     /// A place that holds an object of a named type. A reference may stand beside other keys only below `allOf`.
     pub fn reference(self, name: &str) -> Value {
-        let reference = json!({ "$ref": format!("{}{name}", self.base()) });
+        let reference = self.bare_reference(name);
         if self == Self::V3 { json!({ "allOf": [reference] }) } else { reference }
+    }
+
+    /// The same where nothing stands beside it.
+    pub fn bare_reference(self, name: &str) -> Value {
+        json!({ "$ref": format!("{}{name}", self.base()) })
     }
 }
 

@@ -9,7 +9,6 @@ import (
 
 	openapi "github.com/google/gnostic-models/openapiv2"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
-	apiextensions "k8s.io/apiextensions-apiserver/pkg/client/clientset/clientset"
 	"k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -31,8 +30,6 @@ var widgets = schema.GroupVersionResource{Group: "clients.example.org", Version:
 
 // defineWidgets makes a kind with status, scale, defaults and columns, and waits until it is served.
 func defineWidgets(t *T) {
-	clients, err := apiextensions.NewForConfig(t.Config())
-	t.Must(err, "clients of definitions")
 	text, count := apiextensionsv1.JSONSchemaProps{Type: "string"}, apiextensionsv1.JSONSchemaProps{Type: "integer"}
 	size := count
 	size.Default = &apiextensionsv1.JSON{Raw: []byte("3")}
@@ -59,27 +56,7 @@ func defineWidgets(t *T) {
 			}},
 		},
 	}
-	definitions := clients.ApiextensionsV1().CustomResourceDefinitions()
-	made, err := definitions.Create(t, definition, metav1.CreateOptions{})
-	t.Must(err, "define widgets")
-	t.After(func() {
-		if err := definitions.Delete(background, made.Name, metav1.DeleteOptions{}); err != nil {
-			t.Errorf("delete the definition: %v", err)
-		}
-		for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
-			if _, err := definitions.Get(background, made.Name, metav1.GetOptions{}); errors.IsNotFound(err) {
-				return
-			}
-		}
-		t.Errorf("the definition does not go")
-	})
-	t.Until("widgets are served", func() bool {
-		got, err := definitions.Get(t, made.Name, metav1.GetOptions{})
-		t.Must(err, "get the definition")
-		return slices.ContainsFunc(got.Status.Conditions, func(one apiextensionsv1.CustomResourceDefinitionCondition) bool {
-			return one.Type == apiextensionsv1.Established && one.Status == apiextensionsv1.ConditionTrue
-		})
-	})
+	t.defined(definition)
 }
 
 func widget(name string, spec map[string]any) *unstructured.Unstructured {
