@@ -276,7 +276,11 @@ fn warn_of_deprecation(call: &Call) {
 impl Call {
     /// Adds a warning the client shows to its user.
     pub fn warn(&self, text: impl Into<String>) {
-        self.warnings.lock().push(text.into());
+        let (mut warnings, text) = (self.warnings.lock(), text.into());
+        // A write that is tried again is not warned of again; and a header holds no line ends.
+        if !warnings.contains(&text) && !text.contains(char::is_control) {
+            warnings.push(text);
+        }
     }
 
     /// A call the server makes for itself.

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use http::HeaderMap;
 use serde_json::Value;
+use serde_saphyr::DuplicateKeyPolicy;
 
 use crate::body::{self, Reply};
 use crate::protobuf;
@@ -132,30 +133,54 @@ pub fn content_type(headers: &HeaderMap) -> &str {
     value.split(';').next().unwrap_or_default().trim()
 }
 
-/// JSON text of a body that may be JSON, YAML or protobuf; `type_name` is the schema's name of what is expected.
-pub fn json_body(headers: &HeaderMap, body: &Bytes, type_name: &str) -> Result<Bytes> {
+/// JSON text of a body that may be JSON, YAML or protobuf, and what is said of a key that is in YAML twice. `type_name` is
+/// the schema's name of what is expected.
+pub fn json_body(headers: &HeaderMap, body: &Bytes, type_name: &str) -> Result<(Bytes, Option<String>)> {
+    let written = |tree: &Value| Bytes::from(serde_json::to_vec(tree).expect("a tree always encodes"));
     match content_type(headers) {
         protobuf::MEDIA => {
             let tree =
                 protobuf::decode(type_name, body).map_err(|error| Refusal::bad_request(error.to_string()))?;
-            Ok(serde_json::to_vec(&tree).expect("a tree always encodes").into())
+            Ok((written(&tree), None))
         }
-        "" | "application/json" | "*/*" => Ok(body.clone()),
+        "" | "application/json" | "*/*" => Ok((body.clone(), None)),
         "application/yaml" | "text/yaml" | "application/x-yaml" => {
-            let tree = yaml(body)?;
-            Ok(serde_json::to_vec(&tree).expect("a tree always encodes").into())
+            let Yaml { value, twice } = yaml(body)?;
+            Ok((written(&value), twice))
         }
         _ => Err(Refusal::unsupported_media_type(ACCEPTED)),
     }
 }
 
+/// What YAML text says.
+#[derive(Debug)]
+pub struct Yaml {
+    pub value: Value,
+    /// What is said of the first key that is in its map already, in the words of Go's library. The last of the two counts.
+    pub twice: Option<String>,
+}
+
 /// Reads YAML text.
-pub fn yaml(body: &[u8]) -> Result<Value> {
-    let text = std::str::from_utf8(body)
-        .map_err(|error| Refusal::bad_request(format!("error converting YAML to JSON: {error}")))?;
-    let options = serde_saphyr::options! { legacy_octal_numbers: true };
-    serde_saphyr::from_str_with_options(text, options)
-        .map_err(|error| Refusal::bad_request(format!("error converting YAML to JSON: {error}")))
+pub fn yaml(body: &[u8]) -> Result<Yaml> {
+    let refuse =
+        |why: &dyn std::fmt::Display| Refusal::bad_request(format!("error converting YAML to JSON: {why}"));
+    let text = std::str::from_utf8(body).map_err(|error| refuse(&error))?;
+    let read = |duplicate_keys: DuplicateKeyPolicy| {
+        let options = serde_saphyr::options! { legacy_octal_numbers: true, duplicate_keys: duplicate_keys };
+        serde_saphyr::from_str_with_options::<Value>(text, options)
+    };
+    let error = match read(DuplicateKeyPolicy::Error) {
+        Ok(value) => return Ok(Yaml { value, twice: None }),
+        Err(error) => error,
+    };
+    let serde_saphyr::Error::DuplicateMappingKey { key: Some(key), location } = error.without_snippet()
+    else {
+        return Err(refuse(&error));
+    };
+    let twice =
+        format!("yaml: unmarshal errors:\n  line {}: key {key:?} already set in map", location.line());
+    let value = read(DuplicateKeyPolicy::LastWins).map_err(|error| refuse(&error))?;
+    Ok(Yaml { value, twice: Some(twice) })
 }
 
 /// Writes YAML text.
@@ -171,6 +196,16 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(http::header::ACCEPT, value.parse().unwrap());
         Accept::of(&headers, Accept::is_served)
+    }
+
+    #[test]
+    fn a_key_that_is_there_twice_is_named_with_its_line_and_the_last_counts() {
+        let read = yaml(b"\na: 1\nb:\n  c: v\n  c: w\n").unwrap();
+        assert_eq!(read.value, serde_json::json!({ "a": 1, "b": { "c": "w" } }));
+        let said = "yaml: unmarshal errors:\n  line 5: key \"c\" already set in map";
+        assert_eq!(read.twice.as_deref(), Some(said));
+        assert_eq!(yaml(b"a: 1\nb: 1\n").unwrap().twice, None);
+        assert_eq!(yaml(b"a: [").unwrap_err().code, 400);
     }
 
     #[test]

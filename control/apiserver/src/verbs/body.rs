@@ -27,13 +27,15 @@ fn decode(call: &Call, node: &Node, kind: (&str, &str, &str)) -> Result<Value> {
         return Err(Refusal::unsupported_media_type("application/json, application/yaml"));
     }
     let type_name = node.object().map_or("", |kind| &*kind.name);
-    let decoded = if content_type(&call.headers) == protobuf::MEDIA {
+    let (decoded, twice) = if content_type(&call.headers) == protobuf::MEDIA {
         let tree = protobuf::decode(type_name, &call.body);
-        from_value(node, tree.map_err(|error| Refusal::bad_request(error.to_string()))?)
+        (from_value(node, tree.map_err(|error| Refusal::bad_request(error.to_string()))?), None)
     } else {
-        from_slice(node, &json_body(&call.headers, &call.body, type_name)?)
+        let (text, twice) = json_body(&call.headers, &call.body, type_name)?;
+        (from_slice(node, &text), twice)
     };
-    let decoded = decoded.map_err(|error| refuse(kind, &error, &call.body))?;
+    let mut decoded = decoded.map_err(|error| refuse(kind, &error, &call.body))?;
+    decoded.strange.splice(..0, twice);
     // Of a built-in kind the path says which it is.
     if call.row.custom.is_some() && decoded.value.is_object() && text(&decoded.value, &["kind"]).is_empty() {
         let why = format!("Object 'Kind' is missing in '{}'", String::from_utf8_lossy(&call.body));
@@ -68,6 +70,29 @@ pub fn applied(call: &Call, tree: Value) -> Result<Value> {
         )));
     }
     finish(call, decoded, kind)
+}
+
+/// Decodes a tree that a patch of fields made, in the version of the call, and brings it into the stored one. `twice` is what
+/// was strange about the patch itself, and `shown` what refusals show of it.
+///
+/// # Errors
+/// 422 about the patch, where upstream's decoding of what a patch made fails.
+pub fn edited(call: &Call, tree: Value, twice: &[String], shown: impl Fn() -> String) -> Result<Value> {
+    let row = &call.row;
+    let refused = |why: &str| {
+        let message = format!("Invalid value: {:?}: {why}", shown());
+        let cause = Cause { reason: "FieldValueInvalid", message, field: "patch".to_owned() };
+        Refusal::invalid_kind("", "", "", vec![cause])
+    };
+    let decoded = from_value(row.node(), tree).map_err(|error| refused(&error.to_string()))?;
+    let strange = [twice, &decoded.strange[..]].concat();
+    if strict(call) && !strange.is_empty() {
+        return Err(refused(&format!("strict decoding error: {}", strange.join(", "))));
+    }
+    warn(call, &strange);
+    let mut object = identified(call, decoded.value, (&row.group, &row.version, &row.kind))?;
+    row.store(&mut object);
+    Ok(object)
 }
 
 /// Decodes a tree that a patch made in the version of the call, and brings it into the stored one.
@@ -120,7 +145,11 @@ fn other_than(group: &str, kind: &str, value: &Value, field: &str, given: &str, 
 
 fn finish(call: &Call, decoded: Decoded, kind: (&str, &str, &str)) -> Result<Value> {
     report(call, &decoded.strange, kind)?;
-    let mut value = decoded.value;
+    identified(call, decoded.value, kind)
+}
+
+/// The object, if it is of the kind it has to be.
+fn identified(call: &Call, mut value: Value, kind: (&str, &str, &str)) -> Result<Value> {
     if !value.is_object() {
         return Err(Refusal::bad_request("the body of the request must be an object"));
     }
@@ -149,23 +178,31 @@ fn finish(call: &Call, decoded: Decoded, kind: (&str, &str, &str)) -> Result<Val
 
 /// Unknown and duplicate fields: refused, warned about or ignored, as the client asked.
 fn report(call: &Call, strange: &[String], (_, _, kind): (&str, &str, &str)) -> Result<()> {
-    match call.query.given("fieldValidation").unwrap_or("Warn") {
-        "Strict" if !strange.is_empty() => Err(Refusal::bad_request(format!(
+    if strict(call) && !strange.is_empty() {
+        return Err(Refusal::bad_request(format!(
             "{kind} in version {:?} cannot be handled as a {kind}: strict decoding error: {}",
             call.row.version,
             strange.join(", ")
-        ))),
-        "Warn" => {
-            strange.iter().for_each(|sentence| call.warn(sentence.clone()));
-            Ok(())
-        }
-        _ => Ok(()),
+        )));
+    }
+    warn(call, strange);
+    Ok(())
+}
+
+/// Whether what is unknown or there twice is refused.
+pub fn strict(call: &Call) -> bool {
+    call.query.given("fieldValidation") == Some("Strict")
+}
+
+fn warn(call: &Call, strange: &[String]) {
+    if call.query.given("fieldValidation").unwrap_or("Warn") == "Warn" {
+        strange.iter().for_each(|sentence| call.warn(sentence.clone()));
     }
 }
 
 /// Decodes the body as options of a deletion; their kind carries any group.
 pub fn delete_options(call: &Call, id: crate::schema::TypeId) -> Result<Value> {
-    let body = json_body(&call.headers, &call.body, &schema().types[id].name)?;
+    let (body, _) = json_body(&call.headers, &call.body, &schema().types[id].name)?;
     let decoded = from_slice(&schema().root(id), &body);
     decoded.map(|decoded| decoded.value).map_err(|error| refuse(("", "v1", "DeleteOptions"), &error, &body))
 }

@@ -1,16 +1,20 @@
 //! Patch: four ways to say what is to change.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
-use super::body::{applied, patched};
+use super::body::{applied, edited, patched, strict};
 use super::update::answer;
 use super::{reply, write};
 use crate::api::Call;
 use crate::body::Reply;
 use crate::managed::{self, Manager};
-use crate::negotiate::{APPLY, content_type, yaml};
+use crate::negotiate::{APPLY, Yaml, content_type, yaml};
 use crate::patch::{json as json_patch, strategic};
 use crate::resources::Sub;
+use crate::schema::ANY;
+use crate::schema::decode::{Decoded, from_slice};
 use crate::status::{Refusal, Result};
 use crate::tree::{at, set, text};
 
@@ -27,43 +31,87 @@ pub async fn patch(call: &Call, sub: Option<Sub>) -> Result<Reply> {
         APPLY => apply(call, sub).await,
         "application/json-patch+json" => {
             let patch = json_patch::parse(&call.body)?;
-            edit(call, sub, |old| json_patch::apply(&patch, old)).await
+            edit(call, sub, &[], Value::to_string, |old| json_patch::apply(&patch, old)).await
         }
         "application/merge-patch+json" => {
-            let patch = parse(&call.body)?;
-            edit(call, sub, |old| Ok(json_patch::merge(old, &patch))).await
+            let Decoded { value: patch, strange } = parse(&call.body)?;
+            edit(call, sub, &strange, Value::to_string, |old| Ok(json_patch::merge(old, &patch))).await
         }
         "application/strategic-merge-patch+json" if call.row.custom.is_none() => {
-            let patch = parse(&call.body)?;
+            let Decoded { value: patch, strange } = parse(&call.body)?;
             let node = call.row.node();
-            edit(call, sub, |old| strategic::apply(node, old, &patch)).await
+            edit(call, sub, &strange, |_| go_text(&patch), |old| strategic::apply(node, old, &patch)).await
         }
         _ if call.row.custom.is_some() => Err(Refusal::unsupported_media_type(KNOWN_OF_CUSTOM)),
         _ => Err(Refusal::unsupported_media_type(KNOWN)),
     }
 }
 
-async fn edit<F>(call: &Call, sub: Option<Sub>, change: F) -> Result<Reply>
+/// Makes a change; `twice` was strange about the patch, and `shown` is what a refusal shows of what it made.
+async fn edit<F, S>(call: &Call, sub: Option<Sub>, twice: &[String], shown: S, change: F) -> Result<Reply>
 where
     F: Fn(&Value) -> Result<Value> + Send + Sync,
+    S: Fn(&Value) -> String + Send + Sync,
 {
     let manager = Manager::update(call);
-    let outcome = write::change(call, sub, &manager, |old| patched(call, change(&call.row.shown(old))?));
+    let outcome = write::change(call, sub, &manager, |old| {
+        let old = call.row.shown(old);
+        // What was made is given away, and made again where it has to be shown.
+        edited(call, change(&old)?, twice, || {
+            change(&in_order(&old)).map(|made| shown(&made)).unwrap_or_default()
+        })
+    });
     answer(call, outcome.await?)
 }
 
-fn parse(body: &[u8]) -> Result<Value> {
-    let value: Value = serde_json::from_slice(body)
+fn parse(body: &[u8]) -> Result<Decoded> {
+    let decoded = from_slice(&ANY, body)
         .map_err(|error| Refusal::bad_request(format!("the patch is not valid JSON: {error}")))?;
-    if value.is_object() { Ok(value) } else { Err(Refusal::bad_request("the patch must be a JSON object")) }
+    if decoded.value.is_object() {
+        Ok(decoded)
+    } else {
+        Err(Refusal::bad_request("the patch must be a JSON object"))
+    }
+}
+
+/// The same tree with the fields in the order in which Go writes those of maps; what a patch adds comes behind them.
+fn in_order(value: &Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let sorted: BTreeMap<&String, &Value> = fields.iter().collect();
+            sorted.into_iter().map(|(name, value)| (name.clone(), in_order(value))).collect()
+        }
+        Value::Array(items) => items.iter().map(in_order).collect(),
+        other => other.clone(),
+    }
+}
+
+/// A tree as Go shows maps to people.
+fn go_text(value: &Value) -> String {
+    match value {
+        Value::Object(fields) => {
+            let sorted: BTreeMap<&String, &Value> = fields.iter().collect();
+            let one = |(name, value): (&&String, &&Value)| format!("{name}:{}", go_text(value));
+            format!("map[{}]", sorted.iter().map(one).collect::<Vec<_>>().join(" "))
+        }
+        Value::Array(items) => format!("[{}]", items.iter().map(go_text).collect::<Vec<_>>().join(" ")),
+        Value::Null => "<nil>".to_owned(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
 }
 
 /// Server-side apply: the body is what the manager wants, whole; what it no longer names is taken back.
 async fn apply(call: &Call, sub: Option<Sub>) -> Result<Reply> {
-    let mut wanted = yaml(&call.body)?;
+    let Yaml { value: mut wanted, twice } = yaml(&call.body)?;
     check_identity(call, &mut wanted)?;
     keep_part(&mut wanted, sub);
     let wanted = applied(call, wanted)?;
+    // Where it is no error upstream has no warning either: those hold no line ends.
+    if let Some(twice) = twice.filter(|_| strict(call)) {
+        let message = format!("error strict decoding YAML: error converting YAML to JSON: {twice}");
+        return Err(Refusal::bad_request(message));
+    }
     let manager = Manager::apply(call, &wanted);
     if call.api.objects.get(&call.key()).is_none() {
         refuse_creation(call, sub, &wanted)?;
@@ -113,4 +161,25 @@ fn refuse_creation(call: &Call, sub: Option<Sub>, wanted: &Value) -> Result<()> 
         return Err(Refusal::conflict(&call.row, name, &why));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn trees_are_shown_as_go_shows_them() {
+        let tree = json!({ "b": [1, "x", null], "a": { "d": true, "c": {} } });
+        assert_eq!(go_text(&tree), "map[a:map[c:map[] d:true] b:[1 x <nil>]]");
+        assert_eq!(in_order(&tree).to_string(), r#"{"a":{"c":{},"d":true},"b":[1,"x",null]}"#);
+    }
+
+    #[test]
+    fn a_patch_says_what_it_has_twice_and_keeps_its_nulls() {
+        let read = parse(br#"{"a": null, "b": {"c": 1, "c": 2}}"#).unwrap();
+        assert_eq!(read.value, json!({ "a": null, "b": { "c": 2 } }));
+        assert_eq!(read.strange, [r#"duplicate field "b.c""#]);
+    }
 }

@@ -72,7 +72,7 @@ where
 
 /// Server-side apply of a scale is that of an object with replicas and nothing else.
 async fn apply(call: &Call) -> Result<Reply> {
-    let scale = crate::negotiate::yaml(&call.body)?;
+    let scale = crate::negotiate::yaml(&call.body)?.value;
     let (version, kind) = (text(&scale, &["apiVersion"]), text(&scale, &["kind"]));
     if (version, kind) != ("autoscaling/v1", "Scale") {
         let message = format!(

@@ -102,6 +102,8 @@ func creations() []Exchange {
 		{method: "POST", path: gadgets, body: `{"apiVersion": "compare.example.org/v1", "kind": "Gadget", "metadata": {"name": "b", "namespace": "other"}, "spec": {"colour": "red"}}`},
 		creation("", `{"colour": "red"}`),
 		creation("A_b", `{"colour": "red"}`),
+		{method: "POST", path: gadgets + "?fieldValidation=Strict", media: "application/yaml",
+			body: "apiVersion: compare.example.org/v1\nkind: Gadget\nmetadata: {name: twice}\nspec:\n  colour: red\n  colour: green\n"},
 	}
 	for _, spec := range []string{
 		`{}`, `{"colour": "blue"}`, `{"colour": 5}`, `{"colour": null}`, `{"colour": "red", "size": -1}`, `{"colour": "red", "size": 11}`,
@@ -136,6 +138,11 @@ func writes() []Exchange {
 		patchOf(mergePatch, "", `{}`),
 		patchOf(jsonPatch, "", `[{"op": "replace", "path": "/spec/size", "value": 2}]`),
 		patchOf(jsonPatch, "", `[{"op": "add", "path": "/spec/parts/-", "value": {"name": "z"}}]`),
+		patchOf(mergePatch, "?fieldValidation=Strict", `{"spec": {"odd": 1}}`),
+		patchOf(mergePatch, "?fieldValidation=Strict", `{"spec": {"size": 1, "size": 2}}`),
+		patchOf(mergePatch, "", `{"spec": {"size": 1, "size": 2}}`),
+		patchOf(jsonPatch, "?fieldValidation=Strict", `[{"op": "add", "path": "/spec/odd", "value": {"b": 1, "a": [2]}}]`),
+		patchOf(mergePatch, "/status?fieldValidation=Strict", `{"status": {"odd": 1}}`),
 		patchOf("application/strategic-merge-patch+json", "", `{"spec": {"size": 1}}`),
 		{method: "PATCH", path: gadgets + "/none", media: mergePatch, body: `{"spec": {"size": 1}}`},
 	}
@@ -152,6 +159,8 @@ func applications() []Exchange {
 		application("?fieldManager=two&force=true", `{"parts": [{"name": "o", "v": 2}], "tags": ["s"], "whole": {"b": "2"}}`),
 		patchOf(applyPatch, "?fieldManager=one", `{"apiVersion": "compare.example.org/v1", "kind": "Gadget", "metadata": {"managedFields": []}}`),
 		patchOf(applyPatch, "?fieldManager=one", `{"apiVersion": "compare.example.org/v3", "kind": "Gadget"}`),
+		patchOf(applyPatch, "?fieldManager=one&force=true&fieldValidation=Strict",
+			"apiVersion: compare.example.org/v1\nkind: Gadget\nspec:\n  size: 1\n  size: 2\n"),
 		patchOf(applyPatch, "/status?fieldManager=one", `{"apiVersion": "compare.example.org/v1", "kind": "Gadget", "spec": {"size": 1}, "status": {"size": 9}}`),
 		replacement("?fieldManager=taker", func(one map[string]any) { within(one, "spec")["tags"] = []any{"s", "t"} }),
 		{method: "GET", path: gadgets + "/a"},

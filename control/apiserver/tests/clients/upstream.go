@@ -80,9 +80,10 @@ type Answer struct {
 }
 
 var (
-	uids     = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`)
-	moments  = regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z`)
-	versions = regexp.MustCompile(`"resourceVersion":\s*"\d+"`)
+	uids    = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`)
+	moments = regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z`)
+	// Also within the texts of refusals, where quotes are escaped.
+	versions = regexp.MustCompile(`"resourceVersion(\\*)":\s*\\*"\d+\\*"`)
 )
 
 // ask sends a request and makes what differs by nature alike: numbers of objects, moments, revisions.
@@ -129,7 +130,7 @@ func (s *Side) ask(ctx context.Context, one Exchange) (Answer, error) {
 	}
 	alike := uids.ReplaceAll(raw, []byte("UID"))
 	alike = moments.ReplaceAll(alike, []byte("TIME"))
-	alike = versions.ReplaceAll(alike, []byte(`"resourceVersion":"REVISION"`))
+	alike = versions.ReplaceAll(alike, []byte(`"resourceVersion$1":$1"REVISION$1"`))
 	answer := Answer{code: response.StatusCode, text: string(raw)}
 	decoder := json.NewDecoder(bytes.NewReader(alike))
 	decoder.UseNumber()
@@ -169,7 +170,20 @@ func differences(path string, ours, theirs any) []string {
 	if reflect.DeepEqual(ours, theirs) {
 		return nil
 	}
-	return []string{fmt.Sprintf("%s: ours %.300s, theirs %.300s", path, shown(ours), shown(theirs))}
+	one, other := apart(shown(ours), shown(theirs))
+	return []string{fmt.Sprintf("%s: ours %.300s, theirs %.300s", path, one, other)}
+}
+
+// apart leaves out most of what two texts have in common at their beginnings.
+func apart(one, other string) (string, string) {
+	same := 0
+	for same < min(len(one), len(other)) && one[same] == other[same] {
+		same++
+	}
+	if same < 80 {
+		return one, other
+	}
+	return "..." + one[same-40:], "..." + other[same-40:]
 }
 
 func keysOf(names map[string]bool) func(func(string) bool) {

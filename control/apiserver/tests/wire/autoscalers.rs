@@ -134,7 +134,7 @@ async fn every_patch_is_read_in_the_version_of_its_path() {
     assert_eq!(admin.get(&two).await.expect(200)["spec"]["metrics"], json!([cpu(53)]));
     let strict = format!("{one}?fieldValidation=Strict");
     let said =
-        admin.patch("merge", &strict, &json!({ "spec": { "metrics": [] } })).await.refused(400, "BadRequest");
+        admin.patch("merge", &strict, &json!({ "spec": { "metrics": [] } })).await.refused(422, "Invalid");
     assert!(said["message"].as_str().unwrap().contains("unknown field \"spec.metrics\""), "{said}");
     let status = json!({ "status": { "currentReplicas": 2, "desiredReplicas": 2, "currentCPUUtilizationPercentage": 9 } });
     admin.patch("merge", &format!("{one}/status"), &status).await.expect(200);

@@ -223,7 +223,7 @@ async fn patches_that_cannot_be_applied_change_nothing() {
         ("json", json!([{"op": "test", "path": "/data/a", "value": "2"}]), 422),
         ("json", huge, 413),
         ("merge", json!([1]), 400),
-        ("merge", json!({"data": {"a": 1}}), 400),
+        ("merge", json!({"data": {"a": 1}}), 422),
         ("merge", json!({"metadata": {"name": "b"}}), 400),
         ("merge", json!({"metadata": {"uid": "other"}}), 409),
         ("merge", json!({"metadata": {"resourceVersion": "1"}}), 409),
@@ -276,4 +276,78 @@ async fn unknown_and_duplicate_fields_are_warned_about_or_refused() {
     assert!(!answer.headers.contains_key("warning"));
     assert_eq!(answer.expect(201)["data"]["x"], "2");
     admin.ask("POST", &format!("{MAPS}?fieldValidation=Perhaps"), &json, body).await.refused(422, "Invalid");
+}
+
+#[tokio::test]
+async fn a_patch_that_makes_something_strange_is_invalid_itself() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    admin.send("POST", MAPS, &config_map("a", "1")).await.expect(201);
+    let strict = format!("{MAPS}/a?fieldValidation=Strict");
+    let json = r#"Invalid value: "{\"apiVersion\":\"v1\",\"data\":"#;
+    let twice = r#"{"data":{"b":"1","b":"2"}}"#;
+    for (kind, patch, shown, why) in [
+        ("merge", r#"{"odd":{"b":1}}"#, json, r#"strict decoding error: unknown field "odd""#),
+        (
+            "json",
+            r#"[{"op":"add","path":"/odd","value":1}]"#,
+            json,
+            r#"strict decoding error: unknown field "odd""#,
+        ),
+        (
+            "strategic-merge",
+            r#"{"odd":{"b":1},"data":{"c":"x"}}"#,
+            r#"Invalid value: "map[data:map[c:x] odd:map[b:1]]""#,
+            r#"strict decoding error: unknown field "odd""#,
+        ),
+        ("merge", twice, json, r#"strict decoding error: duplicate field "data.b""#),
+        ("merge", r#"{"data":5}"#, json, "cannot unmarshal number 5 into field data"),
+    ] {
+        let media = [("content-type", &*format!("application/{kind}-patch+json"))];
+        let said = admin.ask("PATCH", &strict, &media, patch).await.refused(422, "Invalid");
+        let cause = &said["details"]["causes"][0];
+        assert_eq!(
+            (&cause["field"], &cause["reason"]),
+            (&json!("patch"), &json!("FieldValueInvalid")),
+            "{patch}"
+        );
+        let message = cause["message"].as_str().unwrap();
+        assert!(message.starts_with(shown) && message.contains(why), "{kind}: {message}");
+    }
+    let media = [("content-type", "application/merge-patch+json")];
+    let answer = admin.ask("PATCH", &format!("{MAPS}/a"), &media, twice).await;
+    assert_eq!(answer.headers["warning"], r#"299 - "duplicate field \"data.b\"""#);
+    assert_eq!(answer.expect(200)["data"]["b"], "2");
+}
+
+#[tokio::test]
+async fn a_key_twice_in_yaml_is_refused_with_its_line_or_counts_last() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let body = "\napiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: a\ndata:\n  x: '1'\n  x: '2'\n";
+    let said = r#"line 8: key "x" already set in map"#;
+    let one = format!("{MAPS}/a?fieldManager=m");
+    for (method, path, media, words) in [
+        (
+            "POST",
+            MAPS.to_owned() + "?",
+            "application/yaml",
+            "strict decoding error: yaml: unmarshal errors:\n  ",
+        ),
+        (
+            "PATCH",
+            one + "&",
+            "application/apply-patch+yaml",
+            "error strict decoding YAML: error converting YAML to JSON: yaml: unmarshal errors:\n  ",
+        ),
+    ] {
+        let media = [("content-type", media)];
+        let strict = admin.ask(method, &format!("{path}fieldValidation=Strict"), &media, body).await;
+        let refused = strict.refused(400, "BadRequest");
+        let message = refused["message"].as_str().unwrap();
+        assert!(message.ends_with(&format!("{words}{said}")), "{message}");
+        let answer = admin.ask(method, &path, &media, body).await;
+        assert!(answer.code < 300 && !answer.headers.contains_key("warning"), "{method}: {}", answer.code);
+    }
+    assert_eq!(admin.get(&format!("{MAPS}/a")).await.expect(200)["data"]["x"], "2");
 }
