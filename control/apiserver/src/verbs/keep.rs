@@ -56,6 +56,20 @@ pub fn keep_system_metadata(call: &Call, old: &Value, new: &mut Value) -> Result
     Ok(())
 }
 
+/// What of the metadata is written with the status. Of most kinds that is all a client may write at all: upstream's strategies
+/// put back the spec and no more. Those of its newer kinds, and the one of custom objects, put back both.
+fn with_status(row: &Row) -> &'static [&'static str] {
+    const WRITERS: &str = "managedFields";
+    match row.own() {
+        "" | "flowschemas" | "prioritylevelconfigurations" | "resourceclaims" | "volumeattachments" => {
+            &[WRITERS]
+        }
+        // Old kubelets damaged them.
+        "pods" => &["annotations", "finalizers", "labels", WRITERS],
+        _ => &["annotations", "finalizers", "labels", "ownerReferences", WRITERS],
+    }
+}
+
 /// A write of the main resource leaves the status alone; one of a subresource leaves the rest alone.
 pub fn isolate(row: &Row, sub: Option<Sub>, old: &Value, new: &mut Value) {
     match sub {
@@ -67,12 +81,8 @@ pub fn isolate(row: &Row, sub: Option<Sub>, old: &Value, new: &mut Value) {
         Some(Sub::Status) => {
             let mut kept = old.clone();
             transfer(&mut kept, new, &["status"]);
-            if row.custom.is_none() {
-                transfer(&mut kept, new, &["metadata", "annotations"]);
-            }
-            transfer(&mut kept, new, &["metadata", "managedFields"]);
-            if matches!(row.own(), "nodes" | "pods") {
-                transfer(&mut kept, new, &["metadata", "labels"]);
+            for field in with_status(row) {
+                transfer(&mut kept, new, &["metadata", field]);
             }
             // The two names of a pod's addresses always agree.
             if row.own() == "pods" {

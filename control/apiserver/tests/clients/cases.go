@@ -17,6 +17,7 @@ func cases() []Case {
 		{"versions too old, too new and wrong are refused as they have to be", tooOld},
 		{"a defined kind is served to dynamic, metadata and scale clients and their informers", custom},
 		{"built-in kinds are served to dynamic and metadata clients", builtIn},
+		{"every kind goes through the operations that are asked of an API", operations},
 		{"strict writes say what is unknown and what is there twice", strictFields},
 		{"definitions are listed, written to, and give defaults and watches", definitionOperations},
 		{"definitions are described as Kubernetes describes them", publishedDefinitions},

@@ -37,3 +37,31 @@ async fn a_cluster_starts_with_upstreams_levels_and_keeps_those_it_needs() {
         [json!("Limited"), json!(6), json!(128), json!(6), json!(50)]
     );
 }
+
+#[tokio::test]
+async fn most_statuses_are_written_with_the_metadata_and_some_without() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let ingress = json!({"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": {"name": "a"},
+        "spec": {"defaultBackend": {"service": {"name": "s", "port": {"number": 80}}}}});
+    let ingresses = "/apis/networking.k8s.io/v1/namespaces/default/ingresses";
+    admin.send("POST", ingresses, &ingress).await.expect(201);
+    for (path, kept) in [
+        (format!("{ingresses}/a"), true),
+        (format!("{FLOW}/flowschemas/global-default"), false),
+        (format!("{FLOW}/prioritylevelconfigurations/global-default"), false),
+    ] {
+        let before = admin.get(&path).await.expect(200);
+        let owner = json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "a", "uid": "u"});
+        let metadata = json!({"annotations": {"a": "1"}, "labels": {"l": "1"}, "finalizers": ["example.org/f"],
+            "ownerReferences": [owner]});
+        let patch =
+            json!({"metadata": metadata, "status": {"conditions": []}, "spec": {"ingressClassName": "x"}});
+        let written = admin.patch("merge", &format!("{path}/status"), &patch).await.expect(200);
+        for (field, value) in metadata.as_object().unwrap() {
+            let want = if kept { value } else { &before["metadata"][field] };
+            assert_eq!(&written["metadata"][field], want, "{path} {field}");
+        }
+        assert_eq!(written["spec"], before["spec"], "{path}");
+    }
+}
