@@ -26,7 +26,7 @@ use crate::resources::{Row, Sub, Table};
 use crate::route::{Route, Target};
 use crate::status::{Refusal, Result};
 use crate::unread::Unread;
-use crate::{documents, verbs};
+use crate::{documents, pretty, verbs};
 
 /// Everything the API server holds.
 #[derive(Debug)]
@@ -98,15 +98,20 @@ impl Api {
         let applies = negotiate::content_type(&incoming.headers) == negotiate::APPLY;
         let asked = Asked::of(&self.table.load(), &incoming.method, &route, &query, applies);
         let held = self.metrics.enter(&asked);
-        let reply = match self.answer(incoming, query, route).await {
-            Ok(reply) => reply,
-            Err(refusal) => {
-                if refusal.code >= 500 {
-                    tracing::warn!(code = refusal.code, message = refusal.message, "refused a request");
-                }
-                body::refusal(&refusal, media)
+        // Descriptions are large, and no objects.
+        let pretty = pretty::is_wanted(&query, &incoming.headers)
+            && !asked.is_long()
+            && !incoming.uri.path().starts_with("/openapi/");
+        let refuse = |refusal: Refusal| {
+            if refusal.code >= 500 {
+                tracing::warn!(code = refusal.code, message = refusal.message, "refused a request");
             }
+            body::refusal(&refusal, media)
         };
+        let mut reply = self.answer(incoming, query, route).await.unwrap_or_else(refuse);
+        if pretty {
+            reply = pretty::laid_out(reply).await.unwrap_or_else(refuse);
+        }
         self.metrics.record(&asked, reply.status().as_u16(), started.elapsed());
         if asked.is_long() { reply.map(|body| body::holding(body, held)) } else { reply }
     }

@@ -36,6 +36,7 @@ mod object;
 mod patch;
 mod patience;
 pub mod pki;
+mod pretty;
 mod printer;
 mod protobuf;
 mod proxy;

@@ -216,3 +216,29 @@ async fn what_is_said_to_be_zero_or_false_stays_so() {
     assert_eq!(made["spec"]["terminationGracePeriodSeconds"], 0);
     assert_eq!(made["spec"]["hostNetwork"], Value::Null, "Go cannot tell it from what was not said");
 }
+
+#[tokio::test]
+async fn json_is_laid_out_for_people_and_what_they_use() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    admin.send("POST", MAPS, &config_map("a", "1")).await.expect(201);
+    let one = format!("{MAPS}/a");
+    for (path, agent, lines) in [
+        (one.clone(), "curl/8.1", true),
+        (one.clone() + "?pretty=false", "curl/8.1", false),
+        (MAPS.to_owned() + "?pretty=true", "kubectl", true),
+        (one.clone() + "x?pretty=true", "kubectl", true),
+        ("/apis?pretty=true".to_owned(), "kubectl", true),
+        (one.clone(), "kubectl", false),
+    ] {
+        let answer = admin.ask("GET", &path, &[("user-agent", agent)], "").await;
+        let text = String::from_utf8(answer.body.to_vec()).unwrap();
+        assert_eq!(text.contains("\n  \"kind\": \""), lines, "{path} {agent}: {text}");
+        let laid_out: Value = serde_json::from_str(&text).unwrap();
+        assert!(laid_out["kind"].is_string(), "{path}");
+    }
+    // A watch keeps its lines: each is an event.
+    let uri = format!("{MAPS}?watch=1&pretty=true&fieldSelector=metadata.name=a");
+    let mut watch = Watch::open(&admin, &uri, "application/json").await;
+    assert_eq!(seen(&watch.next().await.unwrap()), ("ADDED".to_owned(), "a".to_owned()));
+}
