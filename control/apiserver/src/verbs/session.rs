@@ -85,6 +85,9 @@ impl Session {
         if let Some(first) = self.first.take() {
             return Poll::Ready(Some(first));
         }
+        if self.waits.is_none() {
+            self.wait(context);
+        }
         loop {
             // First, so that what happened under a new definition is told under it.
             if self.is_redefined(context) {
@@ -93,14 +96,16 @@ impl Session {
                 }
                 return Poll::Ready(self.last());
             }
-            let due = self.due() <= Instant::now();
-            let Some(cursor) = self.cursor.as_mut().filter(|_| !self.api.stopping.is_cancelled()) else {
-                return Poll::Ready(None);
-            };
-            if due {
+            // Not asked of the clock, which takes as long as reading an event does.
+            if self.alarm.is_elapsed() {
                 return Poll::Ready(self.pause());
             }
+            let Some(cursor) = self.cursor.as_mut() else { return Poll::Ready(None) };
             let Poll::Ready(batch) = cursor.poll_next(context, BATCH) else {
+                // It asks by a lock all watches share, so the client hears of what happened before.
+                if self.api.stopping.is_cancelled() {
+                    return Poll::Ready(None);
+                }
                 self.wait(context);
                 return Poll::Pending;
             };
@@ -192,6 +197,8 @@ impl Session {
     /// `read` says up to which revision nothing of the prefix is left unread, so a bookmark never promises an event
     /// that was not delivered.
     fn pause(&mut self) -> Option<Bytes> {
+        // The alarm is set anew.
+        self.waits = None;
         let now = Instant::now();
         let over = now >= self.deadline;
         let cursor = self.cursor.as_mut()?;
