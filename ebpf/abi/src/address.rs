@@ -40,13 +40,13 @@ impl Addr16 {
     /// The mapped form of four IPv4 bytes.
     #[inline(always)]
     pub const fn mapped(v4: [u8; 4]) -> Self {
-        Self { bytes: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, v4[0], v4[1], v4[2], v4[3]] }
+        Self::from_v4_word(u32::from_ne_bytes(v4))
     }
 
     /// The mapped form of an IPv4 address given as the kernel holds it, in network order.
     #[inline(always)]
     pub const fn from_v4_word(word: u32) -> Self {
-        Self::mapped(word.to_ne_bytes())
+        Self::from_words([0, 0, u32::from_ne_bytes([0, 0, 0xff, 0xff]), word])
     }
 
     /// Four words, each in network order as the kernel's `user_ip6` holds them.
@@ -64,14 +64,9 @@ impl Addr16 {
     /// The inverse of [`Addr16::words`].
     #[inline(always)]
     pub const fn from_words(words: [u32; 4]) -> Self {
-        let (a, b, c, d) =
-            (words[0].to_ne_bytes(), words[1].to_ne_bytes(), words[2].to_ne_bytes(), words[3].to_ne_bytes());
-        Self {
-            bytes: [
-                a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3], c[0], c[1], c[2], c[3], d[0], d[1], d[2],
-                d[3],
-            ],
-        }
+        // Not byte by byte: the programs would store them so.
+        // SAFETY: both are sixteen bytes, of which every value is an address.
+        Self { bytes: unsafe { core::mem::transmute::<[u32; 4], [u8; 16]>(words) } }
     }
 
     /// Whether this is an IPv4 address.

@@ -93,6 +93,16 @@ layout! {
     }
 }
 
+impl FlowKey {
+    /// Sets the protocol and the zeros behind it, as one word: the programs would store bytes one by one.
+    #[inline(always)]
+    pub const fn set_proto(&mut self, proto: u8) {
+        const PROTO: usize = core::mem::offset_of!(FlowKey, proto);
+        // SAFETY: the key ends with these four bytes, and is aligned to words.
+        unsafe { (&raw mut *self).byte_add(PROTO).cast::<u32>().write(u32::from_ne_bytes([proto, 0, 0, 0])) };
+    }
+}
+
 /// How many flows that are answered elsewhere may be established at a scale: with two entries each they fill half of the table.
 pub const fn most_direct(scale: u32) -> u32 {
     name::FLOWS_SIZE as u32 / 4 * scale
@@ -145,4 +155,18 @@ pub mod timeout {
     pub const EMBRYO: u32 = 60;
     /// UDP and ICMP, both sides talking.
     pub const DATAGRAM: u32 = 180;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_protocol_of_a_key_brings_its_zeros_along() {
+        let mut key = FlowKey { proto: 1, zero: [2, 3, 4], ..FlowKey::default() };
+        key.tuple.dport = crate::Be16::new(0xffff);
+        key.set_proto(132);
+        let want = FlowKey { proto: 132, zero: [0; 3], tuple: key.tuple };
+        assert_eq!((key, key.tuple.dport.host()), (want, 0xffff));
+    }
 }

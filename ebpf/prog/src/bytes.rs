@@ -83,7 +83,13 @@ impl Bytes for TcContext {
 
     #[inline(always)]
     fn range(&self) -> (usize, usize) {
-        (self.data(), self.data_end())
+        let skb = self.skb.skb;
+        // SAFETY: plain fields of the context. Read every time: what the compiler keeps in a register it may widen, and the verifier
+        // takes that for a number.
+        let (start, end) = unsafe {
+            ((&raw const (*skb).data).read_volatile(), (&raw const (*skb).data_end).read_volatile())
+        };
+        (start as usize, end as usize)
     }
 
     #[inline(always)]

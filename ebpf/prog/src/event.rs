@@ -1,5 +1,6 @@
 //! Events: one record in the ring buffer for each thing that somebody watches, nothing otherwise.
 
+use abi::Tuple;
 use abi::count::Path;
 use abi::endpoint::Link;
 use abi::event::{hook, kind};
@@ -10,6 +11,7 @@ use aya_ebpf::helpers::bpf_ktime_get_ns;
 use crate::maps::{CONTROL, EVENTS};
 use crate::service::address_of;
 use crate::verdict::count;
+use crate::words;
 
 /// Where an event happens.
 #[derive(Clone, Copy)]
@@ -113,38 +115,23 @@ fn emit(place: Place, kind: u32, reason: u32, key: Option<&FlowKey>, flow: Optio
         (*event).set = place.set;
         (*event).rule = place.rule;
         match key {
-            Some(key) => copy(&raw mut (*event).key, key),
-            None => core::ptr::write_bytes(&raw mut (*event).key, 0, 1),
+            Some(key) => words::copy(&mut (*event).key, key),
+            None => words::clear_raw((&raw mut (*event).key).cast(), size_of::<FlowKey>() / 4),
         }
         match flow {
             Some(flow) => {
-                copy(&raw mut (*event).to, &raw const flow.to);
+                words::copy(&mut (*event).to, &flow.to);
                 (*event).service = flow.service;
                 (*event).backend = flow.backend;
             }
             None => {
-                core::ptr::write_bytes(&raw mut (*event).to, 0, 1);
+                words::clear_raw((&raw mut (*event).to).cast(), size_of::<Tuple>() / 4);
                 (*event).service = 0;
                 (*event).backend = 0;
             }
         }
     }
     record.submit(0);
-}
-
-/// Copies word by word: the compiler would call a loop over bytes, each of which the verifier goes through.
-///
-/// # Safety
-/// `T` is a whole number of words, `from` can be read and `to` written.
-#[inline(always)]
-unsafe fn copy<T>(to: *mut T, from: *const T) {
-    for word in 0..size_of::<T>() / 4 {
-        // SAFETY: see above.
-        unsafe {
-            let value = core::ptr::read_volatile(from.cast::<u32>().add(word));
-            core::ptr::write_volatile(to.cast::<u32>().add(word), value);
-        }
-    }
 }
 
 #[inline(always)]

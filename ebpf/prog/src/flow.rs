@@ -76,8 +76,7 @@ pub fn prepare(work: &mut Work, dst: &Addr16, dport: Be16) {
 #[inline(always)]
 pub fn prepare_answer(work: &mut Work) {
     work.answer.tuple = work.forward.to.reversed();
-    work.answer.proto = work.packet.key.proto;
-    work.answer.zero = [0; 3];
+    work.answer.set_proto(work.packet.key.proto);
     work.reverse.to = work.packet.key.tuple.reversed();
     work.reverse.backend = work.forward.backend;
     work.reverse.generation = work.forward.generation;
@@ -173,8 +172,7 @@ pub fn establish(work: &mut Work) {
         return;
     }
     work.answer.tuple = work.to.reversed();
-    work.answer.proto = work.packet.key.proto;
-    work.answer.zero = [0; 3];
+    work.answer.set_proto(work.packet.key.proto);
     let Some(reverse) = EMBRYOS.get_ptr_mut(&work.answer).and_then(NonNull::new) else {
         return;
     };
@@ -204,8 +202,7 @@ pub fn promote(work: &mut Work, entry: Entry) -> bool {
     // SAFETY: see `Entry`.
     let reverse = unsafe { entry.as_ref() };
     work.answer.tuple = reverse.to.reversed();
-    work.answer.proto = work.packet.key.proto;
-    work.answer.zero = [0; 3];
+    work.answer.set_proto(work.packet.key.proto);
     let Some(forward) = EMBRYOS.get_ptr(&work.answer) else {
         return false;
     };

@@ -82,8 +82,7 @@ fn find(work: &Work) -> Option<*const Flow> {
 #[inline(always)]
 fn begun(work: &mut Work) -> u32 {
     work.twin.tuple = work.answer.tuple.reversed();
-    work.twin.proto = work.answer.proto;
-    work.twin.zero = [0; 3];
+    work.twin.set_proto(work.answer.proto);
     // SAFETY: the program runs under RCU: the element's memory stays valid.
     let entry = FLOWS.get_ptr(&work.twin).or_else(|| EMBRYOS.get_ptr(&work.twin));
     let flags = entry.map_or(0, |entry| unsafe { (*entry).flags });
@@ -127,8 +126,7 @@ fn parse(ctx: &TcContext, work: &mut Work) -> Option<Inside> {
         }
         _ => return None,
     };
-    work.answer.proto = proto;
-    work.answer.zero = [0; 3];
+    work.answer.set_proto(proto);
     Some(Inside { at, l4, numbers })
 }
 

@@ -45,6 +45,7 @@ mod tunnel;
 mod uplink;
 mod verdict;
 mod way;
+mod words;
 mod xdp;
 
 #[panic_handler]

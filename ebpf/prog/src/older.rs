@@ -91,8 +91,7 @@ extern "C" fn adopt(answer: u32) -> i32 {
     };
     keep(&work.own, &work.forward, answered);
     work.twin.tuple = work.forward.to.reversed();
-    work.twin.proto = work.own.proto;
-    work.twin.zero = [0; 3];
+    work.twin.set_proto(work.own.proto);
     // What was taken over may end here, and would come to life again.
     leave_behind(&work.older);
     work.older.write(&work.twin);

@@ -133,7 +133,6 @@ impl Packet {
 /// Reads the headers of a plain packet, in place; answers whether it is one.
 #[inline(always)]
 pub fn parse_plain<B: Bytes>(bytes: &B, packet: &mut Packet) -> bool {
-    packet.key.zero = [0; 3];
     packet.part = Part::Whole;
     let read = match bytes.ethertype() {
         ETH_P_IP => plain_v4(bytes, packet),
@@ -172,7 +171,7 @@ fn plain_v4<B: Bytes>(bytes: &B, packet: &mut Packet) -> Option<()> {
         packet.family = 1;
         packet.length = u32::from(u16::from_be(get(start + ETHERNET + 2))).wrapping_sub(20);
         packet.hops = u32::from(get::<u8>(start + ETHERNET + 8));
-        packet.key.proto = get(start + ETHERNET + 9);
+        packet.key.set_proto(get(start + ETHERNET + 9));
         packet.key.tuple.src = Addr16::from_v4_word(get(start + ETHERNET + 12));
         packet.key.tuple.dst = Addr16::from_v4_word(get(start + ETHERNET + 16));
     }
@@ -187,7 +186,7 @@ fn plain_v6<B: Bytes>(bytes: &B, packet: &mut Packet) -> Option<()> {
     unsafe {
         packet.family = 0;
         packet.length = u32::from(u16::from_be(get(start + ETHERNET + 4)));
-        packet.key.proto = get(start + ETHERNET + 6);
+        packet.key.set_proto(get(start + ETHERNET + 6));
         packet.hops = u32::from(get::<u8>(start + ETHERNET + 7));
         packet.key.tuple.src = Addr16::from_words(get(start + ETHERNET + 8));
         packet.key.tuple.dst = Addr16::from_words(get(start + ETHERNET + 24));
@@ -287,7 +286,7 @@ fn parse_v4(ctx: &TcContext, packet: &mut Packet) -> Result<(), Drop> {
     packet.id = header[1] & 0xffff;
     packet.key.tuple.src = Addr16::from_v4_word(header[3]);
     packet.key.tuple.dst = Addr16::from_v4_word(header[4]);
-    packet.key.proto = (header[2] >> 8) as u8;
+    packet.key.set_proto((header[2] >> 8) as u8);
     packet.l4 = ETHERNET as u32 + length;
     packet.family = 1;
     Ok(())
@@ -329,7 +328,7 @@ fn parse_v6(ctx: &TcContext, packet: &mut Packet) -> Result<(), Drop> {
     if is_extension(proto) {
         packet.ports = Ports::Unread;
     }
-    packet.key.proto = proto;
+    packet.key.set_proto(proto);
     packet.l4 = l4;
     packet.length = u32::from(u16::from_be(header[1] as u16)).wrapping_sub(l4 - (ETHERNET as u32 + 40));
     Ok(())
