@@ -16,7 +16,7 @@ use crate::packet::{Frame, Packet, UDP, parse, parse_plain};
 use crate::service::{Client, is_candidate, same};
 use crate::translate::{BEGINS, ask, begin_and_deliver, entry, follow, hide, track_and_deliver, translate};
 use crate::tunnel::{decapsulate_skb, may_arrive};
-use crate::verdict::{Then, Verdict, leave, leave_answering, then};
+use crate::verdict::{Then, Verdict, decode, encode, leave, leave_answering, then};
 
 /// From outside: NodePorts, answers to what left under the node's address, packets for pods.
 #[classifier]
@@ -123,14 +123,24 @@ fn inward(ctx: &TcContext) -> Result<Then, Drop> {
         return Ok(if ours { Then::Track } else { Then::Leave(Verdict::Stack) });
     }
     if flags & (bits::FORWARD | bits::MASQUERADE | bits::SERVICE) == bits::MASQUERADE {
-        // The pod's own end of the conversation may have been translated as well; such a packet needs both flows every time.
-        work.known = Known::Unseen;
-        let settles = work.settles;
-        let own = self::entry(work);
-        follow(ctx, work, own)?;
-        work.settles = if own.is_some() { 0 } else { settles };
+        decode(follow_own(ctx.skb.skb))?;
     }
     Ok(Then::Deliver)
+}
+
+/// The pod's own end of a conversation may have been translated as well; such a packet needs both flows every time. Verified by itself.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn follow_own(skb: *mut __sk_buff) -> i32 {
+    let Some(work) = work() else {
+        return encode(Err(Drop::FlowTable));
+    };
+    work.known = Known::Unseen;
+    let settles = work.settles;
+    let own = entry(work);
+    let followed = follow(&TcContext::new(skb), work, own);
+    work.settles = if own.is_some() { 0 } else { settles };
+    encode(followed)
 }
 
 #[inline(always)]
