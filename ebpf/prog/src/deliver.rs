@@ -17,13 +17,13 @@ use crate::flow;
 use crate::forward::ONE_HOP_V6;
 use crate::hop;
 use crate::maps::{ENDPOINTS, Work, node, work};
-use crate::nat::{node_address, store};
+use crate::nat::{node_address, store, store_bytes};
 use crate::packet::{ETHERNET, Packet};
 use crate::refuse;
 use crate::service::same;
 use crate::tunnel::encapsulate_skb;
 use crate::verdict::{Verdict, leave};
-use crate::way;
+use crate::{way, words};
 
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
@@ -71,6 +71,9 @@ extern "C" fn deliver_skb(skb: *mut __sk_buff, hook: u32) -> i32 {
 
 #[inline(always)]
 fn send(ctx: &TcContext, work: &mut Work, hook: u32) -> Result<Verdict, Drop> {
+    if work.settles == hop::KEPT {
+        return go(ctx, work, hook);
+    }
     if let Some(verdict) = to_pod(ctx, work, hook)? {
         return Ok(verdict);
     }
@@ -82,6 +85,18 @@ fn send(ctx: &TcContext, work: &mut Work, hook: u32) -> Result<Verdict, Drop> {
     along_routes(ctx, work, hook)
 }
 
+/// Sends the first packet of a flow where it was found to go when that began.
+#[inline(always)]
+fn go(ctx: &TcContext, work: &Work, hook: u32) -> Result<Verdict, Drop> {
+    if work.hop.mtu == 0 {
+        return put_in(ctx, work, hook);
+    }
+    match hops_left(ctx, &work.packet) {
+        Some(hops) => along(ctx, work, hops),
+        None => Ok(Verdict::Stack),
+    }
+}
+
 /// Delivers to a pod of this node, if the destination is one.
 #[inline(always)]
 pub fn to_pod(ctx: &TcContext, work: &mut Work, hook: u32) -> Result<Option<Verdict>, Drop> {
@@ -89,15 +104,15 @@ pub fn to_pod(ctx: &TcContext, work: &mut Work, hook: u32) -> Result<Option<Verd
         return Ok(None);
     };
     // SAFETY: the program runs under RCU: the element's memory stays valid.
-    unsafe {
-        work.hop.ifindex = (*endpoint).ifindex;
-        work.hop.dmac = (*endpoint).mac;
-        work.hop.smac = (*endpoint).host_mac;
-    }
-    work.hop.mtu = 0;
-    work.hop.seen = flow::now();
+    hop::lead_to(&mut work.hop, unsafe { &*endpoint }, flow::now());
     hop::settle(work);
-    store(ctx, 0, &[work.hop.dmac, work.hop.smac])?;
+    put_in(ctx, work, hook).map(Some)
+}
+
+/// Puts the packet into its pod, of which [`Work::hop`] tells.
+#[inline(always)]
+fn put_in(ctx: &TcContext, work: &Work, hook: u32) -> Result<Verdict, Drop> {
+    write_frame(ctx, work)?;
     // Only what comes in can be put into the pod's namespace directly.
     // SAFETY: the helpers check the device.
     let code = unsafe {
@@ -107,7 +122,13 @@ pub fn to_pod(ctx: &TcContext, work: &mut Work, hook: u32) -> Result<Option<Verd
             bpf_redirect_peer(work.hop.ifindex, 0)
         }
     };
-    Ok(Some(Verdict::Sent(Path::Pod, code as i32)))
+    Ok(Verdict::Sent(Path::Pod, code as i32))
+}
+
+/// Writes both hardware addresses of [`Work::hop`].
+#[inline(always)]
+fn write_frame(ctx: &TcContext, work: &Work) -> Result<(), Drop> {
+    store_bytes(ctx, 0, (&raw const work.hop.dmac).cast(), 12)
 }
 
 /// Gives the host what it has sent itself through a service: as if it came in where it was going out.
@@ -140,7 +161,7 @@ fn along_routes(ctx: &TcContext, work: &mut Work, hook: u32) -> Result<Verdict, 
     // SAFETY: a plain field of the context.
     let device = unsafe { (*ctx.skb.skb).ifindex };
     if let Some(hop) = way::known(ctx, packet, device) {
-        work.hop = *hop;
+        words::copy(&mut work.hop, hop);
         return along(ctx, work, hops);
     }
     let mut request = request(ctx, packet, device);
@@ -184,7 +205,7 @@ fn along_routes(ctx: &TcContext, work: &mut Work, hook: u32) -> Result<Verdict, 
 fn along(ctx: &TcContext, work: &Work, hops: u8) -> Result<Verdict, Drop> {
     hop::settle(work);
     spend_hop(ctx, &work.packet, hops)?;
-    store(ctx, 0, &[work.hop.dmac, work.hop.smac])?;
+    write_frame(ctx, work)?;
     // SAFETY: the helper checks the device.
     let code = unsafe { bpf_redirect(work.hop.ifindex, 0) };
     Ok(Verdict::Sent(Path::Remote, code as i32))

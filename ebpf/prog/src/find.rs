@@ -12,7 +12,7 @@ use crate::flow::{Entry, add_begun, promote};
 use crate::maps::{EMBRYOS, FLOWS, Known, Work, work};
 use crate::packet::{ACK, Packet, RST, SYN, TCP};
 use crate::verdict::count;
-use crate::{event, older, table};
+use crate::{event, older, table, words};
 
 /// The entry of the packet, if it belongs to a flow. An answer makes its flow an established one.
 #[inline(always)]
@@ -60,7 +60,7 @@ extern "C" fn look() -> i32 {
     let flags = unsafe { (*entry.as_ptr()).flags };
     if work.back != 0 {
         if flags & bits::ANSWERED == 0 {
-            answered(work, entry);
+            answered(entry);
         }
         return OF_BOTH;
     }
@@ -121,21 +121,31 @@ const KEYS_APART: usize = core::mem::offset_of!(Work, answer)
 #[inline(always)]
 pub fn reverse(work: &mut Work) {
     work.answer.tuple = work.packet.key.tuple.reversed();
-    work.answer.proto = work.packet.key.proto;
-    work.answer.zero = [0; 3];
+    work.answer.set_proto(work.packet.key.proto);
 }
 
 /// Notes that the packet is the first answer to a flow of both directions.
 #[inline(always)]
-fn answered(work: &Work, entry: Entry) {
+fn answered(entry: Entry) {
     // SAFETY: see `Entry`; flags only gain bits.
-    let flow = unsafe {
-        (*entry.as_ptr()).flags |= bits::ANSWERED;
-        entry.as_ref()
-    };
+    unsafe { (*entry.as_ptr()).flags |= bits::ANSWERED };
+    tell_answered();
+}
+
+/// Counts and tells that the flow of `work.answer` was answered. Verified by itself.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tell_answered() -> i32 {
     add_begun(-1);
     count(Path::Promoted, 0);
-    event::flow(kind::ANSWERED, &work.answer, flow);
+    if event::wanted(kind::ANSWERED)
+        && let Some(work) = work()
+        && let Some(flow) = FLOWS.get_ptr(&work.answer)
+    {
+        // SAFETY: see `Entry`.
+        event::flow(kind::ANSWERED, &work.answer, unsafe { &*flow });
+    }
+    0
 }
 
 /// Whether the packet looks like the first answer to a connection. Unusual ones are found as well, when a flow of their own is about to
@@ -145,7 +155,7 @@ fn is_answer(packet: &Packet) -> bool {
     packet.tcp_flags & (SYN | ACK) == SYN | ACK || packet.tcp_flags & RST != 0
 }
 
-/// The entry of the packet, if it belongs to a flow and does not change that flow's place.
+/// The entry of the packet, if it belongs to a flow and does not change that flow's place. An answer makes its flow an established one.
 #[inline(always)]
 pub fn find_settled<B: Bytes>(work: &mut Work) -> Option<Entry> {
     work.known = Known::Yes;
@@ -157,8 +167,10 @@ pub fn find_settled<B: Bytes>(work: &mut Work) -> Option<Entry> {
     };
     if let Some(entry) = found {
         // SAFETY: see `Entry`.
-        let first = work.back != 0 && unsafe { (*entry.as_ptr()).flags } & bits::ANSWERED == 0;
-        return if first { None } else { Some(entry) };
+        if back(work) != 0 && unsafe { (*entry.as_ptr()).flags } & bits::ANSWERED == 0 {
+            answered(entry);
+        }
+        return Some(entry);
     }
     let Some(entry) = EMBRYOS.get_ptr_mut(&work.packet.key).and_then(NonNull::new) else {
         // The rest of the program asks the older tables, if there are any.
@@ -197,7 +209,7 @@ pub extern "C" fn answer_plain() -> i32 {
     if begun.flags & (bits::PLAIN | bits::FORWARD) != bits::PLAIN | bits::FORWARD {
         return 0;
     }
-    work.forward = *begun;
+    words::copy(&mut work.forward, begun);
     work.forward.flags |= bits::BOTH | bits::ANSWERED;
     work.forward.back.seen = 0;
     if FLOWS.insert(&work.answer, &work.forward, u64::from(BPF_ANY)).is_err() {

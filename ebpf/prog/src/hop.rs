@@ -1,14 +1,21 @@
 //! The next hops that flows keep, one for each direction.
 
+use abi::endpoint::Endpoint;
 use abi::flow::{Flow, Hop};
 
 use crate::find::back;
 use crate::maps::{EMBRYOS, FLOWS, Work};
+use crate::words;
 
 /// What [`Work::settles`] is for a packet of a flow that began before.
 pub const KNOWN: u32 = 1;
 /// The same for the first packet of one.
 pub const NEW: u32 = 2;
+/// The flow has it already, and it is [`Work::hop`].
+pub const KEPT: u32 = 3;
+
+/// Words of two hardware addresses side by side.
+const FRAME: usize = 3;
 
 /// Where the packets of this direction go.
 #[inline(always)]
@@ -30,10 +37,27 @@ pub fn keep(work: &mut Work, which: u32) {
     work.settles = which;
 }
 
+/// Fills the way to a pod of this node.
+#[inline(always)]
+pub fn lead_to(hop: &mut Hop, endpoint: &Endpoint, now: u32) {
+    hop.ifindex = endpoint.ifindex;
+    // SAFETY: both addresses lie side by side in both, aligned to words.
+    unsafe { words::copy_raw((&raw mut hop.dmac).cast(), (&raw const endpoint.mac).cast(), FRAME) };
+    hop.mtu = 0;
+    hop.seen = now;
+}
+
+const _: () = assert!(
+    core::mem::offset_of!(Hop, smac) == core::mem::offset_of!(Hop, dmac) + 6
+        && core::mem::offset_of!(Endpoint, host_mac) == core::mem::offset_of!(Endpoint, mac) + 6
+        && core::mem::offset_of!(Hop, dmac) % 4 == 0
+        && core::mem::offset_of!(Endpoint, mac) % 4 == 0
+);
+
 /// Remembers where the packets of this direction go, if they go there every time.
 #[inline(always)]
 pub fn settle(work: &Work) {
-    if work.settles == 0 {
+    if work.settles == 0 || work.settles == KEPT {
         return;
     }
     let known = if work.settles == NEW { None } else { FLOWS.get_ptr_mut(&work.origin) };
@@ -44,8 +68,7 @@ pub fn settle(work: &Work) {
     unsafe {
         let at = of(work, &*entry).cast_mut();
         (*at).ifindex = work.hop.ifindex;
-        (*at).dmac = work.hop.dmac;
-        (*at).smac = work.hop.smac;
+        words::copy_raw((&raw mut (*at).dmac).cast(), (&raw const work.hop.dmac).cast(), FRAME);
         (*at).mtu = work.hop.mtu;
         core::ptr::write_volatile(&raw mut (*at).seen, work.hop.seen);
     }

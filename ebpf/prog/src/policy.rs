@@ -13,9 +13,11 @@ use aya_ebpf::btf_maps::lpm_trie::Key;
 
 use crate::event::{self, Place};
 use crate::flow::Entry;
+use crate::hop;
 use crate::maps::{CIDRS, CONTROL, ENDPOINTS, IDENTITIES, RULES, Work, work};
 use crate::service::same;
 use crate::verdict::{count, decode, encode};
+use crate::words;
 
 /// Who began a flow to whom, and what decided about it.
 #[repr(C)]
@@ -70,7 +72,7 @@ pub fn renew(work: &mut Work, entry: Entry) -> Result<(), Drop> {
     if flow.epoch == now {
         return Ok(());
     }
-    work.to = flow.to;
+    words::copy(&mut work.to, &flow.to);
     decode(ask_again(flow.flags))?;
     // SAFETY: as above; racing writers store the same epoch or ask again.
     unsafe { (*entry.as_ptr()).epoch = now };
@@ -130,9 +132,14 @@ extern "C" fn judge(direction: u32) -> i32 {
         return 0;
     };
     // SAFETY: the program runs under RCU: the element's memory stays valid. The agent replaces the whole row.
-    let (set, flags) = unsafe {
-        (if direction == EGRESS { (*endpoint).egress } else { (*endpoint).ingress }, (*endpoint).flags)
+    let (endpoint, seen) = (unsafe { &*endpoint }, work.forward.last_seen);
+    // Whoever is asked about is where the packets of a flow that begins go, or their answers.
+    let (set, hop) = if direction == EGRESS {
+        (endpoint.egress, &mut work.forward.back)
+    } else {
+        (endpoint.ingress, &mut work.forward.hop)
     };
+    hop::lead_to(hop, endpoint, seen);
     if set == 0 {
         return 0;
     }
@@ -142,7 +149,7 @@ extern "C" fn judge(direction: u32) -> i32 {
         return 0;
     }
     let reason = if direction == EGRESS { Drop::PolicyEgress } else { Drop::PolicyIngress };
-    if flags & AUDIT == 0 {
+    if endpoint.flags & AUDIT == 0 {
         return -(reason as i32);
     }
     count(Path::Audited, 0);

@@ -17,7 +17,9 @@ use crate::maps::{CONTROL, ENDPOINTS, Known, UNMASKED, Work, work};
 use crate::packet::{ACK, Packet, Part, Ports, RST, SCTP, SYN, TCP};
 use crate::service::{self, Client, Picked, same};
 use crate::verdict::{Verdict, count, leave};
-use crate::{ending, find, flow, fragment, hop, icmp_error, masquerade, nat, partner, policy, table};
+use crate::{
+    ending, find, flow, fragment, hop, icmp_error, masquerade, nat, partner, policy, table, way, words,
+};
 
 /// Flags of a packet whose flow is still to be begun, see [`begin_and_deliver`].
 pub const BEGINS: u32 = 1 << 31;
@@ -92,7 +94,7 @@ pub fn follow(ctx: &TcContext, work: &mut Work, entry: Option<Entry>) -> Result<
     // SAFETY: see `Entry`.
     let (flags, generation, backend) = unsafe {
         let flow = entry.as_ref();
-        work.to = flow.to;
+        words::copy(&mut work.to, &flow.to);
         (flow.flags, flow.generation, flow.backend)
     };
     hop::keep(work, hop::KNOWN);
@@ -106,8 +108,7 @@ pub fn follow(ctx: &TcContext, work: &mut Work, entry: Option<Entry>) -> Result<
     let of_service = flags & (bits::FORWARD | bits::SERVICE) == bits::FORWARD | bits::SERVICE;
     if of_service && service::generation(backend) != generation {
         work.answer.tuple = work.to.reversed();
-        work.answer.proto = work.packet.key.proto;
-        work.answer.zero = [0; 3];
+        work.answer.set_proto(work.packet.key.proto);
         ending::forget(&work.packet.key, &work.answer);
         work.settles = 0;
         // A datagram moves on to another backend at once; a connection cannot.
@@ -218,7 +219,7 @@ pub fn track_and_deliver(ctx: &TcContext, hook: u32) -> i32 {
 #[inline(never)]
 pub extern "C" fn track(skb: *mut __sk_buff, hook: u32) -> i32 {
     let ctx = TcContext::new(skb);
-    let begun = work().ok_or(Drop::FlowTable).and_then(|work| begin_plain(work, hook));
+    let begun = work().ok_or(Drop::FlowTable).and_then(|work| begin_plain(&ctx, work, hook));
     match begun {
         Ok(()) if hook == POD_IN => leave(&ctx, hook, Ok(Verdict::Stack)),
         Ok(()) => DELIVER,
@@ -227,7 +228,7 @@ pub extern "C" fn track(skb: *mut __sk_buff, hook: u32) -> i32 {
 }
 
 #[inline(always)]
-fn begin_plain(work: &mut Work, hook: u32) -> Result<(), Drop> {
+fn begin_plain(ctx: &TcContext, work: &mut Work, hook: u32) -> Result<(), Drop> {
     let is_tcp = work.packet.proto() == TCP;
     let asks = work.packet.tcp_flags & (SYN | ACK) == SYN;
     if is_tcp && !asks && find::answer_plain() != 0 {
@@ -253,13 +254,37 @@ fn begin_plain(work: &mut Work, hook: u32) -> Result<(), Drop> {
     if kept && !matches!(work.packet.part, Part::Later) && work.packet.tcp_flags & RST == 0 {
         fragment::record(work);
         // A flow that finds no room is asked about with every packet.
-        if is_tcp && flow::begin(work) {
-            hop::keep(work, hop::KNOWN);
-        } else if !is_tcp && flow::create(work).is_ok() {
+        if is_tcp {
+            let kept = hook != POD_IN && settle(ctx, work);
+            if flow::begin(work) {
+                hop::keep(work, if kept { hop::KEPT } else { hop::KNOWN });
+            }
+        } else if flow::create(work).is_ok() {
             hop::keep(work, hop::NEW);
         }
     }
     Ok(())
+}
+
+/// Gives a connection that begins the next hops of both directions, as far as they are known: policy has found pods of this node. Answers
+/// whether the packet's own is.
+#[inline(always)]
+fn settle(ctx: &TcContext, work: &mut Work) -> bool {
+    if work.forward.hop.seen == 0 {
+        // SAFETY: a plain field of the context.
+        let device = unsafe { (*ctx.skb.skb).ifindex };
+        match way::known(ctx, &work.packet, device) {
+            Some(hop) => words::copy(&mut work.forward.hop, hop),
+            None => return false,
+        }
+    }
+    if work.forward.back.seen == 0
+        && let Some(hop) = way::back(&work.packet, work.forward.hop.ifindex)
+    {
+        words::copy(&mut work.forward.back, hop);
+    }
+    words::copy(&mut work.hop, &work.forward.hop);
+    true
 }
 
 /// Lets a packet pass that has turned out to be the first answer to a connection.

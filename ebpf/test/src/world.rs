@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::process::Command;
 
-use abi::count::{Count, Path};
+use abi::count::{Count, Path, gauge};
 use abi::drops::Drop;
 use abi::endpoint::{Endpoint, Link};
 use abi::flow::{Flow, FlowKey, Fragment, FragmentKey, Way};
@@ -198,8 +198,9 @@ impl World {
         self.runner.clear::<FrontendKey, Frontend>(name::FRONTENDS)
     }
 
-    /// Forgets flows.
+    /// Forgets flows, and that some of them began.
     pub fn forget_flows(&mut self) -> Result<()> {
+        self.runner.array::<u64>(name::GAUGES)?.set(gauge::BEGUN, 0, 0)?;
         self.runner.clear::<FlowKey, Flow>(name::FLOWS)?;
         self.runner.clear::<FlowKey, Flow>(name::EMBRYOS)
     }

@@ -6,21 +6,27 @@ use std::net::UdpSocket;
 use abi::count::{Path, gauge};
 use abi::drops::Drop;
 use abi::event::Control;
-use abi::flow::{Flow, FlowKey, bits};
+use abi::flow::{Flow, FlowKey, Hop, bits};
 use abi::name;
 use abi::node::Node;
 use abi::service::{BackendState, bits as service_bits};
 use anyhow::{Result, ensure};
 use ebpf_test::case::{Case, hold_in};
 use ebpf_test::packet::{ACK, Packet, RST, SYN, packet};
-use ebpf_test::runner::STACK;
+use ebpf_test::runner::{REDIRECT, STACK};
 use ebpf_test::world::{Hook, MASQUERADED, Want, World, node};
 
 const TCP: u8 = 6;
 
+/// A hardware address that only an entry knows.
+const ELSEWHERE: [u8; 6] = [2, 0, 0, 0, 0, 0x77];
+
 const CASES: &[Case] = &[
     ("while flows are converted, unknown connections are dropped, not refused", converting),
     ("a connection that is not translated has one entry for both directions, and the next hop of each", both),
+    ("a connection between pods of a node begins with the next hops of both directions", near),
+    ("the first answer goes where the beginning said, and is counted once", first_answer),
+    ("a beginning whose way is known spends no hop that it does not have", last_hop),
     ("beginnings have a share of the flows, and are embryos beyond it", share),
     ("the walk counts flows, embryos and ports of the node", gauges),
     ("a connection counts for its backend from its answer to its end", counted),
@@ -68,12 +74,49 @@ fn both(w: &mut World) -> Result<()> {
     w.run(Hook::FromPodA, &asked.bytes())?;
     let begun = only(w.flows(name::FLOWS)?)?;
     ensure!(begun.flags == bits::FORWARD | bits::PLAIN | bits::BOTH, "{begun:?}");
-    ensure!(begun.hop.seen != 0 && begun.back.seen == 0, "the next hop from the first packet on: {begun:?}");
-    w.run(Hook::UplinkIn, &asked.answer().bytes())?;
+    ensure!(begun.hop.seen != 0 && begun.back.seen != 0, "the next hops from the first packet on: {begun:?}");
+    ensure!(begun.hop.mtu != 0 && begun.back.mtu == 0, "out by the route, back into the pod: {begun:?}");
+    let mac = |frame: &[u8]| frame[..6].to_vec();
+    let answer = w.run(Hook::UplinkIn, &asked.answer().bytes())?;
+    ensure!((answer.code, mac(&answer.frame)) == (REDIRECT, begun.back.dmac.to_vec()), "{answer:?}");
     let flow = only(w.flows(name::FLOWS)?)?;
     ensure!(w.flows(name::EMBRYOS)?.is_empty(), "it is in one place");
     ensure!((flow.flags, flow.to) == (begun.flags | bits::ANSWERED, begun.to), "{flow:?}");
     ensure!(flow.back.seen != 0 && flow.back.ifindex != flow.hop.ifindex, "{flow:?}");
+    Ok(())
+}
+
+fn near(w: &mut World) -> Result<()> {
+    let n = w.names;
+    let asked = packet(n.pod_a, n.pod_b).tcp(40000, 80, SYN);
+    let sent = w.run(Hook::FromPodA, &asked.bytes())?;
+    let begun = only(w.flows(name::FLOWS)?)?;
+    let (there, back) = (begun.hop, begun.back);
+    ensure!(there.seen != 0 && back.seen != 0 && (there.mtu, back.mtu) == (0, 0), "both are pods: {begun:?}");
+    ensure!(there.ifindex != back.ifindex && sent.frame[..6] == there.dmac, "{begun:?}: {sent:?}");
+    let answer = w.run(Hook::FromPodB, &asked.answer().bytes())?;
+    ensure!(answer.code == REDIRECT && answer.frame[..6] == back.dmac, "{begun:?}: {answer:?}");
+    Ok(())
+}
+
+fn first_answer(w: &mut World) -> Result<()> {
+    let asked = begin(w, 40000)?;
+    edit(w, name::FLOWS, |flow| Flow { back: Hop { dmac: ELSEWHERE, ..flow.back }, ..flow })?;
+    let before = (w.counted(name::PATHS, Path::Promoted as u32)?, counts(w)?);
+    let answer = w.run(Hook::UplinkIn, &asked.answer().bytes())?;
+    ensure!(answer.code == REDIRECT && answer.frame[..6] == ELSEWHERE, "no table is asked: {answer:?}");
+    let after = (w.counted(name::PATHS, Path::Promoted as u32)?, counts(w)?);
+    ensure!((before, after) == ((before.0, (1, 0, 1)), (before.0 + 1, (1, 0, 0))), "{before:?}, {after:?}");
+    w.run(Hook::UplinkIn, &asked.answer().bytes())?;
+    ensure!((w.counted(name::PATHS, Path::Promoted as u32)?, counts(w)?) == after, "it is answered once");
+    Ok(())
+}
+
+fn last_hop(w: &mut World) -> Result<()> {
+    begin(w, 40000)?;
+    let asked = Packet { hops: 1, ..packet(w.names.pod_a, w.names.far_pod).tcp(40001, 80, SYN) };
+    let left = w.run(Hook::FromPodA, &asked.bytes())?;
+    ensure!(left.code == STACK, "the stack says that its time is exceeded: {left:?}");
     Ok(())
 }
 

@@ -13,6 +13,7 @@ const ELSEWHERE: [u8; 6] = [2, 0, 0, 0, 0, 0x77];
 
 const CASES: &[Case] = &[
     ("a connection goes where the one before it went", followed),
+    ("answers to a connection from elsewhere go where those to the one before went", answered),
     ("between other addresses, by another protocol or device it does not", others),
     ("what was looked up long ago is looked up again", stale),
     ("a packet larger than the way allows asks the routing table", too_big),
@@ -51,6 +52,24 @@ fn followed(w: &mut World) -> Result<()> {
     ensure!(strays(w, Hook::FromPodA, &asked)?, "it goes the same way");
     let flows: Vec<Flow> = w.flows(name::FLOWS)?.into_iter().map(|(_, flow)| flow).collect();
     ensure!(flows.iter().filter(|flow| flow.hop.dmac == ELSEWHERE).count() == 1, "and keeps it: {flows:?}");
+    Ok(())
+}
+
+fn answered(w: &mut World) -> Result<()> {
+    let n = w.names;
+    let asks = |port| packet(n.far_pod, n.pod_a).tcp(port, 80, SYN);
+    w.run(Hook::UplinkIn, &asks(40000).bytes())?;
+    let first = asks(40000).answer();
+    ensure!(!strays(w, Hook::FromPodA, &first)?, "nobody was answered yet");
+    w.runner.change_cells(name::WAYS, |way: Way| match way.hop.seen {
+        0 => way,
+        _ => Way { hop: NextHop { dmac: ELSEWHERE, ..way.hop }, ..way },
+    })?;
+    w.run(Hook::UplinkIn, &asks(40001).bytes())?;
+    let led = w.flows(name::FLOWS)?.into_iter().filter(|(_, flow)| flow.back.dmac == ELSEWHERE).count();
+    ensure!(led == 1, "the entry has it before its answer comes");
+    w.runner.change_cells(name::WAYS, |_| Way::default())?;
+    ensure!(strays(w, Hook::FromPodA, &asks(40001).answer())?, "and the answer goes there");
     Ok(())
 }
 
