@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::desired::Choice;
-use crate::kernel::{Counters, Feature, Kernel, KernelError, objects};
+use crate::kernel::convert::generation::Version;
+use crate::kernel::{Counters, Feature, Kernel, KernelError};
 use crate::reconcile::apply::Reconciler;
 
 /// Everything `status` and `services` show.
@@ -88,7 +89,7 @@ pub fn report<K: Kernel>(reconciler: &mut Reconciler<K>) -> Result<Report, Kerne
     ];
     Ok(Report {
         node: reconciler.facts().name.clone(),
-        layout: objects::version(reconciler.kernel.scale()),
+        layout: Version::own(reconciler.kernel.scale()).to_string(),
         features: reconciler.kernel.features(),
         uplinks: reconciler.actual.uplinks.iter().cloned().collect(),
         endpoints: endpoints(reconciler),

@@ -36,7 +36,10 @@ pub type Part = (String, String);
 pub fn collect(run_dir: &Path, bpffs: &Path) -> Vec<Part> {
     let report = client::report(run_dir).and_then(|report| Ok(serde_json::to_string_pretty(&report)?));
     let mut parts = vec![
-        ("agent.txt".to_owned(), format!("{} layout v{:08x}\n", env!("CARGO_PKG_VERSION"), abi::LAYOUT_HASH)),
+        (
+            "agent.txt".to_owned(),
+            format!("{} layout v{}-{:08x}\n", env!("CARGO_PKG_VERSION"), abi::GENERATION, abi::LAYOUT_HASH),
+        ),
         ("report.json".to_owned(), report.unwrap_or_else(|error| format!("not to be had: {error:#}\n"))),
         ("pins.txt".to_owned(), pins(bpffs)),
         ("settings.txt".to_owned(), settings(Path::new("/proc/sys/net"))),

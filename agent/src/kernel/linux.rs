@@ -19,6 +19,7 @@ use ipnetwork::IpNetwork;
 
 use super::bpf::{ensure_bpffs, monotonic_second};
 use super::convert::crossing::Stand;
+use super::convert::generation;
 use super::convert::{self, Conversion, Step};
 use super::evictions::Evictions;
 use super::features::{Features, Optional, cgroup2_mount};
@@ -95,10 +96,11 @@ struct Maps {
 impl LinuxKernel {
     /// Loads the programs and attaches the socket hooks. Must not run inside an async runtime.
     pub fn start(settings: Settings) -> Result<Self, KernelError> {
+        let folder = folder(&settings.bpffs, settings.scale);
+        generation::check(&settings.bpffs, &folder)?;
         let features = Features::probe().without(&settings.disabled);
         let netlink = Netlink::new()?;
         let node = Node { router: router::ensure(&netlink)?, ..facts(&settings, features)? };
-        let folder = folder(&settings.bpffs, settings.scale);
         ensure_bpffs(&settings.bpffs)?;
         let conversion = Conversion::find(&settings.bpffs, &folder, settings.scale)?;
         let older = conversion.as_ref().map(Conversion::share).transpose()?;

@@ -11,6 +11,7 @@ use thiserror::Error;
 
 use abi::service::{Frontend, FrontendKey};
 
+use self::convert::generation::TooOld;
 use crate::reconcile::actual::{Actual, Op};
 
 pub mod beside;
@@ -172,6 +173,9 @@ pub enum KernelError {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// An agent that was here last is newer.
+    #[error(transparent)]
+    TooOld(#[from] TooOld),
     /// A device that should exist does not.
     #[error("there is no device {0}")]
     NoDevice(String),

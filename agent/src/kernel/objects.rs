@@ -1,6 +1,6 @@
 //! The eBPF object: loaded, its maps and programs pinned, its programs attached.
 //!
-//! Everything lies under `<bpffs>/v<layout hash>/`: `hw_*` are maps, `prog_*` programs, `link_*` attachments. Pins keep all
+//! Everything lies under `<bpffs>/v<generation>-<layout hash>x<scale>/`: `hw_*` are maps, `prog_*` programs, `link_*` attachments. Pins keep all
 //! of it alive while no agent runs; the next agent takes the maps over and swaps the programs under the same links.
 
 use std::fs::File;
@@ -20,6 +20,7 @@ use aya::{Ebpf, EbpfLoader};
 use super::KernelError;
 use super::bpf::{ensure_bpffs, open_pin, update_link};
 use super::convert::crossing;
+use super::convert::generation::Version;
 use super::features::Features;
 use super::netlink::filters::NewFilter;
 use crate::desired::endpoints::LINK_PREFIX;
@@ -37,19 +38,14 @@ const CLSACT_HANDLE: u32 = 1;
 pub struct Objects {
     /// Programs and maps.
     pub ebpf: Ebpf,
-    /// `<bpffs>/v<layout hash>`.
+    /// Where all of it is pinned.
     pub folder: PathBuf,
     features: Features,
 }
 
-/// Names this layout, with maps of this scale.
-pub fn version(scale: u32) -> String {
-    format!("v{:08x}x{scale}", abi::LAYOUT_HASH)
-}
-
-/// The folder of this layout, with maps of this scale.
+/// The folder of this generation and layout, with maps of this scale.
 pub fn folder(bpffs: &Path, scale: u32) -> PathBuf {
-    bpffs.join(version(scale))
+    bpffs.join(Version::own(scale).to_string())
 }
 
 impl Objects {

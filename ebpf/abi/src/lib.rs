@@ -68,6 +68,10 @@ pub const LAYOUTS: &[&Layout] = &[
 /// come to mean something else gets another name instead: it is another field.
 pub const REVISIONS: &[(&str, u32)] = &[(name::SERVICES, 2)];
 
+/// What the rows of maps mean, as far as their fields do not say it: one more whenever agents before would misread them, as they
+/// would a new bit of [`flow::bits`]. Those refuse to take such maps over; agents of this generation take over from all before.
+pub const GENERATION: u32 = 1;
+
 /// Identifies all layouts, map sizes and revisions together.
 pub const LAYOUT_HASH: u32 = layout::hash(LAYOUTS, name::MAPS, REVISIONS);
 
@@ -92,6 +96,7 @@ mod tests {
         for map in name::MAPS {
             writeln!(text, "map {} {}", map.name, map.entries).unwrap();
         }
+        writeln!(text, "generation {GENERATION}").unwrap();
         for (map, revision) in REVISIONS {
             writeln!(text, "revision {map} {revision}").unwrap();
         }

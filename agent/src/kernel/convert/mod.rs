@@ -16,6 +16,7 @@
 
 pub mod crossing;
 pub mod describe;
+pub mod generation;
 pub mod older;
 pub mod raw;
 pub mod rows;
