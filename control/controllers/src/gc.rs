@@ -4,6 +4,7 @@
 //! into another, or to a uid of another kind or name, is never resolved by guessing: such an owner does not exist.
 
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use serde_json::{Value, json};
 
 use crate::change::Change;
@@ -109,12 +110,32 @@ fn collect(item: &Item, graph: &Graph) -> Option<Write> {
         return (!dead.is_empty()).then(|| release(item, &dead));
     }
     let has_dependents = graph.dependents(&item.uid).next().is_some();
-    let propagation = if any(Owner::Waiting) && has_dependents { "Foreground" } else { "Background" };
+    let foreground = any(Owner::Waiting) && has_dependents;
+    if foreground && in_circle(item, graph) {
+        return Some(unblock(item));
+    }
+    let propagation = if foreground { "Foreground" } else { "Background" };
     Some(Write::Delete {
         target: Target::of(&item.resource, item.key.clone()),
         uid: item.uid.clone(),
         propagation: Some(propagation),
     })
+}
+
+/// Whether an owner would wait for this object, and it for one that waits as well. Those may wait for each other: as upstream
+/// it is not looked further, because nobody is hurt when an owner goes first.
+fn in_circle(item: &Item, graph: &Graph) -> bool {
+    let waits =
+        |dependent: &Item| dependent.deleting && dependent.finalizers.iter().any(|one| one == FOREGROUND);
+    item.owners.iter().any(|owner| owner.block_owner_deletion == Some(true))
+        && graph.dependents(&item.uid).any(waits)
+}
+
+/// Lets the owners of an object go before it. When that is written, the object is looked at again.
+fn unblock(item: &Item) -> Write {
+    let free =
+        |owner: &OwnerReference| json!(OwnerReference { block_owner_deletion: Some(false), ..owner.clone() });
+    patch(item, json!({"ownerReferences": item.owners.iter().map(free).collect::<Vec<_>>()}))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -219,5 +240,26 @@ mod tests {
         assert_eq!(look("a", &objects), []);
         assert!(matches!(look("b", &objects).as_slice(), [Write::Delete { .. }]));
         assert!(matches!(look("a", &[owner]).as_slice(), [Write::Patch { .. }]));
+    }
+
+    #[test]
+    fn who_closes_a_circle_lets_its_owner_go_first() {
+        let mut last = object("Widget", "c", &["b"]);
+        let waiting = [
+            dying(object("Widget", "a", &["c"]), &[FOREGROUND]),
+            dying(object("Widget", "b", &["a"]), &[FOREGROUND]),
+        ];
+        let world = |last: &Value| [&waiting[..], std::slice::from_ref(last)].concat();
+        let freed = look("c", &world(&last));
+        let [Write::Patch { body, .. }] = freed.as_slice() else { panic!("{freed:?}") };
+        assert_eq!(body["metadata"]["ownerReferences"][0]["blockOwnerDeletion"], false);
+        last["metadata"]["ownerReferences"] = body["metadata"]["ownerReferences"].clone();
+        let next = look("c", &world(&last));
+        assert!(
+            matches!(next.as_slice(), [Write::Delete { propagation: Some("Foreground"), .. }]),
+            "{next:?}"
+        );
+        // Nothing blocks the second any more.
+        assert!(matches!(look("b", &world(&dying(last, &[FOREGROUND]))).as_slice(), [Write::Patch { .. }]));
     }
 }
