@@ -17,7 +17,7 @@ use crate::auth::{Attempt, MASTERS, User, authenticate, node};
 use crate::body::{self, Reply};
 use crate::definitions::Definitions;
 use crate::metrics::{Asked, Metrics};
-use crate::negotiate::{self, Accept};
+use crate::negotiate::{self, Accept, Form};
 use crate::object::{Header, Objects, Stored};
 use crate::patience::Patience;
 use crate::proxy::Kubelets;
@@ -269,7 +269,8 @@ fn accept(headers: &HeaderMap, row: &Row, target: &Target) -> Result<Accept> {
     if row.custom.is_some() && target.subresource != "scale" {
         return Accept::of(headers, Accept::is_served_of_custom);
     }
-    Accept::of(headers, Accept::is_served)
+    // Nobody lists reviews, so that nothing says what their columns are.
+    Accept::of(headers, |accept| accept.is_served() && !(row.review && accept.form == Form::Table))
 }
 
 fn warn_of_deprecation(call: &Call) {

@@ -82,6 +82,7 @@ pub static RESOURCES: &[Resource] = &[
         short: &["ep"],
         storage: "services/endpoints",
         create_on_update: true,
+        defaults: network_rules::default_endpoints,
         printer: &network::ENDPOINTS,
         ..CORE
     },

@@ -21,6 +21,7 @@ pub mod rbac;
 pub mod service;
 pub mod service_cidr;
 pub mod storage;
+pub mod sysctls;
 pub mod system;
 mod volumes;
 pub mod workload;

@@ -57,6 +57,7 @@ pub fn validate_spec(spec: &Value, here: &str, errors: &mut Errors) {
             errors.check(format!("{here}.{field}"), text(spec, &[field]), check);
         }
     }
+    super::sysctls::validate(spec, here, errors);
     for (key, value) in strings(spec, &["nodeSelector"]) {
         errors.check(format!("{here}.nodeSelector"), key, validate::label_key);
         errors.check(format!("{here}.nodeSelector"), value, validate::label_value);

@@ -142,7 +142,8 @@ async fn create_named(call: &Call, mut object: Value, manager: &Manager) -> Resu
     if row.generation {
         set(&mut object, &["metadata", "generation"], 1);
     }
-    if row.has_status() {
+    // A node says what it is when it comes.
+    if row.has_status() && row.own() != "nodes" {
         remove(&mut object, &["status"]);
     }
     admission::namespace_accepts(call, &object)?;

@@ -242,3 +242,17 @@ async fn json_is_laid_out_for_people_and_what_they_use() {
     let mut watch = Watch::open(&admin, &uri, "application/json").await;
     assert_eq!(seen(&watch.next().await.unwrap()), ("ADDED".to_owned(), "a".to_owned()));
 }
+
+#[tokio::test]
+async fn reviews_have_no_tables() {
+    let cluster = cluster().await;
+    let review = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
+        "spec": {"nonResourceAttributes": {"path": "/", "verb": "get"}}});
+    let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+    let table = "application/json;as=Table;v=v1;g=meta.k8s.io";
+    for (accept, code) in [(table.to_owned(), 406), (format!("{table},application/json"), 201)] {
+        let headers = [("accept", &*accept), ("content-type", "application/json")];
+        let answer = cluster.admin().ask("POST", path, &headers, review.to_string()).await;
+        assert_eq!(answer.code, code, "{accept}");
+    }
+}

@@ -201,3 +201,12 @@ async fn what_the_cluster_adds_to_a_pod_is_nobodys() {
     }
     assert!(!owned.to_string().contains("f:volumeMounts"), "{owned}");
 }
+
+#[tokio::test]
+async fn a_node_says_what_it_is_when_it_comes() {
+    let cluster = cluster().await;
+    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n"},
+        "status": {"conditions": [{"type": "Ready", "status": "True"}]}});
+    let made = cluster.admin().send("POST", "/api/v1/nodes", &node).await.expect(201);
+    assert_eq!(made["status"]["conditions"][0]["type"], "Ready");
+}
