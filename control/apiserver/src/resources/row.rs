@@ -141,6 +141,9 @@ impl Row {
             &["create"]
         } else if self.custom.as_ref().is_some_and(|custom| custom.terminating) {
             &["delete", "deletecollection", "get", "list", "watch"]
+        } else if self.custom.is_some() {
+            // In upstream's order, which is another for them.
+            &["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"]
         } else {
             &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
         }

@@ -143,6 +143,15 @@ impl ListMeta {
         }
         meta
     }
+
+    /// The same of a list of whole objects of this row. Those of custom objects are no types of Go, and say that there is no more.
+    pub fn of(&self, row: &Row) -> Value {
+        let mut meta = self.json();
+        if row.custom.is_some() {
+            meta["continue"] = json!(self.continue_token);
+        }
+        meta
+    }
 }
 
 /// Bytes of a list are handed on in chunks of about this size.
@@ -165,7 +174,7 @@ pub fn list(call: &Call, meta: &ListMeta, entries: Vec<Stored>) -> Result<Reply>
     let value = match call.accept.form {
         Form::Object => {
             let items: Vec<Value> = entries.iter().map(|entry| untyped(row_of, decode(entry))).collect();
-            json!({ "kind": kind, "apiVersion": row_of.api_version(), "metadata": meta.json(), "items": items })
+            json!({ "kind": kind, "apiVersion": row_of.api_version(), "metadata": meta.of(row_of), "items": items })
         }
         Form::Table => {
             let (include, now) = (Include::of(call)?, Timestamp::now());

@@ -36,7 +36,7 @@ impl Spliced {
             "{{\"kind\":\"{}\",\"apiVersion\":\"{}\",\"metadata\":{},\"items\":[",
             row.list_kind,
             row.api_version(),
-            meta.json()
+            meta.of(row)
         );
         Self {
             row: Arc::clone(row),

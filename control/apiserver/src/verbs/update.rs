@@ -32,7 +32,8 @@ pub async fn update(call: &Call, sub: Option<Sub>) -> Result<Reply> {
             message: "Invalid value: 0: must be specified for an update".to_owned(),
             field: "metadata.resourceVersion".to_owned(),
         };
-        return Err(Refusal::invalid(&call.row, &call.target.name, vec![cause]));
+        // Upstream names the resource here, where other refusals name the kind.
+        return Err(Refusal::invalid_kind(&call.row.group, &call.row.plural, &call.target.name, vec![cause]));
     }
     call.row.store(&mut object);
     let outcome = write::change(call, sub, &Manager::update(call), |_| Ok(object.clone())).await?;

@@ -124,6 +124,7 @@ func writes() []Exchange {
 		replacement("", func(one map[string]any) { within(one, "spec")["size"] = 5 }),
 		replacement("", func(one map[string]any) { within(one, "metadata")["resourceVersion"] = "1" }),
 		replacement("", func(one map[string]any) { within(one, "metadata")["name"] = "b" }),
+		replacement("", func(one map[string]any) { delete(within(one, "metadata"), "resourceVersion") }),
 		replacement("", func(one map[string]any) { one["status"] = map[string]any{"size": 1} }),
 		replacement("/status", func(one map[string]any) {
 			one["status"] = map[string]any{"size": 1, "word": "w"}
@@ -181,6 +182,8 @@ func reads() []Exchange {
 	return append(all,
 		Exchange{method: "GET", path: gadgets + "/none"},
 		Exchange{method: "GET", path: "/apis/compare.example.org"},
+		Exchange{method: "GET", path: "/apis/compare.example.org/v1"},
+		Exchange{method: "GET", path: gadgets},
 		Exchange{method: "GET", path: gadgets, accept: "text/xml"},
 	)
 }

@@ -416,3 +416,13 @@ async fn custom_kinds_that_are_called_like_built_in_ones_have_none_of_their_rule
         admin.get(&one).await.refused(404, "NotFound");
     }
 }
+
+#[tokio::test]
+async fn lists_say_that_there_is_no_more_and_updates_need_a_version() {
+    let (_cluster, admin) = with_crontabs(spec()).await;
+    let mut made = admin.send("POST", CRONTABS, &crontab("one", json!({ "replicas": 2 }))).await.expect(201);
+    assert_eq!(admin.get(CRONTABS).await.expect(200)["metadata"]["continue"], "");
+    made["metadata"].as_object_mut().unwrap().remove("resourceVersion");
+    let refused = admin.send("PUT", ONE, &made).await.refused(422, "Invalid");
+    assert_eq!(refused["details"]["kind"], "crontabs");
+}
