@@ -18,6 +18,8 @@ func cases() []Case {
 		{"a defined kind is served to dynamic, metadata and scale clients and their informers", custom},
 		{"built-in kinds are served to dynamic and metadata clients", builtIn},
 		{"every kind goes through the operations that are asked of an API", operations},
+		{"some kinds live as they do in Kubernetes' own tests", particular},
+		{"what is owned goes with its owner, or stays without", owned},
 		{"strict writes say what is unknown and what is there twice", strictFields},
 		{"definitions are listed, written to, and give defaults and watches", definitionOperations},
 		{"definitions are described as Kubernetes describes them", publishedDefinitions},
