@@ -59,16 +59,16 @@ fn ask(node: &NodeWorld, dst: IpAddr) -> Result<Live, String> {
 }
 
 /// Lets the reconciler do its work, until nothing fails but for want of room in the maps: a kernel that is short of memory does not
-/// wait for it.
-fn round(node: &mut NodeWorld, mut now: Instant) {
+/// wait for it. The reconciler's time goes on with each attempt, and never back: what it has put off would wait for ever.
+fn round(node: &mut NodeWorld, now: &mut Instant) {
     let reconciler = node.reconciler.as_mut().unwrap();
     let deadline = Instant::now() + Duration::from_secs(30);
-    node.namespace.run(|| reconciler.round(now));
+    node.namespace.run(|| reconciler.round(*now));
     while reconciler.failures.values().any(|failure| !failure.is_full) {
         assert!(Instant::now() < deadline, "{:?}", reconciler.failures);
         std::thread::sleep(Duration::from_millis(20));
-        now += Duration::from_secs(60);
-        node.namespace.run(|| reconciler.round(now));
+        *now += Duration::from_secs(60);
+        node.namespace.run(|| reconciler.round(*now));
     }
 }
 
@@ -84,7 +84,7 @@ fn a_service_that_finds_no_room_is_named_and_all_others_are_served() {
     tell(node, &Objects::default());
     node.tables.update(|rows| (rows.services, rows.slices) = (services, slices));
     let mut now = Instant::now();
-    round(node, now);
+    round(node, &mut now);
     let told: Vec<String> =
         std::iter::from_fn(|| complaints.try_recv().ok()).map(|complaint| complaint.object.name).collect();
     let failures = &node.reconciler.as_ref().unwrap().failures;
@@ -106,7 +106,7 @@ fn a_service_that_finds_no_room_is_named_and_all_others_are_served() {
     });
     for _ in 0..3 {
         now += Duration::from_secs(60);
-        round(node, now);
+        round(node, &mut now);
     }
     assert!(node.reconciler.as_ref().unwrap().failures.is_empty());
     for number in 0..SERVICES {
@@ -167,7 +167,7 @@ fn a_policy_that_finds_no_room_is_named_and_isolates_and_all_others_hold() {
     assert_eq!(policies::reaches(&world, (0, 0), to), (true, true));
     let mut now = Instant::now();
     policies::put(&world, "huge", Some(huge));
-    round(&mut world.nodes[0], now);
+    round(&mut world.nodes[0], &mut now);
     let complaint = complaints.try_recv().expect("its owner is told");
     assert_eq!(
         (complaint.kind, &*complaint.object.name, complaint.reason),
@@ -183,14 +183,14 @@ fn a_policy_that_finds_no_room_is_named_and_isolates_and_all_others_hold() {
     });
     policies::put(&world, "few", Some(few));
     now += Duration::from_secs(60);
-    round(&mut world.nodes[0], now);
+    round(&mut world.nodes[0], &mut now);
     let neighbour = policies::address(&world, 0, 0, 0);
     assert_eq!(policies::reaches(&world, (1, 0), neighbour), (false, true));
     assert!(complaints.try_recv().is_err(), "it is said once");
 
     policies::put(&world, "huge", None);
     now += Duration::from_secs(60);
-    round(&mut world.nodes[0], now);
+    round(&mut world.nodes[0], &mut now);
     assert!(world.nodes[0].reconciler.as_ref().unwrap().failures.is_empty());
     assert!(world.nodes[0].tables.policies_without_room().is_empty());
     assert_eq!(policies::reaches(&world, (1, 0), to), (true, true));
