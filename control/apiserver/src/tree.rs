@@ -107,3 +107,18 @@ pub fn list_mut<'a>(value: &'a mut Value, path: &[&str]) -> &'a mut [Value] {
     }
     place.as_array_mut().map_or(&mut [], Vec::as_mut_slice)
 }
+
+/// A tree as Go shows maps to people.
+pub fn go_text(value: &Value) -> String {
+    match value {
+        Value::Object(fields) => {
+            let sorted: std::collections::BTreeMap<&String, &Value> = fields.iter().collect();
+            let one = |(name, value): (&&String, &&Value)| format!("{name}:{}", go_text(value));
+            format!("map[{}]", sorted.iter().map(one).collect::<Vec<_>>().join(" "))
+        }
+        Value::Array(items) => format!("[{}]", items.iter().map(go_text).collect::<Vec<_>>().join(" ")),
+        Value::Null => "<nil>".to_owned(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}

@@ -81,6 +81,20 @@ impl Entry {
         }
     }
 
+    /// What upstream tells owners apart by, as text: refusals are in its order.
+    fn identity(&self) -> String {
+        let applies = self.operation == "Apply";
+        let all = [
+            ("manager", &*self.manager),
+            ("operation", &self.operation),
+            ("apiVersion", if applies { "" } else { &self.api_version }),
+            ("time", self.time.as_str().filter(|_| !applies).unwrap_or_default()),
+            ("subresource", &self.subresource),
+        ];
+        let said = all.iter().filter(|(_, value)| !value.is_empty());
+        said.map(|(name, value)| format!("\"{name}\":{value:?}")).collect::<Vec<_>>().join(",")
+    }
+
     /// The owner in a refusal. Who applies is the same in every version; to who scales, all write scales.
     fn words(&self, sub: Option<Sub>) -> String {
         let mut out = format!("{:?}", self.manager);
@@ -202,7 +216,7 @@ fn refuse_conflicts<'a>(
 ) -> Result<()> {
     let own = row.api_version();
     let mut causes = Vec::new();
-    let mut by_owner: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut by_owner: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
     for other in others {
         let changed = &changes.of(&other.api_version).changed;
         let theirs = other.set.common(changed);
@@ -211,7 +225,7 @@ fn refuse_conflicts<'a>(
             let owner = other.words(sub);
             let message = format!("conflict with {owner}");
             causes.push(Cause { reason: "FieldManagerConflict", message, field: field.clone() });
-            by_owner.entry(owner).or_default().push(field);
+            by_owner.entry((other.identity(), owner)).or_default().push(field);
         }
     }
     let message = match &causes[..] {
@@ -220,7 +234,7 @@ fn refuse_conflicts<'a>(
         many => {
             let told: Vec<String> = by_owner
                 .iter()
-                .map(|(owner, fields)| format!("conflicts with {owner}:\n- {}", fields.join("\n- ")))
+                .map(|((_, owner), fields)| format!("conflicts with {owner}:\n- {}", fields.join("\n- ")))
                 .collect();
             format!("Apply failed with {} conflicts: {}", many.len(), told.join("\n"))
         }

@@ -66,7 +66,7 @@ pub fn track(
             None => {}
         }
         // Who only lost fields wrote nothing; and a write that changes nothing is none.
-        if mine && entry.set != before {
+        if mine && entry.set != before && sub != Some(Sub::Scale) {
             entry.time = json!(now);
         }
         owners.push(Owner::Touched(entry));
@@ -89,7 +89,8 @@ fn first(manager: &Manager, sub: Option<Sub>, api_version: String, now: &str, se
         operation: manager.operation().to_owned(),
         api_version,
         subresource: sub.map_or("", Sub::name).to_owned(),
-        time: json!(now),
+        // Upstream carries no times from a scale to what it is of.
+        time: if sub == Some(Sub::Scale) { Value::Null } else { json!(now) },
         set,
     }
 }
@@ -153,7 +154,7 @@ fn squash(owners: Vec<Owner<'_>>) -> Vec<Owner<'_>> {
     while updaters > MAX_UPDATERS {
         let mut oldest: Vec<usize> =
             (0..entries.len()).filter(|at| entries[*at].operation == "Update").collect();
-        oldest.sort_by_key(|at| entries[*at].time.to_string());
+        oldest.sort_by_key(|at| entries[*at].time.as_str().unwrap_or_default().to_owned());
         let (into, from) = (oldest[0].min(oldest[1]), oldest[0].max(oldest[1]));
         let gone = entries.remove(from);
         "ancient-changes".clone_into(&mut entries[into].manager);

@@ -1,7 +1,7 @@
 //! What rows of custom resources have besides: their definition, and objects that may be older than it.
 
 use bytes::Bytes;
-use serde_json::Value;
+use serde_json::{Value, json};
 use store::{Compare, Entry, Revision};
 
 use super::Row;
@@ -9,7 +9,8 @@ use crate::definitions::compile;
 use crate::name::Name;
 use crate::object::{self, Header, Stored};
 use crate::schema::{Node, apply_defaults, decode};
-use crate::tree::{at, list, set};
+use crate::tree::{at, go_text, list, set};
+use crate::validate::Errors;
 
 /// Where a row comes from.
 #[derive(Debug)]
@@ -39,6 +40,76 @@ pub struct Scale {
     pub spec: Vec<Name>,
     pub status: Vec<Name>,
     pub selector: Option<Vec<Name>>,
+}
+
+impl Scale {
+    /// Checks what a Scale would show: of a write of the status only that.
+    pub fn check(&self, object: &Value, only_status: bool, errors: &mut Errors) {
+        if !only_status {
+            check_count(object, &self.spec, errors);
+        }
+        check_count(object, &self.status, errors);
+        if let Some(path) = &self.selector
+            && let Err(why) = walk(object, path).and_then(|found| match found {
+                None | Some(Value::String(_)) => Ok(()),
+                Some(other) => Err(mistyped(path, other, "string")),
+            })
+        {
+            errors.invalid(dotted(path), &json!(""), &why);
+        }
+    }
+}
+
+/// Replicas are numbers of 32 bits, and not negative.
+fn check_count(object: &Value, path: &[Name], errors: &mut Errors) {
+    let count = walk(object, path).and_then(|found| match found {
+        None => Ok(0),
+        Some(value) => value.as_i64().ok_or_else(|| mistyped(path, value, "int64")),
+    });
+    match count {
+        Err(why) => errors.invalid(dotted(path), &json!(0), &why),
+        Ok(count) if count < 0 => {
+            errors.invalid(dotted(path), &json!(count), "should be a non-negative integer");
+        }
+        Ok(count) if count > i64::from(i32::MAX) => {
+            let why = format!("should be less than or equal to {}", i32::MAX);
+            errors.invalid(dotted(path), &json!(count), &why);
+        }
+        Ok(_) => {}
+    }
+}
+
+fn dotted(path: &[Name]) -> String {
+    path.iter().map(|name| format!(".{name}")).collect()
+}
+
+/// What lies at a path; the sentence of upstream's where something on the way is no object.
+fn walk<'a>(object: &'a Value, path: &[Name]) -> Result<Option<&'a Value>, String> {
+    let mut place = object;
+    for (depth, name) in path.iter().enumerate() {
+        place = match place {
+            Value::Object(fields) => match fields.get(&**name) {
+                Some(next) => next,
+                None => return Ok(None),
+            },
+            Value::Null => return Ok(None),
+            other => return Err(mistyped(&path[..=depth], other, "map[string]interface{}")),
+        };
+    }
+    Ok(Some(place))
+}
+
+fn mistyped(path: &[Name], value: &Value, wanted: &str) -> String {
+    let given = match value {
+        Value::Null => "<nil>",
+        Value::Bool(_) => "bool",
+        Value::Number(number) if number.is_f64() => "float64",
+        Value::Number(_) => "int64",
+        Value::String(_) => "string",
+        Value::Array(_) => "[]interface {}",
+        Value::Object(_) => "map[string]interface {}",
+    };
+    format!("{} accessor error: {} is of the type {given}, expected {wanted}", dotted(path), go_text(value))
 }
 
 impl Custom {

@@ -79,20 +79,35 @@ pub fn applied(call: &Call, tree: Value) -> Result<Value> {
 /// 422 about the patch, where upstream's decoding of what a patch made fails.
 pub fn edited(call: &Call, tree: Value, twice: &[String], shown: impl Fn() -> String) -> Result<Value> {
     let row = &call.row;
+    let value = made(call, row.node(), tree, twice, shown)?;
+    let mut object = identified(call, value, (&row.group, &row.version, &row.kind))?;
+    row.store(&mut object);
+    Ok(object)
+}
+
+/// Decodes what a patch made of something, such as a Scale.
+///
+/// # Errors
+/// As [`edited`].
+pub fn made(
+    call: &Call,
+    node: &Node,
+    tree: Value,
+    twice: &[String],
+    shown: impl Fn() -> String,
+) -> Result<Value> {
     let refused = |why: &str| {
         let message = format!("Invalid value: {:?}: {why}", shown());
         let cause = Cause { reason: "FieldValueInvalid", message, field: "patch".to_owned() };
         Refusal::invalid_kind("", "", "", vec![cause])
     };
-    let decoded = from_value(row.node(), tree).map_err(|error| refused(&error.to_string()))?;
+    let decoded = from_value(node, tree).map_err(|error| refused(&error.to_string()))?;
     let strange = [twice, &decoded.strange[..]].concat();
     if strict(call) && !strange.is_empty() {
         return Err(refused(&format!("strict decoding error: {}", strange.join(", "))));
     }
     warn(call, &strange);
-    let mut object = identified(call, decoded.value, (&row.group, &row.version, &row.kind))?;
-    row.store(&mut object);
-    Ok(object)
+    Ok(decoded.value)
 }
 
 /// Decodes a tree that a patch made in the version of the call, and brings it into the stored one.

@@ -16,7 +16,7 @@ use crate::resources::Sub;
 use crate::schema::ANY;
 use crate::schema::decode::{Decoded, from_slice};
 use crate::status::{Refusal, Result};
-use crate::tree::{at, set, text};
+use crate::tree::{at, go_text, set, text};
 
 const KNOWN: &str = "application/json-patch+json, application/merge-patch+json, \
     application/strategic-merge-patch+json, application/apply-patch+yaml";
@@ -83,21 +83,6 @@ fn in_order(value: &Value) -> Value {
         }
         Value::Array(items) => items.iter().map(in_order).collect(),
         other => other.clone(),
-    }
-}
-
-/// A tree as Go shows maps to people.
-fn go_text(value: &Value) -> String {
-    match value {
-        Value::Object(fields) => {
-            let sorted: BTreeMap<&String, &Value> = fields.iter().collect();
-            let one = |(name, value): (&&String, &&Value)| format!("{name}:{}", go_text(value));
-            format!("map[{}]", sorted.iter().map(one).collect::<Vec<_>>().join(" "))
-        }
-        Value::Array(items) => format!("[{}]", items.iter().map(go_text).collect::<Vec<_>>().join(" ")),
-        Value::Null => "<nil>".to_owned(),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
     }
 }
 

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::body;
 use super::reply::document;
+use super::update::check_name;
 use super::write::{self, Outcome};
 use crate::api::Call;
 use crate::body::Reply;
@@ -13,6 +14,7 @@ use crate::negotiate::{APPLY, content_type};
 use crate::patch::{json as json_patch, strategic};
 use crate::printer::selector;
 use crate::resources::{Row, Sub};
+use crate::schema::schema;
 use crate::status::{Refusal, Result};
 use crate::tree::{at, int, set, text};
 use crate::validate::Errors;
@@ -34,7 +36,13 @@ pub async fn dispatch(call: &Call) -> Result<Reply> {
         "patch" => {
             let raw = call.body.clone();
             let media = content_type(&call.headers).to_owned();
-            edit(call, move |scale| patch(&media, &raw, scale)).await
+            let id = schema().kind(KIND.0, KIND.1, KIND.2).ok_or_else(Refusal::no_path)?;
+            edit(call, |scale| {
+                let patched = patch(&media, &raw, scale)?;
+                let shown = patched.to_string();
+                body::made(call, &schema().root(id), patched, &[], || shown.clone())
+            })
+            .await
         }
         _ => Err(super::unsupported()),
     }
@@ -62,6 +70,7 @@ where
 {
     write_scale(call, &Manager::update(call), |old| {
         let scale = wanted(&scale_of(&call.row, old)?)?;
+        check_name(call, &scale)?;
         check(call, old, &scale)?;
         let mut new = old.clone();
         set(&mut new, &paths(&call.row).spec, int(&scale, &["spec", "replicas"]).unwrap_or_default());
@@ -99,7 +108,10 @@ fn check(call: &Call, old: &Value, scale: &Value) -> Result<()> {
         return Err(Refusal::modified(&call.row, &call.target.name));
     }
     let mut errors = Errors::default();
-    errors.not_negative("spec.replicas", int(scale, &["spec", "replicas"]));
+    // Custom objects are checked themselves, with what they say of it.
+    if call.row.custom.is_none() {
+        errors.not_negative("spec.replicas", int(scale, &["spec", "replicas"]));
+    }
     if errors.is_empty() {
         return Ok(());
     }

@@ -40,7 +40,8 @@ pub async fn update(call: &Call, sub: Option<Sub>) -> Result<Reply> {
     answer(call, outcome)
 }
 
-fn check_name(call: &Call, object: &Value) -> Result<()> {
+/// Refuses an object that is not called as the path says.
+pub fn check_name(call: &Call, object: &Value) -> Result<()> {
     match text(object, &["metadata", "name"]) {
         "" => Err(Refusal::bad_request("name must be provided")),
         name if name != call.target.name => Err(Refusal::bad_request(format!(

@@ -191,8 +191,9 @@ fn check(row: &Row, old: Option<&Value>, new: &mut Value) -> Result<()> {
     let change = Change { old, new };
     meta::validate(row, &change, &mut errors);
     (row.validate)(&change, &mut errors);
-    if row.custom.is_some() {
+    if let Some(custom) = &row.custom {
         schema::check(row.node(), change.new, old, &mut errors);
+        custom.scale.iter().for_each(|scale| scale.check(change.new, false, &mut errors));
     }
     if errors.is_empty() {
         return Ok(());
@@ -378,8 +379,10 @@ fn finish(
             let mut errors = Errors::default();
             meta::validate(row, &Change { old: Some(old), new }, &mut errors);
             (row.validate_part)(sub, &Change { old: Some(old), new }, &mut errors);
-            if row.custom.is_some() {
+            if let Some(custom) = &row.custom {
                 schema::check(row.node(), new, Some(old), &mut errors);
+                let only_status = sub == Sub::Status;
+                custom.scale.iter().for_each(|scale| scale.check(new, only_status, &mut errors));
             }
             if !errors.is_empty() {
                 return Err(Refusal::invalid(row, &call.target.name, errors.into_causes()));

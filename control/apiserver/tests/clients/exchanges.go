@@ -27,7 +27,8 @@ const (
 const gadgetDefinition = `{"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
  "metadata": {"name": "gadgets.compare.example.org"},
  "spec": {"group": "compare.example.org", "scope": "Namespaced", "names": {"plural": "gadgets", "kind": "Gadget"},
-  "versions": [{"name": "v1", "served": true, "storage": true, "subresources": {"status": {}},
+  "versions": [{"name": "v1", "served": true, "storage": true, "subresources": {"status": {},
+    "scale": {"specReplicasPath": ".spec.size", "statusReplicasPath": ".status.size", "labelSelectorPath": ".status.word"}},
    "additionalPrinterColumns": [{"name": "Size", "type": "integer", "jsonPath": ".spec.size", "description": "how big"}],
    "selectableFields": [{"jsonPath": ".spec.colour"}],
    "schema": {"openAPIV3Schema": {"type": "object", "properties": {
@@ -80,6 +81,7 @@ func exchanges() []Exchange {
 	var all []Exchange
 	all = append(all, creations()...)
 	all = append(all, writes()...)
+	all = append(all, scales()...)
 	all = append(all, applications()...)
 	all = append(all, reads()...)
 	return append(all, deletions()...)
@@ -146,6 +148,28 @@ func writes() []Exchange {
 		patchOf(mergePatch, "/status?fieldValidation=Strict", `{"status": {"odd": 1}}`),
 		patchOf("application/strategic-merge-patch+json", "", `{"spec": {"size": 1}}`),
 		{method: "PATCH", path: gadgets + "/none", media: mergePatch, body: `{"spec": {"size": 1}}`},
+	}
+}
+
+func scales() []Exchange {
+	scaled := func(query string, edit func(map[string]any)) Exchange { return replacement("/scale"+query, edit) }
+	size := func(count any) func(map[string]any) {
+		return func(one map[string]any) { within(one, "spec")["replicas"] = count }
+	}
+	return []Exchange{
+		{method: "GET", path: gadgets + "/a/scale"},
+		{method: "GET", path: gadgets + "/none/scale"},
+		scaled("?fieldManager=scaler", size(4)),
+		scaled("?fieldManager=scaler", size(4)),
+		scaled("", size(-1)),
+		scaled("", size(11)),
+		scaled("", func(one map[string]any) { within(one, "metadata")["name"] = "b" }),
+		scaled("", func(one map[string]any) { within(one, "metadata")["resourceVersion"] = "1" }),
+		scaled("?dryRun=All", size(5)),
+		patchOf(mergePatch, "/scale?fieldManager=patcher", `{"spec": {"replicas": 3}}`),
+		patchOf(mergePatch, "/scale", `{"spec": {"replicas": -1}}`),
+		patchOf(jsonPatch, "/scale", `[{"op": "replace", "path": "/spec/replicas", "value": 2}]`),
+		{method: "GET", path: gadgets + "/a"},
 	}
 }
 

@@ -67,3 +67,27 @@ async fn a_path_without_the_method_says_so_in_the_words_of_upstream() {
         );
     }
 }
+
+#[tokio::test]
+async fn a_scale_is_of_its_object_and_says_nothing_strange() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    admin.send("POST", DEPLOYMENTS, &deployment()).await.expect(201);
+    let uri = format!("{DEPLOYMENTS}/web/scale");
+    let mut other = admin.get(&uri).await.expect(200);
+    other["metadata"]["name"] = json!("other");
+    admin.send("PUT", &uri, &other).await.refused(400, "BadRequest");
+    let strict = format!("{uri}?fieldValidation=Strict");
+    let said = admin.patch("merge", &strict, &json!({"spec": {"odd": 2}})).await.refused(422, "Invalid");
+    assert_eq!(said["details"]["causes"][0]["field"], "patch");
+    admin.patch("merge", &uri, &json!({"spec": {"replicas": "x"}})).await.refused(422, "Invalid");
+    admin
+        .patch("merge", &format!("{uri}?fieldManager=m"), &json!({"spec": {"replicas": 7}}))
+        .await
+        .expect(200);
+    let owners =
+        admin.get(&format!("{DEPLOYMENTS}/web")).await.expect(200)["metadata"]["managedFields"].clone();
+    let timeless = |owner: &&Value| owner.get("time").is_none();
+    let found: Vec<&Value> = owners.as_array().unwrap().iter().filter(timeless).collect();
+    assert_eq!((found.len(), &found[0]["manager"]), (1, &json!("m")));
+}
