@@ -32,6 +32,7 @@ mod managed;
 mod metrics;
 mod name;
 mod negotiate;
+mod numbers;
 mod object;
 mod patch;
 mod patience;

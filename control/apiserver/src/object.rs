@@ -11,6 +11,7 @@ use store::{Entry, Revision, Store};
 use crate::copy;
 use crate::definitions;
 use crate::name::Name;
+use crate::numbers;
 use crate::resources::{self, Row};
 use crate::skim::skim;
 use crate::tree;
@@ -111,7 +112,7 @@ pub fn encode(object: &Value) -> Bytes {
 /// The same with another apiVersion than the object says.
 pub fn encode_as(api_version: Option<&str>, object: &Value) -> Bytes {
     let mut text = Vec::with_capacity(1 << 10);
-    serde_json::to_writer(&mut text, &Ordered { api_version, object }).expect("a tree always encodes");
+    numbers::write(&mut text, &Ordered { api_version, object }).expect("a tree always encodes");
     text.shrink_to_fit();
     Bytes::from(text)
 }
