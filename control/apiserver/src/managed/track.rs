@@ -18,6 +18,8 @@ const PATH: &[&str] = &["metadata", "managedFields"];
 enum Owner<'a> {
     /// As it is stored, with its position there.
     Untouched(usize, &'a Value),
+    /// As it is stored, but for the time.
+    Again(usize, &'a Value, &'a str),
     Touched(Entry),
 }
 
@@ -48,11 +50,23 @@ pub fn track(
             target && (manager.apply || claimed.as_ref().is_some_and(|claimed| !claimed.within(fields)));
         let claim = if target { claimed.take() } else { None };
         if !loses && !gains && fields.as_object().is_some_and(|fields| !fields.is_empty()) {
-            owners.push(Owner::Untouched(position, stored));
+            // Whoever changes what is its own has written it now.
+            let again = sub != Some(Sub::Scale) && claim.is_some_and(|claim| !claim.is_empty());
+            owners.push(if again {
+                Owner::Again(position, stored, &now)
+            } else {
+                Owner::Untouched(position, stored)
+            });
             continue;
         }
         let mut entry = Entry::read(stored);
         let before = entry.set.clone();
+        // What is applied is claimed again though nothing changed, which is no write.
+        let claims = if manager.apply {
+            mine && !scoped(row, changed.clone(), sub).is_empty()
+        } else {
+            claim.as_ref().is_some_and(|claim| !claim.is_empty())
+        };
         entry.set = entry.set.without(removed);
         if !mine {
             entry.set = entry.set.without(changed);
@@ -66,7 +80,7 @@ pub fn track(
             None => {}
         }
         // Who only lost fields wrote nothing; and a write that changes nothing is none.
-        if mine && entry.set != before && sub != Some(Sub::Scale) {
+        if mine && (claims || entry.set != before) && sub != Some(Sub::Scale) {
             entry.time = json!(now);
         }
         owners.push(Owner::Touched(entry));
@@ -101,19 +115,25 @@ fn render(owners: Vec<Owner<'_>>, given: Option<Value>) -> Vec<Value> {
         Some(Value::Array(given)) => given,
         _ => Vec::new(),
     };
+    let mut kept = |position: usize, stored: &Value| match given.get_mut(position) {
+        Some(same) if same == stored => same.take(),
+        _ => stored.clone(),
+    };
     let mut json = |owner| match owner {
         Owner::Touched(entry) => Entry::json(&entry),
-        Owner::Untouched(position, stored) => match given.get_mut(position) {
-            Some(same) if same == stored => same.take(),
-            _ => stored.clone(),
-        },
+        Owner::Untouched(position, stored) => kept(position, stored),
+        Owner::Again(position, stored, now) => {
+            let mut entry = kept(position, stored);
+            entry["time"] = json!(now);
+            entry
+        }
     };
     owners.into_iter().map(&mut json).collect()
 }
 
 /// Appliers before updaters, whoever wrote first before others, as upstream has them; what nobody touched stays as it is.
 fn sorted(mut owners: Vec<Owner<'_>>) -> Vec<Owner<'_>> {
-    if owners.iter().any(|owner| matches!(owner, Owner::Touched(_))) {
+    if owners.iter().any(|owner| !matches!(owner, Owner::Untouched(..))) {
         owners.sort_by(|one, other| one.rank().cmp(&other.rank()));
     }
     owners
@@ -125,6 +145,10 @@ impl Owner<'_> {
         match self {
             Self::Untouched(_, stored) => ["operation", "time", "manager", "apiVersion", "subresource"]
                 .map(|field| text(stored, &[field])),
+            Self::Again(_, stored, now) => {
+                let word = |field| text(stored, &[field]);
+                [word("operation"), now, word("manager"), word("apiVersion"), word("subresource")]
+            }
             Self::Touched(entry) => {
                 let time = entry.time.as_str().unwrap_or_default();
                 [&entry.operation, time, &entry.manager, &entry.api_version, &entry.subresource]
@@ -139,7 +163,7 @@ const MAX_UPDATERS: usize = 10;
 /// Keeps the list short: the oldest updaters become one.
 fn squash(owners: Vec<Owner<'_>>) -> Vec<Owner<'_>> {
     let is_updater = |owner: &Owner<'_>| match owner {
-        Owner::Untouched(_, stored) => text(stored, &["operation"]) == "Update",
+        Owner::Untouched(_, stored) | Owner::Again(_, stored, _) => text(stored, &["operation"]) == "Update",
         Owner::Touched(entry) => entry.operation == "Update",
     };
     let mut updaters = owners.iter().filter(|owner| is_updater(owner)).count();
@@ -148,6 +172,7 @@ fn squash(owners: Vec<Owner<'_>>) -> Vec<Owner<'_>> {
     }
     let read = |owner| match owner {
         Owner::Untouched(_, stored) => Entry::read(stored),
+        Owner::Again(_, stored, now) => Entry { time: json!(now), ..Entry::read(stored) },
         Owner::Touched(entry) => entry,
     };
     let mut entries: Vec<Entry> = owners.into_iter().map(read).collect();
@@ -221,10 +246,12 @@ mod tests {
             assert_eq!(owners(Some(&first), &mut second, "two", 2).len(), 2);
             let (before, after) = (list(&first, PATH), list(&second, PATH));
             assert_eq!(before[0], after[0]);
-            // Written again by its owner: the set is the same, and so is the time.
+            // Written again by its owner: the set is the same, at another time.
             let mut third = map(json!({"a": "1", "b": "3"}), &said);
             owners(Some(&second), &mut third, "two", 3);
-            assert_eq!(list(&third, PATH), after);
+            let mut want = after.to_vec();
+            want[1]["time"] = json!("1970-01-01T00:00:03Z");
+            assert_eq!(list(&third, PATH), want);
         }
     }
 }

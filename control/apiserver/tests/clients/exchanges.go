@@ -63,7 +63,11 @@ func patchOf(media, query, body string) Exchange {
 }
 
 func application(query, spec string) Exchange {
-	one := patchOf(applyPatch, query, gadgetOf("a", spec))
+	return later(patchOf(applyPatch, query, gadgetOf("a", spec)))
+}
+
+// later lets what follows be written in another second.
+func later(one Exchange) Exchange {
 	one.isLater = true
 	return one
 }
@@ -144,7 +148,7 @@ func writes() []Exchange {
 		patchOf(mergePatch, "", `{"metadata": {"resourceVersion": "1"}}`),
 		patchOf(mergePatch, "", `{"kind": "Gizmo"}`),
 		patchOf(mergePatch, "?force=true", `{"spec": {"size": 1}}`),
-		patchOf(mergePatch, "", `{}`),
+		later(patchOf(mergePatch, "", `{}`)),
 		patchOf(jsonPatch, "", `[{"op": "replace", "path": "/spec/size", "value": 2}]`),
 		patchOf(jsonPatch, "", `[{"op": "add", "path": "/spec/parts/-", "value": {"name": "z"}}]`),
 		patchOf(mergePatch, "?fieldValidation=Strict", `{"spec": {"odd": 1}}`),
@@ -176,6 +180,8 @@ func scales() []Exchange {
 		patchOf(mergePatch, "/scale", `{"spec": {"replicas": -1}}`),
 		patchOf(jsonPatch, "/scale", `[{"op": "replace", "path": "/spec/replicas", "value": 2}]`),
 		{method: "GET", path: gadgets + "/a"},
+		// Of two owners in a conflict Kubernetes names any first.
+		patchOf(mergePatch, "", `{"spec": {"size": 8}}`),
 	}
 }
 
