@@ -78,9 +78,10 @@ fn fixed(rows: &[&Arc<Row>]) -> String {
     let own: Vec<&Row> = rows.iter().map(|row| &***row).filter(|row| row.custom.is_none()).collect();
     let key = own.first().map_or_else(String::new, |row| row.api_version());
     let digest = || {
-        let paths: Vec<_> = own.iter().map(|row| paths::paths(row, Form::V3)).collect();
-        let said = json!([paths, definitions(&reached(&own), Form::V3, &Descriptions::default())]);
-        hex(&Sha256::new().chain_update(said.to_string()).chain_update(descriptions::digest()).finalize())
+        let paths = own.iter().map(|row| paths::paths(row, Form::V3));
+        let said = paths.chain(definitions(reached(&own), Form::V3, Descriptions::default()));
+        let digest = said.fold(Sha256::new(), |digest, piece| digest.chain_update(members(&piece)));
+        hex(&digest.chain_update(descriptions::digest()).finalize())
     };
     KNOWN.lock().entry(key).or_insert_with(digest).clone()
 }
@@ -96,7 +97,7 @@ pub fn group_version(table: &Table, path: &str, headers: &HeaderMap) -> Result<R
     let own: Vec<&Row> = rows.iter().map(|row| &**row).collect();
     let types = reached(&own);
     let mut reply =
-        tagged(&hash(table, group, version), headers, JSON[0], || document(rows, &types, Form::V3));
+        tagged(&hash(table, group, version), headers, JSON[0], || document(rows, types, Form::V3));
     reply.headers_mut().insert(http::header::CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
     Ok(reply)
 }
@@ -136,55 +137,61 @@ pub fn v2(table: &Table, headers: &HeaderMap) -> Result<Reply> {
     if reads(headers, PACKED) {
         digest.update(packed::MEDIA);
         let hash = hex(&digest.finalize());
-        return Ok(tagged(&hash, headers, packed::MEDIA, || packed_document(rows, &types)));
+        return Ok(tagged(&hash, headers, packed::MEDIA, || packed_document(rows, types)));
     }
     if !reads(headers, JSON) {
         return Err(Refusal::not_acceptable(&format!("application/json, {}", packed::ASKED)));
     }
-    Ok(tagged(&hex(&digest.finalize()), headers, JSON[0], || document(rows, &types, Form::V2)))
+    Ok(tagged(&hex(&digest.finalize()), headers, JSON[0], || document(rows, types, Form::V2)))
 }
 
 /// The same as a document of version 2, in protobuf.
-fn packed_document(rows: Vec<Arc<Row>>, types: &BTreeSet<TypeId>) -> body::Body {
+fn packed_document(rows: Vec<Arc<Row>>, types: BTreeSet<TypeId>) -> body::Body {
     let form = Form::V2;
     let piece = |name: &str, content: Map<String, Value>| {
         Bytes::from(packed::piece(&Map::from_iter([(name.to_owned(), Value::Object(content))])))
     };
+    let defined = move |content| piece("definitions", content);
     let info = json!({ "swagger": "2.0", "info": { "title": TITLE, "version": VERSION } });
     let head = Bytes::from(packed::piece(info.as_object().expect("it was made an object")));
-    let fixed = piece("definitions", definitions(types, form, &Descriptions::read()));
+    let fixed = definitions(types, form, Descriptions::read()).map(defined);
     let customs: Vec<Arc<Row>> = rows.iter().filter(|row| row.custom.is_some()).cloned().collect();
     let paths = rows.into_iter().map(move |row| piece("paths", paths::paths(&row, form)));
     let customs = customs.into_iter().filter_map(move |row| {
         let own = custom::definitions(&row, row.custom.as_ref()?, form);
-        Some(piece("definitions", own.into_iter().collect()))
+        Some(defined(own.into_iter().collect()))
     });
-    let pieces = std::iter::once(head).chain(paths).chain([fixed]).chain(customs);
+    let pieces = std::iter::once(head).chain(paths).chain(fixed).chain(customs);
     body::stream(futures::stream::iter(pieces.map(Ok)))
 }
 
 const TITLE: &str = "Hawser";
 const VERSION: &str = "v1.36.0";
 
-/// A document of these rows and types. Only one custom resource is in memory at a time.
-fn document(rows: Vec<Arc<Row>>, types: &BTreeSet<TypeId>, form: Form) -> body::Body {
+/// A document of these rows and types. Only one of them is in memory at a time.
+fn document(rows: Vec<Arc<Row>>, types: BTreeSet<TypeId>, form: Form) -> body::Body {
     let (head, middle, tail) = match form {
         Form::V2 => (r#""swagger":"2.0""#, r#"},"definitions":{"#, "}}"),
         Form::V3 => (r#""openapi":"3.0.0""#, r#"},"components":{"schemas":{"#, "}}}"),
     };
     let head = format!(r#"{{{head},"info":{{"title":"{TITLE}","version":"{VERSION}"}},"paths":{{"#);
-    let fixed = format!("{middle}{}", members(&definitions(types, form, &Descriptions::read())));
     let customs: Vec<Arc<Row>> = rows.iter().filter(|row| row.custom.is_some()).cloned().collect();
-    let paths = rows.into_iter().enumerate().map(move |(position, row)| {
-        let comma = if position > 0 { "," } else { "" };
-        format!("{comma}{}", members(&paths::paths(&row, form)))
-    });
+    let paths = separated(rows.into_iter().map(move |row| paths::paths(&row, form)));
     let customs = customs.into_iter().filter_map(move |row| {
-        let own = custom::definitions(&row, row.custom.as_ref()?, form);
-        Some(format!(",{}", members(&own.into_iter().collect())))
+        Some(custom::definitions(&row, row.custom.as_ref()?, form).into_iter().collect())
     });
-    let pieces = std::iter::once(head).chain(paths).chain([fixed]).chain(customs).chain([tail.to_owned()]);
+    let defined = separated(definitions(types, form, Descriptions::read()).chain(customs));
+    let pieces =
+        std::iter::once(head).chain(paths).chain([middle.to_owned()]).chain(defined).chain([tail.to_owned()]);
     body::stream(futures::stream::iter(pieces.map(|piece| Ok(Bytes::from(piece)))))
+}
+
+/// The members of objects as those of one, as text.
+fn separated(objects: impl Iterator<Item = Map<String, Value>>) -> impl Iterator<Item = String> {
+    objects.enumerate().map(|(position, object)| {
+        let comma = if position > 0 { "," } else { "" };
+        format!("{comma}{}", members(&object))
+    })
 }
 
 /// The members of an object as text, without its braces.
@@ -232,12 +239,17 @@ fn reach_node(node: &Node, reached: &mut BTreeSet<TypeId>) {
     }
 }
 
-fn definitions(types: &BTreeSet<TypeId>, form: Form, texts: &Descriptions) -> Map<String, Value> {
+/// What these types are, each by itself: all together take a lot of memory.
+fn definitions(
+    types: BTreeSet<TypeId>,
+    form: Form,
+    texts: Descriptions,
+) -> impl Iterator<Item = Map<String, Value>> {
     let schema: &'static Schema = schema();
-    types
-        .iter()
-        .map(|id| (schema.types[*id].name.to_string(), definition(&schema.types[*id], form, texts)))
-        .collect()
+    types.into_iter().map(move |id| {
+        let kind = &schema.types[id];
+        Map::from_iter([(kind.name.to_string(), definition(kind, form, &texts))])
+    })
 }
 
 fn definition(kind: &Type, form: Form, texts: &Descriptions) -> Value {
