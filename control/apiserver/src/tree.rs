@@ -119,6 +119,10 @@ pub fn go_text(value: &Value) -> String {
         Value::Array(items) => format!("[{}]", items.iter().map(go_text).collect::<Vec<_>>().join(" ")),
         Value::Null => "<nil>".to_owned(),
         Value::String(text) => text.clone(),
+        Value::Number(number) => {
+            let text = number.to_string();
+            text.strip_suffix(".0").unwrap_or(&text).to_owned()
+        }
         other => other.to_string(),
     }
 }

@@ -156,9 +156,9 @@ mod tests {
 
     #[test]
     fn trees_are_shown_as_go_shows_them() {
-        let tree = json!({ "b": [1, "x", null], "a": { "d": true, "c": {} } });
-        assert_eq!(go_text(&tree), "map[a:map[c:map[] d:true] b:[1 x <nil>]]");
-        assert_eq!(in_order(&tree).to_string(), r#"{"a":{"c":{},"d":true},"b":[1,"x",null]}"#);
+        let tree = json!({ "b": [2.0, "x", null], "a": { "d": true, "c": {} } });
+        assert_eq!(go_text(&tree), "map[a:map[c:map[] d:true] b:[2 x <nil>]]");
+        assert_eq!(in_order(&tree).to_string(), r#"{"a":{"c":{},"d":true},"b":[2.0,"x",null]}"#);
     }
 
     #[test]
