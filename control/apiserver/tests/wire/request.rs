@@ -26,6 +26,11 @@ pub fn read(text: &[u8]) -> Option<Request<Full<Bytes>>> {
     request.body(Full::new(Bytes::copy_from_slice(body))).ok()
 }
 
+/// Whether an answer may have no end. `?watch` is one, `?w%61tch=1` and `/api/v1/watch/pods` are too.
+fn may_be_a_watch(shown: &str) -> bool {
+    shown.contains("watch") || shown.contains('%')
+}
+
 /// Sends the request and returns the code and what the answer says; of a watch that was begun, nothing.
 ///
 /// Panics for an answer that no request deserves: one of 500, or a refusal that is no Status.
@@ -37,7 +42,7 @@ pub async fn hold(service: &InProcess, request: Request<Full<Bytes>>) -> (u16, B
     };
     let code = reply.status().as_u16();
     assert!(code < 500 || matches!(code, 501 | 503 | 504), "{shown}: {code}");
-    if code < 300 && shown.contains("watch=") {
+    if code < 300 && may_be_a_watch(&shown) {
         return (code, Bytes::new());
     }
     let media = reply.headers().get(http::header::CONTENT_TYPE).cloned();
