@@ -289,6 +289,7 @@ pub fn under_load(tcx: bool, happen: impl Fn(&NodeWorld, Agent, Manner<'_>) -> (
         }
         std::thread::sleep(Duration::from_secs(1));
         let (agent, scale) = happen(node, agent, manner);
+        loads.iter().for_each(|(_, load)| load.suffice());
         drop(agent);
         let declined: u64 = world.nodes.iter().map(|node| declined(&node.pods[0].namespace)).sum();
         let outcomes = loads.into_iter().map(|(whence, load)| (whence, load.stop())).collect::<Vec<_>>();
@@ -339,6 +340,5 @@ fn judge(whence: &str, outcome: &Outcome, declined: u64) {
     assert_eq!(outcome.errors, Vec::<String>::new(), "{whence}");
     let excused = outcome.unhandled + declined;
     assert!(outcome.begun_again <= excused, "{whence}: a SYN was lost: {outcome:?}, {declined} declined");
-    assert!(outcome.connections > 500, "{whence}: too little was tried: {outcome:?}");
-    assert!(outcome.answers > 500 && outcome.datagrams > 500, "{whence}: {outcome:?}");
+    assert!(outcome.suffices(), "{whence}: too little was tried: {outcome:?}");
 }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -21,6 +21,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 const MANY: u64 = 8_000;
 /// Between two of those that come after.
 const SLOW: Duration = Duration::from_millis(20);
+/// Of connections, of answers on those that last, and of datagrams.
+const ENOUGH: u64 = 500;
 /// How long an answer may take: on a busy machine all of this waits for its turn. What is lost shows in other ways, a datagram
 /// because it is not sent again, the first packet of a connection because it is.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -40,6 +42,13 @@ pub struct Outcome {
     pub answers: u64,
     /// Answers to datagrams.
     pub datagrams: u64,
+}
+
+impl Outcome {
+    /// Whether there was so much that it says something.
+    pub fn suffices(&self) -> bool {
+        [self.connections, self.answers, self.datagrams].iter().all(|count| *count > ENOUGH)
+    }
 }
 
 /// Load from one namespace to one address.
@@ -85,6 +94,14 @@ impl Load {
             outcome.unhandled = self::unhandled() - unhandled;
         });
         Self { thread, stop, outcome }
+    }
+
+    /// Waits until there was enough of everything: what happens may be over sooner than a busy machine gets to it.
+    pub fn suffice(&self) {
+        let until = Instant::now() + PATIENCE;
+        while !self.outcome.lock().suffices() && Instant::now() < until {
+            std::thread::sleep(PAUSE);
+        }
     }
 
     /// Ends, and says how it was.
