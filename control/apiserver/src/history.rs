@@ -12,7 +12,7 @@ use tokio::time;
 use crate::api::Api;
 use crate::object::{Header, Objects, ROOT};
 
-/// What is written when nobody else writes, under the name that kube-apiserver's has in etcd.
+/// What the embedded store writes at the end of each round, under the name that kube-apiserver's has in etcd.
 const KEY: &str = "compact_rev_key";
 
 /// Forgets until the server stops.
