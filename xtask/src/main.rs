@@ -153,7 +153,6 @@ fn main() -> Result<()> {
                 "policies",
                 "bandwidth",
                 "compile",
-                "definitions",
                 "api",
             ] {
                 process::run(process::cargo().args(["bench", "--quiet", "--bench", bench]))?;

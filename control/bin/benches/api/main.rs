@@ -2,10 +2,11 @@
 //! load generator on the same processors.
 //!
 //! `cargo bench --bench api` measures everything; arguments choose parts: `start`, `objects`, `growth`, `pods`,
-//! `lists`, `watches`, `etcd`.
+//! `lists`, `watches`, `definitions`, `etcd`.
 //! Rates are medians of [`RUNS`] runs with their spread; CPU is the server's own, from `/proc/PID/stat`.
 
 mod client;
+mod definitions;
 mod etcd;
 #[path = "../../../store/tests/etcd_server/mod.rs"]
 mod etcd_server;
@@ -58,6 +59,9 @@ fn main() -> Result<()> {
         }
         if is_wanted("watches") {
             watches::measure().await?;
+        }
+        if is_wanted("definitions") {
+            definitions::measure().await?;
         }
         if is_wanted("etcd") {
             etcd::measure().await?;
