@@ -157,17 +157,12 @@ impl Serialize for Unversioned<'_> {
 
 /// Appends the object as served at `revision`.
 pub fn append(out: &mut BytesMut, entry: &Entry<Header>, revision: Revision) {
-    splice(out, &entry.value, entry.header.splice as usize, revision);
+    splice(out, &entry.value.bytes(), entry.header.splice as usize, revision);
 }
 
-/// Appends what stands behind the first `from` bytes of the object, before which there is no metadata.
-pub fn append_from(out: &mut BytesMut, entry: &Entry<Header>, from: usize) {
-    splice(
-        out,
-        &entry.value[from..],
-        (entry.header.splice as usize).saturating_sub(from),
-        entry.mod_revision,
-    );
+/// Appends what stands behind the first `from` bytes of the object, before which there is no metadata. `value` is its bytes.
+pub fn append_from(out: &mut BytesMut, entry: &Entry<Header>, value: &[u8], from: usize) {
+    splice(out, &value[from..], (entry.header.splice as usize).saturating_sub(from), entry.mod_revision);
 }
 
 /// The bytes of a stored object as served at `revision`.
@@ -194,7 +189,7 @@ pub fn decode(entry: &Entry<Header>) -> Value {
 
 /// The object as a tree, with `revision` as its resourceVersion.
 pub fn decode_at(entry: &Entry<Header>, revision: Revision) -> Value {
-    let mut tree: Value = serde_json::from_slice(&entry.value).unwrap_or_default();
+    let mut tree: Value = serde_json::from_slice(&entry.value.bytes()).unwrap_or_default();
     tree::set(&mut tree, &["metadata", "resourceVersion"], revision.to_string());
     tree
 }
@@ -211,7 +206,7 @@ mod tests {
         Entry {
             key: key.into(),
             header: header(key, &value),
-            value,
+            value: value.into(),
             mod_revision: 7,
             create_revision: 3,
             expires: 0,
@@ -223,7 +218,7 @@ mod tests {
         let object = json!({"spec": {"nodeName": "n1"}, "kind": "Pod", "apiVersion": "v1",
             "metadata": {"name": "a", "namespace": "default", "resourceVersion": "3", "labels": {"metadata": "{"}}});
         let entry = entry(&object);
-        assert!(!String::from_utf8_lossy(&entry.value).contains("resourceVersion"));
+        assert!(!String::from_utf8_lossy(&entry.value.bytes()).contains("resourceVersion"));
         let mut text = BytesMut::new();
         append(&mut text, &entry, 7);
         let served: Value = serde_json::from_slice(&text).unwrap();

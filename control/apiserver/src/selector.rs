@@ -243,7 +243,7 @@ mod tests {
         };
         Entry {
             key: "".into(),
-            value: bytes::Bytes::new(),
+            value: bytes::Bytes::new().into(),
             mod_revision: 1,
             create_revision: 1,
             expires: 0,

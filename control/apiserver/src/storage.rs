@@ -57,9 +57,12 @@ pub fn file(data: &Path) -> PathBuf {
     data.join("store.redb")
 }
 
+/// The keys of definitions. Those are large, and read when their kinds come to be and seldom after that.
+const DEFINITIONS: &str = "/registry/apiextensions.k8s.io/customresourcedefinitions/";
+
 /// Opens the store; `data` is the folder of the embedded one.
 pub(crate) async fn open(storage: &Storage, data: &Path) -> Result<Objects, StorageError> {
-    let options = Options::default();
+    let options = Options { packed: Some(DEFINITIONS), ..Options::default() };
     match storage {
         Storage::Memory => Ok(Store::in_memory(options, object::header)?),
         Storage::Embedded => {
@@ -129,6 +132,11 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+
+    #[test]
+    fn definitions_are_kept_where_their_keys_are() {
+        assert_eq!(object::prefix(crate::definitions::row(), ""), DEFINITIONS);
+    }
 
     fn read(key: &str, value: &[u8]) -> Value {
         let value = from_etcd(key, Bytes::copy_from_slice(value)).unwrap();

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::content::Content;
+
 /// A global, strictly increasing number; every transaction that writes takes the next one. 0 is before all writes.
 pub type Revision = u64;
 
@@ -17,7 +19,7 @@ pub const SOME_TIME: UnixSeconds = UnixSeconds::MAX;
 #[derive(Debug)]
 pub struct Entry<H> {
     pub key: Arc<str>,
-    pub value: Bytes,
+    pub value: Content,
     /// Revision of the write that made this version.
     pub mod_revision: Revision,
     /// Revision of the write that created the key.
@@ -30,6 +32,30 @@ pub struct Entry<H> {
 
 /// Reads the header of a value; called once per write and once per entry at open.
 pub type Extract<H> = fn(key: &str, value: &[u8]) -> H;
+
+/// How keys and values become entries.
+pub(crate) struct Intake<H> {
+    pub(crate) extract: Extract<H>,
+    /// Values of keys that begin with it lie in memory compressed.
+    pub(crate) packed: Option<&'static str>,
+}
+
+impl<H> Clone for Intake<H> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<H> Copy for Intake<H> {}
+
+impl<H> Intake<H> {
+    /// The header of a value and how it lies in memory.
+    pub(crate) fn read(&self, key: &str, value: Bytes) -> (H, Content) {
+        let header = (self.extract)(key, &value);
+        let is_packed = self.packed.is_some_and(|prefix| key.starts_with(prefix));
+        (header, if is_packed { Content::packed(value) } else { value.into() })
+    }
+}
 
 /// One change of one key. Events of one transaction share their revision and stand in the order of its operations.
 #[derive(Debug)]
@@ -45,7 +71,7 @@ pub struct Event<H> {
 impl<H> Event<H> {
     /// Bytes of values this event keeps alive, for the log's bound.
     pub(crate) fn weight(&self) -> usize {
-        let value = |entry: &Option<Arc<Entry<H>>>| entry.as_ref().map_or(0, |entry| entry.value.len());
+        let value = |entry: &Option<Arc<Entry<H>>>| entry.as_ref().map_or(0, |entry| entry.value.weight());
         value(&self.entry) + value(&self.previous) + self.key.len()
     }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::entry::{Entry, Event, Extract, Revision};
+use crate::entry::{Entry, Event, Intake, Revision};
 use crate::shared::Entries;
 
 /// Bytes of rows an engine keeps; the oldest go first.
@@ -33,7 +33,7 @@ pub(crate) fn encode<H>(began_at: Revision, events: &[Arc<Event<H>>]) -> Vec<u8>
             for number in [previous.create_revision, previous.mod_revision, previous.expires] {
                 row.extend_from_slice(&number.to_be_bytes());
             }
-            put(&mut row, &previous.value);
+            put(&mut row, &previous.value.bytes());
         }
     }
     row
@@ -68,14 +68,14 @@ pub(crate) fn replay<H>(
     rows: &[(Revision, Vec<u8>)],
     entries: &Entries<H>,
     revision: Revision,
-    extract: Extract<H>,
+    intake: Intake<H>,
 ) -> (Revision, Vec<Arc<Event<H>>>) {
     let (mut began_at, mut entries, mut events) = (revision, entries.clone(), Vec::new());
     for (led_to, row) in rows {
         if *led_to != began_at {
             break;
         }
-        let Some((before, replaced)) = decode(row, extract) else { break };
+        let Some((before, replaced)) = decode(row, intake) else { break };
         for Replaced { revision, key, previous } in replaced.into_iter().rev() {
             let entry = match &previous {
                 Some(previous) => entries.insert(Arc::clone(&key), Arc::clone(previous)),
@@ -97,7 +97,7 @@ struct Replaced<H> {
 }
 
 /// `None` for a row that [`encode`] did not write.
-fn decode<H>(row: &[u8], extract: Extract<H>) -> Option<(Revision, Vec<Replaced<H>>)> {
+fn decode<H>(row: &[u8], intake: Intake<H>) -> Option<(Revision, Vec<Replaced<H>>)> {
     let mut row = row;
     let before = number(&mut row)?;
     let mut events = Vec::new();
@@ -109,7 +109,7 @@ fn decode<H>(row: &[u8], extract: Extract<H>) -> Option<(Revision, Vec<Replaced<
         let previous = if *had_one == 1 {
             let (create_revision, mod_revision) = (number(&mut row)?, number(&mut row)?);
             let (expires, value) = (number(&mut row)?, Bytes::copy_from_slice(slice(&mut row)?));
-            let (header, key) = (extract(&key, &value), Arc::clone(&key));
+            let ((header, value), key) = (intake.read(&key, value), Arc::clone(&key));
             Some(Arc::new(Entry { key, value, mod_revision, create_revision, expires, header }))
         } else {
             None

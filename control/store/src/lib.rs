@@ -21,6 +21,7 @@
 //!
 //! Read [`Store`] first, then `writer.rs` (the only writer), then `log.rs` (what a watcher reads).
 
+mod content;
 mod engine;
 mod entry;
 mod etcd;
@@ -33,6 +34,7 @@ mod topic;
 mod txn;
 mod writer;
 
+pub use content::Content;
 pub use engine::{Commit, Embedded, Engine, EngineError, Memory, Record, RestoreFileError};
 pub use entry::{Entry, Event, Extract, Revision, SOME_TIME, UnixSeconds};
 pub use etcd::{Codec, CodecError, EtcdOptions, EtcdTls, RestoreError, restore as restore_etcd};

@@ -8,7 +8,7 @@ use std::task::Waker;
 use imbl::OrdMap;
 use parking_lot::{Mutex, RwLock};
 
-use crate::entry::{Entry, Event, Extract, Revision, UnixSeconds};
+use crate::entry::{Entry, Event, Intake, Revision, UnixSeconds};
 use crate::log::Log;
 
 pub(crate) type Entries<H> = OrdMap<Arc<str>, Arc<Entry<H>>>;
@@ -20,7 +20,7 @@ pub(crate) struct Shared<H> {
     pub(crate) current: RwLock<Current<H>>,
     /// Taken while `current` is held, never the other way round.
     pub(crate) log: Arc<RwLock<Log<H>>>,
-    pub(crate) extract: Extract<H>,
+    pub(crate) intake: Intake<H>,
     /// Held for the whole of a publication, so that an observer misses nothing and sees nothing twice.
     observers: Mutex<Vec<Observer<H>>>,
 }
@@ -42,12 +42,12 @@ pub(crate) struct Current<H> {
 }
 
 impl<H> Shared<H> {
-    pub(crate) fn new(entries: Entries<H>, revision: Revision, log: Log<H>, extract: Extract<H>) -> Self {
+    pub(crate) fn new(entries: Entries<H>, revision: Revision, log: Log<H>, intake: Intake<H>) -> Self {
         let due = due(&entries);
         Self {
             current: RwLock::new(Current { entries, revision, due }),
             log: Arc::new(RwLock::new(log)),
-            extract,
+            intake,
             observers: Mutex::default(),
         }
     }

@@ -98,7 +98,7 @@ fn put<H>(out: &mut BytesMut, entry: &Entry<H>) {
         out.put_u64(number);
     }
     out.extend_from_slice(entry.key.as_bytes());
-    out.extend_from_slice(&entry.value);
+    out.extend_from_slice(&entry.value.bytes());
 }
 
 /// Why bytes are not a snapshot.

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::engine::{Embedded, Engine, EngineError, Memory};
-use crate::entry::{Entry, Event, Extract, Revision, UnixSeconds};
+use crate::entry::{Entry, Event, Extract, Intake, Revision, UnixSeconds};
 use crate::etcd::{Etcd, EtcdOptions};
 use crate::history;
 use crate::log::{Compacted, Cursor, Log};
@@ -16,17 +16,19 @@ use crate::writer::{Prepared, Writer};
 /// Writes of one transaction at most, as etcd allows by default.
 pub const MAX_OPS: usize = 128;
 
-/// Bounds of the event log.
+/// Bounds of the event log, and how values lie in memory.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
     pub log_events: usize,
     /// Bytes of keys and values the log may keep alive.
     pub log_bytes: usize,
+    /// Values of keys that begin with this are large and seldom read: they lie in memory compressed.
+    pub packed: Option<&'static str>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { log_events: 50_000, log_bytes: 32 << 20 }
+        Self { log_events: 50_000, log_bytes: 32 << 20, packed: None }
     }
 }
 
@@ -98,23 +100,25 @@ impl<H: Send + Sync + 'static> Store<H> {
         options: Options,
         extract: Extract<H>,
     ) -> Result<Self, OpenError> {
+        let intake = Intake { extract, packed: options.packed };
         let mut entries = Entries::default();
         let revision = engine.load(&mut |record| {
             let key: Arc<str> = record.key.into();
+            let (header, value) = intake.read(&key, record.value);
             let entry = Entry {
-                header: extract(&key, &record.value),
+                header,
                 key: Arc::clone(&key),
-                value: record.value,
+                value,
                 mod_revision: record.mod_revision,
                 create_revision: record.create_revision,
                 expires: record.expires,
             };
             entries.insert(key, Arc::new(entry));
         })?;
-        let (oldest, events) = history::replay(&engine.history()?, &entries, revision, extract);
+        let (oldest, events) = history::replay(&engine.history()?, &entries, revision, intake);
         let mut log = Log::new(oldest, options.log_events, options.log_bytes);
         log.append(events.into_iter(), revision);
-        let shared = Arc::new(Shared::new(entries, revision, log, extract));
+        let shared = Arc::new(Shared::new(entries, revision, log, intake));
         let writer = Writer::spawn(engine, Arc::clone(&shared)).map_err(OpenError::Thread)?;
         Ok(Self { shared, backend: Arc::new(Backend::Embedded(writer)) })
     }
@@ -270,7 +274,8 @@ impl<H: Send + Sync + 'static> Store<H> {
     fn prepare(&self, op: Op) -> Prepared<H> {
         match op {
             Op::Put { key, value } => {
-                Prepared::Put { header: (self.shared.extract)(&key, &value), key, value }
+                let (header, value) = self.shared.intake.read(&key, value);
+                Prepared::Put { key, value, header }
             }
             Op::Delete { key } => Prepared::Delete { key },
         }
@@ -326,7 +331,7 @@ mod tests {
             .iter()
             .map(|key| {
                 let key: Arc<str> = key.as_str().into();
-                let (value, header) = (Bytes::new(), ());
+                let (value, header) = (Bytes::new().into(), ());
                 let entry = Entry {
                     key: Arc::clone(&key),
                     value,

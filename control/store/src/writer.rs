@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::content::Content;
 use crate::engine::{Commit, Engine, EngineError, Record};
 use crate::entry::{Entry, Event, Revision, UnixSeconds};
 use crate::history;
@@ -28,7 +28,7 @@ struct Write<H> {
 
 /// An operation whose header has been extracted.
 pub(crate) enum Prepared<H> {
-    Put { key: String, value: Bytes, header: H },
+    Put { key: String, value: Content, header: H },
     Delete { key: String },
 }
 
@@ -205,7 +205,7 @@ impl<H> Group<H> {
 fn record<H>(entry: &Entry<H>) -> Record {
     Record {
         key: entry.key.to_string(),
-        value: entry.value.clone(),
+        value: entry.value.to_bytes(),
         create_revision: entry.create_revision,
         mod_revision: entry.mod_revision,
         expires: entry.expires,

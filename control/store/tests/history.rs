@@ -19,7 +19,7 @@ fn redb(folder: &Path) -> Embedded {
 fn told(event: &Event<usize>) -> String {
     let version = |entry: &Option<Arc<store::Entry<usize>>>| {
         entry.as_ref().map(|entry| {
-            (entry.value.clone(), entry.create_revision, entry.mod_revision, entry.expires, entry.header)
+            (entry.value.to_bytes(), entry.create_revision, entry.mod_revision, entry.expires, entry.header)
         })
     };
     format!("{} {} {:?} {:?}", event.revision, event.key, version(&event.entry), version(&event.previous))
@@ -33,7 +33,7 @@ fn events(store: &Store<usize>, from: u64) -> Vec<String> {
 
 fn range(store: &Store<usize>, at: u64) -> Vec<(String, Bytes)> {
     let page = store.range("/", None, 0, Some(at)).unwrap();
-    page.entries.iter().map(|entry| (entry.key.to_string(), entry.value.clone())).collect()
+    page.entries.iter().map(|entry| (entry.key.to_string(), entry.value.to_bytes())).collect()
 }
 
 /// A transaction: the keys it puts (with the length of the value) and deletes, each once.

@@ -41,7 +41,7 @@ fn content(store: &Store<()>) -> Vec<(String, Bytes, u64)> {
     let page = store.range("/", None, 0, None).unwrap();
     page.entries
         .iter()
-        .map(|entry| (entry.key.to_string(), entry.value.clone(), entry.mod_revision))
+        .map(|entry| (entry.key.to_string(), entry.value.to_bytes(), entry.mod_revision))
         .collect()
 }
 

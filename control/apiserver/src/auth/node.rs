@@ -59,7 +59,7 @@ fn writes(verb: &str) -> bool {
 
 fn pod(namespace: &str, name: &str, objects: &Objects) -> Option<serde_json::Value> {
     let entry = objects.get(&key(known("", "pods"), namespace, name))?;
-    serde_json::from_slice(&entry.value).ok()
+    serde_json::from_slice(&entry.value.bytes()).ok()
 }
 
 fn is_on(node: &str, namespace: &str, name: &str, objects: &Objects) -> bool {
@@ -74,7 +74,7 @@ fn pods_on(node: &str, namespace: &str, objects: &Objects) -> Vec<serde_json::Va
     let entries = page.into_iter().flat_map(|page| page.entries);
     entries
         .filter(|entry| entry.header.fields.get(at).is_some_and(|bound| **bound == *node))
-        .filter_map(|entry| serde_json::from_slice(&entry.value).ok())
+        .filter_map(|entry| serde_json::from_slice(&entry.value.bytes()).ok())
         .collect()
 }
 

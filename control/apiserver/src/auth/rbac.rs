@@ -186,7 +186,7 @@ impl Index {
     }
 
     fn put(&mut self, plural: &str, entry: &Stored) {
-        let tree: Value = serde_json::from_slice(&entry.value).unwrap_or_default();
+        let tree: Value = serde_json::from_slice(&entry.value.bytes()).unwrap_or_default();
         let namespace = entry.header.namespace.to_string();
         if plural.ends_with("roles") {
             let role = read_role(&tree);

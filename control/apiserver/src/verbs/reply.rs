@@ -20,7 +20,7 @@ use crate::tree::{at, remove, text};
 /// Answers with an object that is stored; its bytes are not decoded unless its form demands it.
 pub fn stored(call: &Call, entry: &Stored) -> Result<Reply> {
     if call.row.serves_as_stored(entry)
-        && let Some(reply) = from_bytes(call, 200, &entry.value, entry.mod_revision)?
+        && let Some(reply) = from_bytes(call, 200, &entry.value.bytes(), entry.mod_revision)?
     {
         return Ok(reply);
     }
@@ -217,7 +217,7 @@ fn packed(row: &Row, form: Form, meta: &ListMeta, entries: &[Stored]) -> Result<
     let (mut chunks, mut length) = (Vec::new(), 0);
     for entry in entries {
         let written = if row.serves_as_stored(entry) {
-            item.item(&mut out, &entry.value, Some(entry.mod_revision))
+            item.item(&mut out, &entry.value.bytes(), Some(entry.mod_revision))
         } else {
             let value = row.read(entry);
             item.item(&mut out, row.shown(&value).to_string().as_bytes(), None)

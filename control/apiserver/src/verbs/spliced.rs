@@ -79,16 +79,17 @@ impl Iterator for Spliced {
         let mut out = self.memory(&before);
         while out.len() < CHUNK {
             if let Some(soon) = self.entries.as_slice().get(AHEAD) {
-                copy::prefetch(&soon.value);
+                copy::prefetch(soon.value.place());
             }
             out.extend_from_slice(before.as_bytes());
             let Some(entry) = self.entries.next() else {
                 out.extend_from_slice(b"]}\n");
                 return Some(self.give(out));
             };
-            if self.row.custom.is_none() && entry.value.starts_with(self.typed.as_bytes()) {
+            let value = entry.value.bytes();
+            if self.row.custom.is_none() && value.starts_with(self.typed.as_bytes()) {
                 out.extend_from_slice(b"{");
-                object::append_from(&mut out, &entry, self.typed.len());
+                object::append_from(&mut out, &entry, &value, self.typed.len());
             } else if self.row.custom.is_some() && self.row.serves_as_stored(&entry) {
                 object::append(&mut out, &entry, entry.mod_revision);
             } else {
@@ -133,7 +134,7 @@ mod tests {
             let (header, key) = (object::header(&key, &value), key.into());
             entries.push(Arc::new(Entry {
                 key,
-                value,
+                value: value.into(),
                 mod_revision: 7,
                 create_revision: 7,
                 expires: 0,

@@ -79,7 +79,7 @@ mod tests {
     use crate::resources;
 
     fn entry() -> Stored {
-        let (key, value, header) = ("/registry/pods/a/b".into(), Bytes::new(), Header::default());
+        let (key, value, header) = ("/registry/pods/a/b".into(), Bytes::new().into(), Header::default());
         Arc::new(Entry { key, value, mod_revision: 7, create_revision: 7, expires: 0, header })
     }
 

@@ -115,7 +115,7 @@ impl Writer {
 
     fn event(&self, out: &mut BytesMut, kind: &str, entry: &Stored, revision: u64) {
         if let Some(typed) = self.typed.as_ref().filter(|_| self.row.serves_as_stored(entry)) {
-            return self.frame(out, kind, |out| typed.object(out, &entry.value, Some(revision)));
+            return self.frame(out, kind, |out| typed.object(out, &entry.value.bytes(), Some(revision)));
         }
         if self.form == Form::Object && self.row.serves_as_stored(entry) {
             out.extend_from_slice(format!("{{\"type\":\"{kind}\",\"object\":").as_bytes());

@@ -14,7 +14,7 @@ use tonic::Code;
 use super::failure::{remote, retry};
 use super::{Codec, LARGEST_ANSWER, PAGE, compact};
 use crate::engine::EngineError;
-use crate::entry::{Entry, Event, Extract, Revision, SOME_TIME};
+use crate::entry::{Entry, Event, Intake, Revision, SOME_TIME};
 use crate::shared::{Entries, Shared};
 
 /// How long nothing may arrive from etcd while something is on its way.
@@ -68,7 +68,7 @@ pub(super) fn header_revision(header: Option<&ResponseHeader>) -> Revision {
 }
 
 /// Reads a key and value of etcd. A value that cannot be read is kept as it is, so that it can be deleted.
-pub(super) fn to_entry<H>(found: KeyValue, codec: Codec, extract: Extract<H>) -> Entry<H> {
+pub(super) fn to_entry<H>(found: KeyValue, codec: Codec, intake: Intake<H>) -> Entry<H> {
     let (mod_revision, create_revision) = (found.mod_revision(), found.create_revision());
     let expires = if found.lease() == 0 { 0 } else { SOME_TIME };
     let (key, raw) = found.into_key_value();
@@ -78,8 +78,9 @@ pub(super) fn to_entry<H>(found: KeyValue, codec: Codec, extract: Extract<H>) ->
         tracing::error!(key, error = &*problem, "a value in etcd cannot be read");
         raw
     });
+    let (header, value) = intake.read(&key, value);
     Entry {
-        header: extract(&key, &value),
+        header,
         key: key.into(),
         value,
         mod_revision: mod_revision.cast_unsigned(),
@@ -99,7 +100,7 @@ pub(super) struct Feed<H> {
     pub(super) client: Client,
     pub(super) root: String,
     pub(super) codec: Codec,
-    pub(super) extract: Extract<H>,
+    pub(super) intake: Intake<H>,
     /// Whether etcd's news arrive.
     pub(super) connected: Arc<AtomicBool>,
 }
@@ -139,7 +140,7 @@ impl<H: Send + Sync + 'static> Feed<H> {
             let more = answer.more();
             for found in answer.take_kvs() {
                 start = [found.key(), &[0]].concat();
-                let entry = to_entry(found, self.codec, self.extract);
+                let entry = to_entry(found, self.codec, self.intake);
                 entries.insert(Arc::clone(&entry.key), Arc::new(entry));
             }
             if !more {
@@ -210,7 +211,7 @@ impl<H: Send + Sync + 'static> Feed<H> {
             }
             let (entry, previous) = match event.event_type() {
                 EventType::Put => {
-                    let entry = Arc::new(to_entry(found.clone(), self.codec, self.extract));
+                    let entry = Arc::new(to_entry(found.clone(), self.codec, self.intake));
                     let previous = entries.insert(Arc::clone(&entry.key), Arc::clone(&entry));
                     (Some(entry), previous)
                 }

@@ -34,7 +34,7 @@ use self::feed::{Feed, Position};
 use self::lease::Leases;
 pub use self::restore::{RestoreError, restore};
 use crate::engine::EngineError;
-use crate::entry::Extract;
+use crate::entry::{Extract, Intake};
 use crate::log::Log;
 use crate::shared::Shared;
 use crate::store::{OpenError, Options};
@@ -119,16 +119,17 @@ impl<H: Send + Sync + 'static> Etcd<H> {
         let client = connect(etcd).await?;
         restore::refuse_half_restored(&client).await?;
         let connected = Arc::new(AtomicBool::new(false));
+        let intake = Intake { extract, packed: options.packed };
         let feed = Feed {
             client: client.clone(),
             root: etcd.root.clone(),
             codec: etcd.codec,
-            extract,
+            intake,
             connected: Arc::clone(&connected),
         };
         let (entries, revision, newest) = feed.load_earlier().await?;
         let log = Log::new(revision, options.log_events, options.log_bytes);
-        let shared = Arc::new(Shared::new(entries, revision, log, extract));
+        let shared = Arc::new(Shared::new(entries, revision, log, intake));
         let arrived = Position::new(revision);
         let mut tasks = JoinSet::new();
         tasks.spawn(feed.run(Arc::clone(&shared), arrived.clone()));

@@ -77,7 +77,7 @@ impl<H: Send + Sync + 'static> Etcd<H> {
         let (key, found) =
             differs.map_or_else(|| (String::new(), None), |(compare, found)| (compare.key.clone(), found));
         let current: Option<Arc<Entry<H>>> =
-            found.map(|found| to_entry(found, self.codec, self.shared.extract)).map(Arc::new);
+            found.map(|found| to_entry(found, self.codec, self.shared.intake)).map(Arc::new);
         TxnError::Conflict { key, current }
     }
 }

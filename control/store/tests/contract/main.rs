@@ -126,7 +126,7 @@ async fn an_observer_sees_what_there_is_and_then_every_event_before_the_writer_g
         let seen = Arc::new(parking_lot::Mutex::new(Vec::new()));
         let sink = Arc::clone(&seen);
         store.observe(move |event| {
-            let now = event.entry.as_ref().map(|entry| entry.value.clone());
+            let now = event.entry.as_ref().map(|entry| entry.value.to_bytes());
             sink.lock().push((event.key.to_string(), now));
         });
         put(store, "/r/a/2", "new").await;
@@ -227,7 +227,8 @@ async fn a_cursor_delivers_its_prefix_in_order_and_wakes_when_something_comes() 
         let mut seen = Vec::new();
         while seen.len() < 3 {
             for event in cursor.next(10).await.unwrap().events {
-                let text = |entry: &Option<Arc<store::Entry<usize>>>| entry.as_ref().map(|e| e.value.clone());
+                let text =
+                    |entry: &Option<Arc<store::Entry<usize>>>| entry.as_ref().map(|e| e.value.to_bytes());
                 seen.push((event.revision, text(&event.previous), text(&event.entry)));
             }
         }
@@ -241,7 +242,7 @@ async fn a_cursor_delivers_its_prefix_in_order_and_wakes_when_something_comes() 
 
 #[tokio::test]
 async fn a_cursor_that_falls_off_the_log_says_so_but_foreign_events_do_not_push_it_off() {
-    let options = Options { log_events: 4, log_bytes: 1 << 20 };
+    let options = Options { log_events: 4, log_bytes: 1 << 20, ..Options::default() };
     let store = Store::with_engine(Memory::default(), options, length).unwrap();
     let from = put(&store, "/r/x/0", "").await;
     let mut cursor: Cursor<usize> = store.watch("/r/x/", from).unwrap();
@@ -360,14 +361,14 @@ async fn agrees_with_a_map(store: &Store<usize>, folder: &str, steps: Vec<Step>)
         let found: BTreeMap<_, _> = page
             .entries
             .iter()
-            .map(|entry| (entry.key.to_string(), (entry.value.clone(), entry.mod_revision)))
+            .map(|entry| (entry.key.to_string(), (entry.value.to_bytes(), entry.mod_revision)))
             .collect();
         assert_eq!(&found, model, "at revision {revision}");
     }
     let mut replayed: BTreeMap<String, (Bytes, u64)> = BTreeMap::new();
     for event in cursor.read(usize::MAX).unwrap().events {
         match &event.entry {
-            Some(entry) => replayed.insert(event.key.to_string(), (entry.value.clone(), event.revision)),
+            Some(entry) => replayed.insert(event.key.to_string(), (entry.value.to_bytes(), event.revision)),
             None => replayed.remove(&*event.key),
         };
     }

@@ -27,7 +27,7 @@ fn put(key: &str, text: &str) -> Txn {
 }
 
 fn text(store: &Store<()>, key: &str) -> Option<String> {
-    store.get(key).map(|entry| String::from_utf8(entry.value.to_vec()).unwrap())
+    store.get(key).map(|entry| String::from_utf8(entry.value.to_bytes().to_vec()).unwrap())
 }
 
 /// Adds one to the number under `key`, as often as others are faster.
@@ -35,7 +35,7 @@ async fn count_up(store: &Store<()>, key: &str) {
     loop {
         let entry = store.get(key);
         let (revision, number) = entry.map_or((0, 0), |entry| {
-            (entry.mod_revision, String::from_utf8_lossy(&entry.value).parse::<u32>().unwrap())
+            (entry.mod_revision, String::from_utf8_lossy(&entry.value.bytes()).parse::<u32>().unwrap())
         });
         let next = Bytes::from((number + 1).to_string());
         match store.txn(Txn::update(key, revision, next)).await {
@@ -75,7 +75,9 @@ async fn three_stores_on_one_etcd_behave_as_one() {
         let events = cursor.read(usize::MAX).unwrap().events;
         let revisions: Vec<u64> = events.iter().map(|event| event.revision).collect();
         assert!(revisions.is_sorted_by(|a, b| a < b));
-        seen.push(events.iter().map(|event| event.entry.as_ref().unwrap().value.clone()).collect::<Vec<_>>());
+        seen.push(
+            events.iter().map(|event| event.entry.as_ref().unwrap().value.to_bytes()).collect::<Vec<_>>(),
+        );
     }
     assert_eq!(seen[0].len(), 180);
     assert!(seen[0] == seen[1] && seen[1] == seen[2]);

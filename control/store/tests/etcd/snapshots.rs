@@ -33,7 +33,7 @@ async fn filled() -> Store<()> {
 
 fn content(store: &Store<()>) -> Vec<(String, Bytes)> {
     let page = store.range(ROOT, None, 0, None).unwrap();
-    page.entries.iter().map(|entry| (entry.key.to_string(), entry.value.clone())).collect()
+    page.entries.iter().map(|entry| (entry.key.to_string(), entry.value.to_bytes())).collect()
 }
 
 #[tokio::test]
