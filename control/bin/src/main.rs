@@ -2,6 +2,7 @@
 
 mod cli;
 mod credentials;
+mod memory;
 mod run;
 mod snapshot;
 

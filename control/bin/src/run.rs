@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::{Role, RunOptions};
+use crate::memory;
 
 /// Runs the roles until a signal or until one of them fails.
 pub async fn run(options: RunOptions) -> Result<()> {
@@ -34,6 +35,11 @@ pub async fn run(options: RunOptions) -> Result<()> {
             async move { controllers::run(client, config, stop).await.context("the controllers failed") },
         );
     }
+    let reminded = stop.clone();
+    roles.spawn(async move {
+        memory::tend(reminded).await;
+        Ok(())
+    });
     let outcome = wait(&mut roles).await;
     stop.cancel();
     while let Some(ended) = roles.join_next().await {
