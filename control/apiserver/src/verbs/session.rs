@@ -116,8 +116,7 @@ impl Session {
                 }
                 Err(_compacted) => {
                     let mut out = BytesMut::new();
-                    self.writer.expired(&mut out, self.told, self.api.objects.revision());
-                    self.cursor = None;
+                    self.expire(&mut out);
                     out.freeze()
                 }
             };
@@ -139,6 +138,12 @@ impl Session {
         out.extend_from_slice(&first);
         lines.for_each(|line| out.extend_from_slice(&line));
         out.freeze()
+    }
+
+    /// Tells the client that its history is gone, and ends the watch.
+    fn expire(&mut self, out: &mut BytesMut) {
+        self.writer.expired(out, self.told, self.api.objects.revision());
+        self.cursor = None;
     }
 
     /// When to look at the time again.
@@ -183,10 +188,14 @@ impl Session {
     fn last(&mut self) -> Option<Bytes> {
         let mut cursor = self.cursor.take()?;
         let mut out = BytesMut::new();
-        while let Ok(batch) = cursor.read(BATCH) {
-            out.extend_from_slice(&self.changes_of(&batch));
-            if batch.events.is_empty() {
-                break;
+        loop {
+            match cursor.read(BATCH) {
+                Ok(batch) if batch.events.is_empty() => break,
+                Ok(batch) => out.extend_from_slice(&self.changes_of(&batch)),
+                Err(_compacted) => {
+                    self.expire(&mut out);
+                    break;
+                }
             }
         }
         (!out.is_empty()).then(|| out.freeze())
@@ -205,10 +214,13 @@ impl Session {
         let mut out = BytesMut::new();
         if self.bookmark_at.is_some() {
             self.bookmark_at = Some(now + BOOKMARK_EVERY);
-            if let Ok(batch) = cursor.read(BATCH) {
-                out.extend_from_slice(&self.changes_of(&batch));
-                self.told = batch.revision;
-                self.writer.bookmark(&mut out, batch.revision, false);
+            match cursor.read(BATCH) {
+                Ok(batch) => {
+                    out.extend_from_slice(&self.changes_of(&batch));
+                    self.told = batch.revision;
+                    self.writer.bookmark(&mut out, batch.revision, false);
+                }
+                Err(_compacted) => self.expire(&mut out),
             }
         }
         if over {

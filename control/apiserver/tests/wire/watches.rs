@@ -1,6 +1,7 @@
 //! Watches: nothing lost, nothing twice, in order, whatever the client does.
 
 use std::collections::BTreeMap;
+use std::task::Poll;
 use std::time::Duration;
 
 use http_body_util::BodyExt;
@@ -31,6 +32,12 @@ impl Watch {
 
     async fn of(client: &Client, parameters: &str) -> Self {
         Self::open(client, &format!("{MAPS}?watch=1&{parameters}"), "application/json").await
+    }
+
+    /// Whether there is nothing to read now, so that the watch waits.
+    async fn waits(&mut self) -> bool {
+        let mut next = std::pin::pin!(self.next());
+        std::future::poll_fn(|context| Poll::Ready(next.as_mut().poll(context).is_pending())).await
     }
 
     /// The next event; `None` when the stream ends.
@@ -73,12 +80,8 @@ async fn a_watch_that_waits_ends_with_its_server() {
     let config = apiserver::Config::loopback(folder.path(), apiserver::Storage::Memory);
     let server = apiserver::start(config).await.unwrap();
     let mut watch = Watch::of(&Client::of(&server), "").await;
-    let next = watch.next();
-    let mut next = std::pin::pin!(next);
-    let waits =
-        std::future::poll_fn(|context| std::task::Poll::Ready(next.as_mut().poll(context).is_pending()));
-    assert!(waits.await);
-    let ((), ended) = tokio::join!(server.shutdown(), next);
+    assert!(watch.waits().await);
+    let ((), ended) = tokio::join!(server.shutdown(), watch.next());
     assert_eq!(ended, None);
 }
 
@@ -135,7 +138,7 @@ async fn leaving_a_selection_is_a_deletion_and_entering_it_an_addition() {
 }
 
 #[tokio::test]
-async fn a_watch_ends_in_time_with_a_bookmark_and_says_when_history_is_gone() {
+async fn a_watch_ends_in_time_with_a_bookmark() {
     let cluster = cluster().await;
     let admin = cluster.admin();
     let from = revision(&admin).await;
@@ -143,9 +146,32 @@ async fn a_watch_ends_in_time_with_a_bookmark_and_says_when_history_is_gone() {
         Watch::of(&admin, &format!("resourceVersion={from}&timeoutSeconds=1&allowWatchBookmarks=true")).await;
     assert_eq!(watch.next().await.unwrap()["type"], "BOOKMARK");
     assert!(watch.next().await.is_none());
-    let mut old = Watch::of(&admin, "resourceVersion=1&timeoutSeconds=1").await;
-    if let Some(event) = old.next().await {
-        assert!(event["type"] != "ERROR" || event["object"]["code"] == 410, "{event}");
+}
+
+#[tokio::test]
+async fn a_watch_whose_history_is_gone_says_so_and_ends() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let from = revision(&admin).await;
+    let mut slow = Watch::of(&admin, &format!("resourceVersion={from}")).await;
+    // Its time is up, and a bookmark due, before it is read.
+    let mut late =
+        Watch::of(&admin, &format!("resourceVersion={from}&timeoutSeconds=1&allowWatchBookmarks=true")).await;
+    assert!(late.waits().await);
+    admin.send("POST", MAPS, &config_map("big", "1")).await.expect(201);
+    let much = "x".repeat(1 << 20);
+    for step in 0..40 {
+        let data = json!({"data": {"a": step.to_string(), "b": &much[100..]}});
+        admin.patch("merge", &format!("{MAPS}/big"), &data).await.expect(200);
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let mut past = Watch::of(&admin, &format!("resourceVersion={from}")).await;
+    for (what, watch) in [("slow", &mut slow), ("late", &mut late), ("past", &mut past)] {
+        let event = watch.next().await.unwrap_or_else(|| panic!("{what}: it ended without a word"));
+        let said =
+            (event["type"].as_str(), event["object"]["code"].as_u64(), event["object"]["reason"].as_str());
+        assert_eq!(said, (Some("ERROR"), Some(410), Some("Expired")), "{what}");
+        assert!(watch.next().await.is_none(), "{what}");
     }
 }
 
