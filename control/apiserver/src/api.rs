@@ -16,11 +16,12 @@ use crate::auth::token::Tokens;
 use crate::auth::{Attempt, MASTERS, User, authenticate, node};
 use crate::body::{self, Reply};
 use crate::definitions::Definitions;
+use crate::kubelets::Kubelets;
 use crate::metrics::{Asked, Metrics};
 use crate::negotiate::{self, Accept, Form};
 use crate::object::{Header, Objects, Stored};
 use crate::patience::Patience;
-use crate::proxy::Kubelets;
+use crate::proxy::Backends;
 use crate::query::Query;
 use crate::resources::{Row, Sub, Table};
 use crate::route::{Route, Target};
@@ -39,6 +40,8 @@ pub struct Api {
     pub tokens: Tokens,
     pub allocator: Allocator,
     pub kubelets: Kubelets,
+    /// Pods, and whatever else requests are handed through to.
+    pub backends: Backends,
     pub metrics: Metrics,
     /// Set once start-up work is done.
     pub ready: std::sync::atomic::AtomicBool,
@@ -79,6 +82,8 @@ pub struct Call {
     pub uri: Uri,
     pub headers: HeaderMap,
     pub body: Bytes,
+    /// The body instead, where it is handed through.
+    pub unread: Mutex<Option<Unread>>,
     pub accept: Accept,
     pub warnings: Mutex<Vec<String>>,
     pub upgrade: Mutex<Option<hyper::upgrade::OnUpgrade>>,
@@ -139,8 +144,13 @@ impl Api {
         };
         let row = self.table.load().find(&target.group, &target.version, &target.resource).cloned();
         let row = row.ok_or_else(Refusal::no_path)?;
-        let streams = row.subresource(&target.subresource).is_some_and(Sub::is_stream);
+        let sub = row.subresource(&target.subresource);
+        let streams = sub.is_some_and(Sub::is_stream);
         let accept = if streams { Accept::JSON } else { accept(&incoming.headers, &row, &target)? };
+        let (body, unread) = match sub {
+            Some(Sub::Proxy) => (Bytes::new(), Some(incoming.body)),
+            _ => (incoming.body.read().await?, None),
+        };
         let mut call = Call {
             api: Arc::clone(self),
             user,
@@ -150,7 +160,8 @@ impl Api {
             method: incoming.method,
             uri: incoming.uri,
             headers: incoming.headers,
-            body: incoming.body.read().await?,
+            body,
+            unread: Mutex::new(unread),
             accept,
             warnings: Mutex::default(),
             upgrade: Mutex::new(incoming.upgrade),
@@ -301,6 +312,7 @@ impl Call {
             uri: Uri::default(),
             headers: HeaderMap::new(),
             body: Bytes::new(),
+            unread: Mutex::default(),
             accept: Accept::JSON,
             warnings: Mutex::default(),
             upgrade: Mutex::new(None),

@@ -20,11 +20,12 @@ use crate::auth::token::{KeyError, Tokens};
 use crate::bootstrap::{self, Advertised, BootstrapError};
 use crate::definitions::Definitions;
 use crate::delegation;
+use crate::kubelets::Kubelets;
 use crate::metrics::Metrics;
 use crate::object::Objects;
 use crate::patience::Patience;
 use crate::pki::{Pki, PkiError, write_anew};
-use crate::proxy::Kubelets;
+use crate::proxy::Backends;
 use crate::resources::builtin;
 use crate::rotation::Certificates;
 use crate::server::{self, InProcess};
@@ -244,6 +245,7 @@ fn assemble(
         tokens,
         allocator,
         kubelets: Kubelets::new(to_nodes),
+        backends: Backends::new()?,
         metrics: Metrics::new(Timestamp::now().as_millisecond() as f64 / 1000.0),
         ready: AtomicBool::new(false),
         store_writes: AtomicBool::new(true),

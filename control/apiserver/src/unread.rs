@@ -3,22 +3,24 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::FutureExt;
-use futures::future::BoxFuture;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::body::Body;
+use http_body_util::BodyExt;
 
+use crate::body::{self, Body, BodyError};
 use crate::status::{Refusal, Result};
 
 /// Largest body of a request, as upstream's.
 pub const MAX_BODY: usize = 3 << 20;
 
 /// A body that is still to be read.
-pub struct Unread(Option<BoxFuture<'static, Result<Bytes>>>);
+pub struct Unread {
+    body: Option<Body>,
+    /// How long its reading may take.
+    patience: Duration,
+}
 
 impl std::fmt::Debug for Unread {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(if self.0.is_some() { "Unread" } else { "Empty" })
+        f.write_str(if self.body.is_some() { "Unread" } else { "Empty" })
     }
 }
 
@@ -26,10 +28,16 @@ impl Unread {
     /// Takes a body as it comes, of which nothing is read yet, and how long its reading may take.
     pub fn of<B>(body: B, patience: Duration) -> Self
     where
-        B: Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        B: hyper::body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BodyError>,
     {
-        Self((!body.is_end_stream()).then(|| read(body, patience).boxed()))
+        let body = (!body.is_end_stream()).then(|| body.map_err(Into::into).boxed_unsync());
+        Self { body, patience }
+    }
+
+    /// The body for somebody else to read, without a bound.
+    pub fn into_body(self) -> Body {
+        self.body.unwrap_or_else(|| body::full(""))
     }
 
     /// Reads all of it.
@@ -39,25 +47,34 @@ impl Unread {
     /// A refusal with code 413 for more than [`MAX_BODY`] bytes, 408 for a body that takes too long, 400 for one
     /// that ends early.
     pub async fn read(self) -> Result<Bytes> {
-        match self.0 {
-            Some(body) => body.await,
+        match self.body {
+            Some(body) => read(body, self.patience).await,
             None => Ok(Bytes::new()),
         }
     }
 }
 
-async fn read<B>(body: B, patience: Duration) -> Result<Bytes>
-where
-    B: Body<Data = Bytes> + Send,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    match tokio::time::timeout(patience, Limited::new(body, MAX_BODY).collect()).await {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            let message = format!("Request entity too large: limit is {MAX_BODY}");
-            Err(Refusal::new(413, "RequestEntityTooLarge", message))
+async fn read(mut body: Body, patience: Duration) -> Result<Bytes> {
+    let whole = async {
+        let (mut pieces, mut length) = (Vec::new(), 0);
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| ended_early(&error))?;
+            let Ok(piece) = frame.into_data() else { continue };
+            length += piece.len();
+            if length > MAX_BODY {
+                let message = format!("Request entity too large: limit is {MAX_BODY}");
+                return Err(Refusal::new(413, "RequestEntityTooLarge", message));
+            }
+            pieces.push(piece);
         }
-        Ok(Err(error)) => Err(Refusal::bad_request(format!("the body of the request ended early: {error}"))),
-        Err(_elapsed) => Err(Refusal::new(408, "Timeout", "the body of the request did not arrive in time")),
-    }
+        // Most come in one piece, which is not copied.
+        Ok(if let [only] = pieces.as_slice() { only.clone() } else { pieces.concat().into() })
+    };
+    tokio::time::timeout(patience, whole).await.unwrap_or_else(|_elapsed| {
+        Err(Refusal::new(408, "Timeout", "the body of the request did not arrive in time"))
+    })
+}
+
+fn ended_early(error: &BodyError) -> Refusal {
+    Refusal::bad_request(format!("the body of the request ended early: {error}"))
 }

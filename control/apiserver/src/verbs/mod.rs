@@ -22,7 +22,6 @@ pub mod write;
 
 use crate::api::Call;
 use crate::body::Reply;
-use crate::resources::Sub;
 use crate::status::{Refusal, Result};
 
 /// Carries out a call.
@@ -72,10 +71,4 @@ async fn main(call: &Call) -> Result<Reply> {
 /// The refusal of a verb the resource does not have. Upstream finds no route for it, and says as much of any path.
 fn unsupported() -> Refusal {
     Refusal::method_not_allowed(crate::status::NO_METHOD)
-}
-
-/// The refusal of a subresource that is known but not served yet.
-fn not_served(call: &Call, sub: Sub, why: &str) -> Refusal {
-    let message = format!("{}/{} is not served: {why}", call.row.plural, sub.name());
-    Refusal::new(501, "NotImplemented", message)
 }

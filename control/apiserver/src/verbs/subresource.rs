@@ -6,7 +6,7 @@ use super::body;
 use super::reply::{self, document};
 use super::update::{answer, update};
 use super::write;
-use super::{evict, not_served, patch, scale, unsupported};
+use super::{evict, patch, scale, unsupported};
 use crate::api::Call;
 use crate::auth::token::{Bound, ISSUER, Request};
 use crate::body::Reply;
@@ -30,12 +30,11 @@ pub async fn dispatch(call: &Call, sub: Sub) -> Result<Reply> {
         (Sub::Binding, "create") => bind(call).await,
         (Sub::Eviction, "create") => evict::evict(call).await,
         (Sub::Token, "create") => token(call),
-        (Sub::Log, "get") => crate::proxy::logs(call).await,
+        (Sub::Log, "get") => crate::kubelets::logs(call).await,
         (Sub::Exec | Sub::Attach | Sub::PortForward, "create" | "get") => {
-            crate::proxy::stream(call, sub).await
+            crate::kubelets::stream(call, sub).await
         }
-        (Sub::Proxy, _) if call.row.own() == "nodes" => crate::proxy::node(call).await,
-        (Sub::Proxy, _) => Err(not_served(call, sub, "the API server has no route into the pod network")),
+        (Sub::Proxy, _) => crate::proxy::hand_through(call).await,
         _ => Err(unsupported()),
     }
 }

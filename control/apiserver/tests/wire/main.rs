@@ -24,6 +24,7 @@ mod pitfalls;
 mod pod_changes;
 mod pods;
 mod protobuf;
+mod proxies;
 mod replicas;
 mod request;
 mod rows;

@@ -153,11 +153,10 @@ async fn kinds_that_nobody_acts_on_say_so_when_they_are_created() {
 }
 
 #[tokio::test]
-async fn what_is_not_served_yet_says_so() {
+async fn streams_of_a_pod_without_a_node_say_so() {
     let cluster = cluster().await;
     let admin = cluster.admin();
     admin.send("POST", PODS, &pod("p", json!({}))).await.expect(201);
-    admin.get(&format!("{PODS}/p/proxy/x")).await.refused(501, "NotImplemented");
     admin.get(&format!("{PODS}/p/log")).await.refused(400, "BadRequest");
     admin.get(&format!("{PODS}/p/exec")).await.refused(400, "BadRequest");
 }

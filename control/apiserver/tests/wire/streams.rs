@@ -16,6 +16,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
 use crate::cluster::{Cluster, cluster};
 use crate::objects::pod;
+use crate::proxies;
 
 fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
@@ -51,12 +52,15 @@ pub async fn connect(cluster: &Cluster, pair: Option<&Pair>) -> TlsStream<TcpStr
     TlsConnector::from(Arc::new(config)).connect(name, tcp).await.unwrap()
 }
 
-async fn admin(cluster: &Cluster) -> TlsStream<TcpStream> {
+pub async fn admin(cluster: &Cluster) -> TlsStream<TcpStream> {
     connect(cluster, Some(&cluster.pki().client("admin", "system:masters").unwrap())).await
 }
 
 /// Sends a request without a body and returns the head of the answer.
-async fn ask<S: AsyncReadExt + AsyncWriteExt + Unpin>(stream: &mut BufReader<S>, request: &str) -> String {
+pub async fn ask<S: AsyncReadExt + AsyncWriteExt + Unpin>(
+    stream: &mut BufReader<S>,
+    request: &str,
+) -> String {
     stream.get_mut().write_all(request.as_bytes()).await.unwrap();
     head(stream).await
 }
@@ -102,6 +106,12 @@ async fn kubelet(cluster: &Cluster) -> u16 {
 
 async fn play<S: AsyncReadExt + AsyncWriteExt + Unpin>(stream: &mut BufReader<S>, head: &str) {
     let first = head.lines().next().unwrap();
+    if first.contains(" /echo") {
+        return proxies::echo(stream, head).await;
+    }
+    if first.contains(" /page") {
+        return stream.get_mut().write_all(proxies::PAGE.as_bytes()).await.unwrap();
+    }
     if first.contains("tailLines=302") {
         let reply =
             "HTTP/1.1 302 Found\r\nlocation: https://127.0.0.1:1/secrets\r\ncontent-length: 0\r\n\r\n";
@@ -131,7 +141,7 @@ async fn play<S: AsyncReadExt + AsyncWriteExt + Unpin>(stream: &mut BufReader<S>
 }
 
 /// A cluster with a node that plays along and a pod on it.
-async fn with_pod() -> Cluster {
+pub async fn with_pod() -> Cluster {
     let cluster = cluster().await;
     let port = kubelet(&cluster).await;
     let client = cluster.admin();

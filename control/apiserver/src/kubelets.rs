@@ -1,4 +1,4 @@
-//! Requests that a node answers: logs are streamed, exec, attach and port-forward are handed through byte for byte.
+//! Requests that a node's kubelet answers: logs are streamed, exec, attach and port-forward are handed through byte for byte.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -6,8 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
 use http::{HeaderMap, Request, header};
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use serde_json::Value;
@@ -19,7 +20,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
 use crate::api::Call;
-use crate::body::{self, BodyError, Reply};
+use crate::body::{self, Body, BodyError, Reply};
 use crate::object::{self, key};
 use crate::query::encode;
 use crate::resources::{Sub, known};
@@ -49,8 +50,9 @@ impl Kubelets {
         Self { tls: tokio_rustls::TlsConnector::from(Arc::new(tls)) }
     }
 
-    async fn send(&self, node: &Value, request: Request<Full<Bytes>>) -> Result<http::Response<Incoming>> {
-        let (address, port) = kubelet_address(node)?;
+    /// Sends a request, whose URI is a path, to the kubelet of a Node.
+    pub async fn send(&self, node: &Value, request: Request<Body>) -> Result<http::Response<Incoming>> {
+        let (address, port) = address(node)?;
         let name = text(node, &["metadata", "name"]);
         let failed = |why: String| {
             Refusal::new(502, "BadGateway", format!("error dialing node {name} at {address}:{port}: {why}"))
@@ -76,7 +78,8 @@ impl Kubelets {
     }
 }
 
-fn kubelet_address(node: &Value) -> Result<(IpAddr, u16)> {
+/// The address of a Node, and the port of its kubelet.
+pub fn address(node: &Value) -> Result<(IpAddr, u16)> {
     let addresses = list(node, &["status", "addresses"]);
     let internal = addresses.iter().filter(|one| text(one, &["type"]) == "InternalIP");
     let address = internal.filter_map(|one| text(one, &["address"]).parse().ok()).next();
@@ -152,7 +155,7 @@ pub async fn logs(call: &Call) -> Result<Reply> {
         call.target.name,
         parameters.join("&")
     );
-    let request = Request::get(path).header(header::HOST, "kubelet").body(Full::default());
+    let request = Request::get(path).header(header::HOST, "kubelet").body(body::full(""));
     let response = call.api.kubelets.send(&node, request.map_err(Refusal::internal)?).await?;
     passed(response).await
 }
@@ -163,13 +166,8 @@ async fn passed(response: http::Response<Incoming>) -> Result<Reply> {
     if code >= 400 {
         return Err(refused(response).await);
     }
-    if (300..400).contains(&code) {
-        // Following it would lend the server's own rights to wherever it leads.
-        return Err(Refusal::new(
-            502,
-            "InternalError",
-            format!("the node answered with a redirect ({code})"),
-        ));
+    if response.status().is_redirection() {
+        return Err(redirected(response.status()));
     }
     let media = response.headers().get(header::CONTENT_TYPE).cloned();
     let stream = response
@@ -181,6 +179,11 @@ async fn passed(response: http::Response<Incoming>) -> Result<Reply> {
         reply.headers_mut().insert(header::CONTENT_TYPE, media);
     }
     Ok(reply)
+}
+
+/// A kubelet has no reason to send its callers elsewhere, and it may be one that was taken over.
+pub fn redirected(status: http::StatusCode) -> Refusal {
+    Refusal::new(502, "InternalError", format!("the node answered with a redirect ({})", status.as_u16()))
 }
 
 async fn refused(response: http::Response<Incoming>) -> Refusal {
@@ -197,24 +200,6 @@ async fn refused(response: http::Response<Incoming>) -> Refusal {
         _ => "InternalError",
     };
     Refusal::new(code, reason, text)
-}
-
-/// Hands a GET or other plain request through to a node.
-pub async fn node(call: &Call) -> Result<Reply> {
-    // `name:port` names a port of the node; only the kubelet's is reachable.
-    let name = call.target.name.split(':').next().unwrap_or_default();
-    let node = node_of(call, name)?;
-    // As the client wrote it, escapes and parameters included.
-    let path = call.uri.path_and_query().map_or("", http::uri::PathAndQuery::as_str);
-    // /api/v1/nodes/{name}/proxy/{rest}
-    let rest = path.splitn(7, '/').nth(6).unwrap_or_default();
-    let request = Request::builder()
-        .method(call.method.clone())
-        .uri(format!("/{rest}"))
-        .header(header::HOST, "kubelet")
-        .body(Full::from(call.body.clone()));
-    let response = call.api.kubelets.send(&node, request.map_err(Refusal::internal)?).await?;
-    passed(response).await
 }
 
 /// The subprotocol in which newer clients carry SPDY inside a WebSocket.
@@ -240,7 +225,7 @@ pub async fn stream(call: &Call, sub: Sub) -> Result<Reply> {
             request = request.header(name, value);
         }
     }
-    let request = request.body(Full::default()).map_err(Refusal::internal)?;
+    let request = request.body(body::full("")).map_err(Refusal::internal)?;
     let response = call.api.kubelets.send(&place.node, request).await?;
     if response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
         return Err(refused(response).await);
@@ -255,17 +240,35 @@ pub async fn stream(call: &Call, sub: Sub) -> Result<Reply> {
         }
     }
     let far = hyper::upgrade::on(response);
-    tokio::spawn(async move {
-        let (near, far) = match tokio::try_join!(upgrade, far) {
-            Ok((near, far)) => (TokioIo::new(near), TokioIo::new(far)),
-            Err(error) => {
-                tracing::debug!(%error, "an upgraded connection did not come about");
-                return;
+    if tunnel {
+        tokio::spawn(async move {
+            if let Some((near, far)) = both(upgrade, far).await {
+                untunnel(near, far).await;
             }
-        };
-        if tunnel { untunnel(near, far).await } else { copy(near, far).await }
-    });
+        });
+    } else {
+        join(upgrade, far);
+    }
     Ok(reply)
+}
+
+/// Has two connections that have left HTTP hear what the other says, until one ends.
+pub fn join(near: OnUpgrade, far: OnUpgrade) {
+    tokio::spawn(async move {
+        if let Some((near, far)) = both(near, far).await {
+            copy(near, far).await;
+        }
+    });
+}
+
+async fn both(near: OnUpgrade, far: OnUpgrade) -> Option<(Upgraded, Upgraded)> {
+    match tokio::try_join!(near, far) {
+        Ok((near, far)) => Some((TokioIo::new(near), TokioIo::new(far))),
+        Err(error) => {
+            tracing::debug!(%error, "an upgraded connection did not come about");
+            None
+        }
+    }
 }
 
 fn is_upgrade_header(name: &str) -> bool {
@@ -369,7 +372,7 @@ mod tests {
     fn the_kubelets_address_comes_from_the_nodes_status() {
         let node = json!({"status": {"addresses": [{"type": "Hostname", "address": "n"}, {"type": "InternalIP", "address": "10.0.0.1"}],
             "daemonEndpoints": {"kubeletEndpoint": {"Port": 1234}}}});
-        assert_eq!(kubelet_address(&node).unwrap(), ("10.0.0.1".parse().unwrap(), 1234));
-        assert_eq!(kubelet_address(&json!({})).unwrap_err().code, 503);
+        assert_eq!(address(&node).unwrap(), ("10.0.0.1".parse().unwrap(), 1234));
+        assert_eq!(address(&json!({})).unwrap_err().code, 503);
     }
 }
