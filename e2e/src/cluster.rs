@@ -135,7 +135,10 @@ impl Cluster {
         loop {
             node.check()?;
             match self.api.eventually(&path, Duration::from_millis(500), is_ready).await {
-                Ok(_) => return Ok(()),
+                Ok(ready) => {
+                    let ranges = ready.spec.and_then(|spec| spec.pod_cidrs).unwrap_or_default();
+                    return network::route_pods(&self.layout, &node.layout, &ranges);
+                }
                 Err(error) if began.elapsed() > READY_PATIENCE => {
                     return Err(error.context(format!(
                         "{}; see {}",

@@ -36,6 +36,16 @@ pub(crate) fn make_node(layout: &Layout, node: &NodeLayout) -> Result<()> {
     inside(&["-6", "route", "replace", "default", "via", &layout.host_v6().to_string()])
 }
 
+/// Has the host reach the node's pods, of these ranges: the API server hands requests through to them. The routes go with the
+/// bridge. Of two clusters with the same ranges the one that came last has them.
+pub(crate) fn route_pods(layout: &Layout, node: &NodeLayout, ranges: &[String]) -> Result<()> {
+    ranges.iter().try_for_each(|range| {
+        let (family, gateway) =
+            if range.contains(':') { ("-6", node.v6().to_string()) } else { ("-4", node.v4().to_string()) };
+        ip(&[family, "route", "replace", range, "via", &gateway, "dev", &layout.bridge()])
+    })
+}
+
 /// Turns a node's link off; [`make_node`] turns it on again.
 pub(crate) fn unplug(node: &NodeLayout) -> Result<()> {
     ip(&["link", "set", &node.host_link(), "down"])

@@ -170,7 +170,19 @@ impl Kubectl {
         self.says("exec deploy/hello -- sh -c 'echo to the log > /proc/1/fd/1'", "", &[])?;
         self.comes_to_say("logs -l app=hello", "to the log")?;
         self.follows_logs()?;
-        self.forwards_a_port()
+        self.forwards_a_port()?;
+        self.proxies()
+    }
+
+    /// Requests reach pods and services through the API server.
+    fn proxies(&self) -> Result<()> {
+        let raw = "get --raw /api/v1/namespaces/default";
+        self.says(&format!("{raw}/services/hello:80/proxy/"), "", &["hello-"])?;
+        let pod =
+            self.says("get pods -l app=hello -o jsonpath={.items[0].metadata.name}", "", &["hello-"])?;
+        self.says(&format!("{raw}/pods/{pod}/proxy/"), "", &[&pod])?;
+        self.says(&format!("{raw}/pods/http:{pod}:8080/proxy/some/path"), "", &[&pod])?;
+        self.refuses(&format!("{raw}/pods/{pod}:1/proxy/"), "", "connection refused")
     }
 
     fn follows_logs(&self) -> Result<()> {
