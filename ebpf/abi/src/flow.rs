@@ -1,4 +1,4 @@
-//! Flows: translated conversations, one entry for each direction; connections that are not translated, one for both.
+//! Flows: translated conversations, one entry for each direction; those that are not translated, one for both.
 //!
 //! An entry says what its packets become, so that either direction costs one lookup. The entry of the other direction is
 //! found by reversing [`Flow::to`].

@@ -70,7 +70,7 @@ pub const REVISIONS: &[(&str, u32)] = &[(name::SERVICES, 2)];
 
 /// What the rows of maps mean, as far as their fields do not say it: one more whenever agents before would misread them, as they
 /// would a new bit of [`flow::bits`]. Those refuse to take such maps over; agents of this generation take over from all before.
-pub const GENERATION: u32 = 1;
+pub const GENERATION: u32 = 2;
 
 /// Identifies all layouts, map sizes and revisions together.
 pub const LAYOUT_HASH: u32 = layout::hash(LAYOUTS, name::MAPS, REVISIONS);

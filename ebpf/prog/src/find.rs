@@ -1,4 +1,4 @@
-//! Finding the flow of a packet: by its own tuple, or, of connections that are not translated, by that of who began.
+//! Finding the flow of a packet: by its own tuple, or, of flows that are not translated, by that of who began.
 
 use core::ptr::NonNull;
 
@@ -10,7 +10,7 @@ use aya_ebpf::bindings::BPF_ANY;
 use crate::bytes::Bytes;
 use crate::flow::{Entry, add_begun, promote};
 use crate::maps::{EMBRYOS, FLOWS, Known, Work, work};
-use crate::packet::{ACK, Packet, RST, SYN, TCP};
+use crate::packet::{ACK, Packet, RST, SYN};
 use crate::verdict::count;
 use crate::{event, older, table, words};
 
@@ -84,8 +84,7 @@ fn place(work: &mut Work) -> Option<(Entry, bool)> {
 #[inline(always)]
 fn established(work: &mut Work) -> Option<Entry> {
     let packet = &work.packet;
-    // What asks for a connection answers nobody.
-    let may_answer = packet.proto() == TCP && packet.tcp_flags & (SYN | ACK) != SYN;
+    let may_answer = !packet.asks();
     work.back = u32::from(may_answer && packet.tuple().sport.host() < packet.tuple().dport.host());
     reverse(work);
     if let Some(entry) = held(work) {
@@ -188,7 +187,7 @@ pub fn back(work: &Work) -> u32 {
     unsafe { core::ptr::read_volatile(&raw const work.back) & 1 }
 }
 
-/// Moves a connection that is not translated from the embryos to the flows, if the packet is its first answer: one if so. Verified by
+/// Moves a flow that is not translated from the embryos to the flows, if the packet is its first answer: one if so. Verified by
 /// itself.
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -221,7 +220,7 @@ pub extern "C" fn answer_plain() -> i32 {
     1
 }
 
-/// Remembers the answers to the connection in `work.forward` by themselves: among the flows there is no room.
+/// Remembers the answers to the flow in `work.forward` by themselves: among the flows there is no room.
 #[inline(always)]
 fn answer_embryo(work: &mut Work) -> i32 {
     work.reverse = work.forward;

@@ -7,7 +7,7 @@
 //!                     flow pair (hash: never evicted; `expire` forgets the silent ones)
 //! ```
 //!
-//! A connection that is not translated has one entry for both directions, that of who began: its answers are found by the tuple
+//! A flow that is not translated has one entry for both directions, that of who began: its answers are found by the tuple
 //! reversed. It begins among the flows and stays there, as long as such beginnings have not more than their share of that table
 //! ([`begin`]): a flood fills the share, and the embryos after that.
 
@@ -105,7 +105,7 @@ pub fn complete(work: &Work) -> Result<(), Drop> {
     Ok(())
 }
 
-/// Remembers the beginning of a connection that is not translated; answers whether it could.
+/// Remembers the beginning of a flow that is not translated; answers whether it could.
 #[inline(always)]
 pub fn begin(work: &mut Work) -> bool {
     if has_room_for_begun(work) {

@@ -77,7 +77,7 @@ fn find(work: &Work) -> Option<*const Flow> {
     place().or_else(|| if older::take_over(older::Which::Answer) { place() } else { None })
 }
 
-/// The flags of the connection that the packet inside belongs to, if that is not translated and nobody has answered yet: there is
+/// The flags of the flow that the packet inside belongs to, if that is not translated and nobody has answered yet: there is
 /// no entry for its answers.
 #[inline(always)]
 fn begun(work: &mut Work) -> u32 {

@@ -118,6 +118,13 @@ impl Packet {
         matches!(self.key.proto, TCP | SCTP)
     }
 
+    /// Whether it says that it begins something: such a packet answers nobody.
+    #[inline(always)]
+    pub fn asks(&self) -> bool {
+        let begins = self.is_connection() && self.tcp_flags & (SYN | ACK) == SYN;
+        begins || matches!(self.ports, Ports::EchoRequest)
+    }
+
     /// Whether a service can be asked for by this packet.
     #[inline(always)]
     pub fn has_ports(&self) -> bool {

@@ -229,9 +229,8 @@ pub extern "C" fn track(skb: *mut __sk_buff, hook: u32) -> i32 {
 
 #[inline(always)]
 fn begin_plain(ctx: &TcContext, work: &mut Work, hook: u32) -> Result<(), Drop> {
-    let is_tcp = work.packet.proto() == TCP;
-    let asks = work.packet.tcp_flags & (SYN | ACK) == SYN;
-    if is_tcp && !asks && find::answer_plain() != 0 {
+    let asks = work.packet.asks();
+    if !asks && find::answer_plain() != 0 {
         return answer(work);
     }
     let (dst, dport) = (work.packet.tuple().dst, work.packet.tuple().dport);
@@ -242,7 +241,7 @@ fn begin_plain(ctx: &TcContext, work: &mut Work, hook: u32) -> Result<(), Drop> 
     }
     policy::admit(work)?;
     // Before it came out of a pod or in by an uplink, no other hook has translated it.
-    let is_untouched = is_tcp && asks && hook != POD_IN;
+    let is_untouched = asks && hook != POD_IN;
     if !is_untouched {
         flow::prepare_answer(work);
         if flow::answer_is_known(work) {
@@ -254,19 +253,15 @@ fn begin_plain(ctx: &TcContext, work: &mut Work, hook: u32) -> Result<(), Drop> 
     if kept && !matches!(work.packet.part, Part::Later) && work.packet.tcp_flags & RST == 0 {
         fragment::record(work);
         // A flow that finds no room is asked about with every packet.
-        if is_tcp {
-            let kept = hook != POD_IN && settle(ctx, work);
-            if flow::begin(work) {
-                hop::keep(work, if kept { hop::KEPT } else { hop::KNOWN });
-            }
-        } else if flow::create(work).is_ok() {
-            hop::keep(work, hop::NEW);
+        let kept = hook != POD_IN && settle(ctx, work);
+        if flow::begin(work) {
+            hop::keep(work, if kept { hop::KEPT } else { hop::KNOWN });
         }
     }
     Ok(())
 }
 
-/// Gives a connection that begins the next hops of both directions, as far as they are known: policy has found pods of this node. Answers
+/// Gives a flow that begins the next hops of both directions, as far as they are known: policy has found pods of this node. Answers
 /// whether the packet's own is.
 #[inline(always)]
 fn settle(ctx: &TcContext, work: &mut Work) -> bool {
@@ -287,7 +282,7 @@ fn settle(ctx: &TcContext, work: &mut Work) -> bool {
     true
 }
 
-/// Lets a packet pass that has turned out to be the first answer to a connection.
+/// Lets a packet pass that has turned out to be the first answer to a flow.
 #[inline(always)]
 fn answer(work: &mut Work) -> Result<(), Drop> {
     work.known = Known::Unseen;

@@ -6,13 +6,13 @@ use std::net::UdpSocket;
 use abi::count::{Path, gauge};
 use abi::drops::Drop;
 use abi::event::Control;
-use abi::flow::{Flow, FlowKey, Hop, bits};
+use abi::flow::{Flow, FlowKey, Hop, bits, timeout};
 use abi::name;
 use abi::node::Node;
 use abi::service::{BackendState, bits as service_bits};
 use anyhow::{Result, ensure};
 use ebpf_test::case::{Case, hold_in};
-use ebpf_test::packet::{ACK, Packet, RST, SYN, packet};
+use ebpf_test::packet::{ACK, INIT, Packet, RST, SYN, packet};
 use ebpf_test::runner::{REDIRECT, STACK};
 use ebpf_test::world::{Hook, MASQUERADED, Want, World, node};
 
@@ -24,6 +24,10 @@ const ELSEWHERE: [u8; 6] = [2, 0, 0, 0, 0, 0x77];
 const CASES: &[Case] = &[
     ("while flows are converted, unknown connections are dropped, not refused", converting),
     ("a connection that is not translated has one entry for both directions, and the next hop of each", both),
+    ("datagrams, associations and echoes have one entry for both directions as well", every_protocol),
+    ("answers to datagrams pass where nobody may begin, and other datagrams do not", answers_only),
+    ("datagrams are embryos beyond the share, and are moved by their answer", share_of_datagrams),
+    ("an answered conversation of datagrams is kept for longer than one that nobody answers", patience),
     ("a connection between pods of a node begins with the next hops of both directions", near),
     ("the first answer goes where the beginning said, and is counted once", first_answer),
     ("a beginning whose way is known spends no hop that it does not have", last_hop),
@@ -83,6 +87,77 @@ fn both(w: &mut World) -> Result<()> {
     ensure!(w.flows(name::EMBRYOS)?.is_empty(), "it is in one place");
     ensure!((flow.flags, flow.to) == (begun.flags | bits::ANSWERED, begun.to), "{flow:?}");
     ensure!(flow.back.seen != 0 && flow.back.ifindex != flow.hop.ifindex, "{flow:?}");
+    Ok(())
+}
+
+fn every_protocol(w: &mut World) -> Result<()> {
+    let n = w.names;
+    let from = packet(n.pod_a, n.far_pod);
+    for asked in [
+        from.clone().udp(40000, 53),
+        from.clone().udp(53, 40000),
+        from.clone().udp(53, 53),
+        from.clone().sctp(40000, 3868, INIT),
+        from.clone().echo(true, 7),
+    ] {
+        w.forget_flows()?;
+        w.run(Hook::FromPodA, &asked.bytes())?;
+        ensure!(counts(w)? == (1, 0, 1), "{asked:?}: {:?}", counts(w)?);
+        for _ in 0..2 {
+            w.expect(Hook::UplinkIn, &asked.answer(), &Want::Sent(Path::Pod, asked.answer()))?;
+            ensure!(counts(w)? == (1, 0, 0), "{asked:?} is answered once: {:?}", counts(w)?);
+        }
+        let flow = only(w.flows(name::FLOWS)?)?;
+        ensure!(flow.flags & (bits::BOTH | bits::ANSWERED) == bits::BOTH | bits::ANSWERED, "{flow:?}");
+        ensure!(flow.hop.mtu != 0 && flow.back.seen != 0 && flow.back.mtu == 0, "both next hops: {flow:?}");
+    }
+    Ok(())
+}
+
+fn answers_only(w: &mut World) -> Result<()> {
+    let n = w.names;
+    let asked = packet(n.pod_a, n.pod_b).udp(40000, 5353);
+    w.run(Hook::FromPodA, &asked.bytes())?;
+    // Nobody may begin anything with pod A.
+    w.isolate(n.pod_a, |row| row.ingress = 1)?;
+    for _ in 0..2 {
+        w.expect(Hook::FromPodB, &asked.answer(), &Want::Sent(Path::Pod, asked.answer()))?;
+    }
+    let other = packet(n.pod_b, n.pod_a).udp(5353, 40001);
+    w.expect(Hook::FromPodB, &other, &Want::Dropped(Drop::PolicyIngress))?;
+    ensure!(counts(w)? == (1, 0, 0), "{:?}", counts(w)?);
+    Ok(())
+}
+
+fn share_of_datagrams(w: &mut World) -> Result<()> {
+    let n = w.names;
+    let asked: Vec<Packet> = (40000..40006).map(|port| packet(n.pod_a, n.far_pod).udp(port, 53)).collect();
+    for asked in &asked {
+        w.run(Hook::FromPodA, &asked.bytes())?;
+    }
+    ensure!(counts(w)? == (4, 2, 4), "four may be among the flows: {:?}", counts(w)?);
+    w.isolate(n.pod_a, |row| row.ingress = 1)?;
+    for asked in &asked {
+        w.expect(Hook::UplinkIn, &asked.answer(), &Want::Sent(Path::Pod, asked.answer()))?;
+    }
+    ensure!(counts(w)? == (6, 0, 0), "all of them are answered: {:?}", counts(w)?);
+    Ok(())
+}
+
+fn patience(w: &mut World) -> Result<()> {
+    let n = w.names;
+    for port in [40000, 40001] {
+        let asked = packet(n.pod_a, n.far_pod).udp(port, 53);
+        w.run(Hook::FromPodA, &asked.bytes())?;
+        if port == 40000 {
+            w.run(Hook::UplinkIn, &asked.answer().bytes())?;
+        }
+    }
+    for (silent, left) in [(timeout::EMBRYO, 1), (timeout::DATAGRAM, 0)] {
+        edit(w, name::FLOWS, |flow| Flow { last_seen: flow.last_seen.saturating_sub(silent), ..flow })?;
+        expire(w)?;
+        ensure!(w.flows(name::FLOWS)?.len() == left, "after {silent} s: {:?}", w.flows(name::FLOWS)?);
+    }
     Ok(())
 }
 
@@ -178,7 +253,7 @@ fn gauges(w: &mut World) -> Result<()> {
     let found = [gauge::FLOWS, gauge::EMBRYOS, gauge::MASQUERADED].map(|index| gauges.get(&index, 0));
     let [flows, embryos, masqueraded] = found;
     let found = (flows?, embryos?, masqueraded?);
-    ensure!(found == (2, 6, 3), "flows, embryos and masqueraded: {found:?}");
+    ensure!(found == (3, 4, 3), "flows, embryos and masqueraded: {found:?}");
     Ok(())
 }
 
