@@ -18,10 +18,10 @@ pub const ICMP: u8 = 1;
 pub const ICMPV6: u8 = 58;
 pub const SCTP: u8 = 132;
 
-const ETH_P_IP: u16 = 0x0800;
+pub const ETH_P_IP: u16 = 0x0800;
 const ETH_P_ARP: u16 = 0x0806;
 const FRAGMENT: u8 = 44;
-const ETH_P_IPV6: u16 = 0x86dd;
+pub const ETH_P_IPV6: u16 = 0x86dd;
 const AUTHENTICATION: u8 = 51;
 /// Extension headers that are followed before the packet is given up.
 const EXTENSIONS: usize = 8;

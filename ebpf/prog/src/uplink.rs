@@ -1,5 +1,6 @@
 //! The two hooks on devices that leave the node.
 
+use abi::Addr16;
 use abi::drops::Drop;
 use abi::event::hook;
 use abi::flow::bits;
@@ -7,12 +8,13 @@ use aya_ebpf::bindings::{__sk_buff, BPF_F_INGRESS};
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 
+use crate::bytes::{Bytes, get};
 use crate::deliver::{BEGIN, DELIVER, HIDE, REST, TRACK, TUNNEL, deliver, is_pod};
 use crate::echo;
 use crate::forward::{Onward, forward_known, is_answer_to_itself};
 use crate::maps::{ENDPOINTS, Known, tunnel_port, work};
 use crate::nat::node_address;
-use crate::packet::{Frame, Packet, UDP, parse, parse_plain};
+use crate::packet::{ETH_P_IP, ETH_P_IPV6, ETHERNET, Frame, Packet, UDP, parse, parse_plain};
 use crate::service::{Client, is_candidate, same};
 use crate::translate::{BEGINS, ask, begin_and_deliver, entry, follow, hide, track_and_deliver, translate};
 use crate::tunnel::{decapsulate_skb, may_arrive};
@@ -39,6 +41,10 @@ pub fn tc_uplink_in(ctx: TcContext) -> i32 {
 /// To the outside: pods take the node's address, the host's answers the service's.
 #[classifier]
 pub fn tc_uplink_out(ctx: TcContext) -> i32 {
+    if is_between_pods(ctx.skb.skb) != 0 {
+        // What pods send each other has been looked at where it left its pod.
+        return leave(&ctx, hook::UPLINK_OUT, Ok(Verdict::Stack));
+    }
     let code = match uplink_out_known(ctx.skb.skb) {
         REST => uplink_out_rest(ctx.skb.skb),
         code => code,
@@ -165,10 +171,41 @@ fn out_known(ctx: &TcContext) -> Option<Result<Verdict, Drop>> {
         return None;
     }
     if origin() == FOREIGN {
-        // What pods send each other has been looked at where it left its pod, in a tunnel or not.
+        // The tunnels' own packets, and what is only routed here.
         return Some(Ok(Verdict::Stack));
     }
     forward_known(ctx, work, Onward::Stack)
+}
+
+/// One if two pods send each other the packet, as far as its addresses tell where they lie in most packets: nothing else is read of what
+/// passes most. Verified by itself.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn is_between_pods(skb: *mut __sk_buff) -> i32 {
+    let ctx = TcContext::new(skb);
+    match ends(&ctx) {
+        Some((src, dst)) => i32::from(is_pod(&src) && is_pod(&dst) && !is_own(&src)),
+        None => 0,
+    }
+}
+
+/// Source and destination of a packet whose head lies in a row.
+#[inline(always)]
+fn ends(ctx: &TcContext) -> Option<(Addr16, Addr16)> {
+    let (start, end) = ctx.range();
+    match ctx.ethertype() {
+        ETH_P_IP if start + ETHERNET + 20 <= end => {
+            // SAFETY: compared with the end.
+            let [src, dst]: [u32; 2] = unsafe { get(start + ETHERNET + 12) };
+            Some((Addr16::from_v4_word(src), Addr16::from_v4_word(dst)))
+        }
+        ETH_P_IPV6 if start + ETHERNET + 40 <= end => {
+            // SAFETY: as above.
+            let [src, dst]: [[u32; 4]; 2] = unsafe { get(start + ETHERNET + 8) };
+            Some((Addr16::from_words(src), Addr16::from_words(dst)))
+        }
+        _ => None,
+    }
 }
 
 /// Packets that are none of ours on their way out.
@@ -240,7 +277,13 @@ fn is_for_host(packet: &Packet) -> bool {
 
 #[inline(always)]
 fn is_from_host(packet: &Packet) -> bool {
-    node_address(packet.v4()).is_some_and(|own| same(own, &packet.tuple().src))
+    is_own(&packet.tuple().src)
+}
+
+/// Whether it is the node's address.
+#[inline(always)]
+fn is_own(address: &Addr16) -> bool {
+    node_address(address.is_v4()).is_some_and(|own| same(own, address))
 }
 
 #[inline(always)]
