@@ -52,6 +52,16 @@ pub fn is_over(key: &FlowKey, entry: &Flow, twin: &FlowKey, closed_for: u32) -> 
     flow::now().saturating_sub(seen) >= patience
 }
 
+/// Whether the same flow has begun anew among the flows: then this is its embryo, and over without an end.
+#[inline(always)]
+pub fn is_left_behind(key: &FlowKey, entry: &Flow) -> bool {
+    entry.flags & bits::BOTH == 0
+        && FLOWS.get_ptr(key).is_some_and(|anew| {
+            // SAFETY: the program runs under RCU: the element's memory stays valid.
+            unsafe { (*anew).flags & bits::BOTH != 0 }
+        })
+}
+
 /// Forgets the flow that holds `work.answer`, if it is over: one if so. Verified by itself.
 #[unsafe(no_mangle)]
 #[inline(never)]

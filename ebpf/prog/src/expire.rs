@@ -8,8 +8,9 @@ use aya_ebpf::helpers::generated::bpf_for_each_map_elem;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 
-use crate::ending::{forget, is_over, twin};
+use crate::ending::{forget, is_left_behind, is_over, twin};
 use crate::maps::{EMBRYOS, FLOWS, GAUGES};
+use crate::table;
 use crate::verdict::count;
 
 /// What a walk over a table has found.
@@ -55,6 +56,10 @@ fn set(index: u32, value: u64) {
 extern "C" fn visit(_map: *mut c_void, key: *const FlowKey, entry: *const Flow, tally: *mut Tally) -> c_long {
     // SAFETY: the helper passes pointers into the element and to the caller's tally, valid for the call.
     let (key, entry, tally) = unsafe { (*key, *entry, &mut *tally) };
+    if is_left_behind(&key, &entry) {
+        table::forget(&key);
+        return 0;
+    }
     let twin = twin(&key, &entry);
     if is_over(&key, &entry, &twin, timeout::TCP_CLOSED) {
         forget(&key, &twin);

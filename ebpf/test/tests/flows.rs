@@ -26,6 +26,7 @@ const CASES: &[Case] = &[
     ("a connection that is not translated has one entry for both directions, and the next hop of each", both),
     ("datagrams, associations and echoes have one entry for both directions as well", every_protocol),
     ("answers to datagrams pass where nobody may begin, and other datagrams do not", answers_only),
+    ("a connection that is asked for again when there is room is one, and outlives its embryo", asked_again),
     ("datagrams are embryos beyond the share, and are moved by their answer", share_of_datagrams),
     ("an answered conversation of datagrams is kept for longer than one that nobody answers", patience),
     ("a connection between pods of a node begins with the next hops of both directions", near),
@@ -126,6 +127,25 @@ fn answers_only(w: &mut World) -> Result<()> {
     let other = packet(n.pod_b, n.pod_a).udp(5353, 40001);
     w.expect(Hook::FromPodB, &other, &Want::Dropped(Drop::PolicyIngress))?;
     ensure!(counts(w)? == (1, 0, 0), "{:?}", counts(w)?);
+    Ok(())
+}
+
+fn asked_again(w: &mut World) -> Result<()> {
+    let asked: Vec<Packet> = (40000..40005).map(|port| begin(w, port)).collect::<Result<_>>()?;
+    let (late, first) = (&asked[4], &asked[0]);
+    w.run(Hook::FromPodA, &late.bytes())?;
+    ensure!(counts(w)? == (4, 1, 4), "there is no room yet: {:?}", counts(w)?);
+    w.run(Hook::UplinkIn, &first.answer().bytes())?;
+    w.run(Hook::FromPodA, &late.bytes())?;
+    ensure!(counts(w)?.0 == 5, "it has begun anew: {:?}", counts(w)?);
+    edit(w, name::EMBRYOS, |flow| Flow {
+        last_seen: flow.last_seen.saturating_sub(timeout::EMBRYO),
+        ..flow
+    })?;
+    expire(w)?;
+    ensure!(counts(w)? == (5, 0, 4), "only what it has left behind goes: {:?}", counts(w)?);
+    w.run(Hook::UplinkIn, &late.answer().bytes())?;
+    ensure!(counts(w)? == (5, 0, 3), "it is answered: {:?}", counts(w)?);
     Ok(())
 }
 
