@@ -166,6 +166,13 @@ impl Prefix {
         differs == 0 && !self.mask.is_none()
     }
 
+    /// Whether an IPv4 address lies inside, as it lies in a header.
+    #[inline(always)]
+    pub const fn contains_v4(&self, word: u32) -> bool {
+        let ([.., mask], [.., network]) = (self.mask.words(), self.network.words());
+        (word & mask) ^ network == 0 && self.network.is_v4()
+    }
+
     /// From an address and a prefix length of its own family.
     pub fn new(ip: IpAddr, length: u8) -> Self {
         let bits = match ip {
@@ -199,6 +206,12 @@ mod tests {
         assert!(v6.contains(&Addr16::from("fd00:96::7".parse::<IpAddr>().unwrap())));
         assert!(!v6.contains(&Addr16::mapped([10, 96, 3, 4])));
         assert!(!Prefix::NONE.contains(&Addr16::NONE));
+        let inside = |prefix: Prefix| {
+            [[10, 96, 3, 4], [10, 97, 3, 4], [0; 4]].map(|ip| prefix.contains_v4(u32::from_ne_bytes(ip)))
+        };
+        assert_eq!(inside(v4), [true, false, false]);
+        assert_eq!(inside(Prefix::new("0.0.0.0".parse().unwrap(), 0)), [true; 3]);
+        assert_eq!([v6, Prefix::NONE].map(inside), [[false; 3]; 2]);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::bytes::{Bytes, get};
 use crate::deliver::{BEGIN, DELIVER, HIDE, REST, TRACK, TUNNEL, deliver, is_pod};
 use crate::echo;
 use crate::forward::{Onward, forward_known, is_answer_to_itself};
-use crate::maps::{ENDPOINTS, Known, tunnel_port, work};
+use crate::maps::{ENDPOINTS, Known, node, tunnel_port, work};
 use crate::nat::node_address;
 use crate::packet::{ETH_P_IP, ETH_P_IPV6, ETHERNET, Frame, Packet, UDP, parse, parse_plain};
 use crate::service::{Client, is_candidate, same};
@@ -41,7 +41,7 @@ pub fn tc_uplink_in(ctx: TcContext) -> i32 {
 /// To the outside: pods take the node's address, the host's answers the service's.
 #[classifier]
 pub fn tc_uplink_out(ctx: TcContext) -> i32 {
-    if is_between_pods(ctx.skb.skb) != 0 {
+    if between_pods(ctx.skb.skb) != 0 {
         // What pods send each other has been looked at where it left its pod.
         return leave(&ctx, hook::UPLINK_OUT, Ok(Verdict::Stack));
     }
@@ -160,7 +160,7 @@ fn in_known(ctx: &TcContext) -> Option<Result<Verdict, Drop>> {
         // What is inside comes by again, on the tunnels' device.
         return Some(Ok(Verdict::Stack));
     }
-    forward_known(ctx, work, Onward::Hop)
+    forward_known(ctx, work, Onward::Hop, |_, _| true)
 }
 
 #[inline(always)]
@@ -174,37 +174,34 @@ fn out_known(ctx: &TcContext) -> Option<Result<Verdict, Drop>> {
         // The tunnels' own packets, and what is only routed here.
         return Some(Ok(Verdict::Stack));
     }
-    forward_known(ctx, work, Onward::Stack)
+    forward_known(ctx, work, Onward::Stack, |_, _| true)
 }
 
-/// One if two pods send each other the packet, as far as its addresses tell where they lie in most packets: nothing else is read of what
-/// passes most. Verified by itself.
+/// One if two pods send each other the packet. Verified by itself, and with its buffers off the caller's stack.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn is_between_pods(skb: *mut __sk_buff) -> i32 {
-    let ctx = TcContext::new(skb);
-    match ends(&ctx) {
-        Some((src, dst)) => i32::from(is_pod(&src) && is_pod(&dst) && !is_own(&src)),
-        None => 0,
-    }
+extern "C" fn between_pods(skb: *mut __sk_buff) -> i32 {
+    i32::from(is_between_pods(&TcContext::new(skb)))
 }
 
-/// Source and destination of a packet whose head lies in a row.
+/// Whether they do. Nothing but the addresses is read, where they lie in most packets: most pass.
 #[inline(always)]
-fn ends(ctx: &TcContext) -> Option<(Addr16, Addr16)> {
+fn is_between_pods(ctx: &TcContext) -> bool {
     let (start, end) = ctx.range();
+    let [pods_v4, pods_v6] = &node().pods;
     match ctx.ethertype() {
         ETH_P_IP if start + ETHERNET + 20 <= end => {
             // SAFETY: compared with the end.
             let [src, dst]: [u32; 2] = unsafe { get(start + ETHERNET + 12) };
-            Some((Addr16::from_v4_word(src), Addr16::from_v4_word(dst)))
+            pods_v4.contains_v4(src) && pods_v4.contains_v4(dst) && node().v4.words()[3] != src
         }
         ETH_P_IPV6 if start + ETHERNET + 40 <= end => {
             // SAFETY: as above.
-            let [src, dst]: [[u32; 4]; 2] = unsafe { get(start + ETHERNET + 8) };
-            Some((Addr16::from_words(src), Addr16::from_words(dst)))
+            let ends: [[u32; 4]; 2] = unsafe { get(start + ETHERNET + 8) };
+            let [src, dst] = ends.map(Addr16::from_words);
+            pods_v6.contains(&src) && pods_v6.contains(&dst) && !same(&node().v6, &src)
         }
-        _ => None,
+        _ => false,
     }
 }
 
@@ -277,13 +274,7 @@ fn is_for_host(packet: &Packet) -> bool {
 
 #[inline(always)]
 fn is_from_host(packet: &Packet) -> bool {
-    is_own(&packet.tuple().src)
-}
-
-/// Whether it is the node's address.
-#[inline(always)]
-fn is_own(address: &Addr16) -> bool {
-    node_address(address.is_v4()).is_some_and(|own| same(own, address))
+    node_address(packet.v4()).is_some_and(|own| same(own, &packet.tuple().src))
 }
 
 #[inline(always)]
