@@ -156,15 +156,22 @@ fn is_answer(packet: &Packet) -> bool {
 }
 
 /// The entry of the packet, if it belongs to a flow and does not change that flow's place. An answer makes its flow an established one.
+/// None of a packet whose sender is not who it says.
 #[inline(always)]
-pub fn find_settled<B: Bytes>(work: &mut Work) -> Option<Entry> {
-    work.known = Known::Yes;
+pub fn find_settled<B: Bytes>(
+    work: &mut Work,
+    is_sender: impl Fn(&Work, Option<Entry>) -> bool,
+) -> Option<Entry> {
     let found = if B::FOR_PODS {
         established(work)
     } else {
         work.back = 0;
         held(work)
     };
+    if !is_sender(work, found) {
+        return None;
+    }
+    work.known = Known::Yes;
     if let Some(entry) = found {
         // SAFETY: see `Entry`.
         if back(work) != 0 && unsafe { (*entry.as_ptr()).flags } & bits::ANSWERED == 0 {

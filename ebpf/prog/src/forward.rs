@@ -7,6 +7,7 @@ use abi::drops::Drop;
 use abi::flow::{Flow, HOP_SECONDS, Hop, bits};
 
 use crate::bytes::{Bytes, get, put};
+use crate::flow::Entry;
 use crate::maps::{Known, Work, work};
 use crate::nat::pair;
 use crate::packet::{ETHERNET, Packet, RST, SCTP, TCP, parse_plain};
@@ -125,13 +126,19 @@ impl Header for V6 {
 pub fn forward_plain<B: Bytes>(bytes: &B, onward: Onward) -> Option<Result<Verdict, Drop>> {
     let work = work()?;
     work.known = Known::Unseen;
-    if parse_plain(bytes, &mut work.packet) { forward_known(bytes, work, onward) } else { None }
+    if parse_plain(bytes, &mut work.packet) { forward_known(bytes, work, onward, |_, _| true) } else { None }
 }
 
-/// Forwards a plain packet if it belongs to a flow and that flow's next hop is fresh.
+/// Forwards a plain packet if it belongs to a flow and that flow's next hop is fresh, and if `is_sender` says of the packet and its entry
+/// that it comes from where it says. [`Work::known`] stays [`Known::Unseen`] if that does not.
 #[inline(always)]
-pub fn forward_known<B: Bytes>(bytes: &B, work: &mut Work, onward: Onward) -> Option<Result<Verdict, Drop>> {
-    let entry = find::find_settled::<B>(work)?;
+pub fn forward_known<B: Bytes>(
+    bytes: &B,
+    work: &mut Work,
+    onward: Onward,
+    is_sender: impl Fn(&Work, Option<Entry>) -> bool,
+) -> Option<Result<Verdict, Drop>> {
+    let entry = find::find_settled::<B>(work, is_sender)?;
     let packet = &work.packet;
     // SAFETY: see `Entry`.
     let flow = unsafe { entry.as_ref() };

@@ -17,6 +17,13 @@ pub const KEPT: u32 = 3;
 /// Words of two hardware addresses side by side.
 const FRAME: usize = 3;
 
+/// Where the packets of the other direction go, if the entry stands for both.
+#[inline(always)]
+pub fn of_answers(work: &Work, flow: &Flow) -> *const Hop {
+    // SAFETY: as below.
+    unsafe { (&raw const flow.hop).add(back(work) as usize ^ 1) }
+}
+
 /// Where the packets of this direction go.
 #[inline(always)]
 pub fn of(work: &Work, flow: &Flow) -> *const Hop {

@@ -10,8 +10,10 @@ use aya_ebpf::programs::TcContext;
 use crate::bytes::{Bytes, get};
 use crate::deliver::{BEGIN, DELIVER, REST, TRACK, deliver};
 use crate::echo;
+use crate::flow::Entry;
 use crate::forward::{Onward, forward_known, forward_plain};
-use crate::maps::{Known, LINKS, work};
+use crate::hop;
+use crate::maps::{Known, LINKS, Work, work};
 use crate::packet::{ETHERNET, Frame, ICMPV6, Packet, parse, parse_plain};
 use crate::service::{Client, same};
 use crate::translate::{begin_and_deliver, entry, follow, track, track_and_deliver, translate};
@@ -89,10 +91,22 @@ extern "C" fn pod_in_rest(skb: *mut __sk_buff) -> i32 {
 fn out_known(ctx: &TcContext) -> Option<Result<Verdict, Drop>> {
     let work = work()?;
     work.known = Known::Unseen;
-    if !parse_plain(ctx, &mut work.packet) || check_source(ctx, &work.packet).is_err() {
+    if !parse_plain(ctx, &mut work.packet) {
         return None;
     }
-    forward_known(ctx, work, Onward::Hop)
+    forward_known(ctx, work, Onward::Hop, |work, entry| {
+        entry.is_some_and(|entry| is_known_sender(ctx, work, entry))
+            || check_source(ctx, &work.packet).is_ok()
+    })
+}
+
+/// Whether the packet's flow leads its other direction to the pod at the other end of this link: then the packet comes from there, and the
+/// table of links need not say so.
+#[inline(always)]
+fn is_known_sender(ctx: &TcContext, work: &Work, entry: Entry) -> bool {
+    // SAFETY: see `Entry` and the field.
+    let (hop, ifindex) = unsafe { (&*hop::of_answers(work, entry.as_ref()), (*ctx.skb.skb).ifindex) };
+    hop.seen != 0 && hop.mtu == 0 && hop.ifindex == ifindex && sends_frames(ctx, &hop.dmac) == Ok(true)
 }
 
 #[inline(always)]
@@ -144,16 +158,21 @@ fn check_source(ctx: &TcContext, packet: &Packet) -> Result<(), Drop> {
 /// Whether the frame does.
 #[inline(always)]
 fn check_hardware(ctx: &TcContext, link: &Link) -> Result<(), Drop> {
-    let [a, b, c, d, e, f] = link.mac;
-    let (own, rest) = (u32::from_ne_bytes([a, b, c, d]), u16::from_ne_bytes([e, f]));
+    let is_known = link.mac != [0; 6];
+    if sends_frames(ctx, &link.mac)? || !is_known { Ok(()) } else { Err(Drop::SpoofedMac) }
+}
+
+/// Whether the frame comes from a hardware address.
+#[inline(always)]
+fn sends_frames(ctx: &TcContext, mac: &[u8; 6]) -> Result<bool, Drop> {
+    let [a, b, c, d, e, f] = *mac;
     let (start, end) = ctx.range();
     if start + ETHERNET > end {
         return Err(Drop::Truncated);
     }
     // SAFETY: compared with the end.
     let (sender, last): (u32, u16) = unsafe { (get(start + 6), get(start + 10)) };
-    let is_known = own != 0 || rest != 0;
-    if is_known && (sender != own || last != rest) { Err(Drop::SpoofedMac) } else { Ok(()) }
+    Ok(sender == u32::from_ne_bytes([a, b, c, d]) && last == u16::from_ne_bytes([e, f]))
 }
 
 /// The pod at the other end of this link.

@@ -5,6 +5,7 @@ use std::net::UdpSocket;
 
 use abi::count::{Path, gauge};
 use abi::drops::Drop;
+use abi::endpoint::Link;
 use abi::event::Control;
 use abi::flow::{Flow, FlowKey, Hop, bits, timeout};
 use abi::name;
@@ -13,7 +14,7 @@ use abi::service::{BackendState, bits as service_bits};
 use anyhow::{Result, ensure};
 use ebpf_test::case::{Case, hold_in};
 use ebpf_test::packet::{ACK, INIT, Packet, RST, SYN, packet};
-use ebpf_test::runner::{REDIRECT, STACK};
+use ebpf_test::runner::{REDIRECT, SHOT, STACK};
 use ebpf_test::world::{Hook, MASQUERADED, Want, World, node};
 
 const TCP: u8 = 6;
@@ -30,6 +31,8 @@ const CASES: &[Case] = &[
     ("datagrams are embryos beyond the share, and are moved by their answer", share_of_datagrams),
     ("an answered conversation of datagrams is kept for longer than one that nobody answers", patience),
     ("a connection between pods of a node begins with the next hops of both directions", near),
+    ("a flow vouches for the link and the hardware address of its pod, and for no others", vouched),
+    ("a spoofed answer is none", spoofed_answer),
     ("the first answer goes where the beginning said, and is counted once", first_answer),
     ("a beginning whose way is known spends no hop that it does not have", last_hop),
     ("beginnings have a share of the flows, and are embryos beyond it", share),
@@ -191,6 +194,53 @@ fn near(w: &mut World) -> Result<()> {
     ensure!(there.ifindex != back.ifindex && sent.frame[..6] == there.dmac, "{begun:?}: {sent:?}");
     let answer = w.run(Hook::FromPodB, &asked.answer().bytes())?;
     ensure!(answer.code == REDIRECT && answer.frame[..6] == back.dmac, "{begun:?}: {answer:?}");
+    Ok(())
+}
+
+/// A frame from a hardware address.
+fn framed(packet: &Packet, mac: [u8; 6]) -> Vec<u8> {
+    let mut frame = packet.bytes();
+    frame[6..12].copy_from_slice(&mac);
+    frame
+}
+
+fn vouched(w: &mut World) -> Result<()> {
+    let more = begin(w, 40000)?.tcp(40000, 80, ACK);
+    let mac = only(w.flows(name::FLOWS)?)?.back.dmac;
+    let links = w.runner.hash::<u32, Link>(name::LINKS)?.iter().collect::<Result<Vec<_>, _>>()?;
+    for (hook, mac, reason) in [
+        (Hook::FromPodB, mac, Drop::Spoofed),
+        (Hook::FromPodA, ELSEWHERE, Drop::SpoofedMac),
+        (Hook::FromPodB, ELSEWHERE, Drop::Spoofed),
+    ] {
+        let before = w.counted(name::DROPS, reason as u32)?;
+        w.run(hook, &framed(&more, mac))?;
+        ensure!(w.counted(name::DROPS, reason as u32)? == before + 1, "{hook:?} {mac:?}: {}", w.drops()?);
+    }
+    w.runner.clear::<u32, Link>(name::LINKS)?;
+    let own = w.run(Hook::FromPodA, &framed(&more, mac))?.code;
+    let others = [(Hook::FromPodB, mac), (Hook::FromPodA, ELSEWHERE)]
+        .map(|(hook, mac)| w.run(hook, &framed(&more, mac)).map(|outcome| outcome.code));
+    for (device, link) in links {
+        w.runner.hash(name::LINKS)?.insert(device, link, 0)?;
+    }
+    let [other_link, other_mac] = others;
+    ensure!(
+        (own, other_link?, other_mac?) == (REDIRECT, SHOT, SHOT),
+        "the table is asked where the flow is silent"
+    );
+    Ok(())
+}
+
+fn spoofed_answer(w: &mut World) -> Result<()> {
+    let asked = begin(w, 40000)?;
+    let mac = only(w.flows(name::FLOWS)?)?.back.dmac;
+    for hook in [Hook::FromPodA, Hook::FromPodB] {
+        let before = w.counted(name::DROPS, Drop::Spoofed as u32)?;
+        w.run(hook, &framed(&asked.answer(), mac))?;
+        ensure!(w.counted(name::DROPS, Drop::Spoofed as u32)? == before + 1, "{hook:?}: {}", w.drops()?);
+    }
+    ensure!(counts(w)? == (1, 0, 1), "nobody has answered: {:?}", counts(w)?);
     Ok(())
 }
 
