@@ -41,8 +41,8 @@ pub fn tc_uplink_in(ctx: TcContext) -> i32 {
 /// To the outside: pods take the node's address, the host's answers the service's.
 #[classifier]
 pub fn tc_uplink_out(ctx: TcContext) -> i32 {
-    if between_pods(ctx.skb.skb) != 0 {
-        // What pods send each other has been looked at where it left its pod.
+    if passes(ctx.skb.skb) != 0 {
+        // What pods send each other has been looked at where it left its pod, in a tunnel or not.
         return leave(&ctx, hook::UPLINK_OUT, Ok(Verdict::Stack));
     }
     let code = match uplink_out_known(ctx.skb.skb) {
@@ -171,35 +171,53 @@ fn out_known(ctx: &TcContext) -> Option<Result<Verdict, Drop>> {
         return None;
     }
     if origin() == FOREIGN {
-        // The tunnels' own packets, and what is only routed here.
+        // What is only routed here, and what has longer headers than most.
         return Some(Ok(Verdict::Stack));
     }
     forward_known(ctx, work, Onward::Stack, |_, _| true)
 }
 
-/// One if two pods send each other the packet. Verified by itself, and with its buffers off the caller's stack.
+/// One if two pods send each other the packet, or if it is a tunnel's between this node and another. Verified by itself, and with its
+/// buffers off the caller's stack.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn between_pods(skb: *mut __sk_buff) -> i32 {
-    i32::from(is_between_pods(&TcContext::new(skb)))
+extern "C" fn passes(skb: *mut __sk_buff) -> i32 {
+    i32::from(is_between_us(&TcContext::new(skb)))
 }
 
-/// Whether they do. Nothing but the addresses is read, where they lie in most packets: most pass.
+/// Whether it is one of those, as far as its headers are where most packets have them: most pass. What is asked of the others answers the
+/// same for packets with longer headers, see [`origin`].
 #[inline(always)]
-fn is_between_pods(ctx: &TcContext) -> bool {
+fn is_between_us(ctx: &TcContext) -> bool {
+    const V4: usize = ETHERNET + 20;
+    const V6: usize = ETHERNET + 40;
     let (start, end) = ctx.range();
-    let [pods_v4, pods_v6] = &node().pods;
+    let node = node();
+    let [pods_v4, pods_v6] = &node.pods;
     match ctx.ethertype() {
-        ETH_P_IP if start + ETHERNET + 20 <= end => {
+        ETH_P_IP if start + V4 + 8 <= end => {
             // SAFETY: compared with the end.
-            let [src, dst]: [u32; 2] = unsafe { get(start + ETHERNET + 12) };
-            pods_v4.contains_v4(src) && pods_v4.contains_v4(dst) && node().v4.words()[3] != src
-        }
-        ETH_P_IPV6 if start + ETHERNET + 40 <= end => {
+            let ([src, dst], head): ([u32; 2], [u16; 5]) =
+                unsafe { (get(start + ETHERNET + 12), get(start + ETHERNET)) };
+            if node.v4.words()[3] != src {
+                return pods_v4.contains_v4(src) && pods_v4.contains_v4(dst);
+            }
+            let is_plain = head[0].to_ne_bytes()[0] == 0x45 && head[3] & 0x3fff_u16.to_be() == 0;
             // SAFETY: as above.
-            let ends: [[u32; 4]; 2] = unsafe { get(start + ETHERNET + 8) };
+            let port = unsafe { get(start + V4 + 2) };
+            is_plain
+                && is_tunnels(head[4].to_ne_bytes()[1], port)
+                && !is_candidate(&Addr16::from_v4_word(dst))
+        }
+        ETH_P_IPV6 if start + V6 + 8 <= end => {
+            // SAFETY: as above.
+            let (ends, next, port): ([[u32; 4]; 2], u8, u16) =
+                unsafe { (get(start + ETHERNET + 8), get(start + ETHERNET + 6), get(start + V6 + 2)) };
             let [src, dst] = ends.map(Addr16::from_words);
-            pods_v6.contains(&src) && pods_v6.contains(&dst) && !same(&node().v6, &src)
+            if same(&node.v6, &src) {
+                return is_tunnels(next, port) && !is_candidate(&dst);
+            }
+            pods_v6.contains(&src) && pods_v6.contains(&dst)
         }
         _ => false,
     }
@@ -263,8 +281,14 @@ fn out(ctx: &TcContext) -> Result<Then, Drop> {
 /// Whether the packet goes from node to node with another inside, as far as its port tells.
 #[inline(always)]
 fn is_tunnel(packet: &Packet) -> bool {
-    let port = tunnel_port();
-    packet.proto() == UDP && port != 0 && packet.tuple().dport.host() == port
+    is_tunnels(packet.proto(), packet.tuple().dport.be)
+}
+
+/// Whether a protocol and a port, as it lies in the header, are those of the tunnels.
+#[inline(always)]
+fn is_tunnels(proto: u8, port: u16) -> bool {
+    let own = tunnel_port();
+    proto == UDP && own != 0 && u16::from_be(port) == own
 }
 
 #[inline(always)]
