@@ -54,7 +54,14 @@ pub fn reply(code: u16, media: &'static str, body: Body) -> Reply {
     reply
 }
 
-/// A JSON document.
+/// An object of the API in JSON: a line, as Go's encoder ends it.
+pub fn line(code: u16, value: &Value) -> Reply {
+    let mut text = serde_json::to_vec(value).expect("a tree always encodes");
+    text.push(b'\n');
+    reply(code, "application/json", full(text))
+}
+
+/// A JSON document that is no object of the API.
 pub fn json(code: u16, value: &Value) -> Reply {
     let text = serde_json::to_vec(value).expect("a tree always encodes");
     reply(code, "application/json", full(text))

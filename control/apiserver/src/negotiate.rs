@@ -116,7 +116,7 @@ pub fn of_refusal(headers: &HeaderMap) -> Media {
 /// A tree that says what kind it is, in this encoding.
 pub fn document(media: Media, code: u16, value: &Value) -> Result<Reply> {
     match media {
-        Media::Json => Ok(body::json(code, value)),
+        Media::Json => Ok(body::line(code, value)),
         Media::Yaml => Ok(body::reply(code, "application/yaml", body::full(to_yaml(value)?))),
         Media::Protobuf => {
             let bytes = protobuf::tree(value).ok_or_else(|| Refusal::not_acceptable(ACCEPTED))?;

@@ -165,10 +165,11 @@ pub fn append_from(out: &mut BytesMut, entry: &Entry<Header>, value: &[u8], from
     splice(out, &value[from..], (entry.header.splice as usize).saturating_sub(from), entry.mod_revision);
 }
 
-/// The bytes of a stored object as served at `revision`.
-pub fn text(value: &[u8], revision: Revision) -> Bytes {
-    let mut out = BytesMut::with_capacity(value.len() + VERSION);
+/// The bytes of a stored object as served at `revision`, as a line.
+pub fn line(value: &[u8], revision: Revision) -> Bytes {
+    let mut out = BytesMut::with_capacity(value.len() + VERSION + 1);
     splice(&mut out, value, splice_offset(value) as usize, revision);
+    out.extend_from_slice(b"\n");
     out.freeze()
 }
 
@@ -233,7 +234,7 @@ mod tests {
         assert_eq!(encode_as(Some("example.com/v1"), &object), stored);
         let served =
             r#"{"apiVersion":"example.com/v1","kind":"Thing","metadata":{"resourceVersion":"7","name":"a"}}"#;
-        assert_eq!(text(stored.as_bytes(), 7), served);
+        assert_eq!(line(stored.as_bytes(), 7), format!("{served}\n"));
     }
 
     #[test]

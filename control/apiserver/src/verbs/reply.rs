@@ -42,7 +42,7 @@ pub fn fresh(call: &Call, code: u16, fresh: Fresh) -> Result<Reply> {
 fn from_bytes(call: &Call, code: u16, value: &[u8], revision: Revision) -> Result<Option<Reply>> {
     Ok(match (call.accept.media, call.accept.form) {
         (Media::Json, Form::Object) => {
-            let text = object::text(value, revision);
+            let text = object::line(value, revision);
             Some(body::reply(code, "application/json", body::full(text)))
         }
         (Media::Protobuf, form) => {
@@ -191,7 +191,8 @@ pub fn list(call: &Call, meta: &ListMeta, entries: Vec<Stored>) -> Result<Reply>
     if call.accept.media == Media::Yaml {
         return document(call, 200, &value);
     }
-    let text = serde_json::to_vec(&value).expect("a tree always encodes");
+    let mut text = serde_json::to_vec(&value).expect("a tree always encodes");
+    text.push(b'\n');
     Ok(compressed(call, "application/json", text.len(), std::iter::once(Bytes::from(text))))
 }
 

@@ -77,6 +77,8 @@ type Answer struct {
 	code int
 	tree any
 	text string
+	// Whether it ends its last line.
+	isLine bool
 }
 
 var (
@@ -131,7 +133,7 @@ func (s *Side) ask(ctx context.Context, one Exchange) (Answer, error) {
 	alike := uids.ReplaceAll(raw, []byte("UID"))
 	alike = moments.ReplaceAll(alike, []byte("TIME"))
 	alike = versions.ReplaceAll(alike, []byte(`"resourceVersion$1":$1"REVISION$1"`))
-	answer := Answer{code: response.StatusCode, text: string(raw)}
+	answer := Answer{code: response.StatusCode, text: string(raw), isLine: bytes.HasSuffix(raw, []byte("\n"))}
 	decoder := json.NewDecoder(bytes.NewReader(alike))
 	decoder.UseNumber()
 	if decoder.Decode(&answer.tree) != nil {
@@ -247,6 +249,9 @@ func compared(t *T) {
 		if answers[0].code != answers[1].code {
 			t.Errorf("%s: ours %d, theirs %d: %.400s", name, answers[0].code, answers[1].code, answers[1].text)
 			continue
+		}
+		if answers[0].isLine != answers[1].isLine {
+			t.Errorf("%s: ends with a line end: ours %v, theirs %v", name, answers[0].isLine, answers[1].isLine)
 		}
 		for _, difference := range differences("", answers[0].tree, answers[1].tree) {
 			t.Errorf("%s: %s", name, difference)

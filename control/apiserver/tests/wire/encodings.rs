@@ -244,6 +244,35 @@ async fn json_is_laid_out_for_people_and_what_they_use() {
 }
 
 #[tokio::test]
+async fn what_is_an_object_in_json_is_a_line() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let made = admin.send("POST", MAPS, &config_map("a", "1")).await;
+    let mut answers = vec![("created".to_owned(), made)];
+    let table = "application/json;as=Table;v=v1;g=meta.k8s.io";
+    for (path, accept, is_line) in [
+        (format!("{MAPS}/a"), "application/json", true),
+        (format!("{MAPS}/none"), "application/json", true),
+        (MAPS.to_owned(), "application/json", true),
+        (format!("{MAPS}/a"), table, true),
+        (MAPS.to_owned(), table, true),
+        ("/apis".to_owned(), "application/json", true),
+        ("/version".to_owned(), "application/json", false),
+        ("/openapi/v3".to_owned(), "application/json", false),
+    ] {
+        let answer = admin.ask("GET", &path, &[("accept", accept)], "").await;
+        if is_line {
+            answers.push((format!("{path} {accept}"), answer));
+        } else {
+            assert!(answer.body.ends_with(b"}"), "{path}");
+        }
+    }
+    for (what, answer) in answers {
+        assert!(answer.body.ends_with(b"}\n") && !answer.body.ends_with(b"\n\n"), "{what}");
+    }
+}
+
+#[tokio::test]
 async fn reviews_have_no_tables() {
     let cluster = cluster().await;
     let review = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
