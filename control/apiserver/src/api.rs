@@ -281,7 +281,7 @@ fn accept(headers: &HeaderMap, row: &Row, target: &Target) -> Result<Accept> {
         return Accept::of(headers, Accept::is_served_of_custom);
     }
     // Nobody lists reviews, so that nothing says what their columns are.
-    Accept::of(headers, |accept| accept.is_served() && !(row.review && accept.form == Form::Table))
+    Accept::of(headers, |accept| accept.is_served() && !(row.review && matches!(accept.form, Form::Table(_))))
 }
 
 fn warn_of_deprecation(call: &Call) {

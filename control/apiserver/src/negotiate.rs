@@ -21,11 +21,28 @@ pub enum Media {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
     Object,
-    Table,
+    Table(Meta),
     /// Only metadata of the object, or of every object of a list.
-    Partial,
+    Partial(Meta),
     /// The aggregated discovery document.
     Discovery,
+}
+
+/// The version of `meta.k8s.io` in which tables and metadata are written. Both have the same fields.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Meta {
+    V1,
+    /// What clients asked for before Kubernetes 1.15.
+    V1beta1,
+}
+
+impl Meta {
+    pub fn api_version(self) -> &'static str {
+        match self {
+            Self::V1 => "meta.k8s.io/v1",
+            Self::V1beta1 => "meta.k8s.io/v1beta1",
+        }
+    }
 }
 
 /// What the client accepts, decided.
@@ -54,12 +71,12 @@ impl Accept {
 
     /// Whether kinds of this build can be served so; tables have no form in protobuf.
     pub fn is_served(&self) -> bool {
-        self.media != Media::Protobuf || self.form != Form::Table
+        self.media != Media::Protobuf || !matches!(self.form, Form::Table(_))
     }
 
     /// Whether kinds of custom resources can be served so: of them only the metadata has a form in protobuf.
     pub fn is_served_of_custom(&self) -> bool {
-        self.media != Media::Protobuf || self.form == Form::Partial
+        self.media != Media::Protobuf || matches!(self.form, Form::Partial(_))
     }
 
     fn one(range: &str) -> Option<Self> {
@@ -70,24 +87,28 @@ impl Accept {
             protobuf::MEDIA => Media::Protobuf,
             _ => return None,
         };
-        let (mut form, mut group, mut version) = (Form::Object, "", "");
+        let (mut wanted, mut group, mut version) = ("", "", "");
         for (name, value) in parts.filter_map(|part| part.split_once('=')) {
-            match (name, value) {
-                ("as", "Table") => form = Form::Table,
-                ("as", "PartialObjectMetadata" | "PartialObjectMetadataList") => form = Form::Partial,
-                ("as", "APIGroupDiscoveryList") => form = Form::Discovery,
-                ("as", _) => return None,
-                ("g", name) => group = name,
-                ("v", name) => version = name,
+            match name {
+                "as" => wanted = value,
+                "g" => group = value,
+                "v" => version = value,
                 _ => {}
             }
         }
-        let fits = match form {
-            Form::Object => true,
-            Form::Table | Form::Partial => group == "meta.k8s.io" && version == "v1",
-            Form::Discovery => group == "apidiscovery.k8s.io" && version == "v2",
+        let meta = match (group, version) {
+            ("meta.k8s.io", "v1") => Some(Meta::V1),
+            ("meta.k8s.io", "v1beta1") => Some(Meta::V1beta1),
+            _ => None,
         };
-        fits.then_some(Self { media, form })
+        let form = match wanted {
+            "" => Form::Object,
+            "Table" => Form::Table(meta?),
+            "PartialObjectMetadata" | "PartialObjectMetadataList" => Form::Partial(meta?),
+            "APIGroupDiscoveryList" if (group, version) == ("apidiscovery.k8s.io", "v2") => Form::Discovery,
+            _ => return None,
+        };
+        Some(Self { media, form })
     }
 }
 
@@ -215,11 +236,20 @@ mod tests {
         let cases = [
             ("application/json", Json, Form::Object),
             ("*/*", Json, Form::Object),
-            ("application/json;as=Table;v=v1;g=meta.k8s.io,application/json", Json, Form::Table),
-            ("application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json", Json, Form::Object),
+            ("application/json;as=Table;v=v1;g=meta.k8s.io,application/json", Json, Form::Table(Meta::V1)),
+            (
+                "application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json",
+                Json,
+                Form::Table(Meta::V1beta1),
+            ),
+            ("application/json;as=Table;v=v2;g=meta.k8s.io,application/json", Json, Form::Object),
             ("application/vnd.kubernetes.protobuf, application/json", Protobuf, Form::Object),
-            ("application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1", Json, Form::Partial),
-            (partial, Protobuf, Form::Partial),
+            (
+                "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1",
+                Json,
+                Form::Partial(Meta::V1),
+            ),
+            (partial, Protobuf, Form::Partial(Meta::V1)),
             ("application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList", Json, Form::Discovery),
             (
                 "application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io,application/json",

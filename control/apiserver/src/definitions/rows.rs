@@ -8,8 +8,8 @@ use sha2::Digest;
 use super::condition_is;
 use crate::name::Name;
 use crate::object::{self, Stored};
-use crate::printer::Columns;
 use crate::printer::paths::PathColumn;
+use crate::printer::{Columns, of_metadata};
 use crate::resources::{BASE, Custom, Resource, Row, Scale, Sub};
 use crate::tree::{at, flag, list, text};
 
@@ -127,7 +127,8 @@ fn steps(path: &str) -> Vec<Name> {
 fn columns(version: &Value) -> Vec<PathColumn> {
     let given = list(version, &["additionalPrinterColumns"]);
     if given.is_empty() {
-        let age = json!({ "name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp" });
+        let age = json!({ "name": "Age", "type": "date", "description": of_metadata("creationTimestamp"),
+                          "jsonPath": ".metadata.creationTimestamp" });
         return vec![PathColumn::read(&age)];
     }
     given.iter().map(PathColumn::read).collect()

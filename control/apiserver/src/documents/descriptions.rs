@@ -51,6 +51,15 @@ impl Descriptions {
     }
 }
 
+/// What is said of one field, found without reading what is said of all others.
+pub fn field(kind: &str, field: &str) -> String {
+    let is_kind = |line: &&str| line.split_once('\t').is_some_and(|(name, _)| name == kind);
+    let fields = TABLE.lines().skip_while(|line| !is_kind(line)).skip(1);
+    let mut fields =
+        fields.map_while(|line| line.strip_prefix('\t')).filter_map(|line| line.split_once('\t'));
+    fields.find(|(name, _)| *name == field).map_or_else(String::new, |(_, text)| plain(text).into_owned())
+}
+
 /// Changes with the texts.
 pub fn digest() -> &'static [u8] {
     static DIGEST: LazyLock<[u8; 32]> = LazyLock::new(|| Sha256::digest(TABLE).into());

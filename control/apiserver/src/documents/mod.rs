@@ -1,7 +1,7 @@
 //! Documents about the server itself: discovery, OpenAPI, version, health, metrics, keys.
 
 mod custom;
-mod descriptions;
+pub mod descriptions;
 pub mod discovery;
 pub mod health;
 pub mod openapi;

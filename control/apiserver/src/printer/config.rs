@@ -56,7 +56,7 @@ pub static EVENT: Printer = Printer {
         column("Message"),
         wide("First Seen"),
         wide("Count"),
-        super::Column { name: "Name", kind: "string", format: "name", priority: 1 },
+        super::Column { priority: 1, ..super::NAME },
     ],
     cells: |event, now| {
         let object = at(event, &["involvedObject"]);

@@ -12,9 +12,12 @@ pub mod pods;
 pub mod storage;
 pub mod workloads;
 
+use std::sync::LazyLock;
+
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::documents::descriptions;
 use crate::tree::{at, strings, text};
 
 /// Columns of a kind and the function that fills them.
@@ -65,7 +68,8 @@ impl Columns {
 
 impl Column {
     fn definition(&self) -> Value {
-        json!({ "name": self.name, "type": self.kind, "format": self.format, "description": "",
+        let description = self.shows.map_or("", of_metadata);
+        json!({ "name": self.name, "type": self.kind, "format": self.format, "description": description,
                 "priority": self.priority })
     }
 }
@@ -77,31 +81,45 @@ pub struct Column {
     pub kind: &'static str,
     pub format: &'static str,
     pub priority: i32,
+    /// The field of metadata it shows, whose description is its own.
+    pub shows: Option<&'static str>,
 }
+
+/// What is said of a field of metadata.
+pub(crate) fn of_metadata(field: &str) -> &'static str {
+    static TEXTS: LazyLock<[(&str, String); 2]> = LazyLock::new(|| {
+        ["name", "creationTimestamp"].map(|field| (field, descriptions::field(OBJECT_META, field)))
+    });
+    let found = TEXTS.iter().find(|(known, _)| *known == field);
+    found.map_or("", |(_, text)| text)
+}
+
+const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 
 /// A column of text.
 pub const fn column(name: &'static str) -> Column {
-    Column { name, kind: "string", format: "", priority: 0 }
+    Column { name, kind: "string", format: "", priority: 0, shows: None }
 }
 
 /// A column of numbers.
 pub const fn number(name: &'static str) -> Column {
-    Column { name, kind: "integer", format: "", priority: 0 }
+    Column { name, kind: "integer", format: "", priority: 0, shows: None }
 }
 
 /// A column of `-o wide`.
 pub const fn wide(name: &'static str) -> Column {
-    Column { name, kind: "string", format: "", priority: 1 }
+    Column { name, kind: "string", format: "", priority: 1, shows: None }
 }
 
 /// The name column.
-pub const NAME: Column = Column { name: "Name", kind: "string", format: "name", priority: 0 };
+pub const NAME: Column =
+    Column { name: "Name", kind: "string", format: "name", priority: 0, shows: Some("name") };
 /// The age column.
-pub const AGE: Column = column("Age");
+pub const AGE: Column = Column { shows: Some("creationTimestamp"), ..column("Age") };
 
 /// Kinds without columns of their own.
 pub static NAME_AND_AGE: Printer = Printer {
-    columns: &[NAME, column("Created At")],
+    columns: &[NAME, Column { shows: Some("creationTimestamp"), ..column("Created At") }],
     cells: |object, _| vec![name(object), created(object)],
 };
 

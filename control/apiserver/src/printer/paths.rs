@@ -40,7 +40,9 @@ impl PathColumn {
     }
 
     pub fn definition(&self) -> Value {
-        json!({ "name": self.name, "type": self.kind, "format": self.format, "description": self.description,
+        let path = || format!("Custom resource definition column (in JSONPath format): {}", self.path);
+        let description = if self.description.is_empty() { path() } else { self.description.to_string() };
+        json!({ "name": self.name, "type": self.kind, "format": self.format, "description": description,
                 "priority": self.priority })
     }
 

@@ -151,8 +151,11 @@ fn load() -> Messages {
         messages.by_kind.insert(("", "v1", kind), meta(kind));
     }
     messages.by_kind.insert(("", "", "APIVersions"), meta("APIVersions"));
-    for kind in ["PartialObjectMetadata", "PartialObjectMetadataList"] {
-        messages.by_kind.insert(("meta.k8s.io", "v1", kind), meta(kind));
+    for (kind, version) in ["PartialObjectMetadata", "PartialObjectMetadataList"]
+        .into_iter()
+        .flat_map(|kind| [(kind, "v1"), (kind, "v1beta1")])
+    {
+        messages.by_kind.insert(("meta.k8s.io", version, kind), meta(kind));
     }
     let discovery = by_name["k8s.io.api.apidiscovery.v2.APIGroupDiscoveryList"];
     messages.by_kind.insert(("apidiscovery.k8s.io", "v2", "APIGroupDiscoveryList"), discovery);

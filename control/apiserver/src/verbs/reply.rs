@@ -9,9 +9,8 @@ use super::spliced::Spliced;
 use super::write::Fresh;
 use crate::api::Call;
 use crate::body::{self, Reply};
-use crate::negotiate::{self, Form, Media};
+use crate::negotiate::{self, Form, Media, Meta};
 use crate::object::{self, Stored};
-use crate::printer::Columns;
 use crate::protobuf::{self, Typed};
 use crate::resources::Row;
 use crate::status::{Refusal, Result};
@@ -58,13 +57,17 @@ fn from_bytes(call: &Call, code: u16, value: &[u8], revision: Revision) -> Resul
 pub fn tree(call: &Call, code: u16, value: Value) -> Result<Reply> {
     match call.accept.form {
         Form::Object => document(call, code, &call.row.shown(&value)),
-        Form::Table => {
+        Form::Table(meta) => {
             let revision = text(&value, &["metadata", "resourceVersion"]).to_owned();
             let include = Include::of(call)?;
-            let rows = vec![row(&call.row, &value, include, Timestamp::now())];
-            document(call, code, &table(&call.row.printer, &json!({ "resourceVersion": revision }), rows))
+            let rows = vec![row(&call.row, &value, include, meta, Timestamp::now())];
+            document(
+                call,
+                code,
+                &table(call.row.printer.definitions(), &json!({ "resourceVersion": revision }), rows, meta),
+            )
         }
-        Form::Partial => document(call, code, &partial(&call.row.shown(&value))),
+        Form::Partial(meta) => document(call, code, &partial(&call.row.shown(&value), meta)),
         Form::Discovery => Err(Refusal::not_acceptable(negotiate::ACCEPTED)),
     }
 }
@@ -77,15 +80,15 @@ pub fn document(call: &Call, code: u16, value: &Value) -> Result<Reply> {
 /// What an object of a row is in protobuf.
 pub fn typed(row: &Row, form: Form) -> Result<Typed> {
     let found = match form {
-        Form::Partial => Typed::of("meta.k8s.io/v1", "PartialObjectMetadata"),
+        Form::Partial(meta) => Typed::of(meta.api_version(), "PartialObjectMetadata"),
         _ => Typed::of(&row.api_version(), &row.kind),
     };
     found.ok_or_else(|| Refusal::internal(format!("{} has no form in protobuf", row.qualified())))
 }
 
 /// Only kind and metadata.
-pub fn partial(value: &Value) -> Value {
-    json!({ "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": at(value, &["metadata"]) })
+pub fn partial(value: &Value, meta: Meta) -> Value {
+    json!({ "kind": "PartialObjectMetadata", "apiVersion": meta.api_version(), "metadata": at(value, &["metadata"]) })
 }
 
 /// How much of each object a table carries.
@@ -109,19 +112,19 @@ impl Include {
 }
 
 /// One row of a table. Printers read the stored version; what is carried is in the one that was asked for.
-pub fn row(resource: &Row, value: &Value, include: Include, now: Timestamp) -> Value {
+pub fn row(resource: &Row, value: &Value, include: Include, meta: Meta, now: Timestamp) -> Value {
     let cells = resource.printer.cells(value, now);
     match include {
         Include::None => json!({ "cells": cells, "object": null }),
-        Include::Metadata => json!({ "cells": cells, "object": partial(&resource.shown(value)) }),
+        Include::Metadata => json!({ "cells": cells, "object": partial(&resource.shown(value), meta) }),
         Include::Object => json!({ "cells": cells, "object": resource.shown(value) }),
     }
 }
 
 /// A table of rows.
-pub fn table(printer: &Columns, metadata: &Value, rows: Vec<Value>) -> Value {
-    json!({ "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata,
-            "columnDefinitions": printer.definitions(), "rows": rows })
+pub fn table(columns: Value, metadata: &Value, rows: Vec<Value>, meta: Meta) -> Value {
+    json!({ "kind": "Table", "apiVersion": meta.api_version(), "metadata": metadata,
+            "columnDefinitions": columns, "rows": rows })
 }
 
 /// What is known about a list besides its items.
@@ -176,14 +179,14 @@ pub fn list(call: &Call, meta: &ListMeta, entries: Vec<Stored>) -> Result<Reply>
             let items: Vec<Value> = entries.iter().map(|entry| untyped(row_of, decode(entry))).collect();
             json!({ "kind": kind, "apiVersion": row_of.api_version(), "metadata": meta.of(row_of), "items": items })
         }
-        Form::Table => {
+        Form::Table(version) => {
             let (include, now) = (Include::of(call)?, Timestamp::now());
-            let rows = entries.iter().map(|entry| row(row_of, &row_of.read(entry), include, now));
-            table(&row_of.printer, &meta.json(), rows.collect())
+            let rows = entries.iter().map(|entry| row(row_of, &row_of.read(entry), include, version, now));
+            table(row_of.printer.definitions(), &meta.json(), rows.collect(), version)
         }
-        Form::Partial => {
-            let items: Vec<Value> = entries.iter().map(|entry| partial(&decode(entry))).collect();
-            json!({ "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1",
+        Form::Partial(version) => {
+            let items: Vec<Value> = entries.iter().map(|entry| partial(&decode(entry), version)).collect();
+            json!({ "kind": "PartialObjectMetadataList", "apiVersion": version.api_version(),
                     "metadata": meta.json(), "items": items })
         }
         Form::Discovery => return Err(Refusal::not_acceptable(negotiate::ACCEPTED)),
@@ -210,7 +213,7 @@ pub fn untyped(row: &Row, mut value: Value) -> Value {
 fn packed(row: &Row, form: Form, meta: &ListMeta, entries: &[Stored]) -> Result<Vec<Bytes>> {
     let item = typed(row, form)?;
     let list = match form {
-        Form::Partial => Typed::of("meta.k8s.io/v1", "PartialObjectMetadataList"),
+        Form::Partial(meta) => Typed::of(meta.api_version(), "PartialObjectMetadataList"),
         _ => Typed::of(&row.api_version(), &row.list_kind),
     };
     let list = list.ok_or_else(|| Refusal::internal(format!("{} has no form in protobuf", row.list_kind)))?;

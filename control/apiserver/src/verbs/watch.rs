@@ -1,6 +1,7 @@
 //! Watch: a cursor over the store's log with a filter, written out as the client reads.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
@@ -13,7 +14,7 @@ use super::session::Session;
 use super::told::{Line, Told};
 use crate::api::Call;
 use crate::body::{self, Reply};
-use crate::negotiate::{Form, Media};
+use crate::negotiate::{Form, Media, Meta};
 use crate::object::{self, Header, Stored};
 use crate::protobuf::{self, Typed, WireError};
 use crate::resources::Row;
@@ -48,7 +49,7 @@ pub fn watch(call: &Call) -> Result<Reply> {
     };
     let media = if typed.is_some() { PROTOBUF } else { "application/json" };
     let (row, form, include) = (Arc::clone(&call.row), call.accept.form, Include::of(call)?);
-    let writer = Writer { row, form, typed, include, selector };
+    let writer = Writer { row, form, typed, include, selector, headed: AtomicBool::new(false) };
     let mut first = BytesMut::new();
     let from = match revision {
         Some(revision) if revision > 0 && initial != Some(true) => revision,
@@ -84,6 +85,8 @@ pub struct Writer {
     typed: Option<Typed>,
     include: Include,
     selector: Selector,
+    /// Whether a table has told its columns.
+    headed: AtomicBool,
 }
 
 impl Writer {
@@ -125,15 +128,11 @@ impl Writer {
         }
         let stored = self.row.read_at(entry, revision);
         let object = match self.form {
-            Form::Table => {
-                let row = reply::row(&self.row, &stored, self.include, Timestamp::now());
-                reply::table(
-                    &self.row.printer,
-                    &json!({ "resourceVersion": revision.to_string() }),
-                    vec![row],
-                )
+            Form::Table(meta) => {
+                let row = reply::row(&self.row, &stored, self.include, meta, Timestamp::now());
+                self.table(row, revision, meta)
             }
-            Form::Partial => reply::partial(&self.row.shown(&stored)),
+            Form::Partial(meta) => reply::partial(&self.row.shown(&stored), meta),
             _ => self.row.shown(&stored).into_owned(),
         };
         self.tell(out, kind, &object);
@@ -145,21 +144,25 @@ impl Writer {
             metadata["annotations"] = json!({ "k8s.io/initial-events-end": "true" });
         }
         let object = match self.form {
-            Form::Table => {
+            Form::Table(meta) => {
                 let inner = json!({ "kind": self.row.kind, "apiVersion": self.row.api_version(), "metadata": metadata });
-                let carried = if self.include == Include::Object { inner } else { reply::partial(&inner) };
+                let carried =
+                    if self.include == Include::Object { inner } else { reply::partial(&inner, meta) };
                 // A row with no cells but with the object: clients read the annotation there.
                 let row = json!({ "cells": vec![Value::Null; self.row.printer.len()], "object": carried });
-                reply::table(
-                    &self.row.printer,
-                    &json!({ "resourceVersion": revision.to_string() }),
-                    vec![row],
-                )
+                self.table(row, revision, meta)
             }
-            Form::Partial => reply::partial(&json!({ "metadata": metadata })),
+            Form::Partial(meta) => reply::partial(&json!({ "metadata": metadata }), meta),
             _ => json!({ "kind": self.row.kind, "apiVersion": self.row.api_version(), "metadata": metadata }),
         };
         self.tell(out, "BOOKMARK", &object);
+    }
+
+    /// A table of one row. Only the first of a watch says which columns there are.
+    fn table(&self, row: Value, revision: u64, meta: Meta) -> Value {
+        let told = self.headed.swap(true, Ordering::Relaxed);
+        let columns = if told { Value::Null } else { self.row.printer.definitions() };
+        reply::table(columns, &json!({ "resourceVersion": revision.to_string() }), vec![row], meta)
     }
 
     pub fn expired(&self, out: &mut BytesMut, asked: u64, current: u64) {

@@ -21,6 +21,8 @@ const (
 	jsonPatch  = "application/json-patch+json"
 	applyPatch = "application/apply-patch+yaml"
 	asHeads    = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
+	asTable    = "application/json;as=Table;v=v1;g=meta.k8s.io"
+	asOldTable = "application/json;as=Table;v=v1beta1;g=meta.k8s.io"
 )
 
 // gadgetDefinition has a little of everything that schemas can say.
@@ -221,6 +223,11 @@ func reads() []Exchange {
 		Exchange{method: "GET", path: "/apis/compare.example.org/v1"},
 		Exchange{method: "GET", path: gadgets},
 		Exchange{method: "GET", path: gadgets, accept: "text/xml"},
+		Exchange{method: "GET", path: gadgets + "/a", accept: asTable},
+		Exchange{method: "GET", path: gadgets + "/a", accept: asOldTable},
+		Exchange{method: "GET", path: gadgets + "/a?includeObject=Object", accept: asTable},
+		Exchange{method: "GET", path: gadgets + "/a?includeObject=Some", accept: asTable},
+		Exchange{method: "GET", path: definitionsPath + "/gadgets.compare.example.org?includeObject=None", accept: asTable},
 	)
 }
 

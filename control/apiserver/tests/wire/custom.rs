@@ -190,6 +190,8 @@ async fn tables_show_the_columns_of_the_definition() {
         table["columnDefinitions"].as_array().unwrap().iter().map(|c| &c["name"]).collect();
     assert_eq!(names, ["Name", "Spec", "Replicas", "Age"]);
     assert_eq!(table["columnDefinitions"][1]["description"], "when it runs");
+    let path = "Custom resource definition column (in JSONPath format): .spec.replicas";
+    assert_eq!(table["columnDefinitions"][2]["description"], path);
     let cells = table["rows"][0]["cells"].as_array().unwrap();
     assert_eq!(cells[..3], [json!("one"), Value::Null, json!(2)]);
     assert!(cells[3].as_str().unwrap().ends_with('s'), "{cells:?}");

@@ -273,6 +273,56 @@ async fn what_is_an_object_in_json_is_a_line() {
 }
 
 #[tokio::test]
+async fn tables_and_metadata_come_in_the_older_version_too() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    admin.send("POST", MAPS, &config_map("a", "1")).await.expect(201);
+    let (older, of) = ("meta.k8s.io/v1beta1", "v=v1beta1;g=meta.k8s.io");
+    for uri in [MAPS.to_owned(), format!("{MAPS}/a")] {
+        let table = format!("application/json;as=Table;{of},application/json");
+        let table = admin.ask("GET", &uri, &[("accept", &*table)], "").await.expect(200);
+        assert_eq!((&table["kind"], &table["apiVersion"]), (&json!("Table"), &json!(older)), "{uri}");
+        let row = &table["rows"][0]["object"];
+        assert_eq!(
+            (&row["kind"], &row["apiVersion"]),
+            (&json!("PartialObjectMetadata"), &json!(older)),
+            "{uri}"
+        );
+    }
+    let list = format!("application/json;as=PartialObjectMetadataList;{of}");
+    let list = admin.ask("GET", MAPS, &[("accept", &*list)], "").await.expect(200);
+    assert_eq!((&list["apiVersion"], &list["items"][0]["apiVersion"]), (&json!(older), &json!(older)));
+    let packed = format!("{};as=PartialObjectMetadataList;{of}", protobuf::MEDIA);
+    let packed = admin.ask("GET", MAPS, &[("accept", &*packed)], "").await;
+    assert_eq!(
+        (packed.code, packed.body.windows(older.len()).any(|part| part == older.as_bytes())),
+        (200, true)
+    );
+}
+
+#[tokio::test]
+async fn the_first_table_of_a_watch_says_which_columns_there_are() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    for name in ["a", "b"] {
+        admin.send("POST", MAPS, &config_map(name, "1")).await.expect(201);
+    }
+    let mut watch =
+        Watch::open(&admin, &format!("{MAPS}?watch=1"), "application/json;as=Table;v=v1;g=meta.k8s.io").await;
+    let first = watch.next().await.unwrap()["object"]["columnDefinitions"].clone();
+    let names: Vec<&Value> = first.as_array().unwrap().iter().map(|column| &column["name"]).collect();
+    assert_eq!(names, ["Name", "Data", "Age"]);
+    for (column, said) in
+        [(0, "Name must be unique within a namespace."), (2, "CreationTimestamp is a timestamp")]
+    {
+        let description = first[column]["description"].as_str().unwrap();
+        assert!(description.starts_with(said), "{description}");
+    }
+    let second = watch.next().await.unwrap()["object"].clone();
+    assert_eq!((&second["columnDefinitions"], &second["rows"][0]["cells"][0]), (&Value::Null, &json!("b")));
+}
+
+#[tokio::test]
 async fn reviews_have_no_tables() {
     let cluster = cluster().await;
     let review = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
