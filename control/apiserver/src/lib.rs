@@ -28,6 +28,7 @@ mod endpoints;
 mod expiry;
 mod gather;
 mod history;
+mod json_syntax;
 mod kubelets;
 mod managed;
 mod metrics;

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::json_syntax;
 use crate::status::{Refusal, Result};
 
 /// Most operations one JSON patch may hold.
@@ -12,8 +13,10 @@ const MAX_COPIED: usize = 3 << 20;
 
 /// Reads a JSON patch.
 pub fn parse(body: &[u8]) -> Result<json_patch::Patch> {
-    let patch: json_patch::Patch = serde_json::from_slice(body)
-        .map_err(|error| Refusal::bad_request(format!("error decoding patch: {error}")))?;
+    let patch: json_patch::Patch = serde_json::from_slice(body).map_err(|error| {
+        let why = json_syntax::fault(body).unwrap_or_else(|| error.to_string());
+        Refusal::bad_request(format!("error decoding patch: {why}"))
+    })?;
     if patch.0.len() > MAX_OPERATIONS {
         let message = format!(
             "The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {}",

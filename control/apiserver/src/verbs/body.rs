@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::api::Call;
+use crate::json_syntax;
 use crate::negotiate::{content_type, json_body};
 use crate::protobuf;
 use crate::schema::decode::{DecodeError, Decoded, from_slice, from_value};
@@ -120,8 +121,7 @@ pub fn patched(call: &Call, tree: Value) -> Result<Value> {
 fn refuse((_, version, kind): (&str, &str, &str), error: &DecodeError, body: &[u8]) -> Refusal {
     match error {
         DecodeError::Syntax(error) => {
-            let why =
-                if error.is_eof() { "unexpected end of JSON input".to_owned() } else { error.to_string() };
+            let why = json_syntax::fault(body).unwrap_or_else(|| error.to_string());
             unrecognized(kind, &format!("couldn't get version/kind; json parse error: {why}"), body)
         }
         DecodeError::Type(text) => Refusal::bad_request(format!(

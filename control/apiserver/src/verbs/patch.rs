@@ -9,6 +9,7 @@ use super::update::answer;
 use super::{reply, write};
 use crate::api::Call;
 use crate::body::Reply;
+use crate::json_syntax;
 use crate::managed::{self, Manager};
 use crate::negotiate::{APPLY, Yaml, content_type, yaml};
 use crate::patch::{json as json_patch, strategic};
@@ -34,11 +35,11 @@ pub async fn patch(call: &Call, sub: Option<Sub>) -> Result<Reply> {
             edit(call, sub, &[], Value::to_string, |old| json_patch::apply(&patch, old)).await
         }
         "application/merge-patch+json" => {
-            let Decoded { value: patch, strange } = parse(&call.body)?;
+            let Decoded { value: patch, strange } = parse(&call.body, "error decoding patch: ")?;
             edit(call, sub, &strange, Value::to_string, |old| Ok(json_patch::merge(old, &patch))).await
         }
         "application/strategic-merge-patch+json" if call.row.custom.is_none() => {
-            let Decoded { value: patch, strange } = parse(&call.body)?;
+            let Decoded { value: patch, strange } = parse(&call.body, "")?;
             let node = call.row.node();
             edit(call, sub, &strange, |_| go_text(&patch), |old| strategic::apply(node, old, &patch)).await
         }
@@ -64,13 +65,28 @@ where
     answer(call, outcome.await?)
 }
 
-fn parse(body: &[u8]) -> Result<Decoded> {
+/// Reads a patch of fields; refusals begin with `what`.
+fn parse(body: &[u8], what: &str) -> Result<Decoded> {
+    let refused = |why: &str| Refusal::bad_request(format!("{what}{why}"));
     let decoded = from_slice(&ANY, body)
-        .map_err(|error| Refusal::bad_request(format!("the patch is not valid JSON: {error}")))?;
-    if decoded.value.is_object() {
-        Ok(decoded)
-    } else {
-        Err(Refusal::bad_request("the patch must be a JSON object"))
+        .map_err(|error| refused(&json_syntax::fault(body).unwrap_or_else(|| error.to_string())))?;
+    match go_kind(&decoded.value) {
+        None => Ok(decoded),
+        Some(given) => Err(refused(&format!(
+            "json: cannot unmarshal {given} into Go value of type map[string]interface {{}}"
+        ))),
+    }
+}
+
+/// What Go calls a value that is no object.
+fn go_kind(value: &Value) -> Option<&'static str> {
+    match value {
+        Value::Object(_) => None,
+        Value::Null => Some("null"),
+        Value::Bool(_) => Some("bool"),
+        Value::Number(_) => Some("number"),
+        Value::String(_) => Some("string"),
+        Value::Array(_) => Some("array"),
     }
 }
 
@@ -163,7 +179,7 @@ mod tests {
 
     #[test]
     fn a_patch_says_what_it_has_twice_and_keeps_its_nulls() {
-        let read = parse(br#"{"a": null, "b": {"c": 1, "c": 2}}"#).unwrap();
+        let read = parse(br#"{"a": null, "b": {"c": 1, "c": 2}}"#, "").unwrap();
         assert_eq!(read.value, json!({ "a": null, "b": { "c": 2 } }));
         assert_eq!(read.strange, [r#"duplicate field "b.c""#]);
     }

@@ -69,6 +69,35 @@ async fn bodies_that_cannot_be_read_are_refused() {
 }
 
 #[tokio::test]
+async fn text_that_is_not_json_is_told_in_gos_words() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    admin.send("POST", MAPS, &crate::objects::config_map("a", "1")).await.expect(201);
+    let (json, one) = ("application/json", format!("{MAPS}/a"));
+    let (merge, strategic) = ("application/merge-patch+json", "application/strategic-merge-patch+json");
+    let wrong = "invalid character '}' looking for beginning of object key string";
+    let list = "json: cannot unmarshal array into Go value of type map[string]interface {}";
+    for (method, path, media, body, said) in [
+        ("POST", MAPS, json, r#"{"a":1,}"#, format!("couldn't get version/kind; json parse error: {wrong}")),
+        ("POST", MAPS, json, r#"{"a":"#, "json parse error: unexpected end of JSON input".to_owned()),
+        ("PATCH", &*one, merge, r#"{"a":1,}"#, format!("error decoding patch: {wrong}")),
+        (
+            "PATCH",
+            &*one,
+            "application/json-patch+json",
+            r#"[{"op":1,}]"#,
+            format!("error decoding patch: {wrong}"),
+        ),
+        ("PATCH", &*one, merge, "[]", format!("error decoding patch: {list}")),
+        ("PATCH", &*one, strategic, "[]", list.to_owned()),
+    ] {
+        let answer = admin.ask(method, path, &[("content-type", media)], body.to_owned()).await;
+        let message = answer.refused(400, "BadRequest")["message"].as_str().unwrap().to_owned();
+        assert!(message.contains(&said), "{media} {body}: {message}");
+    }
+}
+
+#[tokio::test]
 async fn objects_that_break_rules_name_the_field() {
     let cluster = cluster().await;
     let admin = cluster.admin();
