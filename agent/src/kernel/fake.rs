@@ -1,6 +1,6 @@
 //! A kernel in memory: keeps rows, counts operations, fails when told to.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use abi::service::Backend;
@@ -24,12 +24,19 @@ pub struct State {
     pub scale: u32,
     /// How many frontends, and how many source ranges of all services, find room; more are refused as a full map does.
     pub room: Option<(usize, usize)>,
+    /// How many rows of rule sets find room.
+    pub room_for_rules: Option<usize>,
     /// Whether cells that nobody refers to stay, as they do in arrays; else they vanish, so that tests see who forgets some.
     pub keeps_cells: bool,
 }
 
 impl State {
     fn has_room(&self, op: &Op) -> bool {
+        if let (Some(room), Op::WriteRuling { pair, row, .. }) = (self.room_for_rules, op) {
+            let rulings = &self.actual.rulings;
+            let is_known = rulings.get(pair).is_some_and(|rows| rows.contains_key(row));
+            return is_known || rulings.values().map(BTreeMap::len).sum::<usize>() < room;
+        }
         let Some((frontends, ranges)) = self.room else { return true };
         match op {
             Op::WriteFrontend { key, .. } => {

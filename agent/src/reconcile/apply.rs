@@ -61,6 +61,8 @@ pub struct Reconciler<K> {
     pub(super) epoch_due: bool,
     /// Whether local pods wait for their policies.
     some_wait: bool,
+    /// Rule sets that find no room, by what they are called among the failures.
+    pub(super) aside: BTreeMap<u32, String>,
 }
 
 impl<K: Kernel> Reconciler<K> {
@@ -93,6 +95,7 @@ impl<K: Kernel> Reconciler<K> {
             policies,
             epoch_due: true,
             some_wait: false,
+            aside: BTreeMap::new(),
         })
     }
 
@@ -110,6 +113,7 @@ impl<K: Kernel> Reconciler<K> {
         if self.desired.services_known {
             self.serve(now);
         }
+        self.wait_together();
         let failed = self.failures.values().map(|failure| failure.retry_at).min();
         [failed, self.services.next_burial()].into_iter().flatten().min()
     }

@@ -12,6 +12,7 @@ pub mod filter;
 pub mod numbers;
 pub mod place;
 pub mod police;
+mod room;
 pub mod run;
 pub mod serve;
 pub mod services;

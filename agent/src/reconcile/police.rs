@@ -17,10 +17,9 @@ use super::actual::Op;
 use super::apply::Reconciler;
 use crate::desired::policy::{Pair, Policed};
 use crate::kernel::{Kernel, KernelError};
-use crate::tables::{Complaint, ObjectName};
 
 /// What policies are called among the failures.
-const POLICIES: &str = "policies";
+pub(super) const POLICIES: &str = "policies";
 /// Why a pod waits that is not attached.
 pub(super) const UNREAD: &str = "policies have not been read from the API server yet";
 pub(super) const UNKNOWN: &str = "its Pod is not known yet, and policies in its namespace may select it";
@@ -32,18 +31,11 @@ impl<K: Kernel> Reconciler<K> {
         if !self.policies.known || self.is_waiting(POLICIES, now) {
             return;
         }
-        match self.police_all() {
-            Ok(()) => {
-                self.failures.remove(POLICIES);
-                self.tell_of_room();
-            }
-            Err(error) => {
-                self.fail(POLICIES, &error, error.is_full(), now);
-                if error.is_full() {
-                    self.tell_of_room();
-                }
-            }
+        match self.police_all(now) {
+            Ok(()) => _ = self.failures.remove(POLICIES),
+            Err(error) => _ = self.fail(POLICIES, &error, error.is_full(), now),
         }
+        self.tell_of_room();
     }
 
     /// Pods went, and their sets may be nobody's now.
@@ -51,17 +43,17 @@ impl<K: Kernel> Reconciler<K> {
         if !self.policies.known || self.policies.todo.pairs.is_empty() || self.is_waiting(POLICIES, now) {
             return;
         }
-        if let Err(error) = self.delete_rules() {
+        if let Err(error) = self.delete_rules(now) {
             self.fail(POLICIES, &error, error.is_full(), now);
         }
     }
 
-    fn police_all(&mut self) -> Result<(), KernelError> {
+    fn police_all(&mut self, now: Instant) -> Result<(), KernelError> {
         let mut isolate = false;
         loop {
-            let full = self.write_rules()?;
+            let some_lack_room = self.write_rules(now)?;
             self.write_cidrs()?;
-            let switches = self.switches(isolate && full.is_some());
+            let switches = self.switches(isolate && some_lack_room);
             self.write_addresses(!switches.is_empty())?;
             for op in &switches {
                 self.carry_out(op)?;
@@ -72,60 +64,35 @@ impl<K: Kernel> Reconciler<K> {
                 self.carry_out(&Op::NextEpoch)?;
                 self.epoch_due = false;
             }
-            self.delete_rules()?;
+            self.delete_rules(now)?;
             // What only sets asked that nobody has any more need not be known of addresses.
             let tables = Arc::clone(&self.tables);
             tables.name_rule_sets(self.policies.set_numbers(), |number| {
                 self.policies.set(number).map(|set| set.name()).unwrap_or_default()
             });
             let is_settled = !tables.look(|rows| self.policies.settle(rows));
-            match full {
-                None if is_settled => return Ok(()),
+            match some_lack_room {
+                _ if !is_settled || self.some_may_try(now) => {}
                 // First what nobody needs goes, then pods lose what they have: what they should have is not there.
-                Some(_) if is_settled && !isolate => isolate = true,
-                Some(full) if is_settled && switches.is_empty() => return Err(full),
-                _ => {}
+                true if !isolate => isolate = true,
+                true if !switches.is_empty() => {}
+                _ => return Ok(()),
             }
         }
     }
 
-    /// Writes what sets say. One that finds no room is taken back, if nobody has it, so that the others find some; the error is
-    /// answered.
-    fn write_rules(&mut self) -> Result<Option<KernelError>, KernelError> {
-        let (mut full, mut refused) = (None, BTreeSet::new());
-        for pair in self.policies.todo.pairs.iter().copied().collect::<Vec<_>>() {
-            if refused.contains(&pair.0) {
-                continue;
+    /// Writes what a set says.
+    pub(super) fn write_set(&mut self, set: u32, now: Instant) -> Result<(), KernelError> {
+        let pairs = self.policies.todo.pairs.range((set, 0)..=(set, u32::MAX));
+        for pair in pairs.copied().collect::<Vec<_>>() {
+            if self.write_pair(pair, now)? {
+                self.policies.todo.pairs.remove(&pair);
             }
-            match self.write_pair(pair) {
-                Ok(true) => drop(self.policies.todo.pairs.remove(&pair)),
-                Ok(false) => {}
-                Err(error) if error.is_full() => {
-                    full = full.or(Some(error));
-                    refused.insert(pair.0);
-                    self.withdraw(pair.0)?;
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(full)
-    }
-
-    /// Deletes the rows of a set that no pod has, to be written again.
-    fn withdraw(&mut self, set: u32) -> Result<(), KernelError> {
-        if self.used_sets().contains(&set) {
-            return Ok(());
-        }
-        let pairs = self.actual.rulings.range((set, 0)..=(set, u32::MAX));
-        let pairs: Vec<Pair> = pairs.map(|(pair, _)| *pair).collect();
-        for pair in pairs {
-            self.delete_pair(pair)?;
-            self.policies.todo.pairs.insert(pair);
         }
         Ok(())
     }
 
-    fn delete_pair(&mut self, pair: Pair) -> Result<(), KernelError> {
+    pub(super) fn delete_pair(&mut self, pair: Pair) -> Result<(), KernelError> {
         let rows = self.actual.rulings.get(&pair).into_iter().flatten();
         for row in rows.map(|(row, _)| *row).collect::<Vec<_>>() {
             self.carry_out(&Op::DeleteRuling { pair, row })?;
@@ -134,13 +101,13 @@ impl<K: Kernel> Reconciler<K> {
     }
 
     /// The sets that attached pods have.
-    fn used_sets(&self) -> BTreeSet<u32> {
+    pub(super) fn used_sets(&self) -> BTreeSet<u32> {
         let attached = self.actual.endpoints.values().filter_map(|attached| attached.policed);
         attached.flat_map(|policed| [policed.ingress, policed.egress]).collect()
     }
 
     /// Whether there was something to write.
-    fn write_pair(&mut self, pair: Pair) -> Result<bool, KernelError> {
+    fn write_pair(&mut self, pair: Pair, now: Instant) -> Result<bool, KernelError> {
         let Some(rows) = self.policies.state.rules.get(&pair).cloned() else { return Ok(false) };
         let known = self.actual.rulings.get(&pair).cloned().unwrap_or_default();
         for (row, verdict) in &rows {
@@ -153,18 +120,24 @@ impl<K: Kernel> Reconciler<K> {
         for row in known.keys().filter(|row| !rows.iter().any(|(wanted, _)| wanted == *row)) {
             self.epoch_due = true;
             self.carry_out(&Op::DeleteRuling { pair, row: *row })?;
+            self.try_again(now);
         }
         Ok(true)
     }
 
     /// Takes away what sets said that nobody has.
-    fn delete_rules(&mut self) -> Result<(), KernelError> {
+    fn delete_rules(&mut self, now: Instant) -> Result<(), KernelError> {
         let used = self.used_sets();
+        let mut left_room = false;
         let rules = &self.policies.state.rules;
         let gone = |pair: &&Pair| !rules.contains_key(pair) && !used.contains(&pair.0);
         for pair in self.policies.todo.pairs.iter().filter(gone).copied().collect::<Vec<_>>() {
+            left_room |= self.actual.rulings.contains_key(&pair);
             self.delete_pair(pair)?;
             self.policies.todo.pairs.remove(&pair);
+        }
+        if left_room {
+            self.try_again(now);
         }
         Ok(())
     }
@@ -254,24 +227,9 @@ impl<K: Kernel> Reconciler<K> {
         [policed.ingress, policed.egress].into_iter().all(|set| self.has_all_rows(set))
     }
 
-    fn has_all_rows(&self, set: u32) -> bool {
+    pub(super) fn has_all_rows(&self, set: u32) -> bool {
         let mut todo = self.policies.todo.pairs.range((set, 0)..=(set, u32::MAX));
         set == 0 || !todo.any(|pair| self.policies.state.rules.contains_key(pair))
-    }
-
-    /// The policies whose rows are not all in the kernel; one that is new among them is told to its owner.
-    fn tell_of_room(&mut self) {
-        let sets: BTreeSet<u32> = self.policies.todo.pairs.iter().map(|(set, _)| *set).collect();
-        let unwritten = sets.into_iter().filter(|set| !self.has_all_rows(*set));
-        let names = unwritten.filter_map(|set| self.policies.set(set)).flat_map(|set| set.everybody());
-        let now: BTreeSet<ObjectName> = names.map(|name| (**name).clone()).collect();
-        for object in now.difference(&self.tables.policies_without_room()) {
-            let kind = if object.namespace.is_empty() { "ClusterNetworkPolicy" } else { "NetworkPolicy" };
-            let message = "the map of rules is full: pods that this policy selects take and send nothing, or are not attached";
-            let (reason, message) = ("DataplaneFull", message.to_owned());
-            self.tables.complain(Complaint { kind, object: object.clone(), uid: 0, reason, message });
-        }
-        self.tables.set_policies_without_room(now);
     }
 
     /// Lets pods be attached whose sets are in place; answers whether some wait.

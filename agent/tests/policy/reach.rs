@@ -15,9 +15,10 @@ use agent::kernel::fake::FakeKernel;
 use agent::reconcile::actual::{Actual, Op};
 use agent::reconcile::apply::Reconciler;
 use agent::tables::policy::{
-    Action, ClusterPod, ClusterPolicy, ClusterRule, Holds, Peer, Policy, Requirement, Rule, Selector, Tier,
+    Action, ClusterPod, ClusterPolicy, ClusterRule, Holds, Peer, Policy, Ports, Requirement, Rule, Selector,
+    Tier,
 };
-use agent::tables::{PolicyChanges, Snapshot, Source, Tables};
+use agent::tables::{PolicyChanges, Protocol, Snapshot, Source, Tables};
 use proptest::prelude::*;
 
 use crate::agreement::{Step, anew, apply, both, hosts, name, step};
@@ -143,7 +144,10 @@ fn start(watched: &Watched, tables: &Arc<Tables>) -> Reconciler<FakeKernel> {
 fn settle(reconciler: &mut Reconciler<FakeKernel>, now: &mut Instant) {
     for _ in 0..100 {
         *now += Duration::from_secs(130);
-        if reconciler.round(*now).is_none() {
+        let next = reconciler.round(*now);
+        // Who finds no room is tried again for ever.
+        if next.is_none_or(|next| next > *now) && reconciler.failures.values().all(|failure| failure.is_full)
+        {
             return;
         }
     }
@@ -213,10 +217,12 @@ proptest! {
     fn the_kernel_gets_there_and_lets_nothing_pass_on_the_way(
         steps in prop::collection::vec((step(), 0..8_u8), 1..30),
         faults in prop::collection::btree_set(0..300_usize, 0..20),
+        room in prop::option::of(0..40_usize),
     ) {
         let tables = synced();
         let kernel = FakeKernel::default();
         kernel.state.lock().fail_at = faults;
+        kernel.state.lock().room_for_rules = room;
         let mut watched = Watched { kernel, shadow: Actual::default(), seen: 0, window: Vec::new() };
         let mut now = Instant::now();
         let mut reconciler = start(&watched, &tables);
@@ -240,6 +246,10 @@ proptest! {
             }
         }
         settle(&mut reconciler, &mut now);
+        watched.follow();
+        watched.kernel.state.lock().room_for_rules = None;
+        settle(&mut reconciler, &mut now);
+        prop_assert!(reconciler.failures.is_empty(), "there is room again");
         watched.follow();
         let got = watched.kernel.state.lock().actual.clone();
         let state = &reconciler.policies.state;
@@ -272,6 +282,87 @@ proptest! {
         let all_known = tables.snapshot().endpoints.values().all(|one| tables.snapshot().policy.pods.contains_key(&agent::tables::ObjectName { namespace: one.pod_namespace.clone(), name: one.pod_name.clone() }));
         prop_assert!(is_same || !all_known, "{:?}", again);
     }
+}
+
+/// Rounds at one moment, until one has nothing to do at once.
+fn rounds(reconciler: &mut Reconciler<FakeKernel>, now: Instant) {
+    for _ in 0..20 {
+        if reconciler.round(now).is_none_or(|next| next > now) {
+            return;
+        }
+    }
+    panic!("goes on for ever: {:?}", reconciler.failures);
+}
+
+/// A pod in a namespace of its own, and what comes to it: each of these ports from everybody.
+fn guarded(tables: &Tables, namespace: u8, ports: &[u16]) {
+    tell(
+        tables,
+        &Step::Pod(
+            namespace,
+            0,
+            Some(ClusterPod { addresses: both(namespace + 1).into(), ..ClusterPod::default() }),
+        ),
+    );
+    let range = |port: &u16| Ports::Range(Protocol::Tcp, *port, *port);
+    let rule = Rule { index: 0, peers: None, ports: Some(ports.iter().map(range).collect()) };
+    tell(
+        tables,
+        &Step::Policy(namespace, 0, Some(Policy { ingress: Some(vec![rule]), ..Policy::default() })),
+    );
+}
+
+/// Whether the kernel lets anybody at all reach a TCP port of the pod of a namespace; `None` if it is not attached.
+fn serves(kernel: &FakeKernel, namespace: u8, port: u16) -> Option<bool> {
+    let actual = &kernel.state.lock().actual;
+    let address = both(namespace + 1)[0];
+    let attached = actual.endpoints.values().find(|attached| attached.addresses.contains(&address))?;
+    let asked = Asked { peer: "198.18.0.1".parse().unwrap(), proto: 6, port };
+    Some(passes(actual, attached.policed?.ingress, asked))
+}
+
+#[test]
+fn a_policy_without_room_does_not_hold_up_the_others_and_tries_when_there_is_some() {
+    let tables = synced();
+    let kernel = FakeKernel::default();
+    kernel.state.lock().room_for_rules = Some(4);
+    let watched = Watched { kernel: kernel.clone(), shadow: Actual::default(), seen: 0, window: Vec::new() };
+    let (mut reconciler, now) = (start(&watched, &tables), Instant::now());
+    for namespace in 0..3 {
+        guarded(&tables, namespace, &[1]);
+        tell(&tables, &Step::Endpoint(namespace, 0, true));
+    }
+    rounds(&mut reconciler, now);
+    let want = [Some(true); 3];
+    assert_eq!([0, 1, 2].map(|namespace| serves(&kernel, namespace, 1)), want);
+
+    // More ports than there is room for: the pod is cut off, and only its policy is named.
+    guarded(&tables, 0, &[1, 3, 5, 7, 9]);
+    rounds(&mut reconciler, now);
+    let huge = name(0, 0);
+    assert_eq!(serves(&kernel, 0, 1), Some(false));
+    assert_eq!(tables.policies_without_room(), [huge.clone()].into());
+    let full = |reconciler: &Reconciler<FakeKernel>| {
+        reconciler.failures.values().filter(|failure| failure.is_full).count()
+    };
+    assert_eq!((reconciler.failures.len(), full(&reconciler)), (1, 1), "{:?}", reconciler.failures);
+
+    // Others change in the same moment, and a new pod comes.
+    guarded(&tables, 1, &[3]);
+    guarded(&tables, 3, &[1]);
+    tell(&tables, &Step::Endpoint(3, 0, true));
+    rounds(&mut reconciler, now);
+    assert_eq!([1, 3].map(|port| serves(&kernel, 1, port)), [Some(false), Some(true)]);
+    assert_eq!((serves(&kernel, 3, 1), serves(&kernel, 0, 1)), (Some(true), Some(false)));
+    assert_eq!(tables.policies_without_room(), [huge].into());
+
+    // Two pods go, and with their rules there is room, at once.
+    tell(&tables, &Step::Endpoint(2, 0, false));
+    tell(&tables, &Step::Endpoint(3, 0, false));
+    kernel.state.lock().room_for_rules = Some(6);
+    rounds(&mut reconciler, now);
+    assert_eq!([1, 9].map(|port| serves(&kernel, 0, port)), [Some(true); 2]);
+    assert!(tables.policies_without_room().is_empty() && reconciler.failures.is_empty());
 }
 
 #[test]
