@@ -1,6 +1,6 @@
 //! What is built: the eBPF object, then the binaries that embed it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -53,15 +53,31 @@ pub fn all(dev: bool) -> Result<()> {
 }
 
 /// Builds every program, all at once: another selection of packages would compile their dependencies anew, with other
-/// features. In release the CNI plugin is linked statically, because it runs on whatever the host has.
+/// features. A release has the CNI plugin as it is shipped.
 pub fn binaries(dev: bool) -> Result<()> {
     let profile: &[&str] = if dev { &[] } else { &["--release"] };
     run(cargo().args(["build", "--bins"]).args(profile))?;
     if !dev {
-        let plugin = ["rustc", "--package", "cni", "--bin", "hawser-cni"];
-        run(cargo().args(plugin).args(profile).args(["--", "-Ctarget-feature=+crt-static"]))?;
+        place(&plugin()?, &root().join("target/release/hawser-cni"))?;
     }
     hello(if dev { "debug" } else { "release" })
+}
+
+/// Builds the CNI plugin as it is shipped, and says where it is: linked statically, because it runs on whatever the host has, and
+/// with musl, because a runtime waits for it to start. glibc asks the processor some seventy questions (CPUID) before `main`;
+/// where a hypervisor answers them, that was half a millisecond.
+fn plugin() -> Result<PathBuf> {
+    let target = setup::plugin_target()?;
+    let build = ["rustc", "--release", "--package", "cni", "--bin", "hawser-cni", "--target", &target];
+    run(cargo().args(build).args(["--", "-Cstrip=symbols"]))?;
+    Ok(root().join("target").join(&target).join("release/hawser-cni"))
+}
+
+/// Puts a copy of a program in the place of another one, of which cargo keeps what it has under another name.
+fn place(from: &Path, to: &Path) -> Result<()> {
+    let fresh = to.with_extension("new");
+    std::fs::copy(from, &fresh).with_context(|| format!("copy {}", from.display()))?;
+    std::fs::rename(&fresh, to).with_context(|| format!("put {} in its place", to.display()))
 }
 
 /// The image that `deploy/hawser.yaml` names: static programs without symbols, which run on whatever the host has.
@@ -71,14 +87,13 @@ pub fn image() -> Result<()> {
     bpf()?;
     let folder = root().join("target/image");
     step("build the programs of the image");
-    for (package, program) in [("agent", "hawser-agent"), ("cni", "hawser-cni")] {
-        run(cargo()
-            .args(["rustc", "--release", "--package", package, "--bin", program, "--target", TARGET])
-            .arg("--target-dir")
-            .arg(&folder)
-            .env("RUSTFLAGS", "-Ctarget-feature=+crt-static")
-            .args(["--", "-Cstrip=symbols"]))?;
-    }
+    run(cargo()
+        .args(["rustc", "--release", "--package", "agent", "--bin", "hawser-agent", "--target", TARGET])
+        .arg("--target-dir")
+        .arg(&folder)
+        .env("RUSTFLAGS", "-Ctarget-feature=+crt-static")
+        .args(["--", "-Cstrip=symbols"]))?;
+    let plugin = plugin()?;
     run(cargo().args(["build", "--package", "e2e", "--bins"]))?;
     let built = folder.join(TARGET).join("release");
     let local = root().join("target/debug/hawser-local");
@@ -92,7 +107,7 @@ pub fn image() -> Result<()> {
         .args(["image", "--name", IMAGE, "--agent"])
         .arg(built.join("hawser-agent"))
         .arg("--plugin")
-        .arg(built.join("hawser-cni"))
+        .arg(plugin)
         .arg("--to")
         .arg(root().join("target/hawser-image.tar")))
 }

@@ -74,6 +74,17 @@ pub fn components() -> Result<()> {
     Ok(())
 }
 
+/// The target of the CNI plugin, which needs no library of the host; its part of the toolchain is fetched where it is missing.
+pub fn plugin_target() -> Result<String> {
+    let target = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
+    let library = output(Command::new("rustc").args(["--print", "target-libdir", "--target", &target]))?;
+    if !Path::new(library.trim()).exists() {
+        println!("setup: rustup target add {target}");
+        run(Command::new("rustup").args(["target", "add", &target]))?;
+    }
+    Ok(target)
+}
+
 /// The compiler for the programs, read from `rustc -vV` instead of assumed.
 pub fn bpf_compiler() -> Result<BpfCompiler> {
     let rustc = PathBuf::from("/usr/bin/rustc");

@@ -204,16 +204,19 @@ pub fn call_for(
     })
 }
 
-/// Our plugin, as this build has it; in release as it is shipped.
+/// Our plugin, as this build has it; in release as it is shipped, by `xtask` as by this.
 pub fn plugin() -> PathBuf {
     let own = std::env::current_exe().unwrap();
     let built = own.ancestors().nth(2).unwrap();
     let mut build = Command::new(env!("CARGO"));
     build.args(["rustc", "--quiet", "--offline", "--package", "cni", "--bin", "hawser-cni"]);
     build.current_dir(env!("CARGO_MANIFEST_DIR"));
+    let mut folder = built.to_owned();
     if built.ends_with("release") {
-        build.args(["--release", "--", "-Ctarget-feature=+crt-static"]);
+        let target = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
+        build.args(["--release", "--target", &target, "--", "-Cstrip=symbols"]);
+        folder = built.with_file_name(target).join("release");
     }
     assert!(build.status().unwrap().success(), "the plugin builds");
-    built.join("hawser-cni")
+    folder.join("hawser-cni")
 }
