@@ -78,6 +78,9 @@ pub fn part(call: &Call, sub: Sub, old: &Value, object: &Value) -> Result<()> {
     if call.row.own() == "certificatesigningrequests" {
         certificates::part(call, sub, old, object)?;
     }
+    if sub == Sub::Resize {
+        limits::check(call, object)?;
+    }
     Ok(())
 }
 
@@ -88,6 +91,9 @@ pub fn update(call: &Call, old: &Value, object: &mut Value) -> Result<()> {
         && ["rules", "subjects", "roleRef"].iter().any(|field| old.get(*field) != object.get(*field))
     {
         crate::auth::escalation::check(call, object)?;
+    }
+    if call.row.own() == "persistentvolumeclaims" {
+        limits::check(call, object)?;
     }
     Ok(())
 }

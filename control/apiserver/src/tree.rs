@@ -28,12 +28,12 @@ pub fn flag(value: &Value, path: &[&str]) -> bool {
 }
 
 /// The fields of the object at `path`, in order; empty when there is none.
-pub fn fields<'a>(value: &'a Value, path: &[&str]) -> impl Iterator<Item = (&'a str, &'a Value)> {
+pub fn fields<'a>(value: &'a Value, path: &[&str]) -> impl Iterator<Item = (&'a str, &'a Value)> + use<'a> {
     at(value, path).as_object().into_iter().flatten().map(|(name, value)| (name.as_str(), value))
 }
 
 /// `name=value` pairs of strings at `path`.
-pub fn strings<'a>(value: &'a Value, path: &[&str]) -> impl Iterator<Item = (&'a str, &'a str)> {
+pub fn strings<'a>(value: &'a Value, path: &[&str]) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
     fields(value, path).filter_map(|(name, value)| Some((name, value.as_str()?)))
 }
 

@@ -12,7 +12,8 @@ use base64::Engine;
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-use super::scalar::{canonical_quantity, canonical_time};
+use super::quantity::canonical_quantity;
+use super::time::canonical_time;
 use super::{ANY, Node, Shape};
 
 /// A decoded object and what was strange about its text.

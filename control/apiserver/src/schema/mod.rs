@@ -4,8 +4,9 @@ mod check;
 pub mod decode;
 mod default;
 mod load;
+mod quantity;
 pub mod rules;
-mod scalar;
+mod time;
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -16,8 +17,8 @@ use crate::name::Name;
 pub use check::check;
 pub use default::apply_defaults;
 pub use load::schema;
+pub use quantity::{Quantity, quantity_millis};
 use rules::Rules;
-pub use scalar::{canonical_quantity, quantity_millis};
 
 /// Index of a [`Type`] in [`Schema::types`].
 pub type TypeId = usize;

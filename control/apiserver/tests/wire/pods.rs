@@ -130,6 +130,12 @@ async fn a_limit_range_completes_and_bounds_pods() {
     let created = admin.send("POST", PODS, &pod("p", json!({}))).await.expect(201);
     let want = json!({"limits": {"cpu": "200m"}, "requests": {"cpu": "200m"}});
     assert_eq!(created["spec"]["containers"][0]["resources"], want);
+    let note = "LimitRanger plugin set: cpu request for container c; cpu limit for container c";
+    assert_eq!(created["metadata"]["annotations"]["kubernetes.io/limit-ranger"], note);
+    let resized = json!({"spec": {"containers": [{"name": "c", "resources": {"limits": {"cpu": "3"}}}]}});
+    let refused = admin.patch("strategic-merge", &format!("{PODS}/p/resize"), &resized).await;
+    let message = refused.refused(403, "Forbidden")["message"].to_string();
+    assert!(message.contains("maximum cpu usage per Container is 1, but limit is 3"), "{message}");
     let mut large = pod("q", json!({}));
     large["spec"]["containers"][0]["resources"] = json!({"limits": {"cpu": "2"}});
     let message = admin.send("POST", PODS, &large).await.refused(403, "Forbidden")["message"].to_string();
