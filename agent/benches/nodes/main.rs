@@ -29,6 +29,8 @@ use std::time::Duration;
 use agent::desired::overlay::{Tunnelling, When};
 use load::{MEASURES, Measure, measure, serve};
 use namespace::Namespace;
+use nix::sched::{CpuSet, sched_getcpu, sched_setaffinity};
+use nix::unistd::Pid;
 use paired::{Middle, Turn, turn};
 use plain::{Between, Plain};
 use world::{Clients, World};
@@ -43,8 +45,9 @@ fn main() {
     if !world::allowed() {
         return;
     }
+    stay_on_one_cpu();
     println!(
-        "one client, one server on another node; {PAIRS} pairs of {} ms each; medians, and of the pairs' ratios with 95 % certainty [from, to]",
+        "one client, one server on another node, all on one CPU; {PAIRS} pairs of {} ms each; medians, and of the pairs' ratios with 95 % certainty [from, to]",
         TIME.as_millis()
     );
     let mut world = World::new(Clients::Wire);
@@ -61,6 +64,14 @@ fn main() {
         println!("\n{between:?}");
         compare((&world.nodes[0].pods[0].namespace, ours), (&plain.client, plain.server()));
     }
+}
+
+/// Keeps client, server, and what the kernel does for both on one CPU: what waking another one takes differs from turn to turn by more
+/// than what is compared.
+fn stay_on_one_cpu() {
+    let mut one = CpuSet::new();
+    one.set(sched_getcpu().expect("a CPU runs this")).expect("a set has room for it");
+    sched_setaffinity(Pid::from_raw(0), &one).expect("a process may keep to a CPU that runs it");
 }
 
 fn compare(ours: (&Namespace, SocketAddr), plain: (&Namespace, SocketAddr)) {
