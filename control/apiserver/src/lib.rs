@@ -62,6 +62,7 @@ mod turns;
 mod unread;
 mod validate;
 mod verbs;
+mod yaml_syntax;
 
 pub use api::SNAPSHOT_PATH;
 pub use auth::User;

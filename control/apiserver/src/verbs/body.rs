@@ -1,10 +1,11 @@
 //! Reading an object from a request.
 
+use bytes::Bytes;
 use serde_json::Value;
 
 use crate::api::Call;
 use crate::json_syntax;
-use crate::negotiate::{content_type, json_body};
+use crate::negotiate::{ACCEPTED, content_type, yaml};
 use crate::protobuf;
 use crate::schema::decode::{DecodeError, Decoded, from_slice, from_value};
 use crate::schema::{Node, schema};
@@ -32,7 +33,7 @@ fn decode(call: &Call, node: &Node, kind: (&str, &str, &str)) -> Result<Value> {
         let tree = protobuf::decode(type_name, &call.body);
         (from_value(node, tree.map_err(|error| Refusal::bad_request(error.to_string()))?), None)
     } else {
-        let (text, twice) = json_body(&call.headers, &call.body, type_name)?;
+        let (text, twice) = json_text(call, type_name, kind.2)?;
         (from_slice(node, &text), twice)
     };
     let mut decoded = decoded.map_err(|error| refuse(kind, &error, &call.body))?;
@@ -43,6 +44,25 @@ fn decode(call: &Call, node: &Node, kind: (&str, &str, &str)) -> Result<Value> {
         return Err(unrecognized(kind.2, &why, &call.body));
     }
     finish(call, decoded, kind)
+}
+
+/// The body as JSON, whatever it is written in, and what is said of a key that is in YAML twice. `type_name` is the
+/// schema's name of what is expected, and `kind` its kind.
+fn json_text(call: &Call, type_name: &str, kind: &str) -> Result<(Bytes, Option<String>)> {
+    let written = |tree: &Value| Bytes::from(serde_json::to_vec(tree).expect("a tree always encodes"));
+    match content_type(&call.headers) {
+        protobuf::MEDIA => {
+            let tree = protobuf::decode(type_name, &call.body);
+            let tree = tree.map_err(|error| Refusal::bad_request(error.to_string()))?;
+            Ok((written(&tree), None))
+        }
+        "" | "application/json" | "*/*" => Ok((call.body.clone(), None)),
+        "application/yaml" | "text/yaml" | "application/x-yaml" => {
+            let read = yaml(&call.body).map_err(|fault| unrecognized(kind, &fault, &call.body))?;
+            Ok((written(&read.value), read.twice))
+        }
+        _ => Err(Refusal::unsupported_media_type(ACCEPTED)),
+    }
 }
 
 /// Decodes a tree in the version of the call.
@@ -217,7 +237,7 @@ fn warn(call: &Call, strange: &[String]) {
 
 /// Decodes the body as options of a deletion; their kind carries any group.
 pub fn delete_options(call: &Call, id: crate::schema::TypeId) -> Result<Value> {
-    let (body, _) = json_body(&call.headers, &call.body, &schema().types[id].name)?;
+    let (body, _) = json_text(call, &schema().types[id].name, "DeleteOptions")?;
     let decoded = from_slice(&schema().root(id), &body);
     decoded.map(|decoded| decoded.value).map_err(|error| refuse(("", "v1", "DeleteOptions"), &error, &body))
 }

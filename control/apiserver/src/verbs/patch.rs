@@ -104,7 +104,7 @@ fn in_order(value: &Value) -> Value {
 
 /// Server-side apply: the body is what the manager wants, whole; what it no longer names is taken back.
 async fn apply(call: &Call, sub: Option<Sub>) -> Result<Reply> {
-    let Yaml { value: mut wanted, twice } = yaml(&call.body)?;
+    let Yaml { value: mut wanted, twice } = applied_text(&call.body)?;
     check_identity(call, &mut wanted)?;
     keep_part(&mut wanted, sub);
     let wanted = applied(call, wanted)?;
@@ -123,6 +123,12 @@ async fn apply(call: &Call, sub: Option<Sub>) -> Result<Reply> {
         patched(call, managed::merge(&call.row, old, &wanted, &manager, sub)?)
     });
     answer(call, outcome.await?)
+}
+
+/// What an applied body says.
+pub(super) fn applied_text(body: &[u8]) -> Result<Yaml> {
+    let refused = |fault| format!("error decoding YAML: error converting YAML to JSON: {fault}");
+    yaml(body).map_err(|fault| Refusal::bad_request(refused(fault)))
 }
 
 /// An applied object says what it is, and not who owns it; its name may be left to the path.

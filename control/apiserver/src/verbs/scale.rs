@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::body;
+use super::patch::applied_text;
 use super::reply::document;
 use super::update::check_name;
 use super::write::{self, Outcome};
@@ -81,7 +82,7 @@ where
 
 /// Server-side apply of a scale is that of an object with replicas and nothing else.
 async fn apply(call: &Call) -> Result<Reply> {
-    let scale = crate::negotiate::yaml(&call.body)?.value;
+    let scale = applied_text(&call.body)?.value;
     let (version, kind) = (text(&scale, &["apiVersion"]), text(&scale, &["kind"]));
     if (version, kind) != ("autoscaling/v1", "Scale") {
         let message = format!(

@@ -212,6 +212,7 @@ func applications() []Exchange {
 		application("?fieldManager=two&force=true", `{"parts": [{"name": "o", "v": 2}], "tags": ["s"], "whole": {"b": "2"}}`),
 		patchOf(applyPatch, "?fieldManager=one", `{"apiVersion": "compare.example.org/v1", "kind": "Gadget", "metadata": {"managedFields": []}}`),
 		patchOf(applyPatch, "?fieldManager=one", `{"apiVersion": "compare.example.org/v3", "kind": "Gadget"}`),
+		patchOf(applyPatch, "?fieldManager=one", "kind: [Gadget\nspec: x\n"),
 		patchOf(applyPatch, "?fieldManager=one&force=true&fieldValidation=Strict",
 			"apiVersion: compare.example.org/v1\nkind: Gadget\nspec:\n  size: 1\n  size: 2\n"),
 		patchOf(applyPatch, "/status?fieldManager=one", `{"apiVersion": "compare.example.org/v1", "kind": "Gadget", "spec": {"size": 1}, "status": {"size": 9}}`),
