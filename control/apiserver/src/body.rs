@@ -72,9 +72,16 @@ pub fn plain(code: u16, text: impl Into<String>) -> Reply {
     reply(code, "text/plain; charset=utf-8", full(text.into()))
 }
 
-/// A refusal as a Status, in the encoding the client reads.
-pub fn refusal(refusal: &Refusal, media: Media) -> Reply {
-    let mut reply = document(media, refusal.code, &refusal.status()).expect("a Status has every form");
+/// A refusal as a Status, in the encoding the client reads. Where it reads none, as Go's server lays it out.
+pub fn refusal(refusal: &Refusal, media: Option<Media>) -> Reply {
+    let status = refusal.status();
+    let mut reply = match media {
+        Some(media) => document(media, refusal.code, &status).expect("a Status has every form"),
+        None => {
+            let text = serde_json::to_vec_pretty(&status).expect("a tree always encodes");
+            reply(refusal.code, "application/json", full(text))
+        }
+    };
     if let Some(seconds) = refusal.retry_seconds() {
         reply.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }

@@ -125,13 +125,13 @@ fn quality(range: &str) -> u16 {
     parsed.map_or(1000, |quality| (quality.clamp(0.0, 1.0) * 1000.0) as u16)
 }
 
-/// The encoding in which a client that sent these headers reads a refusal.
-pub fn of_refusal(headers: &HeaderMap) -> Media {
-    let mut values = headers.get_all(http::header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    if !values.any(|value| value.contains("protobuf") || value.contains("yaml")) {
-        return Media::Json;
+/// The encoding in which a client that sent these headers reads a refusal; `None` where it reads no object as it is.
+pub fn of_refusal(headers: &HeaderMap) -> Option<Media> {
+    // What most clients say is not taken apart.
+    if headers.get(http::header::ACCEPT).is_none_or(|value| value.as_bytes() == b"application/json") {
+        return Some(Media::Json);
     }
-    Accept::of(headers, |accept| accept.form == Form::Object).map_or(Media::Json, |accept| accept.media)
+    Accept::of(headers, |accept| accept.form == Form::Object).ok().map(|accept| accept.media)
 }
 
 /// A tree that says what kind it is, in this encoding.

@@ -223,7 +223,7 @@ impl Question {
 ///
 /// What a request holds while it is worked on (seats, turns, locks) is given back as its stack unwinds, and the store writes
 /// in its own thread, so that no other request can meet something half done.
-async fn alone(media: Media, answer: impl Future<Output = Reply>) -> Reply {
+async fn alone(media: Option<Media>, answer: impl Future<Output = Reply>) -> Reply {
     AssertUnwindSafe(answer).catch_unwind().await.unwrap_or_else(|panic| {
         tracing::error!(said = said(&*panic), "a request panicked");
         let why = "the server met a fault of its own in this request; its log says more";
@@ -275,7 +275,7 @@ mod tests {
             tokio::task::yield_now().await;
             panic!("as the test wants");
         };
-        assert_eq!(alone(Media::Json, panics).await.status(), 500);
+        assert_eq!(alone(Some(Media::Json), panics).await.status(), 500);
         assert_eq!(seats.available_permits(), 1);
     }
 

@@ -119,7 +119,7 @@ pub const AGE: Column = Column { shows: Some("creationTimestamp"), ..column("Age
 
 /// Kinds without columns of their own.
 pub static NAME_AND_AGE: Printer = Printer {
-    columns: &[NAME, Column { shows: Some("creationTimestamp"), ..column("Created At") }],
+    columns: &[NAME, Column { kind: "date", shows: Some("creationTimestamp"), ..column("Created At") }],
     cells: |object, _| vec![name(object), created(object)],
 };
 

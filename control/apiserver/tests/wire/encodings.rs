@@ -267,6 +267,14 @@ async fn what_is_an_object_in_json_is_a_line() {
             assert!(answer.body.ends_with(b"}"), "{path}");
         }
     }
+    // Who asks for a table alone reads no Status, and gets it laid out.
+    for accept in [table, "text/xml"] {
+        let refused = admin.ask("GET", &format!("{MAPS}/none"), &[("accept", accept)], "").await;
+        assert!(
+            refused.body.starts_with(b"{\n  \"kind\": \"Status\",") && refused.body.ends_with(b"\n}"),
+            "{accept}"
+        );
+    }
     for (what, answer) in answers {
         assert!(answer.body.ends_with(b"}\n") && !answer.body.ends_with(b"\n\n"), "{what}");
     }
