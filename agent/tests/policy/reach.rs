@@ -366,6 +366,27 @@ fn a_policy_without_room_does_not_hold_up_the_others_and_tries_when_there_is_som
 }
 
 #[test]
+fn who_finds_no_room_is_not_tried_without_end_while_policies_fail_as_a_whole() {
+    let tables = synced();
+    let kernel = FakeKernel::default();
+    kernel.state.lock().room_for_rules = Some(1);
+    let watched = Watched { kernel: kernel.clone(), shadow: Actual::default(), seen: 0, window: Vec::new() };
+    let (mut reconciler, mut now) = (start(&watched, &tables), Instant::now());
+    guarded(&tables, 0, &[1, 3, 5]);
+    tell(&tables, &Step::Endpoint(0, 0, true));
+    rounds(&mut reconciler, now);
+    assert_eq!(tables.policies_without_room(), [name(0, 0)].into());
+    now += Duration::from_secs(60);
+    let mut state = kernel.state.lock();
+    let asked = state.asked;
+    state.fail_at.insert(asked);
+    drop(state);
+    let next = reconciler.round(now).expect("it is tried again");
+    assert!(reconciler.failures.contains_key("policies"), "{:?}", reconciler.failures);
+    assert!(next > now, "{:?} ago", now - next);
+}
+
+#[test]
 fn networks_inside_of_others_come_before_them_and_go_after_them() {
     let tables = synced();
     let kernel = FakeKernel::default();
