@@ -52,14 +52,17 @@ impl<K: Kernel> Reconciler<K> {
         let mut isolate = false;
         loop {
             let some_lack_room = self.write_rules(now)?;
-            self.write_cidrs()?;
-            let switches = self.switches(isolate && some_lack_room);
-            self.write_addresses(!switches.is_empty())?;
-            for op in &switches {
-                self.carry_out(op)?;
-                self.epoch_due = true;
+            let exposed = self.exposed();
+            let mut switches = Vec::new();
+            // What nobody needs goes first: there may be room then.
+            if exposed.is_empty() || !some_lack_room || isolate {
+                self.switch(&exposed)?;
+                self.write_cidrs()?;
+                switches = self.switches(isolate && some_lack_room);
+                self.write_addresses(!switches.is_empty())?;
+                self.switch(&switches)?;
+                self.write_addresses(false)?;
             }
-            self.write_addresses(false)?;
             if self.epoch_due {
                 self.carry_out(&Op::NextEpoch)?;
                 self.epoch_due = false;
@@ -79,6 +82,43 @@ impl<K: Kernel> Reconciler<K> {
                 _ => return Ok(()),
             }
         }
+    }
+
+    fn switch(&mut self, switches: &[Op]) -> Result<(), KernelError> {
+        for op in switches {
+            self.carry_out(op)?;
+            self.epoch_due = true;
+        }
+        Ok(())
+    }
+
+    /// Isolates attached pods whose sets say nothing of identities that addresses are about to get: of those that lack rows, and
+    /// of those an agent before this one made. What such a set is silent about may pass, if it has tiers.
+    fn exposed(&self) -> Vec<Op> {
+        if !self.some_move() {
+            return Vec::new();
+        }
+        let speaks = |set: u32| {
+            let known = self.policies.set(set);
+            set == 0
+                || set == Policed::ISOLATED.ingress
+                || known.is_some_and(|known| self.has_all_rows(set) || !known.is_tiered())
+        };
+        let kept = |set: u32| if speaks(set) { set } else { Policed::ISOLATED.ingress };
+        let op = |(link, attached): (&String, &super::actual::Attached)| {
+            let had = attached.policed?;
+            let policed = Policed { ingress: kept(had.ingress), egress: kept(had.egress), ..had };
+            let addresses = attached.addresses.clone();
+            (policed != had).then(|| Op::Police { link: link.clone(), addresses, policed })
+        };
+        self.actual.endpoints.iter().filter_map(op).collect()
+    }
+
+    /// Whether some address or network is about to get another identity.
+    fn some_move(&self) -> bool {
+        let (actual, wanted) = (&self.actual.identities, &self.policies.state.identities);
+        self.policies.todo.cidrs && self.actual.cidrs != self.policies.state.cidrs
+            || self.policies.todo.addresses.iter().any(|address| actual.get(address) != wanted.get(address))
     }
 
     /// Writes what a set says.

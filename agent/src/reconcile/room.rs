@@ -52,8 +52,9 @@ impl<K: Kernel> Reconciler<K> {
     fn withdraw(&mut self, set: u32) -> Result<(), KernelError> {
         let pairs = self.actual.rulings.range((set, 0)..=(set, u32::MAX));
         for pair in pairs.map(|(pair, _)| *pair).collect::<Vec<Pair>>() {
-            self.delete_pair(pair)?;
+            // First, as some of its rows may be gone when the last cannot be deleted.
             self.policies.todo.pairs.insert(pair);
+            self.delete_pair(pair)?;
         }
         Ok(())
     }

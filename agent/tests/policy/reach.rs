@@ -211,7 +211,7 @@ fn synced() -> Arc<Tables> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 64, max_shrink_iters: 2_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 256, max_shrink_iters: 2_000, ..ProptestConfig::default() })]
 
     #[test]
     fn the_kernel_gets_there_and_lets_nothing_pass_on_the_way(
@@ -363,6 +363,37 @@ fn a_policy_without_room_does_not_hold_up_the_others_and_tries_when_there_is_som
     rounds(&mut reconciler, now);
     assert_eq!([1, 9].map(|port| serves(&kernel, 0, port)), [Some(true); 2]);
     assert!(tables.policies_without_room().is_empty() && reconciler.failures.is_empty());
+}
+
+/// A set of two peers, of which the second finds no room: the first is taken back, and that may fail anywhere.
+#[test]
+fn rows_that_were_taken_back_in_part_come_again() {
+    let range = |port: u16| Ports::Range(Protocol::Tcp, port, port);
+    let block = Peer::Block { cidr: "198.18.0.0/16".parse().unwrap(), except: BTreeSet::new() };
+    let ports = |some: &[u16]| Some(some.iter().map(|port| range(*port)).collect());
+    let rules = vec![
+        Rule { index: 0, peers: None, ports: ports(&[1, 3, 5]) },
+        Rule { index: 1, peers: Some(vec![block]), ports: ports(&[7, 9, 11]) },
+    ];
+    let pod = ClusterPod { addresses: both(1).into(), ..ClusterPod::default() };
+    for fault in 0..60 {
+        let (tables, kernel) = (synced(), FakeKernel::default());
+        kernel.state.lock().room_for_rules = Some(4);
+        kernel.state.lock().fail_at = [fault].into();
+        let watched =
+            Watched { kernel: kernel.clone(), shadow: Actual::default(), seen: 0, window: Vec::new() };
+        let (mut reconciler, mut now) = (start(&watched, &tables), Instant::now());
+        tell(&tables, &Step::Pod(0, 0, Some(pod.clone())));
+        let policy = Policy { ingress: Some(rules.clone()), ..Policy::default() };
+        tell(&tables, &Step::Policy(0, 0, Some(policy)));
+        tell(&tables, &Step::Endpoint(0, 0, true));
+        settle(&mut reconciler, &mut now);
+        assert_eq!(serves(&kernel, 0, 1), None, "fault {fault}: there is no room for its rules");
+        kernel.state.lock().room_for_rules = None;
+        settle(&mut reconciler, &mut now);
+        let served = [1, 3, 5, 7, 9, 11].map(|port| serves(&kernel, 0, port));
+        assert_eq!(served, [Some(true); 6], "fault {fault}");
+    }
 }
 
 #[test]
