@@ -43,7 +43,7 @@ pub async fn hand_through(call: &Call) -> Result<Reply> {
     let location = location::of(call)?;
     let (mount, behind) = mounted(call);
     if behind.is_empty() && matches!(call.method, Method::GET | Method::HEAD) {
-        return redirected(call);
+        return redirected(call, &mount);
     }
     let upgrade = call.upgrade.lock().take().filter(|_| is_upgrade(&call.headers));
     let request = request(call, &mount, &behind, upgrade.is_some())?;
@@ -65,21 +65,19 @@ pub async fn hand_through(call: &Call) -> Result<Reply> {
 
 /// The path up to `/proxy`, and what comes behind it as the client wrote it, escapes included.
 fn mounted(call: &Call) -> (Mount, String) {
-    let path = call.uri.path();
-    // /api/v1/namespaces/{namespace}/pods/{name}/proxy, or without a namespace
+    // api/v1/namespaces/{namespace}/pods/{name}/proxy, or without a namespace; two slashes would begin with a host.
+    let path = call.uri.path().trim_start_matches('/');
     let segments = if call.row.namespaced { 7 } else { 5 };
-    let leading = path.len() - path.trim_start_matches('/').len();
-    let slashes = path.match_indices('/').map(|(at, _)| at).filter(|at| *at >= leading);
-    let end = slashes.skip(1).nth(segments - 2).unwrap_or(path.len());
-    (Mount::at(&path[..end]), path[end..].to_owned())
+    let end = path.match_indices('/').nth(segments - 1).map_or(path.len(), |(at, _)| at);
+    (Mount::at(&format!("/{}", &path[..end])), path[end..].to_owned())
 }
 
 /// A document's relative links are right only below a path that ends with a slash.
-fn redirected(call: &Call) -> Result<Reply> {
+fn redirected(call: &Call, mount: &Mount) -> Result<Reply> {
     let query = call.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
     let reply = Response::builder()
         .status(StatusCode::MOVED_PERMANENTLY)
-        .header(header::LOCATION, format!("{}/{query}", call.uri.path()))
+        .header(header::LOCATION, format!("{}{query}", mount.outside("/")))
         .body(body::full(""));
     reply.map_err(Refusal::internal)
 }

@@ -106,6 +106,9 @@ async fn a_path_without_its_last_slash_is_sent_to_the_one_with_it() {
         let (code, headers, _) = read(admin.raw(method, &format!("{NODE}?a=b"), &[], "").await).await;
         assert_eq!((code, headers["location"].to_str().unwrap()), (301, "/api/v1/nodes/n1/proxy/?a=b"));
     }
+    // With two slashes it would be on a host of the name api.
+    let (code, headers, _) = read(admin.raw("GET", &format!("/{NODE}"), &[], "").await).await;
+    assert_eq!((code, headers["location"].to_str().unwrap()), (301, "/api/v1/nodes/n1/proxy/"));
     let away = admin.get(&format!("{NODE}/containerLogs/x?tailLines=302")).await;
     away.refused(502, "InternalError");
     assert!(!away.headers.contains_key("location"), "a node sends nobody elsewhere");
