@@ -205,8 +205,9 @@ fn read(from: *const u8, into: &mut Flow) {
     into.flags = word(from, places.flags);
     into.service = word(from, places.service);
     into.epoch = word(from, places.epoch);
-    // Looked up with the next packet.
+    // Looked up with the next packet of each direction.
     into.hop.seen = 0;
+    into.back.seen = 0;
 }
 
 #[inline(always)]

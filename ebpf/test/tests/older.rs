@@ -38,6 +38,7 @@ const CASES: &[Case] = &[
     ("a connection whose SYN the agent before has seen is answered", answered),
     ("one that is not translated is answered as well", plain_answered),
     ("one that is not translated and stands for both directions is known in both", plain_both),
+    ("the ways of a connection that is taken over are looked up anew", ways_anew),
     ("one of two entries that is not translated is known until it is over", plain_pair),
     ("datagrams whose two entries nobody had answered are answered", datagrams_pair),
     ("an established one stays with its backend", established),
@@ -152,6 +153,24 @@ fn plain_both(w: &mut World) -> Result<()> {
     w.expect(Hook::FromPodB, &more, &Want::Sent(Path::Pod, more.clone()))?;
     let (flows, embryos) = (w.flows(name::FLOWS)?.len(), w.flows(name::EMBRYOS)?.len());
     ensure!((flows, embryos, left(w)?) == (1, 0, [0, 0]), "{flows} and {embryos}");
+    Ok(())
+}
+
+fn ways_anew(w: &mut World) -> Result<()> {
+    let asked = packet(w.names.pod_b, w.names.pod_a).tcp(40000, 80, SYN);
+    w.expect(Hook::FromPodB, &asked, &Want::Sent(Path::Pod, asked.clone()))?;
+    w.expect(Hook::FromPodA, &asked.answer(), &Want::Sent(Path::Pod, asked.answer()))?;
+    let (key, flow) = w.flows(name::FLOWS)?[0];
+    hand_over(w)?;
+    // The connection before it on this CPU is one whose answers go the other way.
+    plain(w)?;
+    let more = asked.tcp(40000, 80, ACK);
+    w.expect(Hook::FromPodB, &more, &Want::Sent(Path::Pod, more.clone()))?;
+    let taken = w.runner.hash::<FlowKey, Flow>(name::FLOWS)?.get(&key, 0)?;
+    ensure!(taken.back.seen == 0, "{taken:?} was {flow:?}");
+    let back = more.answer().tcp(80, 40000, ACK);
+    let sent = w.run(Hook::FromPodA, &back.bytes())?;
+    ensure!((sent.code, &sent.frame[..6]) == (REDIRECT, &flow.back.dmac), "{sent:?}, and not as {flow:?}");
     Ok(())
 }
 
