@@ -14,7 +14,9 @@ use crate::process::root;
 /// Group and version of every kind that is served.
 const SERVED: &[(&str, &str)] = &[
     ("", "v1"),
+    ("admissionregistration.k8s.io", "v1"),
     ("apiextensions.k8s.io", "v1"),
+    ("apiregistration.k8s.io", "v1"),
     ("apps", "v1"),
     ("authentication.k8s.io", "v1"),
     ("authorization.k8s.io", "v1"),

@@ -15,6 +15,7 @@
 mod admission;
 mod allocate;
 mod api;
+mod api_services;
 mod auth;
 mod body;
 mod bootstrap;

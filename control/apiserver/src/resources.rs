@@ -11,6 +11,7 @@ use crate::strategy::{self, Change};
 use crate::validate::Errors;
 
 mod custom;
+mod families;
 mod row;
 mod rows;
 mod table;

@@ -1,10 +1,12 @@
 //! Server-side tables: which columns `kubectl get` shows for a kind, and their cells.
 
 pub mod access;
+
 pub mod autoscaler;
 pub mod cluster;
 pub mod config;
 pub mod devices;
+pub mod extension;
 pub mod flow_control;
 pub mod network;
 pub mod paths;

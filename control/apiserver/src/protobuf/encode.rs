@@ -7,7 +7,7 @@ use base64::Engine;
 use serde_json::Value;
 
 use super::json::Cursor;
-use super::table::{Field, Kind, MessageId, Union, messages};
+use super::table::{Field, Kind, MessageId, NESTED, Union, messages};
 use super::wire::{BYTES, EIGHT, NUMBER, bytes, close, integer, open, tag, varint};
 use super::{MAGIC, WireError};
 use crate::tree::text;
@@ -125,7 +125,7 @@ impl Encoder<'_> {
         let messages = messages();
         let message = messages.message(id);
         // Messages without a name of their own are scattered over the object, and written when all of it was seen.
-        let mut inner: Vec<(u32, Vec<u8>)> = Vec::new();
+        let mut inner: Vec<([u32; NESTED], Vec<u8>)> = Vec::new();
         let mut first = true;
         while let Some(name) = self.json.member(&mut first)? {
             let Some(place) = message.place(&name) else {
@@ -133,19 +133,17 @@ impl Encoder<'_> {
                 continue;
             };
             let field = messages.field(place);
-            let Some(through) = place.through else {
+            if place.through == [0; NESTED] {
                 self.field(out, field, depth)?;
                 continue;
-            };
-            let at = inner.iter().position(|(number, _)| *number == through).unwrap_or_else(|| {
-                inner.push((through, Vec::new()));
+            }
+            let at = inner.iter().position(|(through, _)| *through == place.through).unwrap_or_else(|| {
+                inner.push((place.through, Vec::new()));
                 inner.len() - 1
             });
             self.field(&mut inner[at].1, field, depth)?;
         }
-        for (number, content) in inner {
-            bytes(out, number, &content);
-        }
+        nest(out, inner);
         Ok(())
     }
 
@@ -290,6 +288,21 @@ impl Encoder<'_> {
         if let Some(revision) = self.revision {
             bytes(out, 6, revision.to_string().as_bytes());
         }
+    }
+}
+
+/// Writes messages without a name, each with those that lie in it.
+fn nest(out: &mut Vec<u8>, mut inner: Vec<([u32; NESTED], Vec<u8>)>) {
+    inner.sort_by_key(|(through, _)| *through);
+    for same in inner.chunk_by(|(a, _), (b, _)| a[0] == b[0]) {
+        let start = open(out, same[0].0[0]);
+        for ([_, deeper], content) in same {
+            match deeper {
+                0 => out.extend_from_slice(content),
+                number => bytes(out, *number, content),
+            }
+        }
+        close(out, start);
     }
 }
 

@@ -46,11 +46,14 @@ pub struct Field {
     pub keeps_zero: bool,
 }
 
+/// How many messages without a name a field may lie in.
+pub const NESTED: usize = 2;
+
 /// Where a field of an object in JSON is on the wire.
 #[derive(Debug, Clone, Copy)]
 pub struct Place {
-    /// The number of the message without a name that holds it.
-    pub through: Option<u32>,
+    /// The numbers of the messages without a name that hold it, the outer one first; zeros behind the last.
+    pub through: [u32; NESTED],
     owner: MessageId,
     field: usize,
 }
@@ -205,19 +208,29 @@ fn kind_of(by_name: &HashMap<&'static str, MessageId>, name: &'static str) -> Ki
 
 fn places(all: &[Message], id: MessageId) -> Vec<(&'static str, Place)> {
     let mut places = Vec::new();
+    collect(all, id, [0; NESTED], 0, &mut places);
+    places.sort_by(|(a, _), (b, _)| order(a.as_bytes()).cmp(&order(b.as_bytes())));
+    places
+}
+
+/// Adds the places of the fields of a message that lies `depth` messages without a name deep.
+fn collect(
+    all: &[Message],
+    id: MessageId,
+    through: [u32; NESTED],
+    depth: usize,
+    places: &mut Vec<(&'static str, Place)>,
+) {
     for (position, field) in all[id].fields.iter().enumerate() {
         match field.kind {
             Kind::Message(inner) if field.name.is_empty() => {
-                let inlined = all[inner].fields.iter().enumerate().map(|(position, own)| {
-                    (own.name, Place { through: Some(field.number), owner: inner, field: position })
-                });
-                places.extend(inlined);
+                let mut through = through;
+                through[depth] = field.number;
+                collect(all, inner, through, depth + 1, places);
             }
-            _ => places.push((field.name, Place { through: None, owner: id, field: position })),
+            _ => places.push((field.name, Place { through, owner: id, field: position })),
         }
     }
-    places.sort_by(|(a, _), (b, _)| order(a.as_bytes()).cmp(&order(b.as_bytes())));
-    places
 }
 
 #[cfg(test)]
@@ -233,7 +246,6 @@ mod tests {
                 assert_ne!(pair[0].0, pair[1].0);
             }
             for (name, _) in &message.places {
-                assert!(!name.is_empty(), "a message without a name in another one without a name");
                 assert_eq!(messages.field(message.place(name.as_bytes()).unwrap()).name, *name);
             }
         }

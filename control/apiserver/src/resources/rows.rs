@@ -1,65 +1,23 @@
 //! The rows, by group.
 
+use super::families::{
+    ADMISSION, ALL, APPS, AUTOSCALER, BATCH, CORE, DEVICES, EXTENSIONS, FLOW, NETWORKING, NO_CONTROLLER,
+    NO_SIGNER, NO_VOLUMES, NOT_ENFORCED, NOT_FORWARDED, ONE_RUNTIME, RBAC, REVIEW, SCALED, STATUS, STORAGE,
+};
 use super::{BASE, Resource, Sub};
 use crate::conversion::{autoscaler as autoscaler_versions, event};
 use crate::definitions;
 use crate::printer::{
-    access, autoscaler as autoscaler_table, cluster, config, devices, flow_control as flow_tables, network,
-    pods, storage, workloads,
+    access, cluster, config, devices, extension, flow_control as flow_tables, network, pods, storage,
+    workloads,
 };
 use crate::strategy::{
-    autoscaler, certificate, config as config_rules, device_allocation, device_claim, device_class,
-    device_slice, flow_schema, network as network_rules, pod, pod_changes, priority_level,
-    rbac as rbac_rules, service, service_cidr, storage as storage_rules, system, workload,
+    admission_policy, api_service, autoscaler, certificate, config as config_rules, device_allocation,
+    device_claim, device_class, device_slice, flow_schema, network as network_rules, pod, pod_changes,
+    priority_level, rbac as rbac_rules, service, service_cidr, storage as storage_rules, system, webhook,
+    workload,
 };
 use crate::validate;
-
-const ALL: &[&str] = &["all"];
-const STATUS: &[Sub] = &[Sub::Status];
-const SCALED: &[Sub] = &[Sub::Scale, Sub::Status];
-
-const CORE: Resource = BASE;
-const APPS: Resource = Resource { group: "apps", ..BASE };
-/// The kind is stored as v2, with whose rules every version is held.
-const AUTOSCALER: Resource = Resource {
-    group: "autoscaling",
-    kind: "HorizontalPodAutoscaler",
-    plural: "horizontalpodautoscalers",
-    short: &["hpa"],
-    categories: ALL,
-    storage: "horizontalpodautoscalers",
-    subresources: STATUS,
-    missing: NO_CONTROLLER,
-    defaults: autoscaler::default_autoscaler,
-    printer: &autoscaler_table::AUTOSCALER,
-    ..BASE
-};
-const BATCH: Resource = Resource { group: "batch", ..BASE };
-const NETWORKING: Resource = Resource { group: "networking.k8s.io", ..BASE };
-const DEVICES: Resource = Resource { group: "resource.k8s.io", missing: NO_DRIVER, ..BASE };
-const RBAC: Resource = Resource { group: "rbac.authorization.k8s.io", name: validate::path_segment, ..BASE };
-const FLOW: Resource = Resource {
-    group: "flowcontrol.apiserver.k8s.io",
-    namespaced: false,
-    subresources: STATUS,
-    generation: true,
-    missing: NOT_ENFORCED,
-    ..BASE
-};
-const STORAGE: Resource = Resource { group: "storage.k8s.io", namespaced: false, ..BASE };
-const REVIEW: Resource = Resource { review: true, namespaced: false, ..BASE };
-
-const NO_CONTROLLER: &str =
-    "no controller acts on this kind yet: the object is kept and nothing is done about it";
-const NOT_ENFORCED: &str =
-    "objects of this kind are not enforced yet: the object is kept and nothing is held to it";
-const NO_VOLUMES: &str =
-    "persistent volumes are not bound or mounted yet: the object is kept and pods that use it wait";
-const NO_DRIVER: &str =
-    "no driver of devices is asked yet: the object is kept, and pods that name a claim do not wait for it";
-const NO_SIGNER: &str =
-    "nothing signs certificates yet: the request is kept, and approving it leads to no certificate";
-const ONE_RUNTIME: &str = "nodes take the name of the class for that of its handler yet: give both the same";
 
 /// Seconds for which an event is kept after it last happened, as upstream.
 const EVENT_LIFETIME: u64 = 3600;
@@ -300,6 +258,23 @@ pub static RESOURCES: &[Resource] = &[
         defaults: definitions::default_definition,
         prepare: definitions::prepare_definition,
         validate: definitions::validate_definition,
+        ..BASE
+    },
+    Resource {
+        group: "apiregistration.k8s.io",
+        kind: "APIService",
+        plural: "apiservices",
+        categories: EXTENSIONS,
+        namespaced: false,
+        storage: "apiservices",
+        subresources: STATUS,
+        unconditional_update: false,
+        missing: NOT_FORWARDED,
+        name: validate::path_segment,
+        defaults: api_service::default_service,
+        prepare: api_service::prepare_service,
+        validate: api_service::validate_service,
+        printer: &extension::API_SERVICE,
         ..BASE
     },
     Resource {
@@ -679,6 +654,61 @@ pub static RESOURCES: &[Resource] = &[
         validate: system::validate_runtime_class,
         printer: &cluster::RUNTIME_CLASS,
         ..BASE
+    },
+    Resource {
+        kind: "MutatingAdmissionPolicy",
+        plural: "mutatingadmissionpolicies",
+        storage: "mutatingadmissionpolicies",
+        defaults: admission_policy::default_mutating_policy,
+        validate: admission_policy::validate_mutating_policy,
+        printer: &extension::MUTATING_POLICY,
+        ..ADMISSION
+    },
+    Resource {
+        kind: "MutatingAdmissionPolicyBinding",
+        plural: "mutatingadmissionpolicybindings",
+        storage: "mutatingadmissionpolicybindings",
+        defaults: admission_policy::default_binding,
+        validate: admission_policy::validate_mutating_binding,
+        printer: &extension::BINDING,
+        ..ADMISSION
+    },
+    Resource {
+        kind: "MutatingWebhookConfiguration",
+        plural: "mutatingwebhookconfigurations",
+        storage: "mutatingwebhookconfigurations",
+        defaults: webhook::default_mutating,
+        validate: webhook::validate_webhooks,
+        printer: &extension::WEBHOOKS,
+        ..ADMISSION
+    },
+    Resource {
+        kind: "ValidatingAdmissionPolicy",
+        plural: "validatingadmissionpolicies",
+        storage: "validatingadmissionpolicies",
+        subresources: STATUS,
+        defaults: admission_policy::default_policy,
+        validate: admission_policy::validate_policy,
+        printer: &extension::VALIDATING_POLICY,
+        ..ADMISSION
+    },
+    Resource {
+        kind: "ValidatingAdmissionPolicyBinding",
+        plural: "validatingadmissionpolicybindings",
+        storage: "validatingadmissionpolicybindings",
+        defaults: admission_policy::default_binding,
+        validate: admission_policy::validate_binding,
+        printer: &extension::BINDING,
+        ..ADMISSION
+    },
+    Resource {
+        kind: "ValidatingWebhookConfiguration",
+        plural: "validatingwebhookconfigurations",
+        storage: "validatingwebhookconfigurations",
+        defaults: webhook::default_validating,
+        validate: webhook::validate_webhooks,
+        printer: &extension::WEBHOOKS,
+        ..ADMISSION
     },
     Resource {
         kind: "CSIDriver",

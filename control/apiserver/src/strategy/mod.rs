@@ -2,6 +2,9 @@
 //!
 //! Everything here is pure. A row of `resources/rows.rs` names the functions it uses.
 
+pub mod admission_policy;
+mod admission_rules;
+pub mod api_service;
 pub mod autoscaler;
 pub mod certificate;
 pub mod config;
@@ -24,6 +27,7 @@ pub mod storage;
 pub mod sysctls;
 pub mod system;
 mod volumes;
+pub mod webhook;
 pub mod workload;
 
 use serde_json::Value;

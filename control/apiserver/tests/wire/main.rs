@@ -14,6 +14,7 @@ mod encodings;
 #[path = "../../../store/tests/etcd_server/mod.rs"]
 mod etcd_server;
 mod evictions;
+mod extensions;
 mod flow_control;
 mod health;
 mod lists;

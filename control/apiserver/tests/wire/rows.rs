@@ -20,7 +20,11 @@ async fn every_kind_can_be_created_read_changed_and_deleted_in_protobuf() {
 async fn every_kind_lives(admin: &Client) {
     for (version, plural, namespaced, object) in all() {
         let path = collection(version, plural, namespaced);
-        let name = if plural == "ipaddresses" { "10.96.7.7" } else { "one" };
+        let name = match plural {
+            "apiservices" => "v1.example.com",
+            "ipaddresses" => "10.96.7.7",
+            _ => "one",
+        };
         let object = named(version, object, name);
         life(admin, &path, name, &object).await;
     }

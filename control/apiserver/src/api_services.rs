@@ -1,0 +1,178 @@
+//! The APIServices of what is served here: one for each group and version, also of custom kinds.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use store::Txn;
+
+use crate::api::Api;
+use crate::object::{self, key, prefix};
+use crate::resources::{Row, Table, known};
+use crate::status::Refusal;
+use crate::strategy::api_service::available;
+use crate::tree::{at, text};
+use crate::verbs::write::timestamp;
+
+/// Says that an APIService comes and goes with what is served.
+const MANAGED: &str = "kube-aggregator.kubernetes.io/automanaged";
+
+/// How long to wait after a failure.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// `groupPriorityMinimum` and `versionPriority` of the groups of this build, as kube-apiserver gives them.
+const PRIORITIES: &[(&str, i64, i64)] = &[
+    ("", 18_000, 1),
+    ("apps", 17_800, 15),
+    ("events.k8s.io", 17_750, 15),
+    ("authentication.k8s.io", 17_700, 15),
+    ("authorization.k8s.io", 17_600, 15),
+    ("autoscaling", 17_500, 15),
+    ("batch", 17_400, 15),
+    ("certificates.k8s.io", 17_300, 15),
+    ("networking.k8s.io", 17_200, 15),
+    ("policy", 17_100, 15),
+    ("rbac.authorization.k8s.io", 17_000, 15),
+    ("storage.k8s.io", 16_800, 15),
+    ("admissionregistration.k8s.io", 16_700, 15),
+    ("apiextensions.k8s.io", 16_700, 15),
+    ("scheduling.k8s.io", 16_600, 15),
+    ("coordination.k8s.io", 16_500, 15),
+    ("node.k8s.io", 16_300, 15),
+    ("discovery.k8s.io", 16_200, 15),
+    ("resource.k8s.io", 16_200, 15),
+    ("flowcontrol.apiserver.k8s.io", 16_100, 21),
+];
+/// The same of `autoscaling/v2`, which is preferred to v1.
+const AUTOSCALING_V2: i64 = 30;
+/// The same of custom kinds.
+const CUSTOM: (i64, i64) = (1000, 100);
+
+/// The group that this is about has no APIService itself: who aggregates serves it.
+const GROUP: &str = "apiregistration.k8s.io";
+
+fn row() -> &'static Row {
+    known(GROUP, "apiservices")
+}
+
+/// What there is to be for a table, by name; without what only a stored object has.
+pub fn wanted(table: &Table) -> BTreeMap<String, Value> {
+    let served = table.group_versions().into_iter().filter(|(group, _)| **group != *GROUP);
+    served
+        .map(|(group, version)| {
+            let own = PRIORITIES.iter().find(|(known, ..)| *group == **known);
+            let (minimum, mut priority) = own.map_or(CUSTOM, |(_, minimum, priority)| (*minimum, *priority));
+            if *group == *"autoscaling" && *version == *"v2" {
+                priority = AUTOSCALING_V2;
+            }
+            let name = format!("{}.{}", &**version, &**group);
+            let label = if own.is_some() { "onstart" } else { "true" };
+            let mut spec = json!({ "version": &**version, "groupPriorityMinimum": minimum, "versionPriority": priority });
+            if !group.is_empty() {
+                spec["group"] = json!(&**group);
+            }
+            let service = json!({ "apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService",
+                                  "metadata": { "name": name, "labels": { MANAGED: label } }, "spec": spec });
+            (name, service)
+        })
+        .collect()
+}
+
+/// Keeps the APIServices of what is served until the server stops.
+pub async fn run(api: Arc<Api>) {
+    let mut changes = api.definitions.changes();
+    loop {
+        changes.mark_unchanged();
+        let from = api.objects.revision();
+        let failed = match pass(&api).await {
+            Ok(()) => false,
+            Err(refusal) => {
+                tracing::warn!(
+                    message = refusal.message,
+                    "APIServices are not as they should be and are tried again"
+                );
+                true
+            }
+        };
+        let Ok(mut written) = api.objects.watch(&prefix(row(), ""), from) else { continue };
+        tokio::select! {
+            _ = changes.changed() => {}
+            _ = written.next(1) => {}
+            () = tokio::time::sleep(AGAIN), if failed => {}
+            () = api.stopping.cancelled() => return,
+        }
+    }
+}
+
+/// Adds what is missing, puts right what is not as it should be, and removes what nobody serves any more.
+async fn pass(api: &Api) -> Result<(), Refusal> {
+    let mut wanted = wanted(&api.table.load());
+    let mut txns = Vec::new();
+    for entry in api.objects.range(&prefix(row(), ""), None, 0, None).map_err(Refusal::internal)?.entries {
+        let current = object::decode(&entry);
+        let is_managed = !text(&current, &["metadata", "labels", MANAGED]).is_empty();
+        match wanted.remove(&*entry.header.name) {
+            // Whoever took the label off keeps it as it is.
+            _ if !is_managed => {}
+            None => txns.push(Txn::delete(&*entry.key, entry.mod_revision)),
+            Some(service) if at(&current, &["spec"]) != at(&service, &["spec"]) => {
+                let mut put = current;
+                put["spec"] = service["spec"].clone();
+                txns.push(Txn::update(&*entry.key, entry.mod_revision, object::encode(&put)));
+            }
+            Some(_) => {}
+        }
+    }
+    let now = timestamp(Timestamp::now());
+    for (name, service) in wanted {
+        txns.push(Txn::update(key(row(), "", &name), 0, object::encode(&born(service, &now))));
+    }
+    let outcomes = join_all(Txn::grouped(txns).into_iter().map(|txn| api.txn(txn))).await;
+    outcomes.into_iter().try_for_each(|outcome| outcome.map(drop)).map_err(Refusal::internal)
+}
+
+/// The object as it is stored at first. `now` is RFC 3339.
+fn born(mut service: Value, now: &str) -> Value {
+    service["metadata"]["uid"] = json!(uuid::Uuid::new_v4().to_string());
+    service["metadata"]["creationTimestamp"] = json!(now);
+    service["status"] = json!({ "conditions": [available(now)] });
+    service
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resources::builtin;
+    use crate::strategy::Change;
+    use crate::strategy::api_service::validate_service;
+    use crate::validate::Errors;
+
+    #[test]
+    fn every_group_and_version_has_one_that_is_valid() {
+        let table = builtin();
+        let all = wanted(&table);
+        assert_eq!(all.len(), table.group_versions().len() - 1);
+        for (name, service) in all {
+            let mut errors = Errors::default();
+            let mut new = born(service, "2026-01-01T00:00:00Z");
+            validate_service(&Change { old: None, new: &mut new }, &mut errors);
+            assert!(errors.is_empty(), "{name}: {errors:?}");
+            assert_eq!(new["metadata"]["labels"][MANAGED], "onstart", "{name} has a priority");
+        }
+    }
+
+    #[test]
+    fn the_core_group_comes_first_and_the_later_version() {
+        let all = wanted(&builtin());
+        let spec = |name: &str, field: &str| all[name]["spec"][field].as_i64();
+        assert!(
+            all.keys().all(|name| name == "v1."
+                || spec(name, "groupPriorityMinimum") < spec("v1.", "groupPriorityMinimum"))
+        );
+        assert!(spec("v2.autoscaling", "versionPriority") > spec("v1.autoscaling", "versionPriority"));
+        assert_eq!(all["v1."]["spec"].get("group"), None);
+    }
+}
