@@ -7,12 +7,11 @@ use std::time::Duration;
 use futures::future::join_all;
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use store::Txn;
+use store::{Txn, TxnError};
 
 use crate::api::Api;
-use crate::object::{self, key, prefix};
+use crate::object::{self, Header, key, prefix};
 use crate::resources::{Row, Table, known};
-use crate::status::Refusal;
 use crate::strategy::api_service::available;
 use crate::tree::{at, text};
 use crate::verbs::write::timestamp;
@@ -88,12 +87,10 @@ pub async fn run(api: Arc<Api>) {
         changes.mark_unchanged();
         let from = api.objects.revision();
         let failed = match pass(&api).await {
-            Ok(()) => false,
-            Err(refusal) => {
-                tracing::warn!(
-                    message = refusal.message,
-                    "APIServices are not as they should be and are tried again"
-                );
+            // Another server has done the same, which is seen below.
+            Ok(()) | Err(TxnError::Conflict { .. }) => false,
+            Err(error) => {
+                tracing::warn!(%error, "APIServices are not as they should be and are tried again");
                 true
             }
         };
@@ -108,10 +105,11 @@ pub async fn run(api: Arc<Api>) {
 }
 
 /// Adds what is missing, puts right what is not as it should be, and removes what nobody serves any more.
-async fn pass(api: &Api) -> Result<(), Refusal> {
+async fn pass(api: &Api) -> Result<(), TxnError<Header>> {
     let mut wanted = wanted(&api.table.load());
     let mut txns = Vec::new();
-    for entry in api.objects.range(&prefix(row(), ""), None, 0, None).map_err(Refusal::internal)?.entries {
+    let all = api.objects.range(&prefix(row(), ""), None, 0, None);
+    for entry in all.expect("the latest state is always there").entries {
         let current = object::decode(&entry);
         let is_managed = !text(&current, &["metadata", "labels", MANAGED]).is_empty();
         match wanted.remove(&*entry.header.name) {
@@ -131,7 +129,7 @@ async fn pass(api: &Api) -> Result<(), Refusal> {
         txns.push(Txn::update(key(row(), "", &name), 0, object::encode(&born(service, &now))));
     }
     let outcomes = join_all(Txn::grouped(txns).into_iter().map(|txn| api.txn(txn))).await;
-    outcomes.into_iter().try_for_each(|outcome| outcome.map(drop)).map_err(Refusal::internal)
+    outcomes.into_iter().try_for_each(|outcome| outcome.map(drop))
 }
 
 /// The object as it is stored at first. `now` is RFC 3339.
