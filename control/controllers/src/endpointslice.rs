@@ -7,11 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ContainerPort, ObjectReference, ServicePort};
+use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::discovery::v1::{
     Endpoint, EndpointConditions, EndpointHints, EndpointPort, ForNode, ForZone,
 };
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::json;
 
 use crate::change::Change;
@@ -19,18 +18,19 @@ use crate::controller::{Controller, Key, Outcome};
 use crate::objects::{EndpointSlice, Pod, Service, deleting};
 use crate::ownership;
 use crate::pods::{is_finished, is_ready};
+use crate::ports::{Port, resolved_ports};
 use crate::selector;
 use crate::view::View;
 use crate::write::{Target, Write};
 
 /// Endpoints in one slice (upstream's default).
 const MAX_ENDPOINTS: usize = 100;
-const SERVICE_LABEL: &str = "kubernetes.io/service-name";
-const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+pub(crate) const SERVICE_LABEL: &str = "kubernetes.io/service-name";
+pub(crate) const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 const MANAGER: &str = "endpointslice-controller.k8s.io";
 const ZONE: &str = "topology.kubernetes.io/zone";
 /// When the change that a slice carries began, for those who measure how long it takes to arrive.
-const TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigger-time";
+pub(crate) const TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 
 pub(crate) struct EndpointSliceController;
 
@@ -51,11 +51,7 @@ impl Controller for EndpointSliceController {
         if !change.is("pods") {
             return Vec::new();
         }
-        let services = view.services.within(&change.key.namespace);
-        let selecting = services.filter(|(_, service)| {
-            change.metas().any(|meta| selector::selects(&service.spec.selector, meta.labels.as_ref()))
-        });
-        selecting.map(|(key, _)| key.clone()).collect()
+        services_of(change, view)
     }
 
     fn reconcile(&self, key: &Key, view: &View, now: Timestamp) -> Outcome {
@@ -64,7 +60,7 @@ impl Controller for EndpointSliceController {
         if deleting(&service.metadata).is_some() || is_foreign {
             return Outcome::nothing();
         }
-        let mut current = managed(key, view);
+        let mut current = managed(key, view, MANAGER);
         let mut writes = Vec::new();
         for (shape, endpoints) in desired(key, service, view) {
             let (mine, others) = current.into_iter().partition(|slice| Shape::of(slice) == shape);
@@ -76,38 +72,32 @@ impl Controller for EndpointSliceController {
     }
 }
 
+/// The Services that select the pod that changed, or did before.
+pub(crate) fn services_of(change: &Change<'_>, view: &View) -> Vec<Key> {
+    let services = view.services.within(&change.key.namespace);
+    let selecting = services.filter(|(_, service)| {
+        change.metas().any(|meta| selector::selects(&service.spec.selector, meta.labels.as_ref()))
+    });
+    selecting.map(|(key, _)| key.clone()).collect()
+}
+
 /// What all endpoints of a slice have in common.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Shape {
+pub(crate) struct Shape {
     /// `IPv4` or `IPv6`.
-    family: String,
-    /// Name, protocol, number and application protocol of each port.
-    ports: Vec<(String, String, i32, Option<String>)>,
+    pub(crate) family: String,
+    pub(crate) ports: Vec<Port>,
 }
 
 impl Shape {
-    fn of(slice: &EndpointSlice) -> Self {
-        let part = |port: &EndpointPort| {
-            (
-                port.name.clone().unwrap_or_default(),
-                port.protocol.clone().unwrap_or_else(|| "TCP".to_owned()),
-                port.port.unwrap_or_default(),
-                port.app_protocol.clone(),
-            )
-        };
-        let mut ports: Vec<_> = slice.ports.iter().map(part).collect();
+    pub(crate) fn of(slice: &EndpointSlice) -> Self {
+        let mut ports: Vec<Port> = slice.ports.iter().map(Port::from).collect();
         ports.sort();
         Self { family: slice.address_type.clone(), ports }
     }
 
-    fn ports(&self) -> Vec<EndpointPort> {
-        let part = |(name, protocol, port, app): &(String, String, i32, Option<String>)| EndpointPort {
-            name: Some(name.clone()),
-            protocol: Some(protocol.clone()),
-            port: Some(*port),
-            app_protocol: app.clone(),
-        };
-        self.ports.iter().map(part).collect()
+    pub(crate) fn ports(&self) -> Vec<EndpointPort> {
+        self.ports.iter().map(EndpointPort::from).collect()
     }
 }
 
@@ -137,46 +127,6 @@ fn desired(key: &Key, service: &Service, view: &View) -> BTreeMap<Shape, Endpoin
         }
     }
     shapes
-}
-
-/// The Service's ports as numbers in this pod; a name the pod does not have leaves its port out.
-fn resolved_ports(service: &Service, pod: &Pod) -> Vec<(String, String, i32, Option<String>)> {
-    let mut ports: Vec<_> = service
-        .spec
-        .ports
-        .iter()
-        .filter_map(|port| {
-            let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".to_owned());
-            let number = match port.target_port.as_ref() {
-                None => port.port,
-                Some(IntOrString::Int(0)) => port.port,
-                Some(IntOrString::Int(number)) => *number,
-                Some(IntOrString::String(name)) => named_port(pod, name, &protocol)?,
-            };
-            Some((service_port_name(port), protocol, number, port.app_protocol.clone()))
-        })
-        .collect();
-    ports.sort();
-    ports
-}
-
-fn service_port_name(port: &ServicePort) -> String {
-    port.name.clone().unwrap_or_default()
-}
-
-fn named_port(pod: &Pod, name: &str, protocol: &str) -> Option<i32> {
-    let sidecars =
-        pod.spec.init_containers.iter().filter(|one| one.restart_policy.as_deref() == Some("Always"));
-    let matches = |port: &&ContainerPort| {
-        port.name.as_deref() == Some(name) && port.protocol.as_deref().unwrap_or("TCP") == protocol
-    };
-    pod.spec
-        .containers
-        .iter()
-        .chain(sidecars)
-        .flat_map(|container| &container.ports)
-        .find(matches)
-        .map(|port| port.container_port)
 }
 
 fn endpoint(service: &Service, pod: &Pod, address: &str, view: &View) -> Endpoint {
@@ -223,12 +173,12 @@ fn hints(service: &Service, ready: bool, zone: Option<&str>, node: Option<&str>)
     (ready && says_something).then_some(hints)
 }
 
-/// The Service's slices that this controller made.
-fn managed<'a>(key: &'a Key, view: &'a View) -> Vec<&'a Arc<EndpointSlice>> {
+/// The slices of a Service that `manager` made.
+pub(crate) fn managed<'a>(key: &'a Key, view: &'a View, manager: &str) -> Vec<&'a Arc<EndpointSlice>> {
     let ours = |slice: &EndpointSlice| {
         slice.metadata.labels.as_ref().is_some_and(|labels| {
             labels.get(SERVICE_LABEL) == Some(&key.name)
-                && labels.get(MANAGED_BY).is_some_and(|by| by == MANAGER)
+                && labels.get(MANAGED_BY).is_some_and(|by| by == manager)
         })
     };
     let slices = view.endpoint_slices.within(&key.namespace).map(|(_, slice)| slice);
@@ -300,7 +250,7 @@ fn create(key: &Key, service: &Service, shape: &Shape, endpoints: &[Endpoint], n
     Write::Create { target, body }
 }
 
-fn delete(key: &Key, slice: &EndpointSlice) -> Write {
+pub(crate) fn delete(key: &Key, slice: &EndpointSlice) -> Write {
     let name = slice.metadata.name.clone().unwrap_or_default();
     Write::Delete {
         target: Target::new("discovery.k8s.io/v1", "endpointslices", Key::new(&key.namespace, name)),

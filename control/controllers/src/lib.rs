@@ -17,6 +17,7 @@ mod deployment;
 mod deployment_status;
 mod discovery;
 mod disruption;
+mod endpoints;
 mod endpointslice;
 mod flow_schema;
 mod gc;
@@ -28,6 +29,7 @@ mod node_lifecycle;
 mod objects;
 mod ownership;
 mod pods;
+mod ports;
 mod queue;
 mod replicaset;
 mod rollout;
@@ -62,6 +64,7 @@ fn controllers(config: &Config) -> Result<Vec<Box<dyn Controller>>, RunError> {
         Box::new(deployment::DeploymentController),
         Box::new(replicaset::ReplicaSetController),
         Box::new(endpointslice::EndpointSliceController),
+        Box::new(endpoints::EndpointsController),
         Box::new(service_account::ServiceAccountController),
         Box::new(service_account::RootCaController { bundle: config.cluster_ca.clone() }),
         Box::new(service_cidr::ServiceCidrController),

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::{DeploymentStatus, DeploymentStrategy, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::{
-    ContainerPort, NodeAddress, NodeCondition, PodCondition, PodIP, ServicePort, Taint, Toleration,
+    ContainerPort, EndpointSubset, NodeAddress, NodeCondition, PodCondition, PodIP, ServicePort, Taint,
+    Toleration,
 };
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector, MicroTime, ObjectMeta, Time};
@@ -96,6 +97,7 @@ kind!(
 kind!(
     /// `Secret`: those with tokens of accounts only.
     Secret, "", "v1", "secrets", "secrets", { r#type: String, data: BTreeMap<String, String> });
+kind!(Endpoints, "", "v1", "endpoints", "endpoints", { subsets: Vec<EndpointSubset> });
 kind!(Lease, "coordination.k8s.io", "v1", "leases", "leases.coordination.k8s.io", { spec: LeaseSpec });
 kind!(EndpointSlice, "discovery.k8s.io", "v1", "endpointslices", "endpointslices.discovery.k8s.io", {
     address_type: String,
@@ -166,6 +168,9 @@ pub(crate) struct ServiceSpec {
     pub(crate) selector: BTreeMap<String, String>,
     pub(crate) ports: Vec<ServicePort>,
     pub(crate) ip_families: Vec<String>,
+    /// `None` for a Service without an address of its own.
+    #[serde(rename = "clusterIP")]
+    pub(crate) cluster_ip: String,
     #[serde(rename = "type")]
     pub(crate) type_: String,
     pub(crate) publish_not_ready_addresses: bool,

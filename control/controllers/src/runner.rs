@@ -18,8 +18,8 @@ use crate::discovery::discover;
 use crate::informer::{Applied, Step, inform, withdraw};
 use crate::node_cidr::CidrError;
 use crate::objects::{
-    ConfigMap, Deployment, EndpointSlice, FlowSchema, IpAddress, Kind, Lease, Namespace, Node, Pod,
-    PodDisruptionBudget, PriorityLevelConfiguration, ReplicaSet, Secret, Service, ServiceAccount,
+    ConfigMap, Deployment, EndpointSlice, Endpoints, FlowSchema, IpAddress, Kind, Lease, Namespace, Node,
+    Pod, PodDisruptionBudget, PriorityLevelConfiguration, ReplicaSet, Secret, Service, ServiceAccount,
     ServiceCidr,
 };
 use crate::queue::Queue;
@@ -86,6 +86,7 @@ fn start_informers(tasks: &mut JoinSet<()>, client: &Client, steps: &mpsc::Sende
         ConfigMap, "metadata.name=kube-root-ca.crt";
         Deployment;
         EndpointSlice;
+        Endpoints;
         FlowSchema;
         IpAddress;
         Lease, "metadata.namespace=kube-node-lease";

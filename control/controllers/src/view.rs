@@ -10,8 +10,8 @@ use crate::change::controller_of;
 use crate::controller::Key;
 use crate::graph::Graph;
 use crate::objects::{
-    ConfigMap, Deployment, EndpointSlice, FlowSchema, IpAddress, Kind, Lease, Namespace, Node, Pod,
-    PodDisruptionBudget, PriorityLevelConfiguration, ReplicaSet, Secret, Service, ServiceAccount,
+    ConfigMap, Deployment, EndpointSlice, Endpoints, FlowSchema, IpAddress, Kind, Lease, Namespace, Node,
+    Pod, PodDisruptionBudget, PriorityLevelConfiguration, ReplicaSet, Secret, Service, ServiceAccount,
     ServiceCidr,
 };
 
@@ -60,6 +60,7 @@ pub(crate) struct World {
     pub(crate) config_maps: Table<ConfigMap>,
     pub(crate) deployments: Table<Deployment>,
     pub(crate) endpoint_slices: Table<EndpointSlice>,
+    pub(crate) endpoints: Table<Endpoints>,
     pub(crate) flow_schemas: Table<FlowSchema>,
     pub(crate) ip_addresses: Table<IpAddress>,
     pub(crate) leases: Table<Lease>,
@@ -132,6 +133,7 @@ tabled! {
     ConfigMap => config_maps,
     Deployment => deployments,
     EndpointSlice => endpoint_slices,
+    Endpoints => endpoints,
     FlowSchema => flow_schemas,
     IpAddress => ip_addresses,
     Lease => leases,
@@ -170,6 +172,7 @@ pub(crate) mod tests {
             "ConfigMap" => row::<ConfigMap>(world, object),
             "Deployment" => row::<Deployment>(world, object),
             "EndpointSlice" => row::<EndpointSlice>(world, object),
+            "Endpoints" => row::<Endpoints>(world, object),
             "FlowSchema" => row::<FlowSchema>(world, object),
             "IPAddress" => row::<IpAddress>(world, object),
             "Lease" => row::<Lease>(world, object),
@@ -188,7 +191,7 @@ pub(crate) mod tests {
         let meta: ObjectMeta = serde_json::from_value(object["metadata"].clone()).unwrap();
         let (group, version) =
             object["apiVersion"].as_str().unwrap_or("v1").split_once('/').unwrap_or(("", "v1"));
-        let plural = format!("{}s", kind.to_lowercase());
+        let plural = format!("{}s", kind.trim_end_matches('s').to_lowercase());
         let resource =
             ResourceRef { group: group.into(), version: version.into(), plural, kind: kind.to_owned() };
         let key = key_of(&meta);

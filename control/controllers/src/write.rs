@@ -1,5 +1,7 @@
 //! What controllers write, as values, and how each becomes one request.
 
+use std::collections::BTreeMap;
+
 use http::Request;
 use http::header::CONTENT_TYPE;
 use kube::Client;
@@ -49,6 +51,16 @@ impl Target {
     fn path(&self) -> String {
         format!("{}/{}", self.collection(), self.key.name)
     }
+}
+
+/// The part of a merge patch that makes labels or annotations, which are `now`, what is `wanted`.
+pub(crate) fn exactly(wanted: &BTreeMap<String, String>, now: Option<&BTreeMap<String, String>>) -> Value {
+    let mut patch: serde_json::Map<String, Value> =
+        wanted.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
+    for name in now.into_iter().flat_map(BTreeMap::keys) {
+        patch.entry(name.as_str()).or_insert(Value::Null);
+    }
+    Value::Object(patch)
 }
 
 /// Seconds for which a token can be issued at most, 136 years.
