@@ -19,6 +19,7 @@ mod discovery;
 mod disruption;
 mod endpoints;
 mod endpointslice;
+mod endpointslice_mirroring;
 mod flow_schema;
 mod gc;
 mod graph;
@@ -65,6 +66,7 @@ fn controllers(config: &Config) -> Result<Vec<Box<dyn Controller>>, RunError> {
         Box::new(replicaset::ReplicaSetController),
         Box::new(endpointslice::EndpointSliceController),
         Box::new(endpoints::EndpointsController),
+        Box::new(endpointslice_mirroring::EndpointSliceMirroringController),
         Box::new(service_account::ServiceAccountController),
         Box::new(service_account::RootCaController { bundle: config.cluster_ca.clone() }),
         Box::new(service_cidr::ServiceCidrController),

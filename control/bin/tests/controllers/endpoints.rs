@@ -49,3 +49,36 @@ async fn endpoints_follow_the_pods_of_a_service_and_go_with_it() {
     gone(&client, &web).await;
     running.end().await;
 }
+
+#[tokio::test]
+async fn endpoints_written_by_hand_are_mirrored_through_their_life() {
+    let (running, client) = cluster().await;
+    let slices = format!("{SLICES}?labelSelector=kubernetes.io/service-name=db");
+    let by_hand = |name: &str| {
+        json!({ "apiVersion": "v1", "kind": "Endpoints", "metadata": { "name": name },
+                "subsets": [{ "addresses": [{ "ip": "10.1.2.3" }], "ports": [{ "port": 80 }] }] })
+    };
+    create(&client, SERVICES, &service("db", &Value::Null)).await;
+    create(&client, ENDPOINTS, &by_hand("db")).await;
+    create(&client, ENDPOINTS, &by_hand("alone")).await;
+    let mirrors = |address: &'static str| {
+        move |found: &Value| {
+            let items = found["items"].as_array().unwrap();
+            items.len() == 1 && items[0]["endpoints"][0]["addresses"] == json!([address])
+        }
+    };
+    let made = becomes(&client, &slices, mirrors("10.1.2.3")).await;
+    let labels = &made["items"][0]["metadata"]["labels"];
+    assert_eq!(
+        labels["endpointslice.kubernetes.io/managed-by"], "endpointslicemirroring-controller.k8s.io",
+        "{made}"
+    );
+    let moved = json!({ "subsets": [{ "addresses": [{ "ip": "10.2.3.4" }], "ports": [{ "port": 80 }] }] });
+    merge(&client, &format!("{ENDPOINTS}/db"), &moved).await;
+    becomes(&client, &slices, mirrors("10.2.3.4")).await;
+    delete(&client, &format!("{ENDPOINTS}/db")).await;
+    becomes(&client, &slices, |found| found["items"] == json!([])).await;
+    // Nobody's Service, nobody's business.
+    becomes(&client, &format!("{ENDPOINTS}/alone"), |found| first_address(found) == "10.1.2.3").await;
+    running.end().await;
+}
