@@ -59,6 +59,16 @@ impl Outcome {
     }
 }
 
+/// Why the last write of a look was refused.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) verb: &'static str,
+    /// See [`crate::change::Change::resource`].
+    pub(crate) resource: String,
+    /// What the API server said.
+    pub(crate) message: String,
+}
+
 /// One rule of the cluster. Pure: reads the view, returns writes.
 pub(crate) trait Controller: Send + Sync + 'static {
     /// The name upstream's kube-controller-manager gives it, for logs.
@@ -74,4 +84,10 @@ pub(crate) trait Controller: Send + Sync + 'static {
 
     /// What to write so that `key` becomes as it should be.
     fn reconcile(&self, key: &Key, view: &View, now: Timestamp) -> Outcome;
+
+    /// What to tell the owner of `key` when a write of a look was refused, other than for a race that was lost. The look
+    /// itself is taken again later.
+    fn failed(&self, _key: &Key, _view: &View, _failure: &Failure, _now: Timestamp) -> Vec<Write> {
+        Vec::new()
+    }
 }

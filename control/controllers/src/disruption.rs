@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, OwnerReference, Time};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::json;
 
@@ -34,7 +34,7 @@ impl Controller for DisruptionController {
     fn wakes(&self, change: &Change<'_>, view: &View) -> Vec<Key> {
         match change.resource {
             "poddisruptionbudgets.policy" => vec![change.key.clone()],
-            "pods" | "replicasets.apps" | "deployments.apps" => {
+            "pods" | "replicasets.apps" | "replicationcontrollers" | "deployments.apps" => {
                 let of_pods = change.is("pods");
                 let within = view.pod_disruption_budgets.within(&change.key.namespace);
                 let concerned = within.filter(|(_, budget)| {
@@ -119,10 +119,15 @@ fn scale(pods: &[&Pod], view: &View) -> Result<i32, String> {
     for pod in pods {
         let Some(owner) = controller_of(&pod.metadata) else { continue };
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-        let set = view.replica_sets.row(&Key::new(namespace, &owner.name));
-        let set =
-            set.filter(|set| owner.kind == "ReplicaSet" && set.metadata.uid.as_ref() == Some(&owner.uid));
-        let Some(set) = set else {
+        let above = Key::new(namespace, &owner.name);
+        let older = view.replication_controllers.row(&above);
+        let older = older.filter(|older| is_owner(owner, "ReplicationController", &older.metadata));
+        if let Some(older) = older {
+            asked.insert(older.metadata.uid.as_ref(), older.spec.0.replicas.unwrap_or(1));
+            continue;
+        }
+        let set = view.replica_sets.row(&above);
+        let Some(set) = set.filter(|set| is_owner(owner, "ReplicaSet", &set.metadata)) else {
             let name = pod.metadata.name.as_deref().unwrap_or_default();
             return Err(format!(
                 "the replicas of {} {:?}, which controls pod {name:?}, are not known",
@@ -139,6 +144,10 @@ fn scale(pods: &[&Pod], view: &View) -> Result<i32, String> {
         asked.insert(uid, replicas.unwrap_or(1));
     }
     Ok(asked.values().fold(0, |sum: i32, replicas| sum.saturating_add(*replicas)))
+}
+
+fn is_owner(reference: &OwnerReference, kind: &str, meta: &ObjectMeta) -> bool {
+    reference.kind == kind && meta.uid.as_ref() == Some(&reference.uid)
 }
 
 fn counted(
@@ -296,6 +305,17 @@ mod tests {
         let status =
             status(&[budget(json!({ "maxUnavailable": 1 }), json!({})), one, deployment, pod("p", true)]);
         assert_eq!((&status["expectedPods"], &status["desiredHealthy"]), (&json!(8), &json!(7)));
+    }
+
+    #[test]
+    fn a_replication_controller_counts_as_a_set_does() {
+        let mut older = set(3);
+        (older["apiVersion"], older["kind"]) = (json!("v1"), json!("ReplicationController"));
+        older["spec"]["selector"] = json!({});
+        let mut pod = pod("p", true);
+        pod["metadata"]["ownerReferences"][0]["kind"] = json!("ReplicationController");
+        let status = status(&[budget(json!({ "maxUnavailable": 1 }), json!({})), older, pod]);
+        assert_eq!((&status["expectedPods"], &status["desiredHealthy"]), (&json!(3), &json!(2)));
     }
 
     #[test]

@@ -63,7 +63,8 @@ pub struct Config {
 fn controllers(config: &Config) -> Result<Vec<Box<dyn Controller>>, RunError> {
     Ok(vec![
         Box::new(deployment::DeploymentController),
-        Box::new(replicaset::ReplicaSetController),
+        Box::new(replicaset::ReplicaController::<objects::ReplicaSet>::default()),
+        Box::new(replicaset::ReplicaController::<objects::ReplicationController>::default()),
         Box::new(endpointslice::EndpointSliceController),
         Box::new(endpoints::EndpointsController),
         Box::new(endpointslice_mirroring::EndpointSliceMirroringController),

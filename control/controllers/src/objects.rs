@@ -71,6 +71,10 @@ kind!(ServiceAccount, "", "v1", "serviceaccounts", "serviceaccounts", {});
 kind!(ConfigMap, "", "v1", "configmaps", "configmaps", { data: BTreeMap<String, String> });
 kind!(Deployment, "apps", "v1", "deployments", "deployments.apps", { spec: DeploymentSpec, status: DeploymentStatus });
 kind!(ReplicaSet, "apps", "v1", "replicasets", "replicasets.apps", { spec: ReplicaSetSpec, status: ReplicaSetStatus });
+kind!(
+    /// `ReplicationController`: read as the ReplicaSet it would be.
+    ReplicationController, "", "v1", "replicationcontrollers", "replicationcontrollers",
+    { spec: ReplicationControllerSpec, status: ReplicaSetStatus });
 kind!(PodDisruptionBudget, "policy", "v1", "poddisruptionbudgets", "poddisruptionbudgets.policy", {
     spec: PodDisruptionBudgetSpec,
     status: PodDisruptionBudgetStatus,
@@ -197,6 +201,30 @@ pub(crate) struct ReplicaSetSpec {
     pub(crate) min_ready_seconds: i32,
     pub(crate) selector: LabelSelector,
     pub(crate) template: Value,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(from = "BareReplicationControllerSpec")]
+pub(crate) struct ReplicationControllerSpec(pub(crate) ReplicaSetSpec);
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct BareReplicationControllerSpec {
+    replicas: Option<i32>,
+    min_ready_seconds: i32,
+    selector: Option<BTreeMap<String, String>>,
+    template: Value,
+}
+
+impl From<BareReplicationControllerSpec> for ReplicationControllerSpec {
+    fn from(bare: BareReplicationControllerSpec) -> Self {
+        Self(ReplicaSetSpec {
+            replicas: bare.replicas,
+            min_ready_seconds: bare.min_ready_seconds,
+            selector: LabelSelector { match_labels: bare.selector, match_expressions: None },
+            template: bare.template,
+        })
+    }
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]

@@ -1,76 +1,142 @@
-//! A ReplicaSet has as many active pods as it asks for.
+//! A ReplicaSet has as many active pods as it asks for, and so has a ReplicationController, its predecessor.
 //!
 //! Matching orphans are adopted, pods that no longer match are released. Too many: the least useful go first (not
-//! scheduled, not ready, ready for the shortest time). `status` counts what is there.
+//! scheduled, not ready, ready for the shortest time). `status` counts what is there, and says if pods cannot be made.
 
 use std::cmp::Reverse;
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::ReplicaSetStatus;
+use k8s_openapi::api::apps::v1::{ReplicaSetCondition, ReplicaSetStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 
 use crate::change::{Change, controller_of};
-use crate::controller::{Controller, Key, Outcome};
-use crate::objects::{Pod, ReplicaSet, deleting};
+use crate::controller::{Controller, Failure, Key, Outcome};
+use crate::objects::{Kind, Pod, ReplicaSet, ReplicaSetSpec, ReplicationController, deleting};
 use crate::ownership;
 use crate::pods::{is_active, is_ready, ready_since, until_available};
 use crate::selector;
-use crate::view::View;
+use crate::view::{Tabled, View};
 use crate::write::{Happening, Target, Write};
 
 /// Pods made or deleted in one look; the rest follows in the next.
 const BURST: usize = 500;
-const COMPONENT: &str = "replicaset-controller";
+/// The condition that is there while pods cannot be made or deleted.
+const FAILURE: &str = "ReplicaFailure";
 
-pub(crate) struct ReplicaSetController;
+/// A kind whose objects keep a number of pods that are alike.
+pub(crate) trait Replicating: Tabled {
+    const KIND: &'static str;
+    /// What upstream calls its controller.
+    const COMPONENT: &'static str;
 
-impl Controller for ReplicaSetController {
+    fn spec(&self) -> &ReplicaSetSpec;
+    fn status(&self) -> &ReplicaSetStatus;
+}
+
+impl Replicating for ReplicaSet {
+    const KIND: &'static str = "ReplicaSet";
+    const COMPONENT: &'static str = "replicaset-controller";
+
+    fn spec(&self) -> &ReplicaSetSpec {
+        &self.spec
+    }
+
+    fn status(&self) -> &ReplicaSetStatus {
+        &self.status
+    }
+}
+
+impl Replicating for ReplicationController {
+    const KIND: &'static str = "ReplicationController";
+    const COMPONENT: &'static str = "replication-controller";
+
+    fn spec(&self) -> &ReplicaSetSpec {
+        &self.spec.0
+    }
+
+    fn status(&self) -> &ReplicaSetStatus {
+        &self.status
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct ReplicaController<T>(PhantomData<T>);
+
+impl<T: Replicating> Controller for ReplicaController<T> {
     fn name(&self) -> &'static str {
-        COMPONENT
+        T::COMPONENT
     }
 
     fn wakes(&self, change: &Change<'_>, view: &View) -> Vec<Key> {
-        if change.is("replicasets.apps") {
+        if change.is(T::RESOURCE) {
             return vec![change.key.clone()];
         }
-        if !change.is("pods") {
+        if !change.is(Pod::RESOURCE) {
             return Vec::new();
         }
-        let mut keys = change.controllers("ReplicaSet");
+        let mut keys = change.controllers(T::KIND);
         if let Some(orphan) = change.new.filter(|meta| controller_of(meta).is_none()) {
-            let matching = view
-                .replica_sets
+            let matching = T::table(view)
                 .within(&change.key.namespace)
-                .filter(|(_, set)| selector::matches(&set.spec.selector, orphan.labels.as_ref()));
+                .filter(|(_, set)| selector::matches(&set.spec().selector, orphan.labels.as_ref()));
             keys.extend(matching.map(|(key, _)| key.clone()));
         }
         keys
     }
 
     fn reconcile(&self, key: &Key, view: &View, now: Timestamp) -> Outcome {
-        let Some(set) = view.replica_sets.row(key) else { return Outcome::nothing() };
+        let Some(set) = T::table(view).row(key) else { return Outcome::nothing() };
         let mut outcome = Outcome::nothing();
-        let claim = ownership::claim::<Pod>(view, &set.metadata, &set.spec.selector, &owner_reference(set));
+        let claim = ownership::claim::<Pod>(view, set.meta(), &set.spec().selector, &owner_reference(&**set));
         outcome.writes = claim.writes;
         let active: Vec<&Arc<Pod>> = claim.owned.into_iter().filter(|pod| is_active(pod)).collect();
-        if deleting(&set.metadata).is_none() {
-            scale(key, set, &active, now, &mut outcome);
+        if deleting(set.meta()).is_none() {
+            scale(key, &**set, &active, now, &mut outcome);
         }
-        update_status(key, set, &active, now, &mut outcome);
+        let (mut status, wait) = counted(&**set, &active, now);
+        status.conditions.iter_mut().for_each(|all| all.retain(|one| one.type_ != FAILURE));
+        outcome.writes.extend(written(key, &**set, status));
+        outcome.again = wait;
         outcome
+    }
+
+    fn failed(&self, key: &Key, view: &View, failure: &Failure, now: Timestamp) -> Vec<Write> {
+        let Some(set) = T::table(view).row(key) else { return Vec::new() };
+        let (reason, message) = match (failure.verb, failure.resource.as_str()) {
+            ("create", Pod::RESOURCE) => ("FailedCreate", format!("Error creating: {}", failure.message)),
+            ("delete", Pod::RESOURCE) => ("FailedDelete", format!("Error deleting: {}", failure.message)),
+            _ => return Vec::new(),
+        };
+        let active: Vec<&Arc<Pod>> =
+            view.controlled::<Pod>(set.meta()).into_iter().filter(|pod| is_active(pod)).collect();
+        let (mut status, _) = counted(&**set, &active, now);
+        let conditions = status.conditions.get_or_insert_default();
+        // The first reason stays, as upstream's does.
+        if !conditions.iter().any(|one| one.type_ == FAILURE) {
+            conditions.push(ReplicaSetCondition {
+                type_: FAILURE.to_owned(),
+                status: "True".to_owned(),
+                reason: Some(reason.to_owned()),
+                message: Some(failure.message.clone()),
+                last_transition_time: Some(Time(now)),
+            });
+        }
+        let told = event(key, &**set, true, reason, message, now);
+        written(key, &**set, status).into_iter().chain([told]).collect()
     }
 }
 
-fn owner_reference(set: &ReplicaSet) -> Value {
-    ownership::reference("apps/v1", "ReplicaSet", &set.metadata)
+fn owner_reference<T: Replicating>(set: &T) -> Value {
+    ownership::reference(&T::api_version(&()), T::KIND, set.meta())
 }
 
 /// Makes missing pods and deletes surplus ones.
-fn scale(key: &Key, set: &ReplicaSet, active: &[&Arc<Pod>], now: Timestamp, outcome: &mut Outcome) {
-    let want = usize::try_from(set.spec.replicas.unwrap_or(1)).unwrap_or(0);
-    let uid = set.metadata.uid.clone().unwrap_or_default();
+fn scale<T: Replicating>(key: &Key, set: &T, active: &[&Arc<Pod>], now: Timestamp, outcome: &mut Outcome) {
+    let want = usize::try_from(set.spec().replicas.unwrap_or(1)).unwrap_or(0);
     let missing = want.saturating_sub(active.len()).min(BURST);
     for _ in 0..missing {
         outcome.writes.push(Write::Create {
@@ -79,7 +145,14 @@ fn scale(key: &Key, set: &ReplicaSet, active: &[&Arc<Pod>], now: Timestamp, outc
         });
     }
     if missing > 0 {
-        outcome.writes.push(event(key, &uid, "SuccessfulCreate", format!("Created {missing} pods"), now));
+        outcome.writes.push(event(
+            key,
+            set,
+            false,
+            "SuccessfulCreate",
+            format!("Created {missing} pods"),
+            now,
+        ));
     }
     let surplus = active.len().saturating_sub(want).min(BURST);
     for pod in least_useful(active).into_iter().take(surplus) {
@@ -91,18 +164,32 @@ fn scale(key: &Key, set: &ReplicaSet, active: &[&Arc<Pod>], now: Timestamp, outc
         });
     }
     if surplus > 0 {
-        outcome.writes.push(event(key, &uid, "SuccessfulDelete", format!("Deleted {surplus} pods"), now));
+        outcome.writes.push(event(
+            key,
+            set,
+            false,
+            "SuccessfulDelete",
+            format!("Deleted {surplus} pods"),
+            now,
+        ));
     }
 }
 
-fn event(key: &Key, uid: &str, reason: &str, message: String, now: Timestamp) -> Write {
+fn event<T: Replicating>(
+    key: &Key,
+    set: &T,
+    warning: bool,
+    reason: &str,
+    message: String,
+    now: Timestamp,
+) -> Write {
     Happening {
-        component: COMPONENT,
-        api_version: "apps/v1",
-        kind: "ReplicaSet",
+        component: T::COMPONENT,
+        api_version: &T::api_version(&()),
+        kind: T::KIND,
         key,
-        uid,
-        warning: false,
+        uid: set.meta().uid.as_deref().unwrap_or_default(),
+        warning,
         reason,
         message,
         now,
@@ -111,8 +198,8 @@ fn event(key: &Key, uid: &str, reason: &str, message: String, now: Timestamp) ->
 }
 
 /// A pod of the set's template.
-fn pod(key: &Key, set: &ReplicaSet) -> Value {
-    let template = &set.spec.template;
+fn pod<T: Replicating>(key: &Key, set: &T) -> Value {
+    let template = &set.spec().template;
     let mut metadata = json!({
         "generateName": format!("{}-", key.name),
         "namespace": key.namespace,
@@ -160,13 +247,16 @@ fn deletion_cost(pod: &Pod) -> i32 {
         .unwrap_or(0)
 }
 
-fn update_status(key: &Key, set: &ReplicaSet, active: &[&Arc<Pod>], now: Timestamp, outcome: &mut Outcome) {
-    let min_ready = Duration::from_secs(u64::try_from(set.spec.min_ready_seconds).unwrap_or(0));
+/// The status as the pods say it, and when it changes next without anybody doing anything.
+fn counted<T: Replicating>(
+    set: &T,
+    active: &[&Arc<Pod>],
+    now: Timestamp,
+) -> (ReplicaSetStatus, Option<Duration>) {
+    let min_ready = Duration::from_secs(u64::try_from(set.spec().min_ready_seconds).unwrap_or(0));
     let waits: Vec<Duration> = active.iter().filter_map(|pod| until_available(pod, min_ready, now)).collect();
-    if let Some(wait) = waits.iter().filter(|wait| !wait.is_zero()).min() {
-        outcome.look_again(*wait);
-    }
-    let template_labels = set.spec.template["metadata"]["labels"].as_object();
+    let next = waits.iter().filter(|wait| !wait.is_zero()).min().copied();
+    let template_labels = set.spec().template["metadata"]["labels"].as_object();
     let labeled = active.iter().filter(|pod| {
         let labels = pod.metadata.labels.as_ref();
         template_labels.into_iter().flatten().all(|(name, value)| {
@@ -180,22 +270,31 @@ fn update_status(key: &Key, set: &ReplicaSet, active: &[&Arc<Pod>], now: Timesta
         available_replicas: Some(count(waits.iter().filter(|wait| wait.is_zero()).count()))
             .filter(|count| *count > 0),
         fully_labeled_replicas: Some(count(labeled.count())).filter(|count| *count > 0),
-        observed_generation: set.metadata.generation,
-        terminating_replicas: set.status.terminating_replicas,
-        conditions: set.status.conditions.clone(),
+        observed_generation: set.meta().generation,
+        terminating_replicas: set.status().terminating_replicas,
+        conditions: set.status().conditions.clone(),
     };
-    if status == set.status {
-        return;
+    (status, next)
+}
+
+/// The write of a status, if it is another one.
+fn written<T: Replicating>(key: &Key, set: &T, mut status: ReplicaSetStatus) -> Option<Write> {
+    status.conditions = status.conditions.filter(|all| !all.is_empty());
+    if status == *set.status() {
+        return None;
     }
-    let body = json!({"status": {
+    let mut body = json!({"status": {
         "replicas": status.replicas,
         "readyReplicas": status.ready_replicas,
         "availableReplicas": status.available_replicas,
         "fullyLabeledReplicas": status.fully_labeled_replicas,
         "observedGeneration": status.observed_generation,
     }});
-    let target = Target::new("apps/v1", "replicasets", key.clone());
-    outcome.writes.push(Write::Patch { target, subresource: Some("status"), body });
+    if status.conditions != set.status().conditions {
+        body["status"]["conditions"] = json!(status.conditions);
+    }
+    let target = Target::new(&T::api_version(&()), &T::plural(&()), key.clone());
+    Some(Write::Patch { target, subresource: Some("status"), body })
 }
 
 #[cfg(test)]
@@ -237,7 +336,7 @@ mod tests {
 
     fn look(objects: &[Value]) -> Outcome {
         let now = "2026-01-01T00:01:00Z".parse().unwrap();
-        ReplicaSetController.reconcile(&Key::new("d", "web"), &world(objects), now)
+        ReplicaController::<ReplicaSet>::default().reconcile(&Key::new("d", "web"), &world(objects), now)
     }
 
     /// The writes as `verb resource name`, without Events.
@@ -291,6 +390,73 @@ mod tests {
             (&json!(1), &json!(null))
         );
         assert_eq!(outcome.again, Some(Duration::from_secs(30)));
+    }
+
+    #[test]
+    fn a_replication_controller_does_the_same_under_its_own_name() {
+        let mut older = set(1);
+        older["apiVersion"] = json!("v1");
+        older["kind"] = json!("ReplicationController");
+        older["metadata"]["uid"] = json!("rc");
+        older["spec"]["selector"] = json!({"app": "web"});
+        let now = "2026-01-01T00:01:00Z".parse().unwrap();
+        let look = |objects: &[Value]| {
+            let controller = ReplicaController::<ReplicationController>::default();
+            controller.reconcile(&Key::new("d", "web"), &world(objects), now)
+        };
+        let outcome = look(&[older.clone(), set(9), owned_pod("other", true)]);
+        assert_eq!(lines(&outcome), ["create pods web-", "patch replicationcontrollers web"]);
+        let Write::Create { body, .. } = &outcome.writes[0] else { panic!() };
+        let owner = &body["metadata"]["ownerReferences"][0];
+        assert_eq!((&owner["apiVersion"], &owner["kind"]), (&json!("v1"), &json!("ReplicationController")));
+        let Write::Patch { target, .. } = outcome.writes.last().unwrap() else { panic!() };
+        assert_eq!(target.api_version, "v1");
+        let adopted = look(&[older, orphan("web-1")]);
+        assert_eq!(lines(&adopted)[0], "patch pods web-1");
+    }
+
+    #[test]
+    fn pods_wake_the_set_that_controls_them_and_orphans_those_that_select_them() {
+        let view = world(&[set(1)]);
+        let meta = |pod: Value| serde_json::from_value(pod["metadata"].clone()).unwrap();
+        let (owned, free, key) = (meta(owned_pod("a", true)), meta(orphan("b")), Key::new("d", "p"));
+        let wakes = |old, new| {
+            let change = Change { resource: "pods", key: &key, old, new };
+            ReplicaController::<ReplicaSet>::default().wakes(&change, &view)
+        };
+        assert_eq!(wakes(Some(&owned), None), [Key::new("d", "web")]);
+        assert_eq!(wakes(None, Some(&free)), [Key::new("d", "web")]);
+        assert_eq!(wakes(Some(&free), None), []);
+        let change = Change { resource: "pods", key: &key, old: None, new: Some(&owned) };
+        assert_eq!(ReplicaController::<ReplicationController>::default().wakes(&change, &view), []);
+    }
+
+    #[test]
+    fn pods_that_cannot_be_made_are_a_condition_until_they_can() {
+        let controller = ReplicaController::<ReplicaSet>::default();
+        let (key, now) = (Key::new("d", "web"), "2026-01-01T00:01:00Z".parse().unwrap());
+        let failed = |objects: &[Value], verb: &'static str, resource: &str| {
+            let failure = Failure { verb, resource: resource.into(), message: "exceeded quota".into() };
+            controller.failed(&key, &world(objects), &failure, now)
+        };
+        let writes = failed(&[set(2), owned_pod("web-1", true)], "create", "pods");
+        let [Write::Patch { body, .. }, Write::Create { body: event, .. }] = &writes[..] else {
+            panic!("{writes:?}")
+        };
+        let condition = json!({"type": FAILURE, "status": "True", "reason": "FailedCreate",
+            "message": "exceeded quota", "lastTransitionTime": "2026-01-01T00:01:00Z"});
+        assert_eq!(body["status"]["conditions"], json!([condition]));
+        assert_eq!(body["status"]["replicas"], 1);
+        assert_eq!((&event["type"], &event["reason"]), (&json!("Warning"), &json!("FailedCreate")));
+
+        let mut failing = set(2);
+        failing["status"] = body["status"].clone();
+        let again = failed(&[failing.clone(), owned_pod("web-1", true)], "create", "pods");
+        assert_eq!(again.len(), 1, "the first reason stays");
+        let cured = look(&[failing, owned_pod("web-1", true), owned_pod("web-2", true)]);
+        let Some(Write::Patch { body, .. }) = cured.writes.last() else { panic!("{cured:?}") };
+        assert_eq!(body["status"].get("conditions"), Some(&Value::Null));
+        assert_eq!(failed(&[set(2)], "patch", "pods"), []);
     }
 
     #[test]

@@ -19,8 +19,8 @@ use crate::informer::{Applied, Step, inform, withdraw};
 use crate::node_cidr::CidrError;
 use crate::objects::{
     ConfigMap, Deployment, EndpointSlice, Endpoints, FlowSchema, IpAddress, Kind, Lease, Namespace, Node,
-    Pod, PodDisruptionBudget, PriorityLevelConfiguration, ReplicaSet, Secret, Service, ServiceAccount,
-    ServiceCidr,
+    Pod, PodDisruptionBudget, PriorityLevelConfiguration, ReplicaSet, ReplicationController, Secret, Service,
+    ServiceAccount, ServiceCidr,
 };
 use crate::queue::Queue;
 use crate::view::World;
@@ -96,6 +96,7 @@ fn start_informers(tasks: &mut JoinSet<()>, client: &Client, steps: &mpsc::Sende
         PodDisruptionBudget;
         PriorityLevelConfiguration;
         ReplicaSet;
+        ReplicationController;
         Secret, "type=kubernetes.io/service-account-token";
         Service;
         ServiceAccount;
@@ -307,8 +308,20 @@ async fn work(lane: Arc<Lane>, world: Arc<RwLock<World>>, client: Client) {
         }
         if let Err(error) = &result {
             report(lane.controller.name(), &key, error);
+            tell(&lane, &key, error, &world, &client).await;
         }
         lane.done(&key, result.is_err(), outcome.again);
+    }
+}
+
+/// Writes what the controller has to say about a refusal.
+async fn tell(lane: &Lane, key: &Key, error: &WriteError, world: &RwLock<World>, client: &Client) {
+    if error.is_race() {
+        return;
+    }
+    let writes = lane.controller.failed(key, &world.read(), &error.failure(), Timestamp::now());
+    if let (_, Err(error)) = carry_out(client, &writes).await {
+        report(lane.controller.name(), key, &error);
     }
 }
 
@@ -321,17 +334,19 @@ fn report(controller: &str, key: &Key, error: &WriteError) {
     }
 }
 
-/// Carries out writes in order; neighbours of the same verb and kind go out side by side.
+/// Carries out writes in order; neighbours of the same verb and kind go out side by side, the first [`BURST`] of them alone:
+/// where one is refused, so will be many.
 async fn carry_out(client: &Client, writes: &[Write]) -> (Vec<Condition>, Result<(), WriteError>) {
     let mut conditions = Vec::new();
     let mut rest = writes;
+    let mut most = BURST;
     while let Some(first) = rest.first() {
         let alike = |write: &&Write| {
             write.verb() == first.verb()
                 && write.target().resource == first.target().resource
                 && write.verb() != "patch"
         };
-        let count = rest.iter().take_while(alike).count().max(1);
+        let count = rest.iter().take_while(alike).take(most).count().max(1);
         let (group, later) = rest.split_at(count);
         let mut sent = stream::iter(group.to_vec())
             .map(|write| {
@@ -352,6 +367,7 @@ async fn carry_out(client: &Client, writes: &[Write]) -> (Vec<Condition>, Result
         if let Some(error) = failure {
             return (conditions, Err(error));
         }
+        most = most.saturating_mul(2);
         rest = later;
     }
     (conditions, Ok(()))

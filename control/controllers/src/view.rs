@@ -11,8 +11,8 @@ use crate::controller::Key;
 use crate::graph::Graph;
 use crate::objects::{
     ConfigMap, Deployment, EndpointSlice, Endpoints, FlowSchema, IpAddress, Kind, Lease, Namespace, Node,
-    Pod, PodDisruptionBudget, PriorityLevelConfiguration, ReplicaSet, Secret, Service, ServiceAccount,
-    ServiceCidr,
+    Pod, PodDisruptionBudget, PriorityLevelConfiguration, ReplicaSet, ReplicationController, Secret, Service,
+    ServiceAccount, ServiceCidr,
 };
 
 /// Objects of one kind, ordered by namespace and name.
@@ -70,6 +70,7 @@ pub(crate) struct World {
     pub(crate) pods: Table<Pod>,
     pub(crate) priority_levels: Table<PriorityLevelConfiguration>,
     pub(crate) replica_sets: Table<ReplicaSet>,
+    pub(crate) replication_controllers: Table<ReplicationController>,
     pub(crate) secrets: Table<Secret>,
     pub(crate) service_accounts: Table<ServiceAccount>,
     pub(crate) service_cidrs: Table<ServiceCidr>,
@@ -143,6 +144,7 @@ tabled! {
     PodDisruptionBudget => pod_disruption_budgets,
     PriorityLevelConfiguration => priority_levels,
     ReplicaSet => replica_sets,
+    ReplicationController => replication_controllers,
     Secret => secrets,
     Service => services,
     ServiceAccount => service_accounts,
@@ -182,6 +184,7 @@ pub(crate) mod tests {
             "PodDisruptionBudget" => row::<PodDisruptionBudget>(world, object),
             "PriorityLevelConfiguration" => row::<PriorityLevelConfiguration>(world, object),
             "ReplicaSet" => row::<ReplicaSet>(world, object),
+            "ReplicationController" => row::<ReplicationController>(world, object),
             "Secret" => row::<Secret>(world, object),
             "Service" => row::<Service>(world, object),
             "ServiceAccount" => row::<ServiceAccount>(world, object),

@@ -7,7 +7,7 @@ use http::header::CONTENT_TYPE;
 use kube::Client;
 use serde_json::{Value, json};
 
-use crate::controller::Key;
+use crate::controller::{Failure, Key};
 use crate::graph::ResourceRef;
 
 /// The object, or for a creation the collection, a write is addressed to.
@@ -112,6 +112,21 @@ pub(crate) enum WriteError {
 }
 
 impl WriteError {
+    /// What a controller may want to tell about it.
+    pub(crate) fn failure(&self) -> Failure {
+        let (verb, resource, message) = match self {
+            Self::Refused { verb, resource, source, .. } => {
+                let message = match &**source {
+                    kube::Error::Api(status) => status.message.clone(),
+                    other => other.to_string(),
+                };
+                (*verb, resource, message)
+            }
+            Self::Request { verb, resource, source, .. } => (*verb, resource, source.to_string()),
+        };
+        Failure { verb, resource: resource.clone(), message }
+    }
+
     /// Somebody else changed the object first, or is deleting its namespace: the next look works on what is there then.
     pub(crate) fn is_race(&self) -> bool {
         let Self::Refused { source, .. } = self else { return false };

@@ -183,7 +183,6 @@ pub static RESOURCES: &[Resource] = &[
     },
     Resource {
         kind: "ReplicationController",
-        missing: NO_CONTROLLER,
         plural: "replicationcontrollers",
         short: &["rc"],
         categories: ALL,

@@ -2,6 +2,7 @@
 
 mod custom;
 mod endpoints;
+mod replicas;
 
 use std::time::Duration;
 
