@@ -1,6 +1,7 @@
 //! What controllers write, as values, and how each becomes one request.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use http::Request;
 use http::header::CONTENT_TYPE;
@@ -244,9 +245,16 @@ pub(crate) struct Happening<'a> {
 }
 
 impl Happening<'_> {
+    /// Some of a millisecond, so that what is told at one instant has names of its own.
+    fn offset(&self) -> i128 {
+        let mut hasher = DefaultHasher::new();
+        (self.component, self.reason, &self.message).hash(&mut hasher);
+        i128::from(hasher.finish() % 1_000_000)
+    }
+
     pub(crate) fn write(self) -> Write {
         let namespace = if self.key.namespace.is_empty() { "default" } else { &self.key.namespace };
-        let name = format!("{}.{:x}", self.key.name, self.now.as_nanosecond());
+        let name = format!("{}.{:x}", self.key.name, self.now.as_nanosecond() + self.offset());
         let seconds = self.now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
         let body = json!({
             "apiVersion": "v1", "kind": "Event",
@@ -294,6 +302,29 @@ mod tests {
             let request = write.request().unwrap();
             assert_eq!(format!("{} {}", request.method(), request.uri()), want);
         }
+    }
+
+    #[test]
+    fn events_of_one_instant_have_names_of_their_own() {
+        let name = |reason: &str, message: &str| {
+            let (key, now) = (Key::new("d", "a"), jiff::Timestamp::UNIX_EPOCH);
+            let (component, message) = ("c", message.to_owned());
+            let happening = Happening {
+                component,
+                api_version: "v1",
+                kind: "Pod",
+                key: &key,
+                uid: "u",
+                warning: false,
+                reason,
+                message,
+                now,
+            };
+            happening.write().target().key.name.clone()
+        };
+        let names = [name("Made", "one"), name("Made", "two"), name("Deleted", "one")];
+        assert!(names[0] != names[1] && names[0] != names[2] && names[1] != names[2], "{names:?}");
+        assert_eq!(name("Made", "one"), names[0]);
     }
 
     #[test]
