@@ -13,6 +13,8 @@
 
 mod change;
 mod controller;
+mod cron;
+mod cronjob;
 mod deployment;
 mod deployment_status;
 mod discovery;
@@ -24,6 +26,7 @@ mod flow_schema;
 mod gc;
 mod graph;
 mod informer;
+mod moments;
 mod namespace;
 mod node_cidr;
 mod node_lifecycle;
@@ -47,6 +50,7 @@ pub use runner::{RunError, run};
 use std::time::Duration;
 
 use controller::Controller;
+use jiff::tz::TimeZone;
 
 /// What a cluster's operator decides about the controllers.
 #[derive(Debug, Clone)]
@@ -65,6 +69,7 @@ fn controllers(config: &Config) -> Result<Vec<Box<dyn Controller>>, RunError> {
         Box::new(deployment::DeploymentController),
         Box::new(replicaset::ReplicaController::<objects::ReplicaSet>::default()),
         Box::new(replicaset::ReplicaController::<objects::ReplicationController>::default()),
+        Box::new(cronjob::CronJobController { zone: TimeZone::system() }),
         Box::new(endpointslice::EndpointSliceController),
         Box::new(endpoints::EndpointsController),
         Box::new(endpointslice_mirroring::EndpointSliceMirroringController),

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::{DeploymentStatus, DeploymentStrategy, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::{
-    ContainerPort, EndpointSubset, NodeAddress, NodeCondition, PodCondition, PodIP, ServicePort, Taint,
-    Toleration,
+    ContainerPort, EndpointSubset, NodeAddress, NodeCondition, ObjectReference, PodCondition, PodIP,
+    ServicePort, Taint, Toleration,
 };
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector, MicroTime, ObjectMeta, Time};
@@ -75,6 +75,10 @@ kind!(
     /// `ReplicationController`: read as the ReplicaSet it would be.
     ReplicationController, "", "v1", "replicationcontrollers", "replicationcontrollers",
     { spec: ReplicationControllerSpec, status: ReplicaSetStatus });
+kind!(CronJob, "batch", "v1", "cronjobs", "cronjobs.batch", { spec: CronJobSpec, status: CronJobStatus });
+kind!(
+    /// `Job`: when it ran, and how it ended.
+    Job, "batch", "v1", "jobs", "jobs.batch", { status: JobStatus });
 kind!(PodDisruptionBudget, "policy", "v1", "poddisruptionbudgets", "poddisruptionbudgets.policy", {
     spec: PodDisruptionBudgetSpec,
     status: PodDisruptionBudgetStatus,
@@ -225,6 +229,44 @@ impl From<BareReplicationControllerSpec> for ReplicationControllerSpec {
             template: bare.template,
         })
     }
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct CronJobSpec {
+    pub(crate) schedule: String,
+    pub(crate) time_zone: Option<String>,
+    pub(crate) starting_deadline_seconds: Option<i64>,
+    /// `Allow`, `Forbid` or `Replace`.
+    pub(crate) concurrency_policy: String,
+    pub(crate) suspend: bool,
+    pub(crate) job_template: Value,
+    pub(crate) successful_jobs_history_limit: Option<i32>,
+    pub(crate) failed_jobs_history_limit: Option<i32>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct CronJobStatus {
+    pub(crate) active: Vec<ObjectReference>,
+    pub(crate) last_schedule_time: Option<Time>,
+    pub(crate) last_successful_time: Option<Time>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct JobStatus {
+    pub(crate) conditions: Vec<JobCondition>,
+    pub(crate) start_time: Option<Time>,
+    pub(crate) completion_time: Option<Time>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct JobCondition {
+    #[serde(rename = "type")]
+    pub(crate) type_: String,
+    pub(crate) status: String,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]

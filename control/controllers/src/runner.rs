@@ -18,9 +18,9 @@ use crate::discovery::discover;
 use crate::informer::{Applied, Step, inform, withdraw};
 use crate::node_cidr::CidrError;
 use crate::objects::{
-    ConfigMap, Deployment, EndpointSlice, Endpoints, FlowSchema, IpAddress, Kind, Lease, Namespace, Node,
-    Pod, PodDisruptionBudget, PriorityLevelConfiguration, ReplicaSet, ReplicationController, Secret, Service,
-    ServiceAccount, ServiceCidr,
+    ConfigMap, CronJob, Deployment, EndpointSlice, Endpoints, FlowSchema, IpAddress, Job, Kind, Lease,
+    Namespace, Node, Pod, PodDisruptionBudget, PriorityLevelConfiguration, ReplicaSet, ReplicationController,
+    Secret, Service, ServiceAccount, ServiceCidr,
 };
 use crate::queue::Queue;
 use crate::view::World;
@@ -84,11 +84,13 @@ fn start_informers(tasks: &mut JoinSet<()>, client: &Client, steps: &mpsc::Sende
     }
     start! {
         ConfigMap, "metadata.name=kube-root-ca.crt";
+        CronJob;
         Deployment;
         EndpointSlice;
         Endpoints;
         FlowSchema;
         IpAddress;
+        Job;
         Lease, "metadata.namespace=kube-node-lease";
         Namespace;
         Node;

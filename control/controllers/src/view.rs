@@ -10,9 +10,9 @@ use crate::change::controller_of;
 use crate::controller::Key;
 use crate::graph::Graph;
 use crate::objects::{
-    ConfigMap, Deployment, EndpointSlice, Endpoints, FlowSchema, IpAddress, Kind, Lease, Namespace, Node,
-    Pod, PodDisruptionBudget, PriorityLevelConfiguration, ReplicaSet, ReplicationController, Secret, Service,
-    ServiceAccount, ServiceCidr,
+    ConfigMap, CronJob, Deployment, EndpointSlice, Endpoints, FlowSchema, IpAddress, Job, Kind, Lease,
+    Namespace, Node, Pod, PodDisruptionBudget, PriorityLevelConfiguration, ReplicaSet, ReplicationController,
+    Secret, Service, ServiceAccount, ServiceCidr,
 };
 
 /// Objects of one kind, ordered by namespace and name.
@@ -58,11 +58,13 @@ impl<T: Kind> Table<T> {
 #[derive(Debug, Default)]
 pub(crate) struct World {
     pub(crate) config_maps: Table<ConfigMap>,
+    pub(crate) cron_jobs: Table<CronJob>,
     pub(crate) deployments: Table<Deployment>,
     pub(crate) endpoint_slices: Table<EndpointSlice>,
     pub(crate) endpoints: Table<Endpoints>,
     pub(crate) flow_schemas: Table<FlowSchema>,
     pub(crate) ip_addresses: Table<IpAddress>,
+    pub(crate) jobs: Table<Job>,
     pub(crate) leases: Table<Lease>,
     pub(crate) namespaces: Table<Namespace>,
     pub(crate) nodes: Table<Node>,
@@ -132,11 +134,13 @@ macro_rules! tabled {
 
 tabled! {
     ConfigMap => config_maps,
+    CronJob => cron_jobs,
     Deployment => deployments,
     EndpointSlice => endpoint_slices,
     Endpoints => endpoints,
     FlowSchema => flow_schemas,
     IpAddress => ip_addresses,
+    Job => jobs,
     Lease => leases,
     Namespace => namespaces,
     Node => nodes,
@@ -172,11 +176,13 @@ pub(crate) mod tests {
         let kind = object["kind"].as_str().unwrap();
         match kind {
             "ConfigMap" => row::<ConfigMap>(world, object),
+            "CronJob" => row::<CronJob>(world, object),
             "Deployment" => row::<Deployment>(world, object),
             "EndpointSlice" => row::<EndpointSlice>(world, object),
             "Endpoints" => row::<Endpoints>(world, object),
             "FlowSchema" => row::<FlowSchema>(world, object),
             "IPAddress" => row::<IpAddress>(world, object),
+            "Job" => row::<Job>(world, object),
             "Lease" => row::<Lease>(world, object),
             "Namespace" => row::<Namespace>(world, object),
             "Node" => row::<Node>(world, object),

@@ -379,7 +379,6 @@ pub static RESOURCES: &[Resource] = &[
     Resource { version: "v1", conversion: Some(&autoscaler_versions::V1), ..AUTOSCALER },
     Resource {
         kind: "CronJob",
-        missing: NO_CONTROLLER,
         plural: "cronjobs",
         short: &["cj"],
         categories: ALL,

@@ -1,5 +1,6 @@
 //! The controllers against an API server in the same process.
 
+mod cron_jobs;
 mod custom;
 mod endpoints;
 mod replicas;
