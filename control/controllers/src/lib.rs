@@ -32,10 +32,13 @@ mod node_cidr;
 mod node_lifecycle;
 mod objects;
 mod ownership;
+mod pod_usage;
 mod pods;
 mod ports;
+mod quantity;
 mod queue;
 mod replicaset;
+mod resource_quota;
 mod rollout;
 mod runner;
 mod selector;
@@ -73,6 +76,7 @@ fn controllers(config: &Config) -> Result<Vec<Box<dyn Controller>>, RunError> {
         Box::new(endpointslice::EndpointSliceController),
         Box::new(endpoints::EndpointsController),
         Box::new(endpointslice_mirroring::EndpointSliceMirroringController),
+        Box::new(resource_quota::ResourceQuotaController),
         Box::new(service_account::ServiceAccountController),
         Box::new(service_account::RootCaController { bundle: config.cluster_ca.clone() }),
         Box::new(service_cidr::ServiceCidrController),

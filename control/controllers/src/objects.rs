@@ -12,8 +12,10 @@ use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector, MicroTime, ObjectMeta, Time};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::core::DynamicResourceScope;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
+
+use crate::quantity::Quantity;
 
 /// A kind controllers watch.
 pub(crate) trait Kind: kube::Resource<DynamicType = ()> + Clone + Send + Sync + 'static {
@@ -64,6 +66,13 @@ macro_rules! kind {
 }
 
 kind!(Pod, "", "v1", "pods", "pods", { spec: PodSpec, status: PodStatus });
+kind!(ResourceQuota, "", "v1", "resourcequotas", "resourcequotas", {
+    spec: ResourceQuotaSpec,
+    status: ResourceQuotaStatus,
+});
+kind!(PersistentVolumeClaim, "", "v1", "persistentvolumeclaims", "persistentvolumeclaims", {
+    spec: PersistentVolumeClaimSpec,
+});
 kind!(Node, "", "v1", "nodes", "nodes", { spec: NodeSpec, status: NodeStatus });
 kind!(Namespace, "", "v1", "namespaces", "namespaces", { spec: NamespaceSpec });
 kind!(Service, "", "v1", "services", "services", { spec: ServiceSpec });
@@ -122,15 +131,115 @@ pub(crate) struct PodSpec {
     pub(crate) tolerations: Vec<Toleration>,
     pub(crate) containers: Vec<Container>,
     pub(crate) init_containers: Vec<Container>,
+    pub(crate) active_deadline_seconds: Option<i64>,
+    pub(crate) priority_class_name: Option<String>,
+    pub(crate) overhead: Amounts,
+    pub(crate) resources: Option<Box<Resources>>,
+    /// Whether its affinity asks about pods of other namespaces.
+    #[serde(rename = "affinity", deserialize_with = "crosses_namespaces")]
+    pub(crate) crosses_namespaces: bool,
 }
 
-/// What a Service's named target port refers to.
+/// Reads an affinity for what matters of it.
+fn crosses_namespaces<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    let affinity = Value::deserialize(deserializer)?;
+    let kinds = ["podAffinity", "podAntiAffinity"].map(|kind| &affinity[kind]);
+    let lists = kinds.into_iter().flat_map(|kind| {
+        let list = |name: &str| kind[name].as_array().into_iter().flatten();
+        let required = list("requiredDuringSchedulingIgnoredDuringExecution");
+        let preferred = list("preferredDuringSchedulingIgnoredDuringExecution");
+        required.chain(preferred.map(|weighted| &weighted["podAffinityTerm"]))
+    });
+    let crosses = |term: &Value| {
+        term["namespaces"].as_array().is_some_and(|names| !names.is_empty())
+            || !term["namespaceSelector"].is_null()
+    };
+    Ok(lists.into_iter().any(crosses))
+}
+
+/// What a Service's named target port refers to, and what a quota counts.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct Container {
     pub(crate) ports: Vec<ContainerPort>,
     /// `Always` makes an init container a sidecar, whose ports count.
     pub(crate) restart_policy: Option<String>,
+    pub(crate) resources: Option<Box<Resources>>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Resources {
+    pub(crate) requests: Amounts,
+    pub(crate) limits: Amounts,
+}
+
+/// A few amounts by name, small: there are as many as there are containers.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(from = "BTreeMap<String, Quantity>")]
+pub(crate) struct Amounts(Box<[(Box<str>, Quantity)]>);
+
+impl Amounts {
+    /// Nothing where the name is not there.
+    pub(crate) fn of(&self, name: &str) -> Quantity {
+        let found = self.0.iter().find(|(own, _)| &**own == name);
+        found.map_or_else(Quantity::default, |(_, amount)| *amount)
+    }
+}
+
+impl From<BTreeMap<String, Quantity>> for Amounts {
+    fn from(amounts: BTreeMap<String, Quantity>) -> Self {
+        Self(amounts.into_iter().map(|(name, amount)| (name.into(), amount)).collect())
+    }
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct PersistentVolumeClaimSpec {
+    pub(crate) storage_class_name: Option<String>,
+    pub(crate) volume_attributes_class_name: Option<String>,
+    pub(crate) resources: Resources,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct ResourceQuotaSpec {
+    pub(crate) hard: BTreeMap<String, Quantity>,
+    scopes: Vec<String>,
+    scope_selector: ScopeSelector,
+}
+
+impl ResourceQuotaSpec {
+    /// Both forms in one: an object counts if all of them mean it.
+    pub(crate) fn all_scopes(&self) -> Vec<ScopeRequirement> {
+        let plain = self.scopes.iter().map(|name| ScopeRequirement {
+            scope_name: name.clone(),
+            operator: "Exists".to_owned(),
+            values: Vec::new(),
+        });
+        plain.chain(self.scope_selector.match_expressions.iter().cloned()).collect()
+    }
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct ScopeSelector {
+    match_expressions: Vec<ScopeRequirement>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct ScopeRequirement {
+    pub(crate) scope_name: String,
+    pub(crate) operator: String,
+    pub(crate) values: Vec<String>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct ResourceQuotaStatus {
+    pub(crate) hard: Option<BTreeMap<String, Quantity>>,
+    pub(crate) used: Option<BTreeMap<String, Quantity>>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -183,6 +292,7 @@ pub(crate) struct ServiceSpec {
     pub(crate) type_: String,
     pub(crate) publish_not_ready_addresses: bool,
     pub(crate) traffic_distribution: Option<String>,
+    pub(crate) allocate_load_balancer_node_ports: Option<bool>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]

@@ -19,8 +19,8 @@ use crate::informer::{Applied, Step, inform, withdraw};
 use crate::node_cidr::CidrError;
 use crate::objects::{
     ConfigMap, CronJob, Deployment, EndpointSlice, Endpoints, FlowSchema, IpAddress, Job, Kind, Lease,
-    Namespace, Node, Pod, PodDisruptionBudget, PriorityLevelConfiguration, ReplicaSet, ReplicationController,
-    Secret, Service, ServiceAccount, ServiceCidr,
+    Namespace, Node, PersistentVolumeClaim, Pod, PodDisruptionBudget, PriorityLevelConfiguration, ReplicaSet,
+    ReplicationController, ResourceQuota, Secret, Service, ServiceAccount, ServiceCidr,
 };
 use crate::queue::Queue;
 use crate::view::World;
@@ -94,11 +94,13 @@ fn start_informers(tasks: &mut JoinSet<()>, client: &Client, steps: &mpsc::Sende
         Lease, "metadata.namespace=kube-node-lease";
         Namespace;
         Node;
+        PersistentVolumeClaim;
         Pod;
         PodDisruptionBudget;
         PriorityLevelConfiguration;
         ReplicaSet;
         ReplicationController;
+        ResourceQuota;
         Secret, "type=kubernetes.io/service-account-token";
         Service;
         ServiceAccount;

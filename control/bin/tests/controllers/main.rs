@@ -3,6 +3,7 @@
 mod cron_jobs;
 mod custom;
 mod endpoints;
+mod quotas;
 mod replicas;
 
 use std::time::Duration;
