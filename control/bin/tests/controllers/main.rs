@@ -44,6 +44,8 @@ async fn cluster() -> (Running, Client) {
     let run = controllers::run(client(CONTROLLERS, &[]), config, stop.clone());
     tokio::spawn(async move { run.await.unwrap() });
     let admin = client("admin", &["system:masters"]);
+    // Pods are refused before.
+    becomes(&admin, "/api/v1/namespaces/default/serviceaccounts/default", |found| !found.is_null()).await;
     (Running { server, stop, _folder: folder }, admin)
 }
 
