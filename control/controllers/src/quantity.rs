@@ -40,9 +40,8 @@ impl Quantity {
             (*billionths, false)
         } else if let Some((_, ones)) = DECIMAL.iter().find(|(name, _)| *name == suffix) {
             (ONE * ones, false)
-        } else if let Some(power) = suffix.strip_prefix(['e', 'E']).filter(|_| !suffix.is_empty()) {
-            let rest: u32 = format!("{power}{}", if power.is_empty() { "x" } else { "" }).parse().ok()?;
-            (ONE.checked_mul(10_i128.checked_pow(rest)?)?, false)
+        } else if let Some(power) = suffix.strip_prefix(['e', 'E']) {
+            (ONE.checked_mul(10_i128.checked_pow(power.parse().ok()?)?)?, false)
         } else if suffix.is_empty() {
             (ONE, false)
         } else {
@@ -102,9 +101,10 @@ impl fmt::Display for Quantity {
 }
 
 impl<'de> Deserialize<'de> for Quantity {
+    /// The API server stores no text that is no quantity. Should there be one all the same, it counts as nothing: with an
+    /// error, nothing would be known of any object of the kind.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        Self::read(&text).ok_or_else(|| serde::de::Error::custom(format!("{text:?} is no quantity")))
+        Ok(Self::read(&String::deserialize(deserializer)?).unwrap_or_default())
     }
 }
 
@@ -138,6 +138,13 @@ mod tests {
         {
             assert_eq!(Quantity::read(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn what_cannot_be_read_counts_as_nothing() {
+        let read = |text: &str| serde_json::from_value::<Quantity>(serde_json::json!(text)).unwrap();
+        assert_eq!(read("much"), Quantity::default());
+        assert_eq!(read("3"), Quantity::whole(3));
     }
 
     #[test]
