@@ -105,7 +105,8 @@ func (w *walk[O, L]) create() O {
 
 // acted are the kinds that controllers write to.
 var acted = map[string]bool{"deployments": true, "replicasets": true, "pods": true, "nodes": true, "namespaces": true, "services": true,
-	"poddisruptionbudgets": true, "servicecidrs": true, "flowschemas": true}
+	"poddisruptionbudgets": true, "servicecidrs": true, "flowschemas": true, "replicationcontrollers": true, "cronjobs": true,
+	"resourcequotas": true, "endpoints": true}
 
 // settled waits until nobody writes to an object any more.
 func (w *walk[O, L]) settled(one O) O {
