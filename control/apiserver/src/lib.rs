@@ -45,6 +45,7 @@ mod printer;
 mod protobuf;
 mod proxy;
 mod query;
+mod ready;
 mod resources;
 mod rotation;
 mod route;

@@ -5,15 +5,14 @@
 
 use std::any::Any;
 use std::future::Future;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use futures::future::CatchUnwind;
-use futures::stream::FuturesUnordered;
-use futures::{FutureExt, Stream};
 use parking_lot::Mutex;
+
+use crate::ready::{GROUP, Group, Task};
 
 type Boxed = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -28,10 +27,17 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Begun {
 }
 
 /// The streams of a connection.
+///
+/// All that are ready have their turn at once. `FuturesUnordered` gives way behind two that woke themselves, as if they
+/// wanted others to run; h2 wakes whoever asks it for the room to send something.
 #[derive(Default)]
 pub struct Streams {
     begun: Begun,
-    running: FuturesUnordered<CatchUnwind<AssertUnwindSafe<Boxed>>>,
+    task: Arc<Task>,
+    groups: Vec<Group>,
+    /// A place for each of the groups' wakers.
+    running: Vec<Option<Boxed>>,
+    free: Vec<usize>,
 }
 
 impl Streams {
@@ -42,14 +48,68 @@ impl Streams {
 
     /// Goes on with the streams that can. The others wake the task when they can.
     pub fn poll(&mut self, context: &mut Context<'_>) {
+        // Before it is looked who is ready: who is later wakes the task.
+        self.task.register(context.waker());
         let begun = std::mem::take(&mut *self.begun.0.lock());
-        self.running.extend(begun.into_iter().map(|stream| AssertUnwindSafe(stream).catch_unwind()));
-        while let Poll::Ready(Some(ended)) = Pin::new(&mut self.running).poll_next(context) {
-            if let Err(panic) = ended {
-                // Its stream is reset as it is dropped; the others go on.
-                tracing::error!(said = said(&*panic), "a body panicked");
+        begun.into_iter().for_each(|stream| self.adopt(stream));
+        for group in 0..self.groups.len() {
+            for seat in self.groups[group].take() {
+                self.go_on(group, seat);
             }
         }
+        if self.free.len() == self.running.len() && self.groups.len() > 1 {
+            self.groups.clear();
+            self.running.clear();
+            self.free.clear();
+        }
+    }
+
+    /// Gives a stream a place, where it is ready to begin.
+    fn adopt(&mut self, stream: Boxed) {
+        let place = self.free.pop().unwrap_or_else(|| self.grow());
+        self.running[place] = Some(stream);
+        self.groups[place / GROUP].waker(place % GROUP).wake_by_ref();
+    }
+
+    /// Makes a place.
+    fn grow(&mut self) -> usize {
+        let place = self.running.len();
+        if place.is_multiple_of(GROUP) {
+            self.groups.push(Group::of(&self.task));
+        }
+        self.groups[place / GROUP].sit();
+        self.running.push(None);
+        place
+    }
+
+    /// A stream's turn, and a second while it is in the processor's cache if it woke itself. With a third it waits for the
+    /// next turn of the connection.
+    fn go_on(&mut self, group: usize, seat: usize) {
+        for _ in 0..2 {
+            if self.turn(group, seat).is_ready() {
+                let place = group * GROUP + seat;
+                // Dropping may wake it, which the next stream here takes for its own.
+                self.running[place] = None;
+                self.free.push(place);
+                return;
+            }
+            if !self.groups[group].take_one(seat) {
+                return;
+            }
+        }
+        self.groups[group].waker(seat).wake_by_ref();
+    }
+
+    /// Polls a stream, if there still is one. It ends with a panic as well.
+    fn turn(&mut self, group: usize, seat: usize) -> Poll<()> {
+        let Some(stream) = &mut self.running[group * GROUP + seat] else { return Poll::Pending };
+        let mut context = Context::from_waker(self.groups[group].waker(seat));
+        let turn = AssertUnwindSafe(|| stream.as_mut().poll(&mut context));
+        catch_unwind(turn).unwrap_or_else(|panic| {
+            // Its stream is reset as it is dropped; the others go on.
+            tracing::error!(said = said(&*panic), "a body panicked");
+            Poll::Ready(())
+        })
     }
 
     /// Whether the connection has begun some since they were last polled.
@@ -107,7 +167,49 @@ mod tests {
             tokio::task::yield_now().await;
         }
         assert_eq!(ran.load(Ordering::Relaxed), 9);
-        assert!(streams.running.is_empty());
+        assert!(streams.running.iter().all(Option::is_none));
+    }
+
+    #[tokio::test]
+    async fn whoever_wakes_itself_keeps_nobody_from_a_turn() {
+        const STREAMS: usize = 3 * GROUP + 1;
+        let (mut streams, polls) = (Streams::default(), Arc::new(AtomicUsize::new(0)));
+        for _ in 0..STREAMS {
+            let polls = Arc::clone(&polls);
+            streams.begun().execute(std::future::poll_fn(move |context| {
+                polls.fetch_add(1, Ordering::Relaxed);
+                context.waker().wake_by_ref();
+                Poll::Pending
+            }));
+        }
+        for turns in 1..=3 {
+            turn(&mut streams).await;
+            assert_eq!(polls.load(Ordering::Relaxed), turns * 2 * STREAMS);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_place_is_taken_again_and_an_old_waker_harms_nobody() {
+        let (mut streams, kept) = (Streams::default(), Arc::new(Mutex::new(None)));
+        let keeps = Arc::clone(&kept);
+        streams.begun().execute(std::future::poll_fn(move |context| {
+            *keeps.lock() = Some(context.waker().clone());
+            Poll::Ready(())
+        }));
+        turn(&mut streams).await;
+        let old = kept.lock().take().unwrap();
+        old.wake_by_ref();
+        turn(&mut streams).await;
+        let (ends, ended) = tokio::sync::oneshot::channel::<()>();
+        streams.begun().execute(async move { drop(ended.await) });
+        turn(&mut streams).await;
+        old.wake();
+        turn(&mut streams).await;
+        assert_eq!(streams.running.len(), 1);
+        assert!(streams.running[0].is_some());
+        ends.send(()).unwrap();
+        turn(&mut streams).await;
+        assert!(streams.running[0].is_none());
     }
 
     #[tokio::test]
