@@ -9,9 +9,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use parking_lot::RwLock;
+use smallvec::SmallVec;
 
 use crate::entry::{Event, Revision};
-use crate::topic::{self, Topic};
+use crate::topic::{self, Topic, Waiting};
 
 /// The start of a watch, or the position of a cursor, is older than the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -24,7 +25,8 @@ pub struct Compacted {
 /// Events in order, and the revision up to which the cursor has now seen everything.
 #[derive(Debug)]
 pub struct Batch<H> {
-    pub events: Vec<Arc<Event<H>>>,
+    /// Most often it is one, which takes no memory of its own.
+    pub events: SmallVec<[Arc<Event<H>>; 2]>,
     pub revision: Revision,
 }
 
@@ -70,12 +72,15 @@ impl<H> Log<H> {
         &mut self,
         events: impl Iterator<Item = Arc<Event<H>>>,
         revision: Revision,
-    ) -> Vec<Waker> {
+    ) -> Waiting {
         self.revision = revision;
         let mut touched = vec![Arc::clone(&self.all)];
         for event in events {
             self.weight += event.weight();
+            let next = self.front + self.events.len() as u64 + 1;
             let topic = self.topic(topic::name(&event.key));
+            topic.append_before(next);
+            self.all.append_before(next);
             if !touched.iter().any(|known| Arc::ptr_eq(known, &topic)) {
                 touched.push(topic);
             }
@@ -84,7 +89,7 @@ impl<H> Log<H> {
         while self.events.len() > self.max_events || self.weight > self.max_weight {
             self.drop_front();
         }
-        let mut waiting = Vec::new();
+        let mut waiting = Waiting::default();
         touched.iter().for_each(|topic| topic.waiting(&mut waiting));
         waiting
     }
@@ -97,16 +102,17 @@ impl<H> Log<H> {
     }
 
     /// Begins anew after `revision`, with a gap before it: every cursor falls off. Returns whom to wake.
-    pub(crate) fn restart(&mut self, revision: Revision) -> Vec<Waker> {
+    pub(crate) fn restart(&mut self, revision: Revision) -> Waiting {
         // One number is skipped, so that a cursor that had read everything has missed something too.
         self.front += self.events.len() as u64 + 1;
         self.events.clear();
         self.weight = 0;
         self.revision = revision;
         self.oldest = revision;
-        let mut waiting = Vec::new();
+        let mut waiting = Waiting::default();
         for topic in self.topics.values().chain([&self.all]) {
             topic.drop_before(self.front);
+            topic.append_before(self.front);
             topic.waiting(&mut waiting);
         }
         waiting
@@ -153,6 +159,8 @@ pub struct Cursor<H> {
     place: Place,
     /// Where the topic finds the cursor's waker.
     seat: usize,
+    /// The waker that it finds there.
+    waits: Option<Waker>,
 }
 
 /// What a cursor reads, and how far it is.
@@ -179,7 +187,7 @@ impl<H> Cursor<H> {
         drop(inner);
         let seat = topic.sit();
         let place = Place { prefix: prefix.to_owned(), topic, after: from, next };
-        Ok(Self { log: Arc::clone(log), place, seat })
+        Ok(Self { log: Arc::clone(log), place, seat, waits: None })
     }
 
     /// At least one and at most `limit` events of the prefix, as soon as there are any; waits for them without limit.
@@ -196,11 +204,18 @@ impl<H> Cursor<H> {
         context: &mut Context<'_>,
         limit: usize,
     ) -> Poll<Result<Batch<H>, Compacted>> {
+        let waits = self.waits.as_ref().is_some_and(|known| known.will_wake(context.waker()));
+        if waits && !self.place.topic.has_come(self.place.next) {
+            return Poll::Pending;
+        }
         let log = self.log.read();
         let batch = self.place.read(&log, limit)?;
         if batch.events.is_empty() {
-            // Under the log's lock: nothing can be appended between the look and the wait.
-            self.place.topic.wait(self.seat, context.waker());
+            if !waits {
+                // Under the log's lock: nothing can be appended between the look and the wait.
+                self.place.topic.wait(self.seat, context.waker());
+                self.waits = Some(context.waker().clone());
+            }
             return Poll::Pending;
         }
         Poll::Ready(Ok(batch))
@@ -225,7 +240,7 @@ impl Place {
         }
         let start = self.next.max(log.front);
         let skip = usize::try_from(start - log.front).expect("the log fits in memory");
-        let mut events = Vec::new();
+        let mut events = SmallVec::new();
         let mut next = start;
         for event in log.events.range(skip..) {
             if events.len() == limit {
@@ -243,5 +258,40 @@ impl Place {
             None => log.revision,
         };
         Ok(Batch { events, revision })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn append(log: &Arc<RwLock<Log<()>>>, revision: Revision, key: &str) {
+        let event = Event { revision, key: key.into(), entry: None, previous: None };
+        drop(log.write().append(std::iter::once(Arc::new(event)), revision));
+    }
+
+    #[test]
+    fn a_cursor_that_waits_misses_nothing_that_comes_and_no_gap() {
+        let log = Arc::new(RwLock::new(Log::new(1, 10, usize::MAX)));
+        let mut context = Context::from_waker(Waker::noop());
+        for prefix in ["/registry/pods/", "/registry/pods/default/", "/"] {
+            let from = log.read().revision;
+            let mut cursor = Cursor::new(&log, prefix, from).unwrap();
+            for round in 1..=20 {
+                assert!(cursor.poll_next(&mut context, 10).is_pending());
+                assert!(cursor.poll_next(&mut context, 10).is_pending(), "it does not wait any more");
+                append(&log, from + 2 * round - 1, "/registry/nodes/a");
+                let others = cursor.read(10).unwrap();
+                assert_eq!(others.events.len(), usize::from(prefix == "/"));
+                append(&log, from + 2 * round, "/registry/pods/default/a");
+                let Poll::Ready(Ok(batch)) = cursor.poll_next(&mut context, 10) else {
+                    panic!("it did not see {prefix} in round {round}")
+                };
+                assert_eq!((batch.events.len(), batch.revision), (1, from + 2 * round));
+            }
+            assert!(cursor.poll_next(&mut context, 10).is_pending());
+            drop(log.write().restart(from + 100));
+            assert!(matches!(cursor.poll_next(&mut context, 10), Poll::Ready(Err(_))));
+        }
     }
 }

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
-use std::task::Waker;
 
 use imbl::OrdMap;
 use parking_lot::{Mutex, RwLock};
@@ -64,7 +63,7 @@ impl<H> Shared<H> {
             current.revision = revision;
             self.log.write().append(events.iter().cloned(), revision)
         };
-        waiting.into_iter().for_each(Waker::wake);
+        waiting.wake();
         for observer in &*observers {
             events.iter().for_each(|event| observer(event));
         }
@@ -80,7 +79,7 @@ impl<H> Shared<H> {
             current.revision = revision;
             (before, self.log.write().restart(revision))
         };
-        waiting.into_iter().for_each(Waker::wake);
+        waiting.wake();
         for event in differences(&before, &entries, revision) {
             observers.iter().for_each(|observer| observer(&event));
         }

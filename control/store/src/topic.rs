@@ -1,5 +1,6 @@
 //! A topic of the log: what it has lost, and who is woken by its events.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Waker;
 
@@ -10,14 +11,27 @@ use parking_lot::Mutex;
 pub(crate) struct Topic {
     /// One past the sequence number of the newest event that was dropped. Changed only under the log's lock.
     dropped: AtomicU64,
-    seats: Mutex<Seats>,
+    /// One past the sequence number of the newest event. Changed only under the log's lock, before it is asked who waits.
+    appended: AtomicU64,
+    /// Who wakes them holds on to the seats as they were, and not to the lock.
+    seats: Mutex<Arc<Seats>>,
 }
 
 /// The wakers of the cursors; each has a seat for as long as it lives.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 struct Seats {
     wakers: Vec<Option<Waker>>,
     free: Vec<usize>,
+}
+
+/// Those who waited, to be woken when no lock is held.
+#[derive(Debug, Default)]
+pub(crate) struct Waiting(Vec<Arc<Seats>>);
+
+impl Waiting {
+    pub(crate) fn wake(&self) {
+        self.0.iter().flat_map(|seats| seats.wakers.iter().flatten()).for_each(Waker::wake_by_ref);
+    }
 }
 
 impl Topic {
@@ -29,9 +43,20 @@ impl Topic {
         self.dropped.store(next, Ordering::Relaxed);
     }
 
+    /// Whether an event may have come at `next` or later. A cursor that waits in its seat can trust a no: either it
+    /// sees the event here, or whoever appends the event sees the cursor.
+    pub(crate) fn has_come(&self, next: u64) -> bool {
+        self.appended.load(Ordering::Acquire) > next
+    }
+
+    pub(crate) fn append_before(&self, next: u64) {
+        self.appended.store(next, Ordering::Release);
+    }
+
     /// A seat for a new cursor.
     pub(crate) fn sit(&self) -> usize {
         let mut seats = self.seats.lock();
+        let seats = Arc::make_mut(&mut seats);
         seats.free.pop().unwrap_or_else(|| {
             seats.wakers.push(None);
             seats.wakers.len() - 1
@@ -40,21 +65,19 @@ impl Topic {
 
     /// From now on `waker` is woken by every event, until another takes its place or the seat is left.
     pub(crate) fn wait(&self, seat: usize, waker: &Waker) {
-        match &mut self.seats.lock().wakers[seat] {
-            Some(known) => known.clone_from(waker),
-            none => *none = Some(waker.clone()),
-        }
+        Arc::make_mut(&mut *self.seats.lock()).wakers[seat] = Some(waker.clone());
     }
 
     pub(crate) fn leave(&self, seat: usize) {
         let mut seats = self.seats.lock();
+        let seats = Arc::make_mut(&mut seats);
         seats.wakers[seat] = None;
         seats.free.push(seat);
     }
 
-    /// Adds those who wait, to be woken when no lock is held.
-    pub(crate) fn waiting(&self, into: &mut Vec<Waker>) {
-        into.extend(self.seats.lock().wakers.iter().flatten().cloned());
+    /// Adds those who wait.
+    pub(crate) fn waiting(&self, into: &mut Waiting) {
+        into.0.push(Arc::clone(&self.seats.lock()));
     }
 }
 
@@ -90,9 +113,23 @@ mod tests {
         let seats = [topic.sit(), topic.sit()];
         seats.iter().for_each(|seat| topic.wait(*seat, Waker::noop()));
         topic.leave(seats[0]);
-        let mut waiting = Vec::new();
+        let mut waiting = Waiting::default();
         topic.waiting(&mut waiting);
-        assert_eq!(waiting.len(), 1);
+        assert_eq!(waiting.0[0].wakers.iter().flatten().count(), 1);
         assert_eq!(topic.sit(), seats[0]);
+    }
+
+    #[test]
+    fn seats_change_while_others_are_being_woken() {
+        let topic = Topic::default();
+        let seats = [topic.sit(), topic.sit()];
+        seats.iter().for_each(|seat| topic.wait(*seat, Waker::noop()));
+        let (mut before, mut after) = (Waiting::default(), Waiting::default());
+        topic.waiting(&mut before);
+        topic.leave(seats[0]);
+        topic.waiting(&mut after);
+        let count = |waiting: &Waiting| waiting.0[0].wakers.iter().flatten().count();
+        assert_eq!((count(&before), count(&after)), (2, 1));
+        before.wake();
     }
 }
