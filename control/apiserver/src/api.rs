@@ -53,8 +53,8 @@ pub struct Api {
     /// Events that watchers were told lately.
     pub told: verbs::told::Told,
     pub patience: Patience,
-    /// Cancelled when the server stops, so that watches end.
-    pub stopping: tokio_util::sync::CancellationToken,
+    /// Begins when the server stops, so that watches end.
+    pub stopping: crate::stopping::Stopping,
 }
 
 /// A request of which everything but the body has been read.

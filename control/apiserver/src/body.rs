@@ -1,10 +1,13 @@
 //! Response bodies, and the answers every path builds from.
 
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
-use hyper::body::Frame;
+use hyper::body::{Frame, SizeHint};
 use serde_json::Value;
 
 use crate::negotiate::{Media, document};
@@ -13,36 +16,66 @@ use crate::status::Refusal;
 /// An error while a body streams.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
-/// The body of every response.
-pub type Body = UnsyncBoxBody<Bytes, BodyError>;
+/// The body of every response, and what it keeps until it ends or nobody reads it any more.
+pub struct Body {
+    frames: UnsyncBoxBody<Bytes, BodyError>,
+    held: Option<Box<dyn Send>>,
+}
+
+impl Body {
+    /// Any body.
+    pub fn new(body: impl hyper::body::Body<Data = Bytes, Error = BodyError> + Send + 'static) -> Self {
+        Self { frames: body.boxed_unsync(), held: None }
+    }
+}
+
+impl hyper::body::Body for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        Pin::new(&mut self.get_mut().frames).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.frames.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.frames.size_hint()
+    }
+}
 
 /// The response of every request.
 pub type Reply = Response<Body>;
 
 /// A body that is there at once.
 pub fn full(bytes: impl Into<Bytes>) -> Body {
-    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+    Body::new(Full::new(bytes.into()).map_err(|never| match never {}))
 }
 
 /// A body made of chunks, each taken when there is room for it.
 pub fn chunks(chunks: impl IntoIterator<Item = Bytes, IntoIter: Send + 'static>) -> Body {
     let frames = chunks.into_iter().map(|chunk| Ok(Frame::data(chunk)));
-    StreamBody::new(futures::stream::iter(frames)).boxed_unsync()
+    Body::new(StreamBody::new(futures::stream::iter(frames)))
 }
 
 /// A body that goes on until the stream ends.
 pub fn stream(stream: impl futures::Stream<Item = Result<Bytes, BodyError>> + Send + 'static) -> Body {
     use futures::StreamExt;
-    StreamBody::new(stream.map(|chunk| chunk.map(Frame::data))).boxed_unsync()
+    Body::new(StreamBody::new(stream.map(|chunk| chunk.map(Frame::data))))
 }
 
-/// A body that keeps `held` until it ends or nobody reads it any more.
-pub fn holding(body: Body, held: impl Send + 'static) -> Body {
-    body.map_frame(move |frame| {
-        let _here = &held;
-        frame
-    })
-    .boxed_unsync()
+/// A body that keeps `held` too.
+pub fn holding(mut body: Body, held: impl Send + 'static) -> Body {
+    body.held = Some(match body.held {
+        Some(before) => Box::new((before, held)),
+        None => Box::new(held),
+    });
+    body
 }
 
 /// A reply with a media type.

@@ -55,6 +55,7 @@ mod server;
 mod skim;
 mod start;
 mod status;
+mod stopping;
 mod storage;
 mod strategy;
 mod streams;

@@ -254,7 +254,7 @@ fn assemble(
         told: crate::verbs::told::Told::default(),
         patience,
         seats: tokio::sync::Semaphore::new(crate::api::SEATS),
-        stopping: CancellationToken::new(),
+        stopping: crate::stopping::Stopping::default(),
     })
 }
 

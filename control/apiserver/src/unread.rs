@@ -31,7 +31,7 @@ impl Unread {
         B: hyper::body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BodyError>,
     {
-        let body = (!body.is_end_stream()).then(|| body.map_err(Into::into).boxed_unsync());
+        let body = (!body.is_end_stream()).then(|| Body::new(body.map_err(Into::into)));
         Self { body, patience }
     }
 

@@ -140,5 +140,5 @@ fn joined(response: Response<Incoming>, near: OnUpgrade) -> Reply {
 
 /// A body as it comes from the target.
 fn streamed(body: Incoming) -> Body {
-    body.map_err(|error| Box::new(error) as BodyError).boxed_unsync()
+    Body::new(body.map_err(|error| Box::new(error) as BodyError))
 }

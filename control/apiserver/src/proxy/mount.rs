@@ -116,7 +116,7 @@ fn document(body: Body, link: impl Fn(&str) -> Option<String> + Clone + Send + '
         Some(bytes) => rewritten.piece(bytes?).map(Frame::data),
         None => rewritten.end().map(Frame::data),
     });
-    StreamBody::new(pieces).boxed_unsync()
+    Body::new(StreamBody::new(pieces))
 }
 
 /// A document on its way.

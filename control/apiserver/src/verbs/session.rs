@@ -67,7 +67,7 @@ impl Session {
         let deadline = now + timeout(call)?;
         Ok(Self {
             changes: call.row.custom.is_some().then(|| changes(&call.api)),
-            stopping: Box::pin(call.api.stopping.clone().cancelled_owned()),
+            stopping: Box::pin(call.api.stopping.cancelled_owned()),
             alarm: Box::pin(tokio::time::sleep_until(deadline.into())),
             api: Arc::clone(&call.api),
             writer,
@@ -102,7 +102,7 @@ impl Session {
             }
             let Some(cursor) = self.cursor.as_mut() else { return Poll::Ready(None) };
             let Poll::Ready(batch) = cursor.poll_next(context, BATCH) else {
-                // It asks by a lock all watches share, so the client hears of what happened before.
+                // Now that the client has heard of what happened before.
                 if self.api.stopping.is_cancelled() {
                     return Poll::Ready(None);
                 }
