@@ -1,5 +1,6 @@
 //! One request from start to end: route, identity, authorisation, verb, and every refusal turned into a Status.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -64,10 +65,19 @@ pub struct Incoming {
     pub uri: Uri,
     pub headers: HeaderMap,
     pub body: Unread,
-    /// The identity of the connection, if it has one.
-    pub peer: Option<User>,
+    /// Who is at the other end of the connection.
+    pub peer: Peer,
     /// The connection, for requests that leave HTTP.
     pub upgrade: Option<hyper::upgrade::OnUpgrade>,
+}
+
+/// The other end of a connection.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// The identity it has shown as the connection began, if any.
+    pub user: Option<User>,
+    /// Where it is; nowhere in this process.
+    pub address: Option<IpAddr>,
 }
 
 /// A request for a resource that is served and that may be answered.
@@ -81,6 +91,8 @@ pub struct Call {
     pub method: Method,
     pub uri: Uri,
     pub headers: HeaderMap,
+    /// Where the client is, if it is not in this process.
+    pub from: Option<IpAddr>,
     pub body: Bytes,
     /// The body instead, where it is handed through.
     pub unread: Mutex<Option<Unread>>,
@@ -123,7 +135,7 @@ impl Api {
 
     async fn answer(self: &Arc<Self>, incoming: Incoming, query: Query, route: Route) -> Result<Reply> {
         let user = authenticate::identify(
-            incoming.peer.as_ref(),
+            incoming.peer.user.as_ref(),
             &incoming.headers,
             &self.tokens,
             &self.objects,
@@ -160,6 +172,7 @@ impl Api {
             method: incoming.method,
             uri: incoming.uri,
             headers: incoming.headers,
+            from: incoming.peer.address,
             body,
             unread: Mutex::new(unread),
             accept,
@@ -311,6 +324,7 @@ impl Call {
             method: Method::DELETE,
             uri: Uri::default(),
             headers: HeaderMap::new(),
+            from: None,
             body: Bytes::new(),
             unread: Mutex::default(),
             accept: Accept::JSON,

@@ -20,7 +20,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
-use crate::api::{Api, Incoming};
+use crate::api::{Api, Incoming, Peer};
 use crate::auth::{User, authenticate};
 use crate::body::{self, Body, BodyError, Reply};
 use crate::congestion::Congestion;
@@ -94,10 +94,11 @@ async fn connection(
         .peer_certificates()
         .and_then(<[_]>::first)
         .and_then(|der| authenticate::from_certificate(der));
+    let other = Peer { user, address: Some(peer.ip().to_canonical()) };
     let ended = if tls.get_ref().1.alpn_protocol() == Some(b"h2") {
-        streams(api, user, tls, stop).await
+        streams(api, other, tls, stop).await
     } else {
-        one_by_one(api, user, tls, stop).await
+        one_by_one(api, other, tls, stop).await
     };
     if let Err(error) = ended {
         tracing::debug!(%peer, %error, "a connection ended");
@@ -107,7 +108,7 @@ async fn connection(
 /// HTTP/2: many requests at once.
 async fn streams(
     api: Arc<Api>,
-    user: Option<User>,
+    peer: Peer,
     tls: TlsStream<TcpStream>,
     stop: CancellationToken,
 ) -> Result<(), BodyError> {
@@ -117,10 +118,10 @@ async fn streams(
     builder.timer(TokioTimer::new()).max_concurrent_streams(1000).keep_alive_interval(Some(silence));
     let (written, driver) = Gathered::pair(tls);
     let service = hyper::service::service_fn(move |request| {
-        let (api, user) = (Arc::clone(&api), user.clone());
+        let (api, peer) = (Arc::clone(&api), peer.clone());
         // In memory of its own, which is free again while the answer streams, for an hour perhaps.
         Box::pin(async move {
-            let question = Question::of(&api, user, request);
+            let question = Question::of(&api, peer, request);
             answered(question.is_quick(), question.answer()).await
         })
     });
@@ -150,14 +151,14 @@ async fn answered<T: Send + 'static>(quick: bool, mut answer: BoxFuture<'static,
 /// HTTP/1.1: one request after the other, some of which leave HTTP; and HTTP/2 of clients that did not announce it.
 async fn one_by_one(
     api: Arc<Api>,
-    user: Option<User>,
+    peer: Peer,
     tls: TlsStream<TcpStream>,
     stop: CancellationToken,
 ) -> Result<(), BodyError> {
     let patience = api.patience;
     let service = hyper::service::service_fn(move |request| {
-        let (api, user) = (Arc::clone(&api), user.clone());
-        Box::pin(async move { Ok::<_, Infallible>(Question::of(&api, user, request).answer().await) })
+        let (api, peer) = (Arc::clone(&api), peer.clone());
+        Box::pin(async move { Ok::<_, Infallible>(Question::of(&api, peer, request).answer().await) })
     });
     let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(patience.head);
@@ -187,7 +188,7 @@ struct Question {
 
 impl Question {
     /// Takes a request with any kind of body.
-    fn of<B>(api: &Arc<Api>, peer: Option<User>, mut request: Request<B>) -> Self
+    fn of<B>(api: &Arc<Api>, peer: Peer, mut request: Request<B>) -> Self
     where
         B: hyper::body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -258,8 +259,9 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let (api, user) = (Arc::clone(&self.api), self.user.clone());
-        Box::pin(async move { Ok(Question::of(&api, Some(user), request).answer().await) })
+        let peer = Peer { user: Some(self.user.clone()), address: None };
+        let api = Arc::clone(&self.api);
+        Box::pin(async move { Ok(Question::of(&api, peer, request).answer().await) })
     }
 }
 

@@ -1,12 +1,14 @@
 //! Requests handed through to pods, services and nodes: what comes behind `/proxy` in a path.
 //!
 //! Bodies stream both ways and have no bound; connections that leave HTTP (WebSockets) are joined. The target sees the path
-//! behind `/proxy` and, in `X-Forwarded-Uri`, the whole of it. It never sees the client's credentials.
+//! behind `/proxy` and, in headers of their own ([`forward`]), the whole of it, where it was asked and by whom. It never sees the
+//! client's credentials.
 
 mod backends;
 mod location;
 mod mount;
 
+use http::header::{HeaderValue, InvalidHeaderValue};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
@@ -35,8 +37,6 @@ const HOP_BY_HOP: &[&str] = &[
 ];
 /// What is between the client and this server. Encodings are not asked for, as links in documents are rewritten.
 const OURS: &[&str] = &["accept-encoding", "authorization", "expect"];
-/// Where the target is seen from outside.
-const FORWARDED_URI: &str = "x-forwarded-uri";
 
 /// Hands the call through, and its answer back.
 pub async fn hand_through(call: &Call) -> Result<Reply> {
@@ -95,20 +95,37 @@ fn request(call: &Call, mount: &Mount, behind: &str, upgrades: bool) -> Result<R
         headers.keys().filter(|name| name.as_str().starts_with("impersonate-")).cloned().collect();
     impersonation.iter().for_each(|name| drop(headers.remove(name)));
     if let Some(upgrade) = kept {
-        headers.insert(header::CONNECTION, header::HeaderValue::from_static("Upgrade"));
+        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
         headers.insert(header::UPGRADE, upgrade);
     }
     // HTTP/2 has the host in the address.
     if let (None, Some(host)) = (headers.get(header::HOST), call.uri.authority()) {
         headers.insert(header::HOST, host.as_str().parse().map_err(Refusal::internal)?);
     }
-    headers.insert(FORWARDED_URI, mount.outside(behind).parse().map_err(Refusal::internal)?);
+    forward(call, &mount.outside(behind), &mut headers).map_err(Refusal::internal)?;
     let body = call.unread.lock().take().map_or_else(|| body::full(""), crate::unread::Unread::into_body);
     let mut request = Request::builder().method(call.method.clone()).uri(target).body(body);
     if let Ok(request) = &mut request {
         *request.headers_mut() = headers;
     }
     request.map_err(Refusal::internal)
+}
+
+/// Says where the target is seen from outside, by which host it was asked, how, and by whom; behind those who handed it through
+/// before.
+fn forward(call: &Call, path: &str, headers: &mut HeaderMap) -> std::result::Result<(), InvalidHeaderValue> {
+    headers.insert("x-forwarded-uri", path.parse()?);
+    headers.insert("x-forwarded-proto", HeaderValue::from_static("https"));
+    if let Some(host) = headers.get(header::HOST).cloned() {
+        headers.insert("x-forwarded-host", host);
+    }
+    if let Some(from) = call.from {
+        let name = HeaderName::from_static("x-forwarded-for");
+        let mut all: Vec<String> = words(headers, &name).map(str::to_owned).collect();
+        all.push(from.to_string());
+        headers.insert(name, all.join(", ").parse()?);
+    }
+    Ok(())
 }
 
 /// Removes what concerns one connection.

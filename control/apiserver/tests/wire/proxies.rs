@@ -78,15 +78,36 @@ async fn credentials_stay_here() {
         "GET {NODE}/echo HTTP/1.1\r\nhost: here\r\nauthorization: Bearer x\r\nimpersonate-user: system:admin\r\n\
          impersonate-group: system:masters\r\n\r\n"
     );
-    let answer = ask(&mut stream, &request).await;
+    let told = told(&mut stream, &request).await;
+    assert!(told.contains("host: here\r\n"), "{told}");
+    assert!(!told.contains("authorization") && !told.contains("impersonate"), "{told}");
+}
+
+/// The head that a request to `/echo` becomes, in lower case.
+async fn told<S: AsyncReadExt + AsyncWriteExt + Unpin>(stream: &mut BufReader<S>, request: &str) -> String {
+    let answer = ask(stream, request).await;
     assert!(answer.starts_with("HTTP/1.1 418"), "{answer}");
     let mut told = String::new();
     while !told.ends_with("\r\n\r\n") {
         stream.read_line(&mut told).await.unwrap();
     }
-    let told = told.to_lowercase();
-    assert!(told.contains("host: here\r\n"), "{told}");
-    assert!(!told.contains("authorization") && !told.contains("impersonate"), "{told}");
+    told.to_lowercase()
+}
+
+#[tokio::test]
+async fn the_target_hears_who_asked_and_how() {
+    let cluster = with_pod().await;
+    let mut stream = BufReader::new(admin(&cluster).await);
+    let request = format!(
+        "GET {NODE}/echo HTTP/1.1\r\nhost: here\r\nx-forwarded-for: 192.0.2.1\r\nx-forwarded-proto: gopher\r\n\r\n"
+    );
+    let told = told(&mut stream, &request).await;
+    for line in
+        ["x-forwarded-for: 192.0.2.1, 127.0.0.1", "x-forwarded-host: here", "x-forwarded-proto: https"]
+    {
+        assert!(told.contains(&format!("{line}\r\n")), "{line}: {told}");
+    }
+    assert!(!told.contains("gopher"), "{told}");
 }
 
 #[tokio::test]
