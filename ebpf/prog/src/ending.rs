@@ -5,7 +5,7 @@ use abi::flow::{Flow, FlowKey, bits, timeout};
 
 use crate::maps::{EMBRYOS, FLOWS, work};
 use crate::packet::{FIN, RST, SCTP, TCP};
-use crate::{event, find, flow, older, service, table};
+use crate::{event, flow, key, older, service, table};
 
 /// The key of the other direction.
 #[inline(always)]
@@ -96,7 +96,7 @@ pub extern "C" fn close(flags: u32) -> i32 {
         return 0;
     }
     let reset = packet.tcp_flags & RST != 0;
-    find::reverse(work);
+    key::reverse(work);
     let (own, answer) = (&work.packet.key, &work.answer);
     if flags & bits::BOTH != 0 {
         let over = reset || (flags & bits::FIN != 0 && flags & bits::FIN_BACK != 0);

@@ -13,7 +13,7 @@ use crate::flow::{Entry, add_begun, promote};
 use crate::maps::{EMBRYOS, FLOWS, Known, Work, work};
 use crate::packet::{ACK, Packet, RST, SYN};
 use crate::verdict::count;
-use crate::{event, older, table, words};
+use crate::{event, key, older, table, words};
 
 /// The entry of the packet, if it belongs to a flow. An answer makes its flow an established one.
 #[inline(always)]
@@ -87,10 +87,14 @@ fn established(work: &mut Work) -> Option<Entry> {
     let packet = &work.packet;
     let may_answer = !packet.asks();
     work.back = u32::from(may_answer && packet.tuple().sport.host() < packet.tuple().dport.host());
-    reverse(work);
+    if back(work) != 0 {
+        key::reverse(work);
+    }
     if let Some(entry) = held(work) {
         return Some(entry);
     }
+    // Who finds nothing goes on with both keys.
+    key::reverse(work);
     if may_answer {
         work.back = back(work) ^ 1;
         if let Some(entry) = held(work) {
@@ -116,13 +120,6 @@ fn held(work: &Work) -> Option<Entry> {
 /// From the packet's key to that of what it answers.
 const KEYS_APART: usize = core::mem::offset_of!(Work, answer)
     - (core::mem::offset_of!(Work, packet) + core::mem::offset_of!(Packet, key));
-
-/// Fills the key of what answers the packet, or what the packet answers.
-#[inline(always)]
-pub fn reverse(work: &mut Work) {
-    work.answer.tuple = work.packet.key.tuple.reversed();
-    work.answer.set_proto(work.packet.key.proto);
-}
 
 /// Notes that the packet is the first answer to a flow of both directions.
 #[inline(always)]
@@ -212,7 +209,7 @@ pub extern "C" fn answer_plain() -> i32 {
     let Some(work) = work() else {
         return 0;
     };
-    reverse(work);
+    key::reverse(work);
     let mut begun = EMBRYOS.get_ptr(&work.answer);
     if begun.is_none() && older::take_over(older::Which::Answer) {
         begun = EMBRYOS.get_ptr(&work.answer);

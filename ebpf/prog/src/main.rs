@@ -22,6 +22,7 @@ mod forward;
 mod fragment;
 mod hop;
 mod icmp_error;
+mod key;
 mod maps;
 mod masquerade;
 mod nat;

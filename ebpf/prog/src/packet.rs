@@ -8,8 +8,8 @@ use aya_ebpf::programs::TcContext;
 
 use crate::bytes::{Bytes, get};
 use crate::maps::work;
-use crate::sctp;
 use crate::verdict::{decode, encode};
+use crate::{key, sctp};
 
 pub const ETHERNET: usize = 14;
 pub const TCP: u8 = 6;
@@ -178,11 +178,12 @@ fn plain_v4<B: Bytes>(bytes: &B, packet: &mut Packet) -> Option<()> {
         packet.family = 1;
         packet.length = u32::from(u16::from_be(get(start + ETHERNET + 2))).wrapping_sub(20);
         packet.hops = u32::from(get::<u8>(start + ETHERNET + 8));
-        packet.key.set_proto(get(start + ETHERNET + 9));
-        packet.key.tuple.src = Addr16::from_v4_word(get(start + ETHERNET + 12));
-        packet.key.tuple.dst = Addr16::from_v4_word(get(start + ETHERNET + 16));
+        let proto: u8 = get(start + ETHERNET + 9);
+        let [src, dst]: [u32; 2] = [get(start + ETHERNET + 12), get(start + ETHERNET + 16)];
+        let ports: u32 = get(start + L4);
+        key::put(&mut packet.key, [0, key::v4(src), 0, key::v4(dst), key::last(ports, proto)]);
     }
-    plain_ports::<B, L4>(bytes, start, packet)
+    plain_transport::<B, L4>(bytes, packet)
 }
 
 #[inline(always)]
@@ -193,23 +194,20 @@ fn plain_v6<B: Bytes>(bytes: &B, packet: &mut Packet) -> Option<()> {
     unsafe {
         packet.family = 0;
         packet.length = u32::from(u16::from_be(get(start + ETHERNET + 4)));
-        packet.key.set_proto(get(start + ETHERNET + 6));
+        let proto: u8 = get(start + ETHERNET + 6);
         packet.hops = u32::from(get::<u8>(start + ETHERNET + 7));
-        packet.key.tuple.src = Addr16::from_words(get(start + ETHERNET + 8));
-        packet.key.tuple.dst = Addr16::from_words(get(start + ETHERNET + 24));
+        let [src, dst] = [start + ETHERNET + 8, start + ETHERNET + 24];
+        let ports: u32 = get(start + L4);
+        key::put(&mut packet.key, [get(src), get(src + 8), get(dst), get(dst + 8), key::last(ports, proto)]);
     }
-    plain_ports::<B, L4>(bytes, start, packet)
+    plain_transport::<B, L4>(bytes, packet)
 }
 
 #[inline(always)]
-fn plain_ports<B: Bytes, const L4: usize>(bytes: &B, start: usize, packet: &mut Packet) -> Option<()> {
+fn plain_transport<B: Bytes, const L4: usize>(bytes: &B, packet: &mut Packet) -> Option<()> {
     if !matches!(packet.key.proto, TCP | UDP | SCTP) {
         return None;
     }
-    // SAFETY: the caller has compared eight bytes behind `L4` with the end.
-    let ports: u32 = unsafe { get(start + L4) };
-    packet.key.tuple.sport = Be16 { be: ports as u16 };
-    packet.key.tuple.dport = Be16 { be: (ports >> 16) as u16 };
     packet.ports = Ports::Pair;
     packet.l4 = L4 as u32;
     packet.tcp_flags = 0;

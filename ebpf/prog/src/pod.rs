@@ -3,6 +3,7 @@
 use abi::drops::Drop;
 use abi::endpoint::Link;
 use abi::event::hook;
+use abi::flow::Hop;
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
@@ -106,8 +107,18 @@ fn out_known(ctx: &TcContext) -> Option<Result<Verdict, Drop>> {
 fn is_known_sender(ctx: &TcContext, work: &Work, entry: Entry) -> bool {
     // SAFETY: see `Entry` and the field.
     let (hop, ifindex) = unsafe { (&*hop::of_answers(work, entry.as_ref()), (*ctx.skb.skb).ifindex) };
-    hop.seen != 0 && hop.mtu == 0 && hop.ifindex == ifindex && sends_frames(ctx, &hop.dmac) == Ok(true)
+    hop.seen != 0 && hop.mtu == 0 && hop.ifindex == ifindex && sends_frames(ctx, mac(&hop.dmac)) == Ok(true)
 }
+
+/// The words of a hardware address that is aligned to them: those of [`Hop`] and [`Link`] are.
+#[inline(always)]
+fn mac(bytes: &[u8; 6]) -> (u32, u16) {
+    let at = bytes.as_ptr();
+    // SAFETY: six bytes, aligned as the assertion says. Volatile, or they would be read one by one.
+    unsafe { (at.cast::<u32>().read_volatile(), at.byte_add(4).cast::<u16>().read_volatile()) }
+}
+
+const _: () = assert!(core::mem::offset_of!(Hop, dmac) % 4 == 0 && core::mem::offset_of!(Link, mac) % 4 == 0);
 
 #[inline(always)]
 fn out(ctx: &TcContext) -> Result<Then, Drop> {
@@ -158,21 +169,21 @@ fn check_source(ctx: &TcContext, packet: &Packet) -> Result<(), Drop> {
 /// Whether the frame does.
 #[inline(always)]
 fn check_hardware(ctx: &TcContext, link: &Link) -> Result<(), Drop> {
-    let is_known = link.mac != [0; 6];
-    if sends_frames(ctx, &link.mac)? || !is_known { Ok(()) } else { Err(Drop::SpoofedMac) }
+    let mac = mac(&link.mac);
+    let is_known = mac != (0, 0);
+    if sends_frames(ctx, mac)? || !is_known { Ok(()) } else { Err(Drop::SpoofedMac) }
 }
 
 /// Whether the frame comes from a hardware address.
 #[inline(always)]
-fn sends_frames(ctx: &TcContext, mac: &[u8; 6]) -> Result<bool, Drop> {
-    let [a, b, c, d, e, f] = *mac;
+fn sends_frames(ctx: &TcContext, mac: (u32, u16)) -> Result<bool, Drop> {
     let (start, end) = ctx.range();
     if start + ETHERNET > end {
         return Err(Drop::Truncated);
     }
     // SAFETY: compared with the end.
-    let (sender, last): (u32, u16) = unsafe { (get(start + 6), get(start + 10)) };
-    Ok(sender == u32::from_ne_bytes([a, b, c, d]) && last == u16::from_ne_bytes([e, f]))
+    let sender: (u32, u16) = unsafe { (get(start + 6), get(start + 10)) };
+    Ok(sender == mac)
 }
 
 /// The pod at the other end of this link.
