@@ -9,6 +9,10 @@ use crate::validate::Errors;
 
 pub fn default_pod(pod: &mut Value) {
     default_spec(pod, &["spec"]);
+    // No node: schedulers, nodes and controllers look whether there is a name at all.
+    if at(pod, &["spec", "nodeName"]) == "" {
+        remove(pod, &["spec", "nodeName"]);
+    }
     if at(pod, &["spec"]).is_object() {
         set_default(pod, &["spec", "enableServiceLinks"], true);
     }
@@ -144,6 +148,15 @@ pub fn validate_template(object: &Value, path: &[&str], restart: &[&str], errors
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_empty_name_of_a_node_is_none() {
+        for (name, want) in [(json!(""), None), (json!("n"), Some(json!("n")))] {
+            let mut pod = json!({"spec": {"nodeName": name, "containers": []}});
+            default_pod(&mut pod);
+            assert_eq!(pod["spec"].get("nodeName").cloned(), want);
+        }
+    }
 
     #[test]
     fn the_qos_class_follows_requests_and_limits() {
