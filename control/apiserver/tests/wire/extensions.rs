@@ -88,7 +88,8 @@ async fn the_api_service_of_custom_kinds_comes_and_goes_with_them() {
 
 #[tokio::test]
 async fn the_api_service_of_another_server_is_kept_and_not_available() {
-    let admin = cluster().await.admin();
+    let cluster = cluster().await;
+    let admin = cluster.admin();
     let service = json!({"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService",
         "metadata": {"name": "v1beta1.metrics.k8s.io"},
         "spec": {"group": "metrics.k8s.io", "version": "v1beta1", "groupPriorityMinimum": 100, "versionPriority": 100,
@@ -107,7 +108,8 @@ async fn the_api_service_of_another_server_is_kept_and_not_available() {
 
 #[tokio::test]
 async fn webhooks_and_policies_are_completed_checked_and_kept_with_a_warning() {
-    let admin = cluster().await.admin();
+    let cluster = cluster().await;
+    let admin = cluster.admin();
     let rule = json!({"operations": ["CREATE"], "apiGroups": ["apps"], "apiVersions": ["v1"], "resources": ["deployments"]});
     let configuration = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration",
         "metadata": {"name": "hooks"}, "webhooks": [{"name": "a.example.com", "sideEffects": "None",
