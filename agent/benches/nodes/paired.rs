@@ -27,24 +27,8 @@ fn used() -> Duration {
     Duration::from_micros(spent.num_microseconds().unsigned_abs())
 }
 
-/// The middle of what pairs gave, and where the true middle lies with 95 % of certainty.
-#[derive(Debug, Clone, Copy)]
-pub struct Middle {
-    /// The median.
-    pub median: f64,
-    /// From here
-    pub low: f64,
-    /// to there.
-    pub high: f64,
-}
-
-impl Middle {
-    /// Of figures however they are spread: how many of them lie below the true median is binomial.
-    pub fn of(mut figures: Vec<f64>) -> Self {
-        figures.sort_unstable_by(f64::total_cmp);
-        let (count, last) = (figures.len() as f64, figures.len() - 1);
-        let outside = ((count - 1.96 * count.sqrt()) / 2.0).floor().max(0.0) as usize;
-        let median = f64::midpoint(figures[last / 2], figures[figures.len() / 2]);
-        Self { median, low: figures[outside.min(last)], high: figures[last - outside.min(last)] }
-    }
+/// The middle of some figures.
+pub fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_unstable_by(f64::total_cmp);
+    f64::midpoint(figures[(figures.len() - 1) / 2], figures[figures.len() / 2])
 }

@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use serde::{Deserialize, Serialize};
+
 use crate::load::serve;
 use crate::namespace::Namespace;
 
@@ -9,7 +11,7 @@ use crate::namespace::Namespace;
 const PORT: u16 = 8080;
 
 /// How two nodes are joined.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Between {
     /// By routes to each other's addresses.
     Routes,
