@@ -13,9 +13,9 @@ use crate::printer::{
 };
 use crate::strategy::{
     admission_policy, api_service, autoscaler, certificate, config as config_rules, device_allocation,
-    device_claim, device_class, device_slice, flow_schema, network as network_rules, pod, pod_changes,
-    priority_level, rbac as rbac_rules, service, service_cidr, storage as storage_rules, system, webhook,
-    workload,
+    device_claim, device_class, device_slice, endpoints, flow_schema, network as network_rules, pod,
+    pod_changes, priority_level, rbac as rbac_rules, service, service_cidr, storage as storage_rules, system,
+    webhook, workload,
 };
 use crate::validate;
 
@@ -40,7 +40,8 @@ pub static RESOURCES: &[Resource] = &[
         short: &["ep"],
         storage: "services/endpoints",
         create_on_update: true,
-        defaults: network_rules::default_endpoints,
+        defaults: endpoints::default_endpoints,
+        validate: endpoints::validate_endpoints,
         printer: &network::ENDPOINTS,
         ..CORE
     },

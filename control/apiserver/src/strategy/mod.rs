@@ -12,6 +12,7 @@ pub mod device_allocation;
 pub mod device_claim;
 pub mod device_class;
 pub mod device_slice;
+pub mod endpoints;
 pub mod flow_schema;
 pub mod meta;
 pub mod network;

@@ -7,14 +7,6 @@ use super::workload::validate_label_selector;
 use crate::tree::{at, int, list, list_mut, remove, set_default, text};
 use crate::validate::{self, Errors};
 
-pub fn default_endpoints(endpoints: &mut Value) {
-    for subset in list_mut(endpoints, &["subsets"]) {
-        for port in list_mut(subset, &["ports"]) {
-            set_default(port, &["protocol"], "TCP");
-        }
-    }
-}
-
 pub fn default_endpoint_slice(slice: &mut Value) {
     for port in list_mut(slice, &["ports"]) {
         port.as_object_mut().map(|port| port.entry("name").or_insert_with(|| json!("")));

@@ -172,7 +172,7 @@ async fn ports_of_endpoints_are_of_tcp_unless_they_say_more() {
     let cluster = cluster().await;
     let path = "/api/v1/namespaces/default/endpoints";
     let one = json!({"apiVersion": "v1", "kind": "Endpoints", "metadata": {"name": "a"},
-        "subsets": [{"addresses": [{"ip": "10.0.0.1"}], "ports": [{"port": 80}, {"name": "u", "port": 81, "protocol": "UDP"}]}]});
+        "subsets": [{"addresses": [{"ip": "10.0.0.1"}], "ports": [{"name": "t", "port": 80}, {"name": "u", "port": 81, "protocol": "UDP"}]}]});
     let made = cluster.admin().send("POST", path, &one).await.expect(201);
     let ports = &made["subsets"][0]["ports"];
     assert_eq!((&ports[0]["protocol"], &ports[1]["protocol"]), (&json!("TCP"), &json!("UDP")));
