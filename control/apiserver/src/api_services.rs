@@ -19,6 +19,9 @@ use crate::verbs::write::timestamp;
 /// Says that an APIService comes and goes with what is served.
 const MANAGED: &str = "kube-aggregator.kubernetes.io/automanaged";
 
+/// What [`MANAGED`] says of those of custom kinds.
+const CONTINUOUSLY: &str = "true";
+
 /// How long to wait after a failure.
 const AGAIN: Duration = Duration::from_secs(5);
 
@@ -68,7 +71,7 @@ pub fn wanted(table: &Table) -> BTreeMap<String, Value> {
                 priority = AUTOSCALING_V2;
             }
             let name = format!("{}.{}", &**version, &**group);
-            let label = if own.is_some() { "onstart" } else { "true" };
+            let label = if own.is_some() { "onstart" } else { CONTINUOUSLY };
             let mut spec = json!({ "version": &**version, "groupPriorityMinimum": minimum, "versionPriority": priority });
             if !group.is_empty() {
                 spec["group"] = json!(&**group);
@@ -83,10 +86,11 @@ pub fn wanted(table: &Table) -> BTreeMap<String, Value> {
 /// Keeps the APIServices of what is served until the server stops.
 pub async fn run(api: Arc<Api>) {
     let mut changes = api.definitions.changes();
+    let mut starts = true;
     loop {
         changes.mark_unchanged();
         let from = api.objects.revision();
-        let failed = match pass(&api).await {
+        let failed = match pass(&api, starts).await {
             // Another server has done the same, which is seen below.
             Ok(()) | Err(TxnError::Conflict { .. }) => false,
             Err(error) => {
@@ -94,6 +98,7 @@ pub async fn run(api: Arc<Api>) {
                 true
             }
         };
+        starts = failed && starts;
         let Ok(mut written) = api.objects.watch(&prefix(row(), ""), from) else { continue };
         tokio::select! {
             _ = changes.changed() => {}
@@ -104,17 +109,22 @@ pub async fn run(api: Arc<Api>) {
     }
 }
 
-/// Adds what is missing, puts right what is not as it should be, and removes what nobody serves any more.
-async fn pass(api: &Api) -> Result<(), TxnError<Header>> {
+/// Adds what is missing, puts right what is not as it should be, and removes what nobody serves any more. Those of the groups of a
+/// build are changed and removed only when it `starts`: servers of two builds would never agree on them.
+async fn pass(api: &Api, starts: bool) -> Result<(), TxnError<Header>> {
     let mut wanted = wanted(&api.table.load());
     let mut txns = Vec::new();
     let all = api.objects.range(&prefix(row(), ""), None, 0, None);
     for entry in all.expect("the latest state is always there").entries {
         let current = object::decode(&entry);
-        let is_managed = !text(&current, &["metadata", "labels", MANAGED]).is_empty();
-        match wanted.remove(&*entry.header.name) {
+        let is_kept = match text(&current, &["metadata", "labels", MANAGED]) {
             // Whoever took the label off keeps it as it is.
-            _ if !is_managed => {}
+            "" => true,
+            CONTINUOUSLY => false,
+            _ => !starts,
+        };
+        match wanted.remove(&*entry.header.name) {
+            _ if is_kept => {}
             None => txns.push(Txn::delete(&*entry.key, entry.mod_revision)),
             Some(service) if at(&current, &["spec"]) != at(&service, &["spec"]) => {
                 let mut put = current;

@@ -87,6 +87,22 @@ async fn the_api_service_of_custom_kinds_comes_and_goes_with_them() {
 }
 
 #[tokio::test]
+async fn the_api_service_of_another_build_is_not_fought_over() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    services(&admin, |names| names.contains("v1.apps")).await;
+    for (label, version) in [("onstart", "v7"), ("true", "v8")] {
+        let service = json!({"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService",
+            "metadata": {"name": format!("{version}.apps"), "labels": {"kube-aggregator.kubernetes.io/automanaged": label}},
+            "spec": {"group": "apps", "version": version, "groupPriorityMinimum": 17800, "versionPriority": 15}});
+        admin.send("POST", SERVICES, &service).await.expect(201);
+    }
+    // The later one is gone, so the earlier one has been looked at.
+    let left = services(&admin, |names| !names.contains("v8.apps")).await;
+    assert!(left.contains("v7.apps"));
+}
+
+#[tokio::test]
 async fn the_api_service_of_another_server_is_kept_and_not_available() {
     let cluster = cluster().await;
     let admin = cluster.admin();
