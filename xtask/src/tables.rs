@@ -11,10 +11,12 @@ use serde_json::{Map, Value, json};
 
 use crate::process::root;
 
-/// Group and version of every kind that is served.
+/// Group and version of every kind that is served, also of those that are served only when somebody asks for them.
 const SERVED: &[(&str, &str)] = &[
     ("", "v1"),
     ("admissionregistration.k8s.io", "v1"),
+    ("admissionregistration.k8s.io", "v1alpha1"),
+    ("admissionregistration.k8s.io", "v1beta1"),
     ("apiextensions.k8s.io", "v1"),
     ("apiregistration.k8s.io", "v1"),
     ("apps", "v1"),
@@ -24,17 +26,29 @@ const SERVED: &[(&str, &str)] = &[
     ("autoscaling", "v2"),
     ("batch", "v1"),
     ("certificates.k8s.io", "v1"),
+    ("certificates.k8s.io", "v1alpha1"),
+    ("certificates.k8s.io", "v1beta1"),
     ("coordination.k8s.io", "v1"),
+    ("coordination.k8s.io", "v1alpha2"),
+    ("coordination.k8s.io", "v1beta1"),
     ("discovery.k8s.io", "v1"),
     ("events.k8s.io", "v1"),
     ("flowcontrol.apiserver.k8s.io", "v1"),
+    ("internal.apiserver.k8s.io", "v1alpha1"),
     ("networking.k8s.io", "v1"),
+    ("networking.k8s.io", "v1beta1"),
     ("node.k8s.io", "v1"),
     ("policy", "v1"),
     ("rbac.authorization.k8s.io", "v1"),
     ("resource.k8s.io", "v1"),
+    ("resource.k8s.io", "v1alpha3"),
+    ("resource.k8s.io", "v1beta1"),
+    ("resource.k8s.io", "v1beta2"),
     ("scheduling.k8s.io", "v1"),
+    ("scheduling.k8s.io", "v1alpha2"),
     ("storage.k8s.io", "v1"),
+    ("storage.k8s.io", "v1beta1"),
+    ("storagemigration.k8s.io", "v1beta1"),
 ];
 
 /// What statuses are made of, so that clients read it before anybody has written it.

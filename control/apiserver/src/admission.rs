@@ -4,6 +4,7 @@ mod certificates;
 pub mod limits;
 mod runtime;
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::api::Call;
@@ -11,6 +12,7 @@ use crate::auth::node::node_name;
 use crate::object::{self, key, prefix};
 use crate::resources::{Row, Sub, known};
 use crate::status::{Cause, Refusal, Result};
+use crate::strategy::device_taint::date_taints;
 use crate::tree::{at, flag, int, list, list_mut, set, set_default, text};
 
 /// Namespaces that cannot be deleted.
@@ -67,8 +69,11 @@ pub fn create(call: &Call, object: &mut Value) -> Result<()> {
     if matches!(call.row.own(), "roles" | "clusterroles" | "rolebindings" | "clusterrolebindings") {
         crate::auth::escalation::check(call, object)?;
     }
-    if call.row.own() == "certificatesigningrequests" {
-        certificates::create(call, object)?;
+    match call.row.own() {
+        "certificatesigningrequests" => certificates::create(call, object)?,
+        "clustertrustbundles" => certificates::attest(call, None, object)?,
+        "devicetaintrules" | "resourceslices" => date_taints(object, Timestamp::now()),
+        _ => {}
     }
     Ok(())
 }
@@ -92,8 +97,11 @@ pub fn update(call: &Call, old: &Value, object: &mut Value) -> Result<()> {
     {
         crate::auth::escalation::check(call, object)?;
     }
-    if call.row.own() == "persistentvolumeclaims" {
-        limits::check(call, object)?;
+    match call.row.own() {
+        "persistentvolumeclaims" => limits::check(call, object)?,
+        "clustertrustbundles" => certificates::attest(call, Some(old), object)?,
+        "devicetaintrules" | "resourceslices" => date_taints(object, Timestamp::now()),
+        _ => {}
     }
     Ok(())
 }

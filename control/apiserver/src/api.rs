@@ -36,6 +36,8 @@ pub struct Api {
     pub objects: Objects,
     /// What is served now.
     pub table: ArcSwap<Table>,
+    /// What of this build is served, which all tables begin with.
+    pub own: Arc<Table>,
     pub definitions: Definitions,
     pub rbac: Rbac,
     pub tokens: Tokens,
@@ -298,7 +300,7 @@ fn accept(headers: &HeaderMap, row: &Row, target: &Target) -> Result<Accept> {
 }
 
 fn warn_of_deprecation(call: &Call) {
-    if let Some(sentence) = call.row.custom.as_ref().and_then(|custom| custom.deprecation.as_ref()) {
+    if let Some(sentence) = &call.row.deprecation {
         call.warn(sentence.clone());
     }
 }

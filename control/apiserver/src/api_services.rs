@@ -47,9 +47,25 @@ const PRIORITIES: &[(&str, i64, i64)] = &[
     ("discovery.k8s.io", 16_200, 15),
     ("resource.k8s.io", 16_200, 15),
     ("flowcontrol.apiserver.k8s.io", 16_100, 21),
+    ("internal.apiserver.k8s.io", 16_000, 9),
+    ("storagemigration.k8s.io", 15_800, 9),
 ];
-/// The same of `autoscaling/v2`, which is preferred to v1.
-const AUTOSCALING_V2: i64 = 30;
+/// `versionPriority` of versions that have another than the first of their group.
+const VERSIONS: &[(&str, &str, i64)] = &[
+    ("autoscaling", "v2", 30),
+    ("admissionregistration.k8s.io", "v1beta1", 12),
+    ("admissionregistration.k8s.io", "v1alpha1", 9),
+    ("certificates.k8s.io", "v1beta1", 9),
+    ("certificates.k8s.io", "v1alpha1", 1),
+    ("coordination.k8s.io", "v1beta1", 13),
+    ("coordination.k8s.io", "v1alpha2", 12),
+    ("networking.k8s.io", "v1beta1", 9),
+    ("resource.k8s.io", "v1beta2", 12),
+    ("resource.k8s.io", "v1beta1", 9),
+    ("resource.k8s.io", "v1alpha3", 1),
+    ("scheduling.k8s.io", "v1alpha2", 9),
+    ("storage.k8s.io", "v1beta1", 9),
+];
 /// The same of custom kinds.
 const CUSTOM: (i64, i64) = (1000, 100);
 
@@ -66,10 +82,9 @@ pub fn wanted(table: &Table) -> BTreeMap<String, Value> {
     served
         .map(|(group, version)| {
             let own = PRIORITIES.iter().find(|(known, ..)| *group == **known);
-            let (minimum, mut priority) = own.map_or(CUSTOM, |(_, minimum, priority)| (*minimum, *priority));
-            if *group == *"autoscaling" && *version == *"v2" {
-                priority = AUTOSCALING_V2;
-            }
+            let (minimum, first) = own.map_or(CUSTOM, |(_, minimum, priority)| (*minimum, *priority));
+            let mut others = VERSIONS.iter().filter(|(known, one, _)| *group == **known && *version == **one);
+            let priority = others.next().map_or(first, |(.., priority)| *priority);
             let name = format!("{}.{}", &**version, &**group);
             let label = if own.is_some() { "onstart" } else { CONTINUOUSLY };
             let mut spec = json!({ "version": &**version, "groupPriorityMinimum": minimum, "versionPriority": priority });
@@ -182,5 +197,12 @@ mod tests {
         );
         assert!(spec("v2.autoscaling", "versionPriority") > spec("v1.autoscaling", "versionPriority"));
         assert_eq!(all["v1."]["spec"].get("group"), None);
+        for (group, version, _) in VERSIONS.iter().filter(|(_, version, _)| version.contains('a')) {
+            let Some(stable) = spec(&format!("v1.{group}"), "versionPriority") else { continue };
+            assert!(
+                spec(&format!("{version}.{group}"), "versionPriority") < Some(stable),
+                "{version}.{group}"
+            );
+        }
     }
 }

@@ -71,6 +71,7 @@ pub use api::SNAPSHOT_PATH;
 pub use auth::User;
 pub use body::{Body, BodyError};
 pub use patience::Patience;
+pub use resources::{RuntimeConfig, RuntimeConfigError};
 pub use server::InProcess;
 pub use start::{Config, Running, StartError, start};
 pub use storage::{EtcdAccess, Storage, StorageError, file as store_file};

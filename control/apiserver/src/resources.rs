@@ -12,17 +12,20 @@ use crate::validate::Errors;
 
 mod custom;
 mod families;
+mod previews;
 mod row;
 mod rows;
+mod runtime_config;
 mod table;
 
 pub use custom::{Custom, Scale};
 pub use row::Row;
 pub use rows::RESOURCES;
+pub use runtime_config::{RuntimeConfig, RuntimeConfigError};
 pub use table::Table;
 
 /// One kind of this build, as `rows.rs` writes it; [`Row`] is what the rest of the server sees.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Resource {
     pub group: &'static str,
     pub version: &'static str,
@@ -50,6 +53,8 @@ pub struct Resource {
     pub lifetime: u64,
     /// What does not happen yet with objects of this kind; whoever creates one is warned with this sentence.
     pub missing: &'static str,
+    /// Since when users are to turn to something else.
+    pub deprecated: Option<Deprecated>,
     /// How objects come into the version they are stored in, where that is another, and back.
     pub conversion: Option<&'static Conversion>,
     /// Syntax of `metadata.name`.
@@ -62,6 +67,26 @@ pub struct Resource {
     /// Checks what a subresource changed.
     pub validate_part: fn(Sub, &Change<'_>, &mut Errors),
     pub printer: &'static Printer,
+}
+
+/// How long a version is still served.
+#[derive(Debug, Clone, Copy)]
+pub struct Deprecated {
+    /// The minor release since which it is deprecated.
+    pub since: u8,
+    /// The minor release that no longer serves it.
+    pub gone: Option<u8>,
+    /// The version and kind to use.
+    pub instead: Option<&'static str>,
+}
+
+impl Deprecated {
+    /// What users of a version and kind are told.
+    fn sentence(self, api_version: &str, kind: &str) -> String {
+        let gone = self.gone.map(|minor| format!(", unavailable in v1.{minor}+")).unwrap_or_default();
+        let instead = self.instead.map(|instead| format!("; use {instead}")).unwrap_or_default();
+        format!("{api_version} {kind} is deprecated in v1.{}+{gone}{instead}", self.since)
+    }
 }
 
 /// A path below an object.
@@ -157,6 +182,7 @@ pub const BASE: Resource = Resource {
     returns_deleted: false,
     lifetime: 0,
     missing: "",
+    deprecated: None,
     conversion: None,
     name: crate::validate::subdomain,
     defaults: strategy::no_defaults,
@@ -166,13 +192,15 @@ pub const BASE: Resource = Resource {
     printer: &printer::NAME_AND_AGE,
 };
 
-/// The table of this build.
+/// The table of this build: also what is served only when it is asked for, see [`RuntimeConfig`].
 pub fn builtin() -> Arc<Table> {
     Arc::clone(&BUILTIN)
 }
 
-static BUILTIN: LazyLock<Arc<Table>> =
-    LazyLock::new(|| Arc::new(Table::new(RESOURCES.iter().map(|entry| Arc::new(Row::of(entry))).collect())));
+static BUILTIN: LazyLock<Arc<Table>> = LazyLock::new(|| {
+    let all = RESOURCES.iter().copied().chain(previews::previews());
+    Arc::new(Table::new(all.map(|entry| Arc::new(Row::of(&entry))).collect()))
+});
 
 /// The row of this build with a group and plural.
 pub fn find(group: &str, plural: &str) -> Option<&'static Row> {

@@ -26,7 +26,7 @@ use crate::object::Objects;
 use crate::patience::Patience;
 use crate::pki::{Pki, PkiError, write_anew};
 use crate::proxy::Backends;
-use crate::resources::builtin;
+use crate::resources::{RuntimeConfig, Table};
 use crate::rotation::Certificates;
 use crate::server::{self, InProcess};
 use crate::storage::{self, Storage, StorageError};
@@ -42,6 +42,8 @@ pub struct Config {
     pub advertise: Vec<IpAddr>,
     /// Ranges of Service addresses, the primary family first.
     pub service_ranges: Vec<String>,
+    /// Which groups and versions are served.
+    pub runtime_config: RuntimeConfig,
     pub storage: Storage,
     pub patience: Patience,
 }
@@ -54,6 +56,7 @@ impl Config {
             bind: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
             advertise: Vec::new(),
             service_ranges: vec!["10.96.0.0/16".to_owned(), "fd00:96::/112".to_owned()],
+            runtime_config: RuntimeConfig::default(),
             storage,
             patience: Patience::default(),
         }
@@ -160,7 +163,14 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         Err(error) => return Err(BootstrapError::from(error).into()),
     }
     let tls = Arc::new(tls::server(Arc::clone(&certificates.serving), &certificates.pki.ca_pem)?);
-    let api = Arc::new(assemble(objects, &certificates, tokens, allocator, config.patience)?);
+    let api = Arc::new(assemble(
+        objects,
+        config.runtime_config.table(),
+        &certificates,
+        tokens,
+        allocator,
+        config.patience,
+    )?);
     let weak = Arc::downgrade(&api);
     api.objects.observe(move |event| {
         if let Some(api) = weak.upgrade() {
@@ -232,6 +242,7 @@ fn names(bound: &[SocketAddr], advertised: &Advertised, allocator: &Allocator) -
 
 fn assemble(
     objects: Objects,
+    own: Arc<Table>,
     certificates: &Certificates,
     tokens: Tokens,
     allocator: Allocator,
@@ -240,7 +251,8 @@ fn assemble(
     let to_nodes = tls::client(Arc::clone(&certificates.to_nodes), &certificates.pki.ca_pem)?;
     Ok(Api {
         objects,
-        table: arc_swap::ArcSwap::new(builtin()),
+        table: arc_swap::ArcSwap::new(Arc::clone(&own)),
+        own,
         definitions: Definitions::default(),
         rbac: Rbac::default(),
         tokens,

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use apiserver::{EtcdAccess, Storage};
+use apiserver::{EtcdAccess, RuntimeConfig, Storage};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 #[derive(Parser)]
@@ -57,6 +57,10 @@ pub struct RunOptions {
     /// Ranges of Service addresses, the primary family first.
     #[arg(long, value_delimiter = ',', default_value = "10.96.0.0/16,fd00:96::/112")]
     pub service_cidr: Vec<String>,
+    /// Groups and versions to serve besides the stable ones, or not to serve, as kube-apiserver reads them:
+    /// api/beta=true,resource.k8s.io/v1beta1=false.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub runtime_config: RuntimeConfig,
     /// Ranges of pod addresses, of which every node gets a part.
     #[arg(long, value_delimiter = ',', default_value = "10.244.0.0/16,fd00:244::/48")]
     pub cluster_cidr: Vec<String>,

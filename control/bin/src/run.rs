@@ -81,6 +81,7 @@ async fn start_server(options: &RunOptions) -> Result<Running> {
         bind: options.bind_address.clone(),
         advertise: options.advertise_address.clone(),
         service_ranges: options.service_cidr.clone(),
+        runtime_config: options.runtime_config.clone(),
         storage: options.store.storage(),
         patience: apiserver::Patience::default(),
     };

@@ -48,14 +48,28 @@ pub fn part(call: &Call, sub: Sub, old: &Value, new: &Value) -> Result<()> {
         _ => return Ok(()),
     };
     let signer = text(old, &["spec", "signerName"]);
-    let domain = signer.split('/').next().unwrap_or_default();
-    let allowed = [signer, &format!("{domain}/*")].into_iter().any(|name| {
-        let attempt = Attempt::resource(verb, &call.row.group, "signers", "", name);
-        call.api.allows(&call.user, &attempt)
-    });
-    if allowed {
+    if may(call, verb, signer) {
         return Ok(());
     }
     let why = format!("user not permitted to {verb} requests with signerName {signer:?}");
     Err(Refusal::forbidden(&call.row, &call.target.name, &why))
+}
+
+/// Whoever says whom clients of a signer are to trust must be allowed to for that signer.
+pub fn attest(call: &Call, old: Option<&Value>, new: &Value) -> Result<()> {
+    let signer = text(new, &["spec", "signerName"]);
+    if signer.is_empty() || old.is_some_and(|old| old["spec"] == new["spec"]) || may(call, "attest", signer) {
+        return Ok(());
+    }
+    let why = format!("user not permitted to attest for signerName {signer:?}");
+    Err(Refusal::forbidden(&call.row, text(new, &["metadata", "name"]), &why))
+}
+
+/// Whether the user may do something for a signer, or for all of its domain.
+fn may(call: &Call, verb: &str, signer: &str) -> bool {
+    let domain = signer.split('/').next().unwrap_or_default();
+    [signer, &format!("{domain}/*")].into_iter().any(|name| {
+        let attempt = Attempt::resource(verb, &call.row.group, "signers", "", name);
+        call.api.allows(&call.user, &attempt)
+    })
 }

@@ -11,6 +11,7 @@ use crate::resources::{Row, of_version, stored};
 use crate::tree::set;
 
 pub mod autoscaler;
+pub mod devices;
 pub mod event;
 mod metrics;
 
@@ -22,6 +23,9 @@ pub struct Conversion {
     /// From the stored version into the row's.
     pub show: fn(&mut Value),
 }
+
+/// Versions that have the same fields.
+pub static SAME: Conversion = Conversion { store: |_| {}, show: |_| {} };
 
 impl Row {
     /// The row in whose version the objects are stored.

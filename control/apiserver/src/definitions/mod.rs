@@ -27,7 +27,7 @@ use tokio::sync::{MutexGuard, watch};
 
 use crate::api::Api;
 use crate::object::{self, Stored, prefix};
-use crate::resources::{Row, Table, builtin, known};
+use crate::resources::{Row, Table, known};
 use crate::tree::at;
 
 pub use conditions::{condition_is, set_condition};
@@ -122,8 +122,7 @@ impl Known {
     }
 }
 
-fn table(known: &BTreeMap<String, Known>) -> Table {
-    let own = builtin();
+fn table(own: &Table, known: &BTreeMap<String, Known>) -> Table {
     let custom = known.values().flat_map(|known| &known.rows);
     Table::new(own.rows().iter().chain(custom).map(Arc::clone).collect())
 }
@@ -140,7 +139,7 @@ pub fn follow(api: &Api, key: &str) {
         }
         None => _ = known.remove(name),
     }
-    api.table.store(Arc::new(table(&known)));
+    api.table.store(Arc::new(table(&api.own, &known)));
     drop(known);
     api.definitions.changed.send_replace(());
 }

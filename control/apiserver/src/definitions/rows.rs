@@ -73,6 +73,7 @@ fn row(definition: &Stored, tree: &Value, position: usize, version: &Value, befo
         subresources,
         selectable: list(version, &["selectableFields"]).iter().map(selectable).collect(),
         printer: Columns::Paths(columns(version)),
+        deprecation: deprecation(tree, version),
         custom: Some(Box::new(custom)),
         ..Row::of(&CUSTOM)
     }
@@ -94,7 +95,6 @@ fn custom(definition: &Stored, tree: &Value, position: usize, version: &Value) -
         digest: crate::documents::discovery::hex(&sha2::Sha256::digest(seen.to_string())),
         terminating: condition_is(tree, "Terminating", "True"),
         scale: scale(at(version, &["subresources", "scale"])),
-        deprecation: deprecation(tree, version),
     }
 }
 

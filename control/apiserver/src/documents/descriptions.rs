@@ -101,6 +101,8 @@ mod tests {
         let known = [
             "io.k8s.api.certificates.v1.CertificateSigningRequest.metadata",
             "io.k8s.api.networking.v1.IngressRule.http",
+            "io.k8s.apimachinery.pkg.apis.meta.v1.GroupResource.group",
+            "io.k8s.apimachinery.pkg.apis.meta.v1.GroupResource.resource",
         ];
         assert_eq!(silent, known);
         assert!(fields > 1500, "{fields}");

@@ -110,9 +110,7 @@ fn resource_list(row: &Row) -> Vec<Value> {
         main["categories"] = json!(row.categories);
     }
     if !row.review {
-        let digest = sha2::Sha256::digest(format!("{}/{}/{}", row.group, row.version, row.kind));
-        use base64::Engine;
-        main["storageVersionHash"] = json!(base64::engine::general_purpose::STANDARD.encode(&digest[..8]));
+        main["storageVersionHash"] = json!(storage_hash(row));
     }
     let mut out = vec![main];
     for sub in &row.subresources {
@@ -128,6 +126,18 @@ fn resource_list(row: &Row) -> Vec<Value> {
         out.push(one);
     }
     out
+}
+
+/// By which clients see that objects are stored in another version; the same for all versions of a kind.
+fn storage_hash(row: &Row) -> String {
+    use base64::Engine;
+    let stored = row.stored_as();
+    let version = match &row.custom {
+        Some(custom) => custom.stored_version.clone(),
+        None => format!("{}/{}", stored.group, stored.version),
+    };
+    let digest = sha2::Sha256::digest(format!("{version}/{}", stored.kind));
+    base64::engine::general_purpose::STANDARD.encode(&digest[..8])
 }
 
 /// What the media type of the aggregated document says besides the encoding.
@@ -220,6 +230,17 @@ mod tests {
             versions,
             ["v10", "v2", "v1", "v11beta2", "v10beta3", "v11alpha2", "v3alpha1", "foo1", "foo10"]
         );
+    }
+
+    #[test]
+    fn the_hash_is_that_of_the_version_objects_are_stored_in() {
+        let table = crate::resources::builtin();
+        let hash = |group, version, plural| storage_hash(table.find(group, version, plural).unwrap());
+        // As kube-apiserver says it.
+        assert_eq!(hash("", "v1", "pods"), "xPOwRZ+Yhw8=");
+        assert_eq!(hash("apps", "v1", "deployments"), "8aSe+NMegvE=");
+        let of = |version| hash("autoscaling", version, "horizontalpodautoscalers");
+        assert_eq!(of("v1"), of("v2"));
     }
 
     static UPSTREAM: &str = include_str!("../../data/discovery.json");

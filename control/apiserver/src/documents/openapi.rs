@@ -14,7 +14,7 @@ use super::discovery::hex;
 use super::{custom, packed, paths};
 use crate::body::{self, Reply};
 use crate::name::Name;
-use crate::resources::{Row, Table};
+use crate::resources::{Row, Table, builtin};
 use crate::schema::{ListType, Node, Schema, Shape, Type, TypeId, schema};
 use crate::status::{Refusal, Result};
 
@@ -132,7 +132,7 @@ pub fn v2(table: &Table, headers: &HeaderMap) -> Result<Reply> {
     for (group, version) in table.group_versions() {
         digest.update(hash(table, group, version));
     }
-    let types: BTreeSet<TypeId> = (0..schema().types.len()).collect();
+    let types = shown(table);
     let rows = table.rows().to_vec();
     if reads(headers, PACKED) {
         digest.update(packed::MEDIA);
@@ -198,6 +198,16 @@ fn separated(objects: impl Iterator<Item = Map<String, Value>>) -> impl Iterator
 fn members(object: &Map<String, Value>) -> String {
     let text = serde_json::to_string(object).expect("a tree always encodes");
     text[1..text.len() - 1].to_owned()
+}
+
+/// The types of this build but those that only kinds reach that are not served.
+fn shown(table: &Table) -> BTreeSet<TypeId> {
+    let served: Vec<&Row> = table.rows().iter().map(|row| &**row).collect();
+    let build = builtin();
+    let is_served = |row: &Row| table.find(&row.group, &row.version, &row.plural).is_some();
+    let hidden: Vec<&Row> = build.rows().iter().map(|row| &**row).filter(|row| !is_served(row)).collect();
+    let hidden = &reached(&hidden) - &reached(&served);
+    (0..schema().types.len()).filter(|id| !hidden.contains(id)).collect()
 }
 
 /// The types of this build that rows reach.

@@ -11,6 +11,7 @@ pub mod flow_control;
 pub mod network;
 pub mod paths;
 pub mod pods;
+pub mod previews;
 pub mod storage;
 pub mod workloads;
 

@@ -30,8 +30,6 @@ pub struct Custom {
     /// The definition is being deleted: nothing new is created.
     pub terminating: bool,
     pub scale: Option<Scale>,
-    /// The sentence with which users of a deprecated version are warned.
-    pub deprecation: Option<String>,
 }
 
 /// Where an object keeps what a Scale shows.

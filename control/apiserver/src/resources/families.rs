@@ -65,3 +65,7 @@ pub const NO_SIGNER: &str =
     "nothing signs certificates yet: the request is kept, and approving it leads to no certificate";
 pub const ONE_RUNTIME: &str =
     "nodes take the name of the class for that of its handler yet: give both the same";
+pub const NO_GROUPS: &str =
+    "pods are not scheduled in groups yet: the object is kept, and its pods are scheduled one by one";
+pub const NO_CANDIDATES: &str =
+    "leaders are not chosen among candidates yet: the object is kept, and whoever takes the lease leads";

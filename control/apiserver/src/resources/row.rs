@@ -34,6 +34,8 @@ pub struct Row {
     pub returns_deleted: bool,
     pub lifetime: u64,
     pub missing: &'static str,
+    /// The sentence with which users of a deprecated version are warned.
+    pub deprecation: Option<String>,
     pub conversion: Option<&'static Conversion>,
     pub name: fn(&str) -> Result<(), String>,
     pub defaults: fn(&mut Value),
@@ -54,7 +56,7 @@ fn names(words: &[&str]) -> Vec<Name> {
 impl Row {
     /// The row of an entry of the table.
     pub fn of(entry: &Resource) -> Self {
-        Self {
+        let mut row = Self {
             group: entry.group.into(),
             version: entry.version.into(),
             kind: entry.kind.into(),
@@ -74,6 +76,7 @@ impl Row {
             returns_deleted: entry.returns_deleted,
             lifetime: entry.lifetime,
             missing: entry.missing,
+            deprecation: None,
             conversion: entry.conversion,
             name: entry.name,
             defaults: entry.defaults,
@@ -83,7 +86,10 @@ impl Row {
             printer: Columns::Fixed(entry.printer),
             schema: OnceLock::new(),
             custom: None,
-        }
+        };
+        row.deprecation =
+            entry.deprecated.map(|deprecated| deprecated.sentence(&row.api_version(), entry.kind));
+        row
     }
 
     /// A kind that is exchanged only below other resources, such as a TokenRequest.

@@ -4,7 +4,7 @@ use super::families::{
     ADMISSION, ALL, APPS, AUTOSCALER, BATCH, CORE, DEVICES, EXTENSIONS, FLOW, NETWORKING, NO_CONTROLLER,
     NO_SIGNER, NO_VOLUMES, NOT_ENFORCED, NOT_FORWARDED, ONE_RUNTIME, RBAC, REVIEW, SCALED, STATUS, STORAGE,
 };
-use super::{BASE, Resource, Sub};
+use super::{BASE, Deprecated, Resource, Sub};
 use crate::conversion::{autoscaler as autoscaler_versions, event};
 use crate::definitions;
 use crate::printer::{
@@ -40,6 +40,11 @@ pub static RESOURCES: &[Resource] = &[
         short: &["ep"],
         storage: "services/endpoints",
         create_on_update: true,
+        deprecated: Some(Deprecated {
+            since: 33,
+            gone: None,
+            instead: Some("discovery.k8s.io/v1 EndpointSlice"),
+        }),
         defaults: endpoints::default_endpoints,
         validate: endpoints::validate_endpoints,
         printer: &network::ENDPOINTS,

@@ -178,7 +178,7 @@ fn validate_usages(spec: &Value, errors: &mut Errors) {
 }
 
 /// `example.com/name`: a domain of at least two labels, and a path of one segment.
-fn signer_name(name: &str) -> Result<(), String> {
+pub fn signer_name(name: &str) -> Result<(), String> {
     let Some((domain, path)) = name.split_once('/').filter(|(_, path)| !path.contains('/')) else {
         return Err(
             "must be a fully qualified domain and path of the form 'example.com/signer-name'".to_owned()

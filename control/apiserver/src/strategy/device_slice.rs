@@ -134,7 +134,7 @@ fn qualified_name(text: &str) -> Result<(), String> {
 }
 
 /// A version as semver.org 2.0.0 has it.
-fn version(text: &str) -> Result<(), String> {
+pub fn semantic_version(text: &str) -> Result<(), String> {
     let (rest, build) = text.split_once('+').map_or((text, None), |(rest, build)| (rest, Some(build)));
     let (core, early) = rest.split_once('-').map_or((rest, None), |(core, early)| (core, Some(early)));
     let digits = |word: &str| !word.is_empty() && word.bytes().all(|c| c.is_ascii_digit());
@@ -160,7 +160,7 @@ fn validate_attribute(attribute: &Value, place: &str, errors: &mut Errors) {
             if text.len() > MAX_VALUE {
                 errors.too_long(place, MAX_VALUE);
             } else if one == "version" {
-                errors.check(place, text, version);
+                errors.check(place, text, semantic_version);
             }
         }
     }
@@ -199,13 +199,7 @@ fn validate_device(device: &Value, each: bool, here: &str, errors: &mut Errors) 
     }
     validate_consumption(device, here, errors);
     for (index, taint) in list(device, &["taints"]).iter().enumerate() {
-        let place = format!("{here}.taints[{index}]");
-        errors.check(format!("{place}.key"), text(taint, &["key"]), validate::label_key);
-        let effects = ["NoExecute", "NoSchedule", "None"];
-        match text(taint, &["effect"]) {
-            "" => errors.required(format!("{place}.effect"), ""),
-            effect => errors.one_of(format!("{place}.effect"), effect, &effects),
-        }
+        validate_taint(taint, &format!("{here}.taints[{index}]"), errors);
     }
     let places = ["nodeName", "nodeSelector", "allNodes"];
     if each {
@@ -214,6 +208,16 @@ fn validate_device(device: &Value, each: bool, here: &str, errors: &mut Errors) 
         let detail = "`nodeName`, `nodeSelector` and `allNodes` can only be set if `perDeviceNodeSelection` is set to \
                       true in the ResourceSlice spec";
         errors.invalid(here, &Value::Null, detail);
+    }
+}
+
+/// A taint of one device, or of those of a rule.
+pub fn validate_taint(taint: &Value, here: &str, errors: &mut Errors) {
+    errors.check(format!("{here}.key"), text(taint, &["key"]), validate::label_key);
+    errors.check(format!("{here}.value"), text(taint, &["value"]), validate::label_value);
+    match text(taint, &["effect"]) {
+        "" => errors.required(format!("{here}.effect"), ""),
+        effect => errors.one_of(format!("{here}.effect"), effect, &["NoExecute", "NoSchedule", "None"]),
     }
 }
 

@@ -57,10 +57,21 @@ pub async fn cluster() -> Cluster {
 }
 
 pub async fn cluster_with(patience: Patience) -> Cluster {
+    cluster_of(|config| config.patience = patience).await
+}
+
+/// A cluster that serves what `--runtime-config` would ask for.
+pub async fn cluster_serving(runtime_config: &str) -> Cluster {
+    cluster_of(|config| config.runtime_config = runtime_config.parse().unwrap()).await
+}
+
+async fn cluster_of(change: impl FnOnce(&mut Config)) -> Cluster {
     let folder = tempfile::tempdir().unwrap();
     let etcd = over_etcd().then(Etcd::start);
     let storage = etcd.as_ref().map_or(Storage::Memory, etcd_storage);
-    let running = start(Config { patience, ..Config::loopback(folder.path(), storage) }).await.unwrap();
+    let mut config = Config::loopback(folder.path(), storage);
+    change(&mut config);
+    let running = start(config).await.unwrap();
     let cluster = Cluster { running, folder, _etcd: etcd };
     // The controllers are not running: what they would have made.
     let account =

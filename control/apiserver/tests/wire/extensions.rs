@@ -7,11 +7,11 @@ use serde_json::{Value, json};
 use crate::cluster::{Client, cluster};
 use crate::definitions::{DEFINITIONS, crontabs, spec, version};
 
-const SERVICES: &str = "/apis/apiregistration.k8s.io/v1/apiservices";
+pub const SERVICES: &str = "/apis/apiregistration.k8s.io/v1/apiservices";
 const ADMISSION: &str = "/apis/admissionregistration.k8s.io/v1";
 
 /// Names of APIServices, once `enough` says so.
-async fn services(admin: &Client, enough: impl Fn(&BTreeSet<String>) -> bool) -> BTreeSet<String> {
+pub async fn services(admin: &Client, enough: impl Fn(&BTreeSet<String>) -> bool) -> BTreeSet<String> {
     for _ in 0..200 {
         let list = admin.get(SERVICES).await.expect(200);
         let names = list["items"]

@@ -24,6 +24,7 @@ mod objects;
 mod pitfalls;
 mod pod_changes;
 mod pods;
+mod previews;
 mod protobuf;
 mod proxies;
 mod replicas;

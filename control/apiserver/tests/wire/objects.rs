@@ -7,6 +7,11 @@ pub fn all() -> Vec<(&'static str, &'static str, bool, Value)> {
     serde_json::from_str(include_str!("objects.json")).unwrap()
 }
 
+/// The same of kinds and versions of beta and alpha; from `previews.json`.
+pub fn previews() -> Vec<(&'static str, &'static str, bool, Value)> {
+    serde_json::from_str(include_str!("previews.json")).unwrap()
+}
+
 /// Path of a collection in the namespace `default`.
 pub fn collection(version: &str, plural: &str, namespaced: bool) -> String {
     let root = if version == "v1" { "/api/v1".to_owned() } else { format!("/apis/{version}") };

@@ -20,6 +20,7 @@ fn message_of(api_version: &str, kind: &str) -> String {
     let package = group.split('.').next().unwrap();
     let candidates = [
         format!("k8s.io.api.{}.{version}.{kind}", if package.is_empty() { "core" } else { package }),
+        format!("k8s.io.api.apiserver{package}.{version}.{kind}"),
         format!("k8s.io.apimachinery.pkg.apis.meta.v1.{kind}"),
         format!("k8s.io.apiextensions_apiserver.pkg.apis.{package}.{version}.{kind}"),
         format!("k8s.io.kube_aggregator.pkg.apis.{package}.{version}.{kind}"),
