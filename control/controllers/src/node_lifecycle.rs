@@ -142,6 +142,10 @@ fn taint(key: &Key, node: &Node, now: Timestamp, outcome: &mut Outcome) {
             taints.push(Taint { key: wanted.to_owned(), effect: effect.to_owned(), value: None, time_added });
         }
     }
+    // Who adds a taint by hand does not say when; the time that pods tolerate it has to begin somewhere.
+    for taint in taints.iter_mut().filter(|taint| taint.effect == "NoExecute") {
+        taint.time_added.get_or_insert(Time(now));
+    }
     if taints == node.spec.taints {
         return;
     }
@@ -343,6 +347,16 @@ mod tests {
         assert_eq!(deletes("2026-01-01T00:50:00Z", Some(300)), 1);
         assert_eq!(deletes("2026-01-01T00:58:00Z", Some(300)), 0);
         assert_eq!(deletes("2026-01-01T00:50:00Z", None), 0);
+    }
+
+    #[test]
+    fn the_time_a_taint_is_tolerated_begins_when_it_is_first_seen() {
+        let by_hand = json!([{"key": "own", "effect": "NoExecute"}, {"key": "own", "effect": "NoSchedule"}]);
+        let outcome = look(&[node("True", &by_hand), lease("2026-01-01T00:59:50.000000Z")]);
+        let [Write::Patch { body, .. }] = outcome.writes.as_slice() else { panic!("{outcome:?}") };
+        let want = json!([{"key": "own", "effect": "NoExecute", "timeAdded": "2026-01-01T01:00:00Z"},
+                          {"key": "own", "effect": "NoSchedule"}]);
+        assert_eq!(body["spec"]["taints"], want);
     }
 
     #[test]

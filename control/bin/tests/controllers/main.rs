@@ -3,6 +3,7 @@
 mod cron_jobs;
 mod custom;
 mod endpoints;
+mod nodes;
 mod quotas;
 mod replicas;
 
