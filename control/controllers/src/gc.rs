@@ -86,7 +86,7 @@ fn leave(item: &Item, graph: &Graph) -> Vec<Write> {
     Vec::new()
 }
 
-/// Deletes a dependent none of whose owners is left, or takes the dead owners off it.
+/// Deletes a dependent none of whose owners stays, or takes the owners off it that do not.
 fn collect(item: &Item, graph: &Graph) -> Option<Write> {
     if item.owners.is_empty() {
         return None;
@@ -103,11 +103,12 @@ fn collect(item: &Item, graph: &Graph) -> Option<Write> {
     };
     let owners: Vec<(&str, Owner)> =
         item.owners.iter().map(|owner| (owner.uid.as_str(), state(&owner.uid))).collect();
-    let dead: Vec<&str> =
-        owners.iter().filter(|(_, state)| *state == Owner::Gone).map(|(uid, _)| *uid).collect();
     let any = |wanted: Owner| owners.iter().any(|(_, state)| *state == wanted);
     if any(Owner::Alive) {
-        return (!dead.is_empty()).then(|| release(item, &dead));
+        // Who waits for this object would wait for ever.
+        let others = owners.iter().filter(|(_, state)| *state != Owner::Alive);
+        let others: Vec<&str> = others.map(|(uid, _)| *uid).collect();
+        return (!others.is_empty()).then(|| release(item, &others));
     }
     let has_dependents = graph.dependents(&item.uid).next().is_some();
     let foreground = any(Owner::Waiting) && has_dependents;
@@ -240,6 +241,15 @@ mod tests {
         assert_eq!(look("a", &objects), []);
         assert!(matches!(look("b", &objects).as_slice(), [Write::Delete { .. }]));
         assert!(matches!(look("a", &[owner]).as_slice(), [Write::Patch { .. }]));
+    }
+
+    #[test]
+    fn a_dependent_that_another_owner_keeps_is_let_go_by_the_one_that_waits_for_it() {
+        let owner = dying(object("Widget", "a", &[]), &[FOREGROUND]);
+        let freed = look("b", &[owner, object("Widget", "c", &[]), object("Widget", "b", &["a", "c"])]);
+        let [Write::Patch { body, .. }] = freed.as_slice() else { panic!("{freed:?}") };
+        let kept = body["metadata"]["ownerReferences"].as_array().unwrap();
+        assert_eq!(kept.iter().map(|owner| &owner["uid"]).collect::<Vec<_>>(), ["c"]);
     }
 
     #[test]

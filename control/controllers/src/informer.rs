@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
 use crate::controller::Key;
-use crate::graph::ResourceRef;
+use crate::graph::{Item, ResourceRef};
 use crate::view::{Tabled, World};
 
 /// A step the dispatcher carries out on the world.
@@ -205,8 +205,9 @@ fn upsert_meta(resource: Arc<ResourceRef>, meta: ObjectMeta) -> Apply {
         let key = key_of(&meta);
         let seen = world.seen.entry(resource.resource()).or_default();
         *seen = (*seen).max(revision_of(&meta));
+        let old = meta.uid.as_deref().and_then(|uid| world.graph.item(uid)).map(remembered);
         world.graph.insert(&resource, &key, &meta);
-        Applied { resource: resource.resource(), key, old: None, new: Some(Arc::new(Bare(meta))) }
+        Applied { resource: resource.resource(), key, old, new: Some(Arc::new(Bare(meta))) }
     })
 }
 
@@ -216,14 +217,21 @@ fn remove_meta(resource: Arc<ResourceRef>, key: Key) -> Apply {
             .graph
             .within(&key.namespace)
             .find(|item| item.key == key && item.resource == resource)
-            .map(|item| (item.uid.clone(), item.owners.clone()));
-        let old = found.map(|(uid, owners)| {
-            world.graph.remove(&uid);
-            let meta = ObjectMeta { uid: Some(uid), owner_references: Some(owners), ..ObjectMeta::default() };
-            Arc::new(Bare(meta)) as Arc<dyn Described>
-        });
-        Applied { resource: resource.resource(), key, old, new: None }
+            .map(remembered);
+        if let Some(uid) = found.as_ref().and_then(|old| old.described().uid.as_deref()) {
+            world.graph.remove(uid);
+        }
+        Applied { resource: resource.resource(), key, old: found, new: None }
     })
+}
+
+/// Who an object without a table was, and whose: what the graph knows of it.
+fn remembered(item: &Item) -> Arc<dyn Described> {
+    Arc::new(Bare(ObjectMeta {
+        uid: Some(item.uid.clone()),
+        owner_references: Some(item.owners.clone()),
+        ..ObjectMeta::default()
+    }))
 }
 
 /// Takes every object of a resource out of the graph.
@@ -246,20 +254,37 @@ fn forget_replaced(world: &mut World, old: Option<&ObjectMeta>, new: &ObjectMeta
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+
     use super::*;
+
+    fn thing(plural: &str) -> ResourceRef {
+        ResourceRef {
+            group: "example.com".to_owned(),
+            version: "v1".to_owned(),
+            plural: plural.to_owned(),
+            kind: "Thing".to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_change_of_an_object_without_a_table_tells_whose_it_was() {
+        let (mut world, resource) = (World::default(), Arc::new(thing("things")));
+        let mut meta = ObjectMeta { uid: Some("t".to_owned()), ..ObjectMeta::default() };
+        let owner = OwnerReference { uid: "o".to_owned(), ..OwnerReference::default() };
+        meta.owner_references = Some(vec![owner.clone()]);
+        assert!(upsert_meta(Arc::clone(&resource), meta.clone())(&mut world).old.is_none());
+        meta.owner_references = None;
+        let freed = upsert_meta(resource, meta)(&mut world);
+        assert_eq!(freed.old.unwrap().described().owner_references, Some(vec![owner]));
+    }
 
     #[test]
     fn a_kind_that_goes_takes_its_objects_out_of_the_graph() {
         let mut world = World::default();
         for (plural, uid) in [("things", "t"), ("others", "o")] {
-            let resource = ResourceRef {
-                group: "example.com".to_owned(),
-                version: "v1".to_owned(),
-                plural: plural.to_owned(),
-                kind: "Thing".to_owned(),
-            };
             let meta = ObjectMeta { uid: Some(uid.to_owned()), ..ObjectMeta::default() };
-            upsert_meta(Arc::new(resource), meta)(&mut world);
+            upsert_meta(Arc::new(thing(plural)), meta)(&mut world);
         }
         let gone = withdraw(&mut world, "things.example.com");
         let told: Vec<_> =

@@ -24,7 +24,7 @@ use crate::objects::{
 };
 use crate::queue::Queue;
 use crate::view::World;
-use crate::write::{Write, WriteError, Written};
+use crate::write::{Target, Write, WriteError, Written};
 use crate::{Config, controllers};
 
 /// Keys of one controller that are worked on at the same time.
@@ -195,15 +195,16 @@ struct Awaited {
 }
 
 enum Condition {
-    Seen { resource: String, revision: u64 },
+    Seen { target: Target, revision: u64 },
     Gone { uid: String },
 }
 
 impl Condition {
     fn holds(&self, world: &World) -> bool {
         match self {
-            Self::Seen { resource, revision } => {
-                world.seen_revision(resource).is_none_or(|seen| seen >= *revision)
+            Self::Seen { target, revision } => {
+                let seen = if target.is_of_graph { World::seen_by_graph } else { World::seen_by_table };
+                seen(world, &target.resource).is_none_or(|seen| seen >= *revision)
             }
             Self::Gone { uid } => world.graph.item(uid).is_none_or(|item| item.deleting),
         }
@@ -381,7 +382,7 @@ fn condition(write: &Write, written: &Written) -> Option<Condition> {
     match (write, written) {
         (Write::Delete { uid, .. }, _) => Some(Condition::Gone { uid: uid.clone() }),
         (_, Written::At(revision)) => {
-            Some(Condition::Seen { resource: write.target().resource.clone(), revision: *revision })
+            Some(Condition::Seen { target: write.target().clone(), revision: *revision })
         }
         (_, Written::Gone) => None,
     }

@@ -80,11 +80,16 @@ pub(crate) struct World {
     pub(crate) service_cidrs: Table<ServiceCidr>,
     pub(crate) services: Table<Service>,
     pub(crate) graph: Graph,
-    /// Revision up to which metadata-only kinds have been seen, by resource.
+    /// Revision up to which kinds have been seen whose metadata alone is watched, or of some objects more, by resource.
     pub(crate) seen: BTreeMap<String, u64>,
 }
 
 impl World {
+    /// Up to which revision changes of `resource` are in the owner graph, which has more of some kinds than their tables.
+    pub(crate) fn seen_by_graph(&self, resource: &str) -> Option<u64> {
+        self.seen.get(resource).copied().or_else(|| self.seen_by_table(resource))
+    }
+
     /// Objects of kind `T` whose controller is `owner`, in the order of their keys.
     pub(crate) fn controlled<T: Tabled>(&self, owner: &ObjectMeta) -> Vec<&Arc<T>> {
         let (group, plural) = (T::group(&()), T::plural(&()));
@@ -123,8 +128,8 @@ macro_rules! tabled {
         })*
 
         impl World {
-            /// Up to which revision changes of `resource` are in this world; `None` for a kind nobody watches.
-            pub(crate) fn seen_revision(&self, resource: &str) -> Option<u64> {
+            /// Up to which revision changes of `resource` are in its table; `None` for a kind nobody watches.
+            pub(crate) fn seen_by_table(&self, resource: &str) -> Option<u64> {
                 match resource {
                     $($kind::RESOURCE => Some(self.$field.seen),)*
                     other => self.seen.get(other).copied(),

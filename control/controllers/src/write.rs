@@ -20,6 +20,8 @@ pub(crate) struct Target {
     /// Plural with the group where there is one; see [`crate::change::Change::resource`].
     pub(crate) resource: String,
     pub(crate) key: Key,
+    /// Found in the owner graph, where its change will be seen; a table may not have it.
+    pub(crate) is_of_graph: bool,
 }
 
 impl Target {
@@ -28,7 +30,8 @@ impl Target {
             Some((group, _)) => format!("{plural}.{group}"),
             None => plural.to_owned(),
         };
-        Self { api_version: api_version.to_owned(), plural: plural.to_owned(), resource, key }
+        let (api_version, plural) = (api_version.to_owned(), plural.to_owned());
+        Self { api_version, plural, resource, key, is_of_graph: false }
     }
 
     pub(crate) fn of(resource: &ResourceRef, key: Key) -> Self {
@@ -37,6 +40,7 @@ impl Target {
             plural: resource.plural.clone(),
             resource: resource.resource(),
             key,
+            is_of_graph: true,
         }
     }
 

@@ -4,6 +4,7 @@ mod cron_jobs;
 mod custom;
 mod endpoints;
 mod nodes;
+mod owners;
 mod quotas;
 mod replicas;
 
