@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::{DeploymentStatus, DeploymentStrategy, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::{
-    ContainerPort, EndpointSubset, NodeAddress, NodeCondition, ObjectReference, PodCondition, PodIP,
-    ServicePort, Taint, Toleration,
+    ContainerPort, EndpointSubset, NamespaceCondition, NodeAddress, NodeCondition, ObjectReference,
+    PodCondition, PodIP, ServicePort, Taint, Toleration,
 };
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector, MicroTime, ObjectMeta, Time};
@@ -74,7 +74,7 @@ kind!(PersistentVolumeClaim, "", "v1", "persistentvolumeclaims", "persistentvolu
     spec: PersistentVolumeClaimSpec,
 });
 kind!(Node, "", "v1", "nodes", "nodes", { spec: NodeSpec, status: NodeStatus });
-kind!(Namespace, "", "v1", "namespaces", "namespaces", { spec: NamespaceSpec });
+kind!(Namespace, "", "v1", "namespaces", "namespaces", { spec: NamespaceSpec, status: NamespaceStatus });
 kind!(Service, "", "v1", "services", "services", { spec: ServiceSpec });
 kind!(ServiceAccount, "", "v1", "serviceaccounts", "serviceaccounts", {});
 kind!(ConfigMap, "", "v1", "configmaps", "configmaps", { data: BTreeMap<String, String> });
@@ -277,6 +277,12 @@ pub(crate) struct NodeStatus {
 #[serde(default)]
 pub(crate) struct NamespaceSpec {
     pub(crate) finalizers: Vec<String>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct NamespaceStatus {
+    pub(crate) conditions: Vec<NamespaceCondition>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]

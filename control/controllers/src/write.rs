@@ -85,6 +85,8 @@ pub(crate) enum Write {
     Issue { target: Target, account: String, uid: String, body: Value },
     /// Deletes the object if it still has this uid.
     Delete { target: Target, uid: String, propagation: Option<&'static str> },
+    /// Deletes every object of the target's kind in its namespace.
+    DeleteAll { target: Target },
 }
 
 /// What the API server made of a write.
@@ -149,7 +151,8 @@ impl Write {
             | Self::Patch { target, .. }
             | Self::Replace { target, .. }
             | Self::Issue { target, .. }
-            | Self::Delete { target, .. } => target,
+            | Self::Delete { target, .. }
+            | Self::DeleteAll { target } => target,
         }
     }
 
@@ -160,6 +163,7 @@ impl Write {
             Self::Replace { .. } => "replace",
             Self::Issue { .. } => "issue a token into",
             Self::Delete { .. } => "delete",
+            Self::DeleteAll { .. } => "delete all",
         }
     }
 
@@ -172,6 +176,8 @@ impl Write {
             Err(source) => return Err(WriteError::Request { verb, resource, key, source }),
         };
         match client.request::<Value>(request).await {
+            // An answer holds them all as they were, at a revision that may be older than what is seen already.
+            Ok(_) if matches!(self, Self::DeleteAll { .. }) => Ok(Written::Gone),
             Ok(answer) => match self.after(&answer) {
                 Some(next) => Box::pin(next.send(client)).await,
                 None => Ok(self.written(&answer)),
@@ -230,6 +236,7 @@ impl Write {
                 }
                 ("DELETE", target.path(), "application/json", options.to_string())
             }
+            Self::DeleteAll { target } => ("DELETE", target.collection(), "application/json", String::new()),
         };
         Request::builder().method(method).uri(path).header(CONTENT_TYPE, media).body(body.into_bytes())
     }
@@ -287,6 +294,7 @@ mod tests {
         let pod = Target::new("v1", "pods", Key::new("default", "a"));
         let set = Target::new("apps/v1", "replicasets", Key::new("default", "a"));
         let node = Target::new("v1", "nodes", Key::cluster("n"));
+        let events = Target::new("v1", "events", Key::new("default", ""));
         let body = json!({});
         for (write, want) in [
             (
@@ -302,6 +310,7 @@ mod tests {
                 Write::Delete { target: pod, uid: "u".into(), propagation: None },
                 "DELETE /api/v1/namespaces/default/pods/a",
             ),
+            (Write::DeleteAll { target: events }, "DELETE /api/v1/namespaces/default/events"),
         ] {
             let request = write.request().unwrap();
             assert_eq!(format!("{} {}", request.method(), request.uri()), want);

@@ -3,6 +3,7 @@
 mod cron_jobs;
 mod custom;
 mod endpoints;
+mod namespaces;
 mod nodes;
 mod owners;
 mod quotas;
