@@ -1,9 +1,10 @@
 //! The way in: TLS listeners, HTTP/1.1 and HTTP/2, and a service for callers in the same process.
 
+use std::any::Any;
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -121,8 +122,10 @@ async fn streams(
         let (api, peer) = (Arc::clone(&api), peer.clone());
         // In memory of its own, which is free again while the answer streams, for an hour perhaps.
         Box::pin(async move {
-            let question = Question::of(&api, peer, request);
-            answered(question.is_quick(), question.answer()).await
+            match Question::of(&api, peer, request) {
+                Ok(question) => answered(question.is_quick(), question.answer()).await,
+                Err(panic) => Ok(panicked(&*panic, Some(Media::Json))),
+            }
         })
     });
     let connection = builder.serve_connection(TokioIo::new(written), service);
@@ -158,7 +161,7 @@ async fn one_by_one(
     let patience = api.patience;
     let service = hyper::service::service_fn(move |request| {
         let (api, peer) = (Arc::clone(&api), peer.clone());
-        Box::pin(async move { Ok::<_, Infallible>(Question::of(&api, peer, request).answer().await) })
+        Box::pin(async move { Ok::<_, Infallible>(reply(&api, peer, request).await) })
     });
     let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(patience.head);
@@ -178,26 +181,48 @@ async fn one_by_one(
     }
 }
 
+async fn reply<B>(api: &Arc<Api>, peer: Peer, request: Request<B>) -> Reply
+where
+    B: hyper::body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BodyError>,
+{
+    match Question::of(api, peer, request) {
+        Ok(question) => question.answer().await,
+        Err(panic) => panicked(&*panic, Some(Media::Json)),
+    }
+}
+
 /// A request, and what it asks for.
 struct Question {
     api: Arc<Api>,
     incoming: Incoming,
     query: Query,
     route: Route,
+    /// In which a refusal is told.
+    media: Option<Media>,
 }
 
 impl Question {
-    /// Takes a request with any kind of body.
-    fn of<B>(api: &Arc<Api>, peer: Peer, mut request: Request<B>) -> Self
+    /// Takes a request with any kind of body; the error is what a panic on the way left.
+    fn of<B>(api: &Arc<Api>, peer: Peer, request: Request<B>) -> std::thread::Result<Self>
     where
         B: hyper::body::Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        B::Error: Into<BodyError>,
+    {
+        catch_unwind(AssertUnwindSafe(|| Self::read(api, peer, request)))
+    }
+
+    fn read<B>(api: &Arc<Api>, peer: Peer, mut request: Request<B>) -> Self
+    where
+        B: hyper::body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BodyError>,
     {
         let upgrade =
             request.headers().contains_key(http::header::UPGRADE).then(|| hyper::upgrade::on(&mut request));
         let (parts, body) = request.into_parts();
         let query = Query::of(&parts.uri);
         let route = route::parse(&parts.method, parts.uri.path(), &query);
+        let media = negotiate::of_refusal(&parts.headers);
         let incoming = Incoming {
             method: parts.method,
             uri: parts.uri,
@@ -206,7 +231,7 @@ impl Question {
             peer,
             upgrade,
         };
-        Self { api: Arc::clone(api), incoming, query, route }
+        Self { api: Arc::clone(api), incoming, query, route, media }
     }
 
     /// Whether the answer is a matter of microseconds: one object as it is.
@@ -215,8 +240,7 @@ impl Question {
     }
 
     fn answer(self) -> BoxFuture<'static, Reply> {
-        let media = negotiate::of_refusal(&self.incoming.headers);
-        async move { alone(media, self.api.handle(self.incoming, self.query, self.route)).await }.boxed()
+        async move { alone(self.media, self.api.handle(self.incoming, self.query, self.route)).await }.boxed()
     }
 }
 
@@ -225,11 +249,13 @@ impl Question {
 /// What a request holds while it is worked on (seats, turns, locks) is given back as its stack unwinds, and the store writes
 /// in its own thread, so that no other request can meet something half done.
 async fn alone(media: Option<Media>, answer: impl Future<Output = Reply>) -> Reply {
-    AssertUnwindSafe(answer).catch_unwind().await.unwrap_or_else(|panic| {
-        tracing::error!(said = said(&*panic), "a request panicked");
-        let why = "the server met a fault of its own in this request; its log says more";
-        body::refusal(&Refusal::internal(why), media)
-    })
+    AssertUnwindSafe(answer).catch_unwind().await.unwrap_or_else(|panic| panicked(&*panic, media))
+}
+
+fn panicked(panic: &(dyn Any + Send), media: Option<Media>) -> Reply {
+    tracing::error!(said = said(panic), "a request panicked");
+    let why = "the server met a fault of its own in this request; its log says more";
+    body::refusal(&Refusal::internal(why), media)
 }
 
 /// The API server as a service for callers in the same process, who act as one user.
@@ -248,7 +274,7 @@ impl InProcess {
 impl<B> tower::Service<Request<B>> for InProcess
 where
     B: hyper::body::Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B::Error: Into<BodyError>,
 {
     type Response = Response<Body>;
     type Error = Infallible;
@@ -261,7 +287,7 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let peer = Peer { user: Some(self.user.clone()), address: None };
         let api = Arc::clone(&self.api);
-        Box::pin(async move { Ok(Question::of(&api, peer, request).answer().await) })
+        Box::pin(async move { Ok(reply(&api, peer, request).await) })
     }
 }
 

@@ -1,5 +1,13 @@
 //! Whatever comes in, a Status goes out that says what is wrong; nothing is lost, nothing answers 500.
 
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::BodyExt;
+use hyper::body::{Body, Frame};
 use serde_json::{Value, json};
 
 use crate::cluster::cluster;
@@ -284,6 +292,39 @@ async fn a_body_above_the_limit_is_refused() {
     let body = config_map("a", &"x".repeat(2 << 20)).to_string();
     let answer = cluster.admin().ask("POST", MAPS, &[("content-type", "application/json")], body).await;
     answer.refused(422, "Invalid");
+}
+
+/// A body that cannot even be looked at.
+struct Panics;
+
+impl Body for Panics {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        panic!("as the test wants");
+    }
+
+    fn is_end_stream(&self) -> bool {
+        panic!("as the test wants");
+    }
+}
+
+#[tokio::test]
+async fn a_panic_while_a_request_is_read_is_a_status_and_of_that_request_alone() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    for uri in [MAPS, "/healthz"] {
+        let reply = admin.call(Request::post(uri).body(Panics).unwrap()).await;
+        assert_eq!(reply.status(), 500);
+        let said = reply.into_body().collect().await.unwrap().to_bytes();
+        let status: Value = serde_json::from_slice(&said).unwrap();
+        assert_eq!((&status["kind"], &status["reason"]), (&json!("Status"), &json!("InternalError")));
+        admin.get(MAPS).await.expect(200);
+    }
 }
 
 #[tokio::test]
