@@ -42,6 +42,8 @@ pub(crate) struct Outcome {
     pub(crate) writes: Vec<Write>,
     /// Look again after this time even if nothing changes.
     pub(crate) again: Option<Duration>,
+    /// Do not look again before this time is over, whatever changes.
+    pub(crate) rest: Duration,
 }
 
 impl Outcome {
@@ -50,7 +52,7 @@ impl Outcome {
     }
 
     pub(crate) fn writes(writes: Vec<Write>) -> Self {
-        Self { writes, again: None }
+        Self { writes, ..Self::default() }
     }
 
     /// Asks for another look at `after`, or sooner if that was asked for already.

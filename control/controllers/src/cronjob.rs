@@ -111,7 +111,7 @@ impl<'a> Look<'a> {
             let target = Target::new("batch/v1", "cronjobs", self.key.clone());
             self.writes.push(Write::Patch { target, subresource: Some("status"), body });
         }
-        Outcome { writes: self.writes, again: self.again }
+        Outcome { writes: self.writes, again: self.again, ..Outcome::default() }
     }
 
     fn tell(&mut self, warning: bool, reason: &str, message: String) {

@@ -7,17 +7,18 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, ObjectReference};
+use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::json;
 
 use crate::change::Change;
 use crate::controller::{Controller, Key, Outcome};
-use crate::endpointslice::{TRIGGER_TIME, services_of};
+use crate::endpointslice::services_of;
 use crate::objects::{Endpoints, Pod, Service, deleting};
-use crate::pods::{is_finished, is_ready};
+use crate::pods::{is_finished, is_ready, reference};
 use crate::ports::{Port, resolved_ports};
 use crate::selector;
+use crate::trigger::{Listed, TRIGGER_TIME, trigger};
 use crate::view::View;
 use crate::write::{Target, Write, exactly};
 
@@ -50,7 +51,7 @@ impl Controller for EndpointsController {
         }
     }
 
-    fn reconcile(&self, key: &Key, view: &View, now: Timestamp) -> Outcome {
+    fn reconcile(&self, key: &Key, view: &View, _: Timestamp) -> Outcome {
         let current = view.endpoints.row(key).map(|endpoints| &**endpoints);
         let Some(service) = view.services.row(key) else {
             return Outcome::writes(current.and_then(|current| delete(key, current)).into_iter().collect());
@@ -59,18 +60,21 @@ impl Controller for EndpointsController {
         if deleting(&service.metadata).is_some() || is_foreign {
             return Outcome::nothing();
         }
-        if let Some(rest) = current.and_then(|current| rest(current, now)) {
-            return Outcome { writes: Vec::new(), again: Some(rest) };
-        }
         let mut subsets = subsets(key, service, view);
         let is_cut = cut(&mut subsets);
         let labels = labels(service);
+        if current.is_some_and(|current| is_settled(current, &subsets, &labels, is_cut)) {
+            return Outcome::nothing();
+        }
+        let pods = view.pods.within(&key.namespace).map(|(_, pod)| &**pod);
+        let noted = current.map(|current| listed_pods(&current.subsets));
+        let began = trigger(service, pods, &listed_pods(&subsets), noted.as_ref());
         let write = match current {
-            None => Some(create(key, &subsets, &labels, is_cut, now)),
-            Some(current) if is_settled(current, &subsets, &labels, is_cut) => None,
-            Some(current) => Some(patch(key, current, &subsets, &labels, is_cut, now)),
+            None => create(key, &subsets, &labels, is_cut, began),
+            Some(current) => patch(key, current, &subsets, &labels, is_cut, began),
         };
-        Outcome::writes(write.into_iter().collect())
+        let rest = REST * u32::try_from(size(&subsets)).unwrap_or(u32::MAX);
+        Outcome { writes: vec![write], rest, ..Outcome::default() }
     }
 }
 
@@ -99,12 +103,12 @@ fn delete(key: &Key, current: &Endpoints) -> Option<Write> {
     (!is_lock).then(|| Write::Delete { target: target(key), uid, propagation: None })
 }
 
-/// What is left of the time for which the object is left alone.
-fn rest(current: &Endpoints, now: Timestamp) -> Option<Duration> {
-    let written: Timestamp = annotation(&current.metadata, TRIGGER_TIME)?.parse().ok()?;
-    let whole = REST * u32::try_from(size(&current.subsets).min(MAX_ADDRESSES)).unwrap_or(u32::MAX);
-    let since = Duration::try_from(now.duration_since(written)).ok()?;
-    whole.checked_sub(since).filter(|left| !left.is_zero())
+/// The pods behind the addresses.
+fn listed_pods(subsets: &[EndpointSubset]) -> Listed<'_> {
+    let ready = subsets.iter().flat_map(|subset| &subset.addresses).flatten();
+    let waiting = subsets.iter().flat_map(|subset| &subset.not_ready_addresses).flatten();
+    let all = ready.map(|address| (address, true)).chain(waiting.map(|address| (address, false)));
+    all.filter_map(|(address, ready)| Some((address.target_ref.as_ref()?.uid.as_deref()?, ready))).collect()
 }
 
 /// A pod's address; two pods of a node's network share one.
@@ -167,13 +171,7 @@ fn address(service: &Service, pod: &Pod) -> Option<EndpointAddress> {
         hostname: pod.spec.hostname.clone().filter(|_| in_subdomain),
         ip: ip.ip.clone(),
         node_name: pod.spec.node_name.clone(),
-        target_ref: Some(ObjectReference {
-            kind: Some("Pod".to_owned()),
-            namespace: pod.metadata.namespace.clone(),
-            name: pod.metadata.name.clone(),
-            uid: pod.metadata.uid.clone(),
-            ..ObjectReference::default()
-        }),
+        target_ref: Some(reference(pod)),
     })
 }
 
@@ -251,9 +249,12 @@ fn create(
     subsets: &[EndpointSubset],
     labels: &BTreeMap<String, String>,
     is_cut: bool,
-    now: Timestamp,
+    began: Option<Timestamp>,
 ) -> Write {
-    let mut annotations = json!({ TRIGGER_TIME: now.to_string() });
+    let mut annotations = json!({});
+    if let Some(began) = began {
+        annotations[TRIGGER_TIME] = json!(began.to_string());
+    }
     if is_cut {
         annotations[OVER_CAPACITY] = json!(TRUNCATED);
     }
@@ -271,12 +272,13 @@ fn patch(
     subsets: &[EndpointSubset],
     labels: &BTreeMap<String, String>,
     is_cut: bool,
-    now: Timestamp,
+    began: Option<Timestamp>,
 ) -> Write {
+    let began = began.map(|began| began.to_string());
     let metadata = json!({
         "resourceVersion": current.metadata.resource_version,
         "labels": exactly(labels, current.metadata.labels.as_ref()),
-        "annotations": { TRIGGER_TIME: now.to_string(), OVER_CAPACITY: is_cut.then_some(TRUNCATED) },
+        "annotations": { TRIGGER_TIME: began, OVER_CAPACITY: is_cut.then_some(TRUNCATED) },
     });
     let body = json!({ "metadata": metadata, "subsets": subsets });
     Write::Patch { target: target(key), subresource: None, body }

@@ -9,7 +9,8 @@ const NOW: &str = "2026-01-01T00:00:10Z";
 fn service(ports: Value) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Service",
-        "metadata": { "name": "web", "namespace": "d", "uid": "svc", "labels": { "tier": "front" } },
+        "metadata": { "name": "web", "namespace": "d", "uid": "svc", "labels": { "tier": "front" },
+                      "creationTimestamp": "2026-01-01T00:00:05Z" },
         "spec": { "selector": { "app": "web" }, "ipFamilies": ["IPv4", "IPv6"], "type": "ClusterIP",
                   "clusterIP": "10.96.0.7", "ports": ports },
     })
@@ -27,7 +28,8 @@ fn pod(name: &str, last: usize, ready: bool) -> Value {
                   "containers": [{ "ports": [{ "name": "web", "containerPort": 8080 }] }] },
         "status": { "phase": "Running",
                     "podIPs": [{ "ip": "fd00::1" }, { "ip": format!("10.0.{}.{}", last / 250, last % 250) }],
-                    "conditions": [{ "type": "Ready", "status": if ready { "True" } else { "False" } }] },
+                    "conditions": [{ "type": "Ready", "status": if ready { "True" } else { "False" },
+                                     "lastTransitionTime": format!("2026-01-01T00:00:{:02}Z", 10 + last % 10) }] },
     })
 }
 
@@ -35,13 +37,12 @@ fn look(objects: &[Value]) -> Outcome {
     EndpointsController.reconcile(&Key::new("d", "web"), &world(objects), NOW.parse().unwrap())
 }
 
-/// The object a creation makes, as it comes back, written long ago.
+/// The object a creation makes, as it comes back.
 fn made(objects: &[Value]) -> Value {
     let outcome = look(objects);
     let [Write::Create { body, .. }] = &outcome.writes[..] else { panic!("{outcome:?}") };
     let mut object = body.clone();
     object["metadata"]["uid"] = json!("e");
-    object["metadata"]["annotations"][TRIGGER_TIME] = json!("2026-01-01T00:00:00Z");
     object
 }
 
@@ -128,7 +129,19 @@ fn what_changed_is_patched_as_it_was_seen_and_labels_that_went_are_taken_away() 
     let body = patched(&[web(), pod("a", 1, true), object]);
     assert_eq!(body["metadata"]["resourceVersion"], "7");
     assert_eq!(body["metadata"]["labels"], json!({ "tier": "front", MANAGED_BY: MANAGER, "old": null }));
-    assert_eq!(body["metadata"]["annotations"][TRIGGER_TIME], NOW);
+}
+
+#[test]
+fn the_object_says_when_what_it_carries_began() {
+    let object = made(&[web(), pod("a", 1, true)]);
+    assert_eq!(object["metadata"]["annotations"][TRIGGER_TIME], "2026-01-01T00:00:05Z");
+    let began = |pods: &[Value]| {
+        let body = patched(&[&[web(), object.clone()], pods].concat());
+        body["metadata"]["annotations"][TRIGGER_TIME].clone()
+    };
+    assert_eq!(began(&[pod("a", 1, true), pod("c", 3, true), pod("b", 2, false)]), "2026-01-01T00:00:12Z");
+    assert_eq!(began(&[pod("a", 1, false), pod("b", 2, false)]), "2026-01-01T00:00:11Z");
+    assert_eq!(began(&[]), Value::Null, "nobody says when a pod went");
 }
 
 #[test]
@@ -165,18 +178,9 @@ fn subsets_are_cut_in_proportion() {
 
 #[test]
 fn a_large_object_rests_between_writes() {
-    let pods = |many: usize| (0..many).map(|at| pod(&format!("p{at:04}"), at, true)).collect::<Vec<_>>();
-    let mut object = made(&[vec![web()], pods(500)].concat());
-    let again = |object: &Value, many: usize| {
-        let outcome = look(&[vec![web(), object.clone()], pods(many)].concat());
-        (outcome.writes.len(), outcome.again)
-    };
-    object["metadata"]["annotations"][TRIGGER_TIME] = json!("2026-01-01T00:00:09.900Z");
-    assert_eq!(again(&object, 499), (0, Some(Duration::from_millis(400))));
-    object["metadata"]["annotations"][TRIGGER_TIME] = json!("2026-01-01T00:00:09.400Z");
-    assert_eq!(again(&object, 499), (1, None));
-    object["metadata"]["annotations"][TRIGGER_TIME] = json!("2026-01-01T00:00:30Z");
-    assert_eq!(again(&object, 499), (1, None), "a clock that went back stops nobody");
+    let pods = (0..500).map(|at| pod(&format!("p{at:04}"), at, true)).collect::<Vec<_>>();
+    assert_eq!(look(&[vec![web()], pods].concat()).rest, Duration::from_millis(500));
+    assert_eq!(look(&[web()]).rest, Duration::ZERO);
 }
 
 #[test]

@@ -7,7 +7,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::discovery::v1::{
     Endpoint, EndpointConditions, EndpointHints, EndpointPort, ForNode, ForZone,
 };
@@ -17,9 +16,10 @@ use crate::change::Change;
 use crate::controller::{Controller, Key, Outcome};
 use crate::objects::{EndpointSlice, Pod, Service, deleting};
 use crate::ownership;
-use crate::pods::{is_finished, is_ready};
+use crate::pods::{is_finished, is_ready, reference};
 use crate::ports::{Port, resolved_ports};
 use crate::selector;
+use crate::trigger::{Listed, TRIGGER_TIME, trigger};
 use crate::view::View;
 use crate::write::{Target, Write};
 
@@ -29,8 +29,6 @@ pub(crate) const SERVICE_LABEL: &str = "kubernetes.io/service-name";
 pub(crate) const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 const MANAGER: &str = "endpointslice-controller.k8s.io";
 const ZONE: &str = "topology.kubernetes.io/zone";
-/// When the change that a slice carries began, for those who measure how long it takes to arrive.
-pub(crate) const TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 
 pub(crate) struct EndpointSliceController;
 
@@ -54,7 +52,7 @@ impl Controller for EndpointSliceController {
         services_of(change, view)
     }
 
-    fn reconcile(&self, key: &Key, view: &View, now: Timestamp) -> Outcome {
+    fn reconcile(&self, key: &Key, view: &View, _: Timestamp) -> Outcome {
         let Some(service) = view.services.row(key) else { return Outcome::nothing() };
         let is_foreign = service.spec.selector.is_empty() || service.spec.type_ == "ExternalName";
         if deleting(&service.metadata).is_some() || is_foreign {
@@ -62,10 +60,12 @@ impl Controller for EndpointSliceController {
         }
         let mut current = managed(key, view, MANAGER);
         let mut writes = Vec::new();
-        for (shape, endpoints) in desired(key, service, view) {
+        let desired = desired(key, service, view);
+        let began = began(key, service, &desired, &current, view);
+        for (shape, endpoints) in desired {
             let (mine, others) = current.into_iter().partition(|slice| Shape::of(slice) == shape);
             current = others;
-            writes.extend(settle(key, service, &shape, endpoints, mine, now));
+            writes.extend(settle(key, service, &shape, endpoints, mine, began));
         }
         writes.extend(current.into_iter().map(|slice| delete(key, slice)));
         Outcome::writes(writes)
@@ -148,13 +148,7 @@ fn endpoint(service: &Service, pod: &Pod, address: &str, view: &View) -> Endpoin
         node_name: pod.spec.node_name.clone(),
         zone,
         hints,
-        target_ref: Some(ObjectReference {
-            kind: Some("Pod".to_owned()),
-            namespace: pod.metadata.namespace.clone(),
-            name: pod.metadata.name.clone(),
-            uid: pod.metadata.uid.clone(),
-            ..ObjectReference::default()
-        }),
+        target_ref: Some(reference(pod)),
         ..Endpoint::default()
     }
 }
@@ -185,6 +179,29 @@ pub(crate) fn managed<'a>(key: &'a Key, view: &'a View, manager: &str) -> Vec<&'
     slices.filter(|slice| ours(slice) && deleting(&slice.metadata).is_none()).collect()
 }
 
+/// When the change began that makes the slices what they should be.
+fn began(
+    key: &Key,
+    service: &Service,
+    desired: &BTreeMap<Shape, Endpoints>,
+    current: &[&Arc<EndpointSlice>],
+    view: &View,
+) -> Option<Timestamp> {
+    let listed = listed_pods(desired.values().flat_map(BTreeMap::values));
+    let noted = (!current.is_empty()).then(|| listed_pods(current.iter().flat_map(|slice| &slice.endpoints)));
+    let pods = view.pods.within(&key.namespace).map(|(_, pod)| &**pod);
+    trigger(service, pods, &listed, noted.as_ref())
+}
+
+/// The pods behind the endpoints.
+fn listed_pods<'a>(endpoints: impl Iterator<Item = &'a Endpoint>) -> Listed<'a> {
+    let pod = |endpoint: &'a Endpoint| {
+        let uid = endpoint.target_ref.as_ref()?.uid.as_deref()?;
+        Some((uid, endpoint.conditions.as_ref()?.serving?))
+    };
+    endpoints.filter_map(pod).collect()
+}
+
 /// Makes `current`, slices of one shape, hold exactly `wanted`, with as few writes as possible.
 fn settle(
     key: &Key,
@@ -192,7 +209,7 @@ fn settle(
     shape: &Shape,
     mut wanted: Endpoints,
     current: Vec<&Arc<EndpointSlice>>,
-    now: Timestamp,
+    began: Option<Timestamp>,
 ) -> Vec<Write> {
     let is_empty_shape = wanted.is_empty();
     let mut kept: Vec<(&Arc<EndpointSlice>, Vec<Endpoint>)> = Vec::new();
@@ -214,7 +231,7 @@ fn settle(
         } else if endpoints != slice.endpoints {
             let metadata = json!({
                 "resourceVersion": slice.metadata.resource_version,
-                "annotations": {TRIGGER_TIME: now.to_string()},
+                "annotations": {TRIGGER_TIME: began.map(|began| began.to_string())},
             });
             let body = json!({"metadata": metadata, "endpoints": endpoints});
             let name = slice.metadata.name.clone().unwrap_or_default();
@@ -222,14 +239,22 @@ fn settle(
             writes.push(Write::Patch { target, subresource: None, body });
         }
     }
-    writes.extend(rest.chunks(MAX_ENDPOINTS).map(|endpoints| create(key, service, shape, endpoints, now)));
+    writes.extend(rest.chunks(MAX_ENDPOINTS).map(|endpoints| create(key, service, shape, endpoints, began)));
     if spare_empty {
-        writes.push(create(key, service, shape, &[], now));
+        writes.push(create(key, service, shape, &[], began));
     }
     writes
 }
 
-fn create(key: &Key, service: &Service, shape: &Shape, endpoints: &[Endpoint], now: Timestamp) -> Write {
+fn create(
+    key: &Key,
+    service: &Service,
+    shape: &Shape,
+    endpoints: &[Endpoint],
+    began: Option<Timestamp>,
+) -> Write {
+    let annotations: BTreeMap<&str, String> =
+        began.map(|began| (TRIGGER_TIME, began.to_string())).into_iter().collect();
     let mut labels: BTreeMap<String, String> = service.metadata.labels.clone().unwrap_or_default();
     let reserved: BTreeSet<&str> = [SERVICE_LABEL, MANAGED_BY].into();
     labels.retain(|name, _| !reserved.contains(name.as_str()));
@@ -239,7 +264,7 @@ fn create(key: &Key, service: &Service, shape: &Shape, endpoints: &[Endpoint], n
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
         "metadata": {
             "generateName": format!("{}-", key.name), "namespace": key.namespace, "labels": labels,
-            "annotations": {TRIGGER_TIME: now.to_string()},
+            "annotations": annotations,
             "ownerReferences": [ownership::reference("v1", "Service", &service.metadata)],
         },
         "addressType": shape.family,
@@ -267,7 +292,8 @@ mod tests {
 
     fn service(families: &[&str]) -> Value {
         json!({
-            "apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": "d", "uid": "svc"},
+            "apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": "d", "uid": "svc",
+                "creationTimestamp": "2026-01-01T00:00:05Z"},
             "spec": {
                 "selector": {"app": "web"}, "ipFamilies": families, "type": "ClusterIP",
                 "ports": [{"name": "http", "port": 80, "targetPort": "web", "protocol": "TCP"}],
@@ -282,7 +308,8 @@ mod tests {
             "spec": {"nodeName": "n", "containers": [{"name": "c", "ports": [{"name": "web", "containerPort": 8080}]}]},
             "status": {
                 "phase": "Running", "podIPs": [{"ip": format!("10.0.0.{}", name.len())}, {"ip": "fd00::1"}],
-                "conditions": [{"type": "Ready", "status": if ready { "True" } else { "False" }}],
+                "conditions": [{"type": "Ready", "status": if ready { "True" } else { "False" },
+                                "lastTransitionTime": format!("2026-01-01T00:00:{:02}Z", 10 + name.len())}],
             },
         })
     }
@@ -336,6 +363,21 @@ mod tests {
         let endpoints = body["endpoints"].as_array().unwrap();
         assert_eq!(endpoints.len(), 1);
         assert_eq!(endpoints[0]["conditions"], json!({"ready": false, "serving": true, "terminating": true}));
+    }
+
+    #[test]
+    fn a_slice_says_when_what_it_carries_began() {
+        let slice = stored(&look(&[service(&["IPv4"]), pod("a", true), pod("dddd", true)])[0]);
+        assert_eq!(slice["metadata"]["annotations"][TRIGGER_TIME], "2026-01-01T00:00:05Z");
+        let began = |pods: &[Value]| {
+            let writes = look(&[&[service(&["IPv4"]), slice.clone()], pods].concat());
+            let [Write::Patch { body, .. }] = writes.as_slice() else { panic!("{writes:?}") };
+            body["metadata"]["annotations"][TRIGGER_TIME].clone()
+        };
+        let all = [pod("a", true), pod("ccc", true), pod("bb", true), pod("dddd", true)];
+        assert_eq!(began(&all), "2026-01-01T00:00:12Z");
+        assert_eq!(began(&[pod("a", false), pod("dddd", true)]), "2026-01-01T00:00:11Z");
+        assert_eq!(began(&[pod("a", true)]), Value::Null, "nobody says when a pod went");
     }
 
     #[test]

@@ -17,10 +17,11 @@ use serde_json::json;
 use crate::change::Change;
 use crate::controller::{Controller, Key, Outcome};
 use crate::endpoints::{LEADER, is_own};
-use crate::endpointslice::{MANAGED_BY, SERVICE_LABEL, Shape, TRIGGER_TIME, delete, managed};
+use crate::endpointslice::{MANAGED_BY, SERVICE_LABEL, Shape, delete, managed};
 use crate::objects::{EndpointSlice, Endpoints, deleting};
 use crate::ownership;
 use crate::ports::Port;
+use crate::trigger::TRIGGER_TIME;
 use crate::view::View;
 use crate::write::{Happening, Target, Write, exactly};
 

@@ -45,6 +45,7 @@ mod selector;
 mod service_account;
 mod service_cidr;
 mod service_token;
+mod trigger;
 mod view;
 mod write;
 

@@ -67,7 +67,7 @@ impl Controller for NamespaceController {
         }
         // A kind that has not been listed yet may hold content.
         if !view.graph.complete {
-            return Outcome { writes: Vec::new(), again: Some(Duration::from_secs(1)) };
+            return Outcome { again: Some(Duration::from_secs(1)), ..Outcome::default() };
         }
         let (pods, others): (Vec<&Item>, Vec<&Item>) =
             view.graph.within(&key.name).partition(|item| item.resource.resource() == Pod::RESOURCE);
@@ -83,7 +83,7 @@ impl Controller for NamespaceController {
             deletable
         };
         // Admission or a finalizer may hold something back for a while.
-        Outcome { writes, again: Some(Duration::from_secs(5)) }
+        Outcome { writes, again: Some(Duration::from_secs(5)), ..Outcome::default() }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ObjectReference;
 
 use crate::objects::{Pod, deleting};
 
@@ -16,14 +17,27 @@ pub(crate) fn is_active(pod: &Pod) -> bool {
     !is_finished(pod) && deleting(&pod.metadata).is_none()
 }
 
+/// Whether the pod is ready, and since when it is that or not; `None` when nobody has said.
+pub(crate) fn ready_condition(pod: &Pod) -> Option<(bool, Option<Timestamp>)> {
+    let ready = pod.status.conditions.iter().find(|condition| condition.type_ == "Ready")?;
+    Some((ready.status == "True", ready.last_transition_time.as_ref().map(|time| time.0)))
+}
+
 /// Since when the pod has been ready without a break; `None` when it is not ready.
 pub(crate) fn ready_since(pod: &Pod) -> Option<Timestamp> {
-    let ready = pod
-        .status
-        .conditions
-        .iter()
-        .find(|condition| condition.type_ == "Ready" && condition.status == "True")?;
-    Some(ready.last_transition_time.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0))
+    let (ready, since) = ready_condition(pod)?;
+    ready.then(|| since.unwrap_or(Timestamp::UNIX_EPOCH))
+}
+
+/// How others name the pod they stand for.
+pub(crate) fn reference(pod: &Pod) -> ObjectReference {
+    ObjectReference {
+        kind: Some("Pod".to_owned()),
+        namespace: pod.metadata.namespace.clone(),
+        name: pod.metadata.name.clone(),
+        uid: pod.metadata.uid.clone(),
+        ..ObjectReference::default()
+    }
 }
 
 pub(crate) fn is_ready(pod: &Pod) -> bool {

@@ -20,12 +20,25 @@ pub(crate) struct Queue {
     /// Keys somebody works on now, which must not be handed out a second time.
     busy: HashSet<Key>,
     failures: HashMap<Key, u32>,
+    /// Until when keys are not handed out.
+    resting: HashMap<Key, Duration>,
     counter: u64,
 }
 
 impl Queue {
-    /// Asks for a look at `key` at `at`; an earlier wish stands, a later one is moved forward.
+    /// Has `key` wait until `until` from now on, whenever it was due or is wished for.
+    pub(crate) fn rest(&mut self, key: &Key, until: Duration) {
+        self.resting.insert(key.clone(), until);
+        if let Some(slot) = self.slots.remove(key) {
+            self.order.remove(&slot);
+            self.due.remove(key);
+            self.add(key.clone(), slot.0);
+        }
+    }
+
+    /// Asks for a look at `key` at `at`, or when it has rested; an earlier wish stands, a later one is moved forward.
     pub(crate) fn add(&mut self, key: Key, at: Duration) {
+        let at = self.resting.get(&key).map_or(at, |until| at.max(*until));
         if self.due.get(&key).is_some_and(|due| *due <= at) {
             return;
         }
@@ -50,6 +63,7 @@ impl Queue {
         let key = self.order.remove(&slot)?;
         self.slots.remove(&key);
         self.due.remove(&key);
+        self.resting.remove(&key);
         self.busy.insert(key.clone());
         Some(key)
     }
@@ -107,6 +121,23 @@ mod tests {
         assert_eq!(queue.take(MS), None);
         queue.done(&key("a"), false, MS);
         assert_eq!(queue.take(MS), Some(key("a")));
+    }
+
+    #[test]
+    fn a_key_that_rests_is_due_when_it_has_rested_and_not_forgotten() {
+        let mut queue = Queue::default();
+        queue.add(key("a"), Duration::ZERO);
+        assert_eq!(queue.take(MS), Some(key("a")));
+        queue.add(key("a"), 2 * MS);
+        queue.rest(&key("a"), 50 * MS);
+        queue.done(&key("a"), false, 3 * MS);
+        assert_eq!(queue.next_due(), Some(50 * MS));
+        queue.add(key("a"), 4 * MS);
+        assert_eq!(queue.take(49 * MS), None);
+        assert_eq!(queue.take(50 * MS), Some(key("a")));
+        queue.done(&key("a"), false, 51 * MS);
+        queue.add(key("a"), 52 * MS);
+        assert_eq!(queue.next_due(), Some(52 * MS), "a rest is over when it is over");
     }
 
     #[test]

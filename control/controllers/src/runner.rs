@@ -282,9 +282,12 @@ impl Lane {
         true
     }
 
-    fn done(&self, key: &Key, failed: bool, again: Option<Duration>) {
+    fn done(&self, key: &Key, failed: bool, again: Option<Duration>, rest: Duration) {
         let now = self.now();
         let mut queue = self.queue.lock();
+        if !rest.is_zero() {
+            queue.rest(key, now + rest);
+        }
         queue.done(key, failed, now);
         if let Some(again) = again {
             queue.add(key.clone(), now + again);
@@ -303,7 +306,7 @@ async fn work(lane: Arc<Lane>, world: Arc<RwLock<World>>, client: Client) {
             lane.is_current(&key, &world).then(|| lane.controller.reconcile(&key, &world, Timestamp::now()))
         };
         let Some(outcome) = outcome else {
-            lane.done(&key, false, Some(Duration::from_millis(10)));
+            lane.done(&key, false, Some(Duration::from_millis(10)), Duration::ZERO);
             continue;
         };
         let (conditions, result) = carry_out(&client, &outcome.writes).await;
@@ -315,7 +318,7 @@ async fn work(lane: Arc<Lane>, world: Arc<RwLock<World>>, client: Client) {
             report(lane.controller.name(), &key, error);
             tell(&lane, &key, error, &world, &client).await;
         }
-        lane.done(&key, result.is_err(), outcome.again);
+        lane.done(&key, result.is_err(), outcome.again, outcome.rest);
     }
 }
 
