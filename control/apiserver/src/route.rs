@@ -42,6 +42,11 @@ pub fn parse(method: &http::Method, path: &str, query: &Query) -> Route {
     if rest.iter().take(4).any(|part| part.contains('/')) {
         return other();
     }
+    // The way to ask for a watch before there was a parameter for it.
+    let (watches, rest) = match rest {
+        ["watch", inner @ ..] if !inner.is_empty() => (true, inner),
+        _ => (false, rest),
+    };
     let mut target = Target { group: group.to_owned(), version: version.to_owned(), ..Target::default() };
     let rest = match rest {
         // A namespace's own subresources.
@@ -66,7 +71,11 @@ pub fn parse(method: &http::Method, path: &str, query: &Query) -> Route {
     if rest.len() > 3 && !proxied {
         return other();
     }
-    target.verb = resource_verb(method, &target, query);
+    target.verb = match method.as_str() {
+        "GET" | "HEAD" if watches => "watch",
+        _ if watches => "",
+        _ => resource_verb(method, &target, query),
+    };
     Route::Resource(target)
 }
 
@@ -134,6 +143,15 @@ mod tests {
             ("GET", "/api/v1/namespaces/a/pods", "list /v1 ns=a pods  "),
             ("GET", "/api/v1/namespaces/a/pods?watch=true", "watch /v1 ns=a pods  "),
             ("GET", "/api/v1/pods?watch=1", "watch /v1 ns= pods  "),
+            ("GET", "/api/v1/watch/pods", "watch /v1 ns= pods  "),
+            ("GET", "/api/v1/watch/namespaces/a/pods/p", "watch /v1 ns=a pods p "),
+            (
+                "GET",
+                "/apis/apps/v1/watch/namespaces/a/deployments?watch=0",
+                "watch apps/v1 ns=a deployments  ",
+            ),
+            ("DELETE", "/api/v1/watch/namespaces/a/pods", " /v1 ns=a pods  "),
+            ("GET", "/api/v1/watch", "list /v1 ns= watch  "),
             ("POST", "/api/v1/namespaces/a/pods/p/binding", "create /v1 ns=a pods p binding"),
             ("GET", "/api/v1/namespaces/a/pods/p/log", "get /v1 ns=a pods p log"),
             (

@@ -105,6 +105,27 @@ async fn a_watch_begins_where_it_is_told_to() {
 }
 
 #[tokio::test]
+async fn a_path_of_old_watches_as_a_parameter_does() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    for name in ["a", "b"] {
+        admin.send("POST", MAPS, &config_map(name, "1")).await.expect(201);
+    }
+    let old = MAPS.replacen("/v1/", "/v1/watch/", 1);
+    for (uri, names) in [(&*old, vec!["a", "b"]), (&*format!("{old}/b"), vec!["b"])] {
+        let mut watch = Watch::open(&admin, uri, "application/json").await;
+        for name in names {
+            assert_eq!(watch.next().await.unwrap()["object"]["metadata"]["name"], name, "{uri}");
+        }
+        assert!(watch.waits().await, "{uri}");
+    }
+    admin.send("POST", &old, &config_map("c", "1")).await.refused(405, "MethodNotAllowed");
+    let nobody = cluster.user("nobody", &[]);
+    let refused = nobody.get(&old).await.refused(403, "Forbidden");
+    assert!(refused["message"].as_str().unwrap().contains("cannot watch resource"), "{refused}");
+}
+
+#[tokio::test]
 async fn initial_events_end_with_a_bookmark() {
     let cluster = cluster().await;
     let admin = cluster.admin();
