@@ -315,6 +315,26 @@ impl Call {
         }
     }
 
+    /// What the same client would ask for with another target of this row.
+    pub fn redirected(&self, row: &Arc<Row>, target: Target) -> Self {
+        Self {
+            api: Arc::clone(&self.api),
+            user: self.user.clone(),
+            row: Arc::clone(row),
+            target,
+            query: self.query.clone(),
+            method: self.method.clone(),
+            uri: self.uri.clone(),
+            headers: self.headers.clone(),
+            from: self.from,
+            body: self.body.clone(),
+            unread: Mutex::default(),
+            accept: self.accept,
+            warnings: Mutex::default(),
+            upgrade: Mutex::new(None),
+        }
+    }
+
     /// A call the server makes for itself.
     pub fn internal(api: &Arc<Api>, row: &Arc<Row>, target: Target) -> Self {
         Self {

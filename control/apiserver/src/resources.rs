@@ -41,6 +41,8 @@ pub struct Resource {
     pub selectable: &'static [(&'static str, &'static [&'static str])],
     /// Reviews: created, answered, never stored.
     pub review: bool,
+    /// Told from what the server sees: read, never written or stored.
+    pub computed: bool,
     /// A PUT to a name that does not exist creates it.
     pub create_on_update: bool,
     /// A PUT without resourceVersion overwrites whatever is there.
@@ -176,6 +178,7 @@ pub const BASE: Resource = Resource {
     subresources: &[],
     selectable: &[],
     review: false,
+    computed: false,
     create_on_update: false,
     unconditional_update: true,
     generation: false,
@@ -220,7 +223,7 @@ pub fn of_version(storage: &str, api_version: &str) -> Option<&'static Row> {
 /// The row whose objects have this storage, in the version they are stored in.
 pub fn stored(storage: &str) -> Option<&'static Row> {
     static BY_STORAGE: LazyLock<HashMap<&'static str, &'static Row>> = LazyLock::new(|| {
-        let plain = |row: &&Arc<Row>| row.conversion.is_none() && !row.review;
+        let plain = |row: &&Arc<Row>| row.conversion.is_none() && row.is_kept();
         BUILTIN.rows().iter().filter(plain).map(|row| (&*row.storage, &**row)).collect()
     });
     BY_STORAGE.get(storage).copied()

@@ -109,7 +109,7 @@ fn resource_list(row: &Row) -> Vec<Value> {
     if !row.categories.is_empty() {
         main["categories"] = json!(row.categories);
     }
-    if !row.review {
+    if row.is_kept() {
         main["storageVersionHash"] = json!(storage_hash(row));
     }
     let mut out = vec![main];

@@ -39,13 +39,18 @@ pub fn answer(api: &Api, path: &str, query: &Query) -> Option<Result<Reply>> {
     Some(found.ok_or_else(Refusal::no_path).map(|found| one(&found)))
 }
 
+/// What is wrong with the store.
+pub fn store_fault(api: &Api) -> Option<&'static str> {
+    let connected = api.objects.is_connected().then_some(()).ok_or("the store's news do not arrive");
+    let writes = api.store_writes.load(Ordering::Relaxed).then_some(()).ok_or("the last write failed");
+    connected.and(writes).err()
+}
+
 /// The checks behind a question.
 pub fn checks(api: &Api, question: &str) -> Vec<Check> {
     let mut checks = vec![("ping", None)];
     if question != "livez" {
-        let connected = api.objects.is_connected().then_some(()).ok_or("the store's news do not arrive");
-        let writes = api.store_writes.load(Ordering::Relaxed).then_some(()).ok_or("the last write failed");
-        checks.push(("etcd", connected.and(writes).err()));
+        checks.push(("etcd", store_fault(api)));
     }
     let started = api.ready.load(Ordering::Acquire);
     checks.extend(START.map(|name| (name, (!started).then_some("not finished"))));

@@ -14,18 +14,24 @@ pub fn paths(row: &Row, form: Form) -> Map<String, Value> {
     let place = if row.namespaced { "/namespaces/{namespace}" } else { "" };
     let collection = format!("{root}{place}/{}", row.plural);
     let mut on_all = Map::new();
-    on_all.insert("post".to_owned(), operation(row, "post", form));
-    if !row.review {
-        on_all.insert("get".to_owned(), operation(row, "list", form));
-        on_all.insert("delete".to_owned(), operation(row, "deletecollection", form));
+    for (verb, method, action) in [
+        ("create", "post", "post"),
+        ("list", "get", "list"),
+        ("deletecollection", "delete", "deletecollection"),
+    ] {
+        if row.verbs().contains(&verb) {
+            on_all.insert(method.to_owned(), operation(row, action, form));
+        }
     }
     out.insert(collection.clone(), Value::Object(on_all));
     if row.review {
         return out;
     }
     let mut on_one = Map::new();
-    for method in ["get", "put", "patch", "delete"] {
-        on_one.insert(method.to_owned(), operation(row, method, form));
+    for (verb, method) in [("get", "get"), ("update", "put"), ("patch", "patch"), ("delete", "delete")] {
+        if row.verbs().contains(&verb) {
+            on_one.insert(method.to_owned(), operation(row, method, form));
+        }
     }
     out.insert(format!("{collection}/{{name}}"), Value::Object(on_one));
     if row.namespaced {

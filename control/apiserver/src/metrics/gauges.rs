@@ -33,7 +33,7 @@ fn objects(out: &mut String, api: &Api) {
     let mut counted: Vec<(String, String, f64)> = table
         .rows()
         .iter()
-        .filter(|row| !row.review)
+        .filter(|row| row.is_kept())
         .map(|row| {
             (row.group.to_string(), row.plural.to_string(), api.objects.count(&prefix(row, "")) as f64)
         })

@@ -70,6 +70,25 @@ fn address(node: &Value, kind: &str) -> String {
     or_none(found.map_or("", |one| text(one, &["address"])))
 }
 
+pub static COMPONENT: Printer = Printer {
+    columns: &[NAME, column("Status"), column("Message"), column("Error")],
+    cells: |object, _| {
+        let healthy = list(object, &["conditions"]).iter().find(|one| text(one, &["type"]) == "Healthy");
+        let healthy = healthy.unwrap_or(&Value::Null);
+        let status = match text(healthy, &["status"]) {
+            "True" => "Healthy",
+            "False" => "Unhealthy",
+            _ => "Unknown",
+        };
+        vec![
+            name(object),
+            json!(status),
+            json!(text(healthy, &["message"])),
+            json!(text(healthy, &["error"])),
+        ]
+    },
+};
+
 pub static NAMESPACE: Printer = Printer {
     columns: &[NAME, column("Status"), AGE],
     cells: |object, now| vec![name(object), at(object, &["status", "phase"]).clone(), age(object, now)],

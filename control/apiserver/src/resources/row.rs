@@ -28,6 +28,7 @@ pub struct Row {
     pub subresources: Vec<Sub>,
     pub selectable: Vec<(Name, Vec<Name>)>,
     pub review: bool,
+    pub computed: bool,
     pub create_on_update: bool,
     pub unconditional_update: bool,
     pub generation: bool,
@@ -70,6 +71,7 @@ impl Row {
             subresources: entry.subresources.to_vec(),
             selectable: entry.selectable.iter().map(|(field, path)| ((*field).into(), names(path))).collect(),
             review: entry.review,
+            computed: entry.computed,
             create_on_update: entry.create_on_update,
             unconditional_update: entry.unconditional_update,
             generation: entry.generation,
@@ -145,6 +147,8 @@ impl Row {
     pub fn verbs(&self) -> &'static [&'static str] {
         if self.review || self.own() == "bindings" {
             &["create"]
+        } else if self.computed {
+            &["get", "list"]
         } else if self.custom.as_ref().is_some_and(|custom| custom.terminating) {
             &["delete", "deletecollection", "get", "list", "watch"]
         } else if self.custom.is_some() {
@@ -153,6 +157,11 @@ impl Row {
         } else {
             &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
         }
+    }
+
+    /// Whether there are objects of the kind in the store.
+    pub fn is_kept(&self) -> bool {
+        !self.review && !self.computed
     }
 
     /// Whether the kind has a status apart from its spec.

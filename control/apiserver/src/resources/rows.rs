@@ -26,6 +26,17 @@ const EVENT_LIFETIME: u64 = 3600;
 pub static RESOURCES: &[Resource] = &[
     Resource { kind: "Binding", plural: "bindings", storage: "bindings", review: true, ..CORE },
     Resource {
+        kind: "ComponentStatus",
+        plural: "componentstatuses",
+        short: &["cs"],
+        namespaced: false,
+        storage: "componentstatuses",
+        computed: true,
+        deprecated: Some(Deprecated { since: 19, gone: None, instead: None }),
+        printer: &cluster::COMPONENT,
+        ..CORE
+    },
+    Resource {
         kind: "ConfigMap",
         plural: "configmaps",
         short: &["cm"],

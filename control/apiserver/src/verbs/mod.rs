@@ -2,6 +2,7 @@
 
 mod body;
 mod collection;
+mod components;
 mod create;
 pub mod delete;
 mod evict;
@@ -52,6 +53,13 @@ async fn main(call: &Call) -> Result<Reply> {
     if call.row.review || call.row.own() == "bindings" {
         return match call.target.verb {
             "create" if !named => review::create(call).await,
+            _ => Err(unsupported()),
+        };
+    }
+    if call.row.computed {
+        return match call.target.verb {
+            "get" => components::get(call),
+            "list" => components::list(call),
             _ => Err(unsupported()),
         };
     }

@@ -202,6 +202,28 @@ pub fn list(call: &Call, meta: &ListMeta, entries: Vec<Stored>) -> Result<Reply>
     Ok(compressed(call, "application/json", text.len(), std::iter::once(Bytes::from(text))))
 }
 
+/// Answers with a list of what is not stored, and has no revision.
+pub fn computed(call: &Call, items: Vec<Value>) -> Result<Reply> {
+    let row_of = &*call.row;
+    let value = match call.accept.form {
+        Form::Object => {
+            let items: Vec<Value> = items.into_iter().map(|item| untyped(row_of, item)).collect();
+            json!({ "kind": row_of.list_kind, "apiVersion": row_of.api_version(), "metadata": {}, "items": items })
+        }
+        Form::Table(version) => {
+            let (include, now) = (Include::of(call)?, Timestamp::now());
+            let rows = items.iter().map(|item| row(row_of, item, include, version, now));
+            table(row_of.printer.definitions(), &json!({}), rows.collect(), version)
+        }
+        Form::Partial(version) => {
+            let items: Vec<Value> = items.iter().map(|item| partial(item, version)).collect();
+            json!({ "kind": "PartialObjectMetadataList", "apiVersion": version.api_version(), "metadata": {}, "items": items })
+        }
+        Form::Discovery => return Err(Refusal::not_acceptable(negotiate::ACCEPTED)),
+    };
+    document(call, 200, &value)
+}
+
 /// An object as an item of a list. Upstream's types name their kind only where they are not part of another object; custom
 /// resources are no types of Go.
 pub fn untyped(row: &Row, mut value: Value) -> Value {

@@ -2,21 +2,23 @@
 
 use serde_json::{Value, json};
 
-use super::body;
 use super::reply::document;
+use super::{body, subresource};
 use crate::api::Call;
 use crate::auth::rbac::Rule;
 use crate::auth::{Attempt, User, authenticate};
 use crate::body::Reply;
+use crate::resources::Sub;
+use crate::route::Target;
 use crate::status::{Cause, Refusal, Result};
 use crate::tree::{at, list, set, text};
 
-/// Answers a review, or binds a pod through the old `bindings` resource.
+/// Answers a review, or binds a pod.
 pub async fn create(call: &Call) -> Result<Reply> {
-    let mut review = body::object(call)?;
     if call.row.kind == "Binding" {
-        return Err(Refusal::method_not_allowed("bindings are created below their pod: pods/{name}/binding"));
+        return bind(call).await;
     }
+    let mut review = body::object(call)?;
     let status = match &*call.row.kind {
         "SubjectAccessReview" | "LocalSubjectAccessReview" => {
             let spec = at(&review, &["spec"]);
@@ -36,6 +38,20 @@ pub async fn create(call: &Call) -> Result<Reply> {
     };
     set(&mut review, &["status"], status);
     document(call, 201, &review)
+}
+
+/// Binds the pod of the Binding's name, as its subresource does.
+async fn bind(call: &Call) -> Result<Reply> {
+    let binding = body::of_kind(call, ("", "v1", "Binding"))?;
+    let target = Target {
+        resource: "pods".to_owned(),
+        name: text(&binding, &["metadata", "name"]).to_owned(),
+        subresource: Sub::Binding.name().to_owned(),
+        ..call.target.clone()
+    };
+    let table = call.api.table.load();
+    let pods = table.find("", "v1", "pods").ok_or_else(Refusal::no_path)?;
+    subresource::bind_pod(&call.redirected(pods, target), &binding).await
 }
 
 fn subject(spec: &Value) -> User {

@@ -58,6 +58,19 @@ async fn a_pod_is_bound_once() {
 }
 
 #[tokio::test]
+async fn a_binding_of_its_own_binds_the_pod_of_its_name() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    admin.send("POST", PODS, &pod("p", json!({}))).await.expect(201);
+    let bind = |pod: &str| json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": pod}, "target": {"kind": "Node", "name": "n1"}});
+    let bindings = "/api/v1/namespaces/default/bindings";
+    assert_eq!(admin.send("POST", bindings, &bind("p")).await.expect(201)["kind"], "Status");
+    assert_eq!(admin.get(&format!("{PODS}/p")).await.expect(200)["spec"]["nodeName"], "n1");
+    admin.send("POST", bindings, &bind("q")).await.refused(404, "NotFound");
+    admin.send("POST", bindings, &bind("")).await.refused(404, "NotFound");
+}
+
+#[tokio::test]
 async fn a_bound_pod_is_given_time_and_then_goes() {
     let cluster = cluster().await;
     let admin = cluster.admin();
