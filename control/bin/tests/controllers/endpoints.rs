@@ -18,11 +18,16 @@ fn first_address(endpoints: &Value) -> &Value {
     &endpoints["subsets"][0]["addresses"][0]["ip"]
 }
 
+/// When the change that Endpoints carry began.
+fn began(endpoints: &Value) -> &Value {
+    &endpoints["metadata"]["annotations"]["endpoints.kubernetes.io/last-change-trigger-time"]
+}
+
 #[tokio::test]
 async fn endpoints_follow_the_pods_of_a_service_and_go_with_it() {
     let (running, client) = cluster().await;
     let web = format!("{ENDPOINTS}/web");
-    create(&client, SERVICES, &service("web", &json!({ "app": "web" }))).await;
+    let service = create(&client, SERVICES, &service("web", &json!({ "app": "web" }))).await;
     let empty = becomes(&client, &web, |found| !found.is_null()).await;
     assert_eq!(empty.get("subsets"), None, "{empty}");
     assert_eq!(empty["metadata"]["labels"]["endpoints.kubernetes.io/managed-by"], "endpoint-controller");
@@ -30,12 +35,15 @@ async fn endpoints_follow_the_pods_of_a_service_and_go_with_it() {
     let pod = json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "a", "labels": { "app": "web" } },
         "spec": { "containers": [{ "name": "c", "image": "i" }] } });
     create(&client, PODS, &pod).await;
+    let since = "2026-01-01T00:00:00Z";
     let ready = |ready: &str| {
         json!({ "status": { "phase": "Running", "podIP": "10.1.2.3", "podIPs": [{ "ip": "10.1.2.3" }],
-                            "conditions": [{ "type": "Ready", "status": ready }] } })
+                            "conditions": [{ "type": "Ready", "status": ready, "lastTransitionTime": since }] } })
     };
+    assert_eq!(began(&empty), &service["metadata"]["creationTimestamp"]);
     merge(&client, &format!("{PODS}/a/status"), &ready("True")).await;
-    becomes(&client, &web, |found| first_address(found) == "10.1.2.3").await;
+    let listed = becomes(&client, &web, |found| first_address(found) == "10.1.2.3").await;
+    assert_eq!(began(&listed), since);
     merge(&client, &format!("{PODS}/a/status"), &ready("False")).await;
     becomes(&client, &web, |found| {
         first_address(found).is_null() && found["subsets"][0]["notReadyAddresses"][0]["ip"] == "10.1.2.3"
