@@ -2,6 +2,7 @@
 
 mod set;
 mod track;
+mod typed;
 mod versions;
 mod walk;
 
@@ -16,6 +17,7 @@ use crate::status::{Cause, Refusal, Result};
 use crate::tree::{at, list, remove, text};
 use set::Set;
 pub use track::track;
+pub use typed::faults;
 use versions::Changes;
 
 /// In whose name a write happens, and how.
@@ -159,6 +161,36 @@ fn scoped(row: &Row, set: Set, sub: Option<Sub>) -> Set {
     set
 }
 
+/// What was decoded of an applied object, with what decoding left out and the applier yet owns: nulls, empty lists and maps.
+pub fn with_nothings(mut decoded: Value, applied: &Value) -> Value {
+    put_nothings(&mut decoded, applied);
+    decoded
+}
+
+fn put_nothings(decoded: &mut Value, applied: &Value) {
+    match (decoded, applied) {
+        (Value::Object(decoded), Value::Object(applied)) => {
+            for (name, value) in applied {
+                match decoded.get_mut(name) {
+                    Some(known) => put_nothings(known, value),
+                    None if is_nothing(value) => _ = decoded.insert(name.clone(), value.clone()),
+                    None => {}
+                }
+            }
+        }
+        (Value::Array(decoded), Value::Array(applied)) if decoded.len() == applied.len() => {
+            decoded.iter_mut().zip(applied).for_each(|(one, applied)| put_nothings(one, applied));
+        }
+        _ => {}
+    }
+}
+
+fn is_nothing(value: &Value) -> bool {
+    value.is_null()
+        || value.as_array().is_some_and(Vec::is_empty)
+        || value.as_object().is_some_and(serde_json::Map::is_empty)
+}
+
 /// Fields a manager applied before, applied again without those it no longer names. `old` is in the version that is stored,
 /// `wanted` and the result are in the row's.
 ///
@@ -169,9 +201,6 @@ pub fn merge(row: &Row, old: &Value, wanted: &Value, manager: &Manager, sub: Opt
     let shown = row.shown(old);
     let mut wanted = wanted.clone();
     remove(&mut wanted, &["metadata", "managedFields"]);
-    if let Some(twice) = walk::duplicate(node, &wanted) {
-        return Err(Refusal::bad_request(format!("failed to create typed patch object: {twice}")));
-    }
     let applied = scoped(row, walk::fields(node, &wanted), sub);
     let mut new = walk::merge(node, &shown, &wanted);
     let entries = read(old);

@@ -162,7 +162,8 @@ fn is_own(inner: &Value) -> bool {
     inner.as_object().is_none_or(|fields| fields.is_empty() || fields.contains_key("."))
 }
 
-fn readable(step: &str) -> String {
+/// A step as people read it: `.spec`, `[name="a"]`, `[="x"]`.
+pub fn readable(step: &str) -> String {
     match step.split_once(':') {
         Some(("f", name)) => format!(".{name}"),
         Some(("k", keys)) => {

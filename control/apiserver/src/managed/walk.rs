@@ -31,7 +31,7 @@ fn grain<'a>(node: &'a Node, value: &Value) -> Grain<'a> {
 }
 
 /// The step to an item of a list.
-fn item_step(node: &Node, item: &Value) -> String {
+pub fn item_step(node: &Node, item: &Value) -> String {
     if node.list == ListType::Set {
         return format!("v:{item}");
     }
@@ -112,28 +112,6 @@ fn absent(parent: &Node, name: &str) -> Option<Value> {
     }
 }
 
-/// Two items of one list that cannot be told apart, in words.
-pub fn duplicate(node: &Node, value: &Value) -> Option<String> {
-    match (grain(node, value), value) {
-        (Grain::Fields(_), Value::Object(children)) => children.iter().find_map(|(name, child)| {
-            let found = duplicate(node.child(name).unwrap_or(&ANY), child)?;
-            Some(format!(".{name}{found}"))
-        }),
-        (Grain::Items(item_node), Value::Array(items)) => {
-            let mut seen = std::collections::HashSet::new();
-            items.iter().enumerate().find_map(|(at, item)| {
-                let step = item_step(node, item);
-                if seen.contains(&step) {
-                    return Some(format!(": duplicate entries for key {}", &step[2..]));
-                }
-                seen.insert(step);
-                Some(format!("[{at}]{}", duplicate(item_node, item)?))
-            })
-        }
-        _ => None,
-    }
-}
-
 /// How one version differs from another.
 #[derive(Debug, Default)]
 pub struct Difference {
@@ -195,9 +173,21 @@ fn step(out: &mut Difference, node: &Node, at: String, old: Option<&Value>, new:
     }
 }
 
-/// `live` with everything `wanted` says.
+/// Whether values of a node are owned by their parts.
+fn has_parts(node: &Node) -> bool {
+    let is_whole = node.atomic || node.object().is_some_and(|kind| kind.atomic);
+    match node.shape {
+        _ if is_whole => false,
+        Shape::Object(_) | Shape::Struct(_) | Shape::Map(_) => true,
+        Shape::List(_) => node.list != ListType::Atomic,
+        _ => false,
+    }
+}
+
+/// `live` with everything `wanted` says. A null says nothing of parts that others own.
 pub fn merge(node: &Node, live: &Value, wanted: &Value) -> Value {
     match (grain(node, wanted), live, wanted) {
+        (_, _, Value::Null) if has_parts(node) => live.clone(),
         (Grain::Fields(_), Value::Object(before), Value::Object(after)) => {
             let mut out = before.clone();
             for (name, value) in after {

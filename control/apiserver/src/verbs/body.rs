@@ -73,26 +73,6 @@ pub fn decoded(call: &Call, tree: Value) -> Result<Value> {
     finish(call, decoded, kind)
 }
 
-/// Decodes what is applied, in the version of the call: it names nothing that its kind does not have.
-///
-/// # Errors
-/// 400 that names the first such field, whatever the client wants of fields that are unknown elsewhere.
-pub fn applied(call: &Call, tree: Value) -> Result<Value> {
-    let row = &call.row;
-    let kind = (&*row.group, &*row.version, &*row.kind);
-    let decoded = from_value(row.node(), tree).map_err(|error| refuse(kind, &error, &[]))?;
-    if let Some(field) = decoded.strange.iter().find_map(|one| one.strip_prefix("unknown field ")) {
-        let (namespace, name) = (&call.target.namespace, &call.target.name);
-        return Err(Refusal::bad_request(format!(
-            "failed to create typed patch object ({namespace}/{name}; {}, Kind={}): .{}: field not declared in schema",
-            row.api_version(),
-            row.kind,
-            field.trim_matches('"')
-        )));
-    }
-    finish(call, decoded, kind)
-}
-
 /// Decodes a tree that a patch of fields made, in the version of the call, and brings it into the stored one. `twice` is what
 /// was strange about the patch itself, and `shown` what refusals show of it.
 ///

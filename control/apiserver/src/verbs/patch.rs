@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::body::{applied, edited, patched, strict};
+use super::body::{decoded, edited, patched, strict};
 use super::update::answer;
 use super::{reply, write};
 use crate::api::Call;
@@ -14,8 +14,8 @@ use crate::managed::{self, Manager};
 use crate::negotiate::{APPLY, Yaml, content_type, yaml};
 use crate::patch::{json as json_patch, strategic};
 use crate::resources::Sub;
-use crate::schema::ANY;
 use crate::schema::decode::{Decoded, from_slice};
+use crate::schema::{ANY, Node};
 use crate::status::{Refusal, Result};
 use crate::tree::{at, go_text, set, text};
 
@@ -105,9 +105,14 @@ fn in_order(value: &Value) -> Value {
 /// Server-side apply: the body is what the manager wants, whole; what it no longer names is taken back.
 async fn apply(call: &Call, sub: Option<Sub>) -> Result<Reply> {
     let Yaml { value: mut wanted, twice } = applied_text(&call.body)?;
-    check_identity(call, &mut wanted)?;
+    check_identity(call, &wanted)?;
+    check_types(call.row.node(), &call.row.api_version(), &call.row.kind, &wanted)?;
+    if text(&wanted, &["metadata", "name"]).is_empty() {
+        set(&mut wanted, &["metadata", "name"], call.target.name.as_str());
+    }
     keep_part(&mut wanted, sub);
-    let wanted = applied(call, wanted)?;
+    let object = decoded(call, wanted.clone())?;
+    let wanted = managed::with_nothings(object.clone(), &wanted);
     // Where it is no error upstream has no warning either: those hold no line ends.
     if let Some(twice) = twice.filter(|_| strict(call)) {
         let message = format!("error strict decoding YAML: error converting YAML to JSON: {twice}");
@@ -115,8 +120,8 @@ async fn apply(call: &Call, sub: Option<Sub>) -> Result<Reply> {
     }
     let manager = Manager::apply(call, &wanted);
     if call.api.objects.get(&call.key()).is_none() {
-        refuse_creation(call, sub, &wanted)?;
-        let created = write::create(call, wanted, &manager).await?;
+        refuse_creation(call, sub, &object)?;
+        let created = write::create(call, object, &manager).await?;
         return reply::fresh(call, 201, created);
     }
     let outcome = write::change(call, sub, &manager, |old| {
@@ -131,20 +136,33 @@ pub(super) fn applied_text(body: &[u8]) -> Result<Yaml> {
     yaml(body).map_err(|fault| Refusal::bad_request(refused(fault)))
 }
 
-/// An applied object says what it is, and not who owns it; its name may be left to the path.
-fn check_identity(call: &Call, wanted: &mut Value) -> Result<()> {
+/// An applied object says what it is, and not who owns it.
+fn check_identity(call: &Call, wanted: &Value) -> Result<()> {
     let (version, kind) = (text(wanted, &["apiVersion"]), text(wanted, &["kind"]));
     if version != call.row.api_version() || kind != &*call.row.kind {
-        let version = if version.is_empty() { "/" } else { version };
-        return Err(Refusal::bad_request(format!("invalid object type: {version}, Kind={kind}")));
+        return Err(Refusal::bad_request(format!("invalid object type: {}", go_kind_of(version, kind))));
     }
     if at(wanted, &["metadata", "managedFields"]).is_array() {
         return Err(Refusal::bad_request("metadata.managedFields must be nil"));
     }
-    if text(wanted, &["metadata", "name"]).is_empty() {
-        set(wanted, &["metadata", "name"], call.target.name.as_str());
-    }
     Ok(())
+}
+
+/// Refuses what does not have the types of its kind, or names what its kind does not have, whatever the client wants of fields
+/// that are unknown elsewhere.
+pub(super) fn check_types(node: &Node, api_version: &str, kind: &str, wanted: &Value) -> Result<()> {
+    let Some(faults) = managed::faults(node, wanted) else { return Ok(()) };
+    let [namespace, name] = ["namespace", "name"].map(|field| text(wanted, &["metadata", field]));
+    let kind = go_kind_of(api_version, kind);
+    Err(Refusal::bad_request(format!(
+        "failed to create typed patch object ({namespace}/{name}; {kind}): {faults}"
+    )))
+}
+
+/// A kind as Go prints it: with a slash also where it has no group.
+fn go_kind_of(api_version: &str, kind: &str) -> String {
+    let slash = if api_version.contains('/') { "" } else { "/" };
+    format!("{slash}{api_version}, Kind={kind}")
 }
 
 /// What else is applied to a status has no effect, and no owner.

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::body;
-use super::patch::applied_text;
+use super::patch::{applied_text, check_types};
 use super::reply::document;
 use super::update::check_name;
 use super::write::{self, Outcome};
@@ -90,6 +90,8 @@ async fn apply(call: &Call) -> Result<Reply> {
         );
         return Err(Refusal::bad_request(message));
     }
+    let id = schema().kind(KIND.0, KIND.1, KIND.2).ok_or_else(Refusal::no_path)?;
+    check_types(&schema().root(id), version, kind, &scale)?;
     let mut wanted = json!({});
     if let Some(replicas) = int(&scale, &["spec", "replicas"]) {
         set(&mut wanted, &paths(&call.row).spec, replicas);

@@ -1,6 +1,7 @@
 //! The API over its wire: requests in, status, headers and bytes out, without sockets.
 
 mod access;
+mod appliers;
 mod autoscalers;
 mod bad_input;
 mod certificates;
