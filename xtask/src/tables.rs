@@ -1,6 +1,6 @@
 //! Turns the published facts of the Kubernetes API into the compact tables the API server embeds.
 //!
-//! Input is a folder with `schemas.json`, `protobuf.json`, `bootstrap.json` and `discovery.json`; output goes to
+//! Input is a folder with `schemas.json`, `protobuf.json`, `bootstrap.json`, `discovery.json` and `paths.json`; output goes to
 //! `control/apiserver/data` and is committed. `control/apiserver/src/schema/load.rs` reads what is written here.
 
 use std::collections::BTreeMap;
@@ -66,7 +66,8 @@ pub fn generate(facts: &Path) -> Result<()> {
     write(&data.join("protobuf.json"), &crate::wire::table(&schemas, &messages, &kinds)?)?;
     write_text(&data.join("descriptions.txt"), &crate::descriptions::table(&kinds)?)?;
     write(&data.join("bootstrap.json"), &read(&facts.join("bootstrap.json"))?)?;
-    write(&data.join("discovery.json"), &discovery(&read(&facts.join("discovery.json"))?)?)
+    write(&data.join("discovery.json"), &discovery(&read(&facts.join("discovery.json"))?)?)?;
+    write(&data.join("paths.json"), &paths(&read(&facts.join("paths.json"))?)?)
 }
 
 fn read(path: &Path) -> Result<Value> {
@@ -95,6 +96,25 @@ fn discovery(facts: &Value) -> Result<Value> {
             if SERVED.contains(&(name, number)) {
                 kept.insert(format!("{name}/{number}"), version["resources"].clone());
             }
+        }
+    }
+    Ok(Value::Object(kept))
+}
+
+/// What may be done at a path, `[action, group, version, kind]` by method; a test compares it with the documents.
+fn paths(facts: &Value) -> Result<Value> {
+    let mut kept = Map::new();
+    for (path, methods) in facts.as_object().context("paths.json is not an object")? {
+        let mut operations = Map::new();
+        for (method, operation) in methods.as_object().into_iter().flatten() {
+            let (action, kind) = (&operation["action"], &operation["gvk"]);
+            if action.is_string() {
+                let known = json!([action, kind["group"], kind["version"], kind["kind"]]);
+                operations.insert(method.clone(), known);
+            }
+        }
+        if !operations.is_empty() {
+            kept.insert(path.clone(), Value::Object(operations));
         }
     }
     Ok(Value::Object(kept))

@@ -5,6 +5,7 @@ pub mod descriptions;
 pub mod discovery;
 pub mod health;
 pub mod openapi;
+mod operation;
 mod packed;
 mod paths;
 

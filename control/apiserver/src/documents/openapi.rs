@@ -227,7 +227,7 @@ fn reached(rows: &[&Row]) -> BTreeSet<TypeId> {
             reach(id, &mut reached);
         }
     }
-    for name in ["DeleteOptions", "ListMeta", "ObjectMeta", "Patch", "Status"] {
+    for name in ["DeleteOptions", "ListMeta", "ObjectMeta", "Status", "WatchEvent"] {
         if let Some(id) = schema().named(&format!("io.k8s.apimachinery.pkg.apis.meta.v1.{name}")) {
             reach(id, &mut reached);
         }

@@ -37,6 +37,8 @@ enum Kind {
     /// Anything, as text.
     Any,
     Message(&'static Message),
+    /// A parameter, which is another message in the body, in the query and in the path.
+    Parameter,
     /// A map of names to messages.
     Named(&'static Message),
 }
@@ -68,35 +70,65 @@ static PATH: Message = Message {
         field("put", 3, Kind::Message(&OPERATION)),
         field("post", 4, Kind::Message(&OPERATION)),
         field("delete", 5, Kind::Message(&OPERATION)),
+        field("options", 6, Kind::Message(&OPERATION)),
+        field("head", 7, Kind::Message(&OPERATION)),
         field("patch", 8, Kind::Message(&OPERATION)),
+        field("parameters", 9, Kind::Parameter),
     ],
     vendor: 10,
 };
 
 static OPERATION: Message = Message {
     fields: &[
+        field("tags", 1, Kind::Text),
+        field("description", 3, Kind::Text),
         field("operationId", 5, Kind::Text),
-        // A parameter is one outside of the body, and of those one of the query.
-        Field {
-            name: "parameters",
-            around: &[],
-            number: 8,
-            inside: &[1, 2, 3],
-            kind: Kind::Message(&PARAMETER),
-        },
+        field("produces", 6, Kind::Text),
+        field("consumes", 7, Kind::Text),
+        field("parameters", 8, Kind::Parameter),
+        field("schemes", 10, Kind::Text),
         Field { name: "responses", around: &[9], number: 1, inside: &[1], kind: Kind::Named(&RESPONSE) },
     ],
     vendor: 13,
 };
 
-static PARAMETER: Message = Message {
+/// What parameters are, by where they stand: the messages around the last, and that.
+static PARAMETERS: [(&str, &[u32], &Message); 3] =
+    [("body", &[1, 1], &IN_BODY), ("query", &[1, 2, 3], &IN_QUERY), ("path", &[1, 2, 4], &IN_PATH)];
+
+static IN_BODY: Message = Message {
     fields: &[
+        field("description", 1, Kind::Text),
+        field("name", 2, Kind::Text),
+        field("in", 3, Kind::Text),
+        field("required", 4, Kind::Flag),
+        field("schema", 5, Kind::Message(&SCHEMA)),
+    ],
+    vendor: 6,
+};
+
+static IN_QUERY: Message = Message {
+    fields: &[
+        field("required", 1, Kind::Flag),
         field("in", 2, Kind::Text),
+        field("description", 3, Kind::Text),
         field("name", 4, Kind::Text),
         field("type", 6, Kind::Text),
         field("uniqueItems", 20, Kind::Flag),
     ],
     vendor: 23,
+};
+
+static IN_PATH: Message = Message {
+    fields: &[
+        field("required", 1, Kind::Flag),
+        field("in", 2, Kind::Text),
+        field("description", 3, Kind::Text),
+        field("name", 4, Kind::Text),
+        field("type", 5, Kind::Text),
+        field("uniqueItems", 19, Kind::Flag),
+    ],
+    vendor: 22,
 };
 
 static RESPONSE: Message = Message {
@@ -190,6 +222,11 @@ fn one(out: &mut Vec<u8>, field: &Field, value: &Value) {
             out.extend_from_slice(&number.as_f64().unwrap_or_default().to_le_bytes());
         }
         (Kind::Message(kind), value) => nested(out, field.number, field.inside, kind, value),
+        (Kind::Parameter, value) => {
+            let known = PARAMETERS.iter().find(|(place, ..)| value["in"] == **place);
+            let (_, inside, kind) = known.expect("the server's own documents have no others");
+            nested(out, field.number, inside, kind, value);
+        }
         // A definition is checked before it is published: what it says is of its type.
         _ => {}
     }
@@ -251,12 +288,24 @@ mod tests {
     struct Path {
         #[prost(message, optional, tag = "4")]
         post: Option<Operation>,
+        #[prost(message, repeated, tag = "9")]
+        parameters: Vec<Around1>,
     }
 
     #[derive(Clone, PartialEq, prost::Message)]
     struct Operation {
+        #[prost(string, repeated, tag = "1")]
+        tags: Vec<String>,
+        #[prost(string, tag = "3")]
+        description: String,
         #[prost(string, tag = "5")]
         id: String,
+        #[prost(string, repeated, tag = "6")]
+        produces: Vec<String>,
+        #[prost(string, repeated, tag = "7")]
+        consumes: Vec<String>,
+        #[prost(string, repeated, tag = "10")]
+        schemes: Vec<String>,
         #[prost(message, repeated, tag = "8")]
         parameters: Vec<Around1>,
         #[prost(message, repeated, tag = "13")]
@@ -271,6 +320,8 @@ mod tests {
 
     #[derive(Clone, PartialEq, prost::Message)]
     struct Around2 {
+        #[prost(message, optional, tag = "1")]
+        body: Option<InBody>,
         #[prost(message, optional, tag = "2")]
         outside_of_body: Option<Around3>,
     }
@@ -278,15 +329,37 @@ mod tests {
     #[derive(Clone, PartialEq, prost::Message)]
     struct Around3 {
         #[prost(message, optional, tag = "3")]
-        query: Option<Query>,
+        query: Option<InQuery>,
+        #[prost(message, optional, tag = "4")]
+        path: Option<InPath>,
     }
 
     #[derive(Clone, PartialEq, prost::Message)]
-    struct Query {
+    struct InBody {
+        #[prost(string, tag = "2")]
+        name: String,
+        #[prost(message, optional, tag = "5")]
+        schema: Option<Schema>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    struct InQuery {
         #[prost(string, tag = "2")]
         place: String,
         #[prost(string, tag = "4")]
         name: String,
+        #[prost(string, tag = "6")]
+        kind: String,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    struct InPath {
+        #[prost(bool, tag = "1")]
+        required: bool,
+        #[prost(string, tag = "4")]
+        name: String,
+        #[prost(string, tag = "5")]
+        kind: String,
     }
 
     #[derive(Clone, PartialEq, prost::Message)]
@@ -375,8 +448,12 @@ mod tests {
             json!({ "definitions": { "A": { "description": "d", "type": "object", "required": ["x", "y"], "maximum": 1.5,
                 "minLength": 300, "enum": ["a", 1], "additionalProperties": false, "x-kubernetes-list-map-keys": ["k"],
                 "properties": { "x": { "type": "string" }, "y": { "$ref": "#/definitions/B" } } } } }),
-            json!({ "paths": { "/a": { "post": { "operationId": "o", "x-kubernetes-action": "post",
-                "parameters": [{ "name": "dryRun", "in": "query" }, { "name": "force", "in": "query" }] } } } }),
+            json!({ "paths": { "/a/{name}": {
+                "parameters": [{ "name": "name", "in": "path", "required": true, "type": "string" }],
+                "post": { "operationId": "o", "tags": ["t"], "description": "d", "produces": ["p"], "consumes": ["c"],
+                    "schemes": ["https"], "x-kubernetes-action": "post", "parameters": [
+                        { "name": "force", "in": "query", "type": "boolean" },
+                        { "name": "body", "in": "body", "schema": { "$ref": "#/definitions/B" } }] } } } }),
             json!({ "definitions": { "B": { "type": "string" } } }),
         ];
         let bytes: Vec<u8> = pieces.iter().flat_map(|one| piece(one.as_object().unwrap())).collect();
@@ -395,17 +472,27 @@ mod tests {
             vendor: vec![named("x-kubernetes-list-map-keys", "[\"k\"]")],
             ..Schema::default()
         };
-        let parameter = |name: &str| {
-            let query = Query { place: "query".to_owned(), name: name.to_owned() };
-            let outside_of_body = Some(Around3 { query: Some(query) });
-            Around1 { parameter: Some(Around2 { outside_of_body }) }
-        };
+        let around = |body, outside| Around1 { parameter: Some(Around2 { body, outside_of_body: outside }) };
+        let query =
+            InQuery { place: "query".to_owned(), name: "force".to_owned(), kind: "boolean".to_owned() };
+        let body = InBody { name: "body".to_owned(), schema: whole("", json!("#/definitions/B")).value };
+        let place = InPath { required: true, name: "name".to_owned(), kind: "string".to_owned() };
         let post = Operation {
+            tags: vec!["t".to_owned()],
+            description: "d".to_owned(),
             id: "o".to_owned(),
-            parameters: vec![parameter("dryRun"), parameter("force")],
+            produces: vec!["p".to_owned()],
+            consumes: vec!["c".to_owned()],
+            schemes: vec!["https".to_owned()],
+            parameters: vec![
+                around(None, Some(Around3 { query: Some(query), path: None })),
+                around(Some(body), None),
+            ],
             vendor: vec![named("x-kubernetes-action", "\"post\"")],
         };
-        let path = NamedPath { name: "/a".to_owned(), value: Some(Path { post: Some(post) }) };
+        let parameters = vec![around(None, Some(Around3 { query: None, path: Some(place) }))];
+        let path =
+            NamedPath { name: "/a/{name}".to_owned(), value: Some(Path { post: Some(post), parameters }) };
         let want = Document {
             swagger: "2.0".to_owned(),
             paths: Some(Paths { path: vec![path] }),

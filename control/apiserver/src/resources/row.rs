@@ -154,6 +154,8 @@ impl Row {
         } else if self.custom.is_some() {
             // In upstream's order, which is another for them.
             &["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"]
+        } else if self.own() == "namespaces" {
+            &["create", "delete", "get", "list", "patch", "update", "watch"]
         } else {
             &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
         }

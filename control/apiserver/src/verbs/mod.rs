@@ -71,7 +71,9 @@ async fn main(call: &Call) -> Result<Reply> {
         "update" if named && placed => update::update(call, None).await,
         "patch" if named && placed => patch::patch(call, None).await,
         "delete" if placed => delete::delete(call).await,
-        "deletecollection" if placed => collection::delete(call).await,
+        "deletecollection" if placed && call.row.verbs().contains(&"deletecollection") => {
+            collection::delete(call).await
+        }
         _ => Err(unsupported()),
     }
 }

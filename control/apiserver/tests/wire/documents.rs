@@ -1,5 +1,7 @@
 //! Discovery and OpenAPI: what is served is told at once, and no longer than it is.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use crate::cluster::{Client, cluster};
@@ -171,4 +173,51 @@ async fn the_old_document_comes_in_protobuf_too() {
         .ask("GET", "/openapi/v2", &[("accept", "application/cbor")], "")
         .await
         .refused(406, "NotAcceptable");
+}
+
+/// What a document refers to, of schemas.
+fn references<'a>(value: &'a Value, found: &mut BTreeSet<&'a str>) {
+    match value {
+        Value::Object(fields) => {
+            found.extend(fields.get("$ref").and_then(Value::as_str));
+            fields.values().for_each(|value| references(value, found));
+        }
+        Value::Array(items) => items.iter().for_each(|value| references(value, found)),
+        _ => {}
+    }
+}
+
+#[tokio::test]
+async fn documents_hold_what_they_refer_to_and_operations_what_they_take() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    admin.send("POST", DEFINITIONS, &crontabs(json!([version("v1", true, described())]))).await.expect(201);
+    let paths = admin.get("/openapi/v3").await.expect(200)["paths"].clone();
+    let mut uris: Vec<String> =
+        paths.as_object().unwrap().keys().map(|path| format!("/openapi/v3/{path}")).collect();
+    uris.push("/openapi/v2".to_owned());
+    for uri in uris {
+        let document = admin.get(&uri).await.expect(200);
+        let mut found = BTreeSet::new();
+        references(&document, &mut found);
+        for reference in found {
+            let there = document.pointer(reference.trim_start_matches('#'));
+            assert!(there.is_some(), "{uri}: {reference}");
+        }
+    }
+    let core = admin.get("/openapi/v3/api/v1").await.expect(200);
+    let pods = &core["paths"]["/api/v1/namespaces/{namespace}/pods"];
+    let media = |content: &Value| content["content"].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    assert_eq!(media(&pods["post"]["requestBody"]), ["*/*"]);
+    let watched = "application/vnd.kubernetes.protobuf;stream=watch";
+    assert!(media(&pods["get"]["responses"]["200"]).iter().any(|media| media == watched));
+    let log = &core["paths"]["/api/v1/namespaces/{namespace}/pods/{name}/log"]["get"];
+    assert!(log["parameters"].as_array().unwrap().iter().any(|one| one["name"] == "tailLines"), "{log}");
+    let places: Vec<&Value> = core["paths"]["/api/v1/namespaces/{namespace}/pods/{name}/exec"]["parameters"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| &one["name"])
+        .collect();
+    assert_eq!(places, ["name", "namespace"]);
 }
