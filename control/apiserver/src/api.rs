@@ -300,8 +300,10 @@ fn accept(headers: &HeaderMap, row: &Row, target: &Target) -> Result<Accept> {
 }
 
 fn warn_of_deprecation(call: &Call) {
-    if let Some(sentence) = &call.row.deprecation {
-        call.warn(sentence.clone());
+    if let Some(deprecation) = &call.row.deprecation {
+        call.warn(deprecation.sentence.as_str());
+        let sub = call.row.subresource(&call.target.subresource);
+        call.api.metrics.uses_deprecated(&call.row, sub.map_or("", |sub| sub.name()), deprecation);
     }
 }
 

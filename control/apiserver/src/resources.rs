@@ -84,11 +84,23 @@ pub struct Deprecated {
 
 impl Deprecated {
     /// What users of a version and kind are told.
-    fn sentence(self, api_version: &str, kind: &str) -> String {
+    fn told(self, api_version: &str, kind: &str) -> Deprecation {
         let gone = self.gone.map(|minor| format!(", unavailable in v1.{minor}+")).unwrap_or_default();
         let instead = self.instead.map(|instead| format!("; use {instead}")).unwrap_or_default();
-        format!("{api_version} {kind} is deprecated in v1.{}+{gone}{instead}", self.since)
+        Deprecation {
+            sentence: format!("{api_version} {kind} is deprecated in v1.{}+{gone}{instead}", self.since),
+            removed_release: self.gone.map(|minor| format!("1.{minor}")).unwrap_or_default(),
+        }
     }
+}
+
+/// That a version is deprecated.
+#[derive(Debug, Clone)]
+pub struct Deprecation {
+    /// With which its users are warned.
+    pub sentence: String,
+    /// The release that no longer serves it, such as `1.39`; empty where none is named.
+    pub removed_release: String,
 }
 
 /// A path below an object.

@@ -10,7 +10,7 @@ use crate::name::Name;
 use crate::object::{self, Stored};
 use crate::printer::paths::PathColumn;
 use crate::printer::{Columns, of_metadata};
-use crate::resources::{BASE, Custom, Resource, Row, Scale, Sub};
+use crate::resources::{BASE, Custom, Deprecation, Resource, Row, Scale, Sub};
 use crate::tree::{at, flag, list, text};
 
 /// What custom resources have in common.
@@ -107,11 +107,14 @@ fn scale(given: &Value) -> Option<Scale> {
     })
 }
 
-fn deprecation(tree: &Value, version: &Value) -> Option<String> {
+fn deprecation(tree: &Value, version: &Value) -> Option<Deprecation> {
     let name = format!("{}/{}", text(tree, &["spec", "group"]), text(version, &["name"]));
     let own = at(version, &["deprecationWarning"]).as_str().map(str::to_owned);
     let kind = text(tree, &["spec", "names", "kind"]);
-    flag(version, &["deprecated"]).then(|| own.unwrap_or_else(|| format!("{name} {kind} is deprecated")))
+    flag(version, &["deprecated"]).then(|| Deprecation {
+        sentence: own.unwrap_or_else(|| format!("{name} {kind} is deprecated")),
+        removed_release: String::new(),
+    })
 }
 
 fn selectable(given: &Value) -> (Name, Vec<Name>) {

@@ -54,6 +54,16 @@ pub(super) struct Decision {
     pub decision: &'static str,
 }
 
+/// A deprecated version that somebody used, and the release that no longer has it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct Deprecated {
+    pub group: Name,
+    pub version: Name,
+    pub resource: Name,
+    pub subresource: &'static str,
+    pub removed_release: String,
+}
+
 /// `create`, `update`, `delete`: what a transaction does first.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct Operation {

@@ -18,8 +18,9 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use crate::api::Api;
+use crate::resources::{Deprecation, Row};
 pub use labels::Asked;
-use labels::{Answered, Attempts, Decision, Inflight, Operation};
+use labels::{Answered, Attempts, Decision, Deprecated, Inflight, Operation};
 pub use text::MEDIA;
 
 /// What is counted about requests.
@@ -33,6 +34,7 @@ pub struct Metrics {
     long: Family<Asked, Gauge>,
     attempts: Family<Attempts, Counter>,
     decisions: Family<Decision, Counter>,
+    deprecated: Family<Deprecated, Gauge>,
     /// TLS handshakes that failed.
     pub handshakes: Counter,
     store: Family<Operation, Histogram>,
@@ -62,6 +64,7 @@ impl Metrics {
             long: Family::default(),
             attempts: Family::default(),
             decisions: Family::default(),
+            deprecated: Family::default(),
             handshakes: Counter::default(),
             store: Family::new_with_constructor(histogram as fn() -> Histogram),
             started,
@@ -82,6 +85,8 @@ impl Metrics {
         registry.register("authentication_attempts", help, self.attempts.clone());
         let help = "Requests that an authoriser decided on";
         registry.register("apiserver_authorization_decisions", help, self.decisions.clone());
+        let help = "Deprecated versions that were asked for";
+        registry.register("apiserver_requested_deprecated_apis", help, self.deprecated.clone());
         let help = "TLS handshakes that failed";
         registry.register("apiserver_tls_handshake_errors", help, self.handshakes.clone());
         let help = "Time until the store confirmed a transaction";
@@ -118,6 +123,18 @@ impl Metrics {
     pub fn authorised(&self, by: &'static str, allowed: bool) {
         let decision = if allowed { "allowed" } else { "denied" };
         self.decisions.get_or_create(&Decision { r#type: by, decision }).inc();
+    }
+
+    /// Notes that somebody uses a deprecated version.
+    pub fn uses_deprecated(&self, row: &Row, subresource: &'static str, deprecation: &Deprecation) {
+        let labels = Deprecated {
+            group: row.group.clone(),
+            version: row.version.clone(),
+            resource: row.plural.clone(),
+            subresource,
+            removed_release: deprecation.removed_release.clone(),
+        };
+        self.deprecated.get_or_create(&labels).set(1);
     }
 
     /// Counts a transaction that the store confirmed or refused.

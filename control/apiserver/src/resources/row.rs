@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use serde_json::Value;
 
-use super::{Custom, Resource, Sub};
+use super::{Custom, Deprecation, Resource, Sub};
 use crate::conversion::Conversion;
 use crate::name::Name;
 use crate::printer::Columns;
@@ -35,8 +35,7 @@ pub struct Row {
     pub returns_deleted: bool,
     pub lifetime: u64,
     pub missing: &'static str,
-    /// The sentence with which users of a deprecated version are warned.
-    pub deprecation: Option<String>,
+    pub deprecation: Option<Deprecation>,
     pub conversion: Option<&'static Conversion>,
     pub name: fn(&str) -> Result<(), String>,
     pub defaults: fn(&mut Value),
@@ -89,8 +88,7 @@ impl Row {
             schema: OnceLock::new(),
             custom: None,
         };
-        row.deprecation =
-            entry.deprecated.map(|deprecated| deprecated.sentence(&row.api_version(), entry.kind));
+        row.deprecation = entry.deprecated.map(|deprecated| deprecated.told(&row.api_version(), entry.kind));
         row
     }
 

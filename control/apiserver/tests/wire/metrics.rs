@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::cluster::{Client, cluster};
+use crate::cluster::{Client, cluster, cluster_serving};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
@@ -128,4 +128,21 @@ async fn objects_health_version_and_the_process_are_looked_up() {
     names.dedup();
     assert_eq!(names.len(), count, "each metric has one type");
     cluster.user("nobody", &[]).get("/metrics").await.refused(403, "Forbidden");
+}
+
+#[tokio::test]
+async fn who_uses_what_is_deprecated_is_seen() {
+    let cluster = cluster_serving("api/beta=true").await;
+    let admin = cluster.admin();
+    let name = "apiserver_requested_deprecated_apis";
+    let before = scrape(&admin).await;
+    admin.get("/api/v1/namespaces/default/endpoints").await.expect(200);
+    admin.get("/apis/resource.k8s.io/v1beta1/resourceslices").await.expect(200);
+    let text = scrape(&admin).await;
+    let endpoints = ["group=\"\"", "version=\"v1\"", "resource=\"endpoints\"", "removed_release=\"\""];
+    let slices = ["group=\"resource.k8s.io\"", "version=\"v1beta1\"", "removed_release=\"1.38\""];
+    for labels in [&endpoints[..], &slices[..]] {
+        assert_eq!(value(&before, name, labels), None, "{before}");
+        assert_eq!(value(&text, name, labels), Some(1.0), "{text}");
+    }
 }
