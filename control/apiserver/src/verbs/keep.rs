@@ -61,9 +61,14 @@ pub fn keep_system_metadata(call: &Call, old: &Value, new: &mut Value) -> Result
 fn with_status(row: &Row) -> &'static [&'static str] {
     const WRITERS: &str = "managedFields";
     match row.own() {
-        "" | "flowschemas" | "prioritylevelconfigurations" | "resourceclaims" | "volumeattachments" => {
-            &[WRITERS]
-        }
+        ""
+        | "apiservices"
+        | "flowschemas"
+        | "prioritylevelconfigurations"
+        | "resourceclaims"
+        | "validatingadmissionpolicies"
+        | "volumeattachments" => &[WRITERS],
+        "deployments" => &["annotations", "finalizers", "ownerReferences", WRITERS],
         // Old kubelets damaged them.
         "pods" => &["annotations", "finalizers", "labels", WRITERS],
         _ => &["annotations", "finalizers", "labels", "ownerReferences", WRITERS],
@@ -94,5 +99,39 @@ pub fn isolate(row: &Row, sub: Option<Sub>, old: &Value, new: &mut Value) {
             strategy::pod_changes::keep_rest(sub, old, new);
         }
         Some(_) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::resources::known;
+
+    #[test]
+    fn a_status_takes_what_upstreams_strategies_leave_of_the_metadata_along() {
+        let object = |text: &str| {
+            json!({ "metadata": { "labels": text, "annotations": text, "finalizers": text, "ownerReferences": text,
+                                  "managedFields": text, "name": text }, "spec": text, "status": text })
+        };
+        for (group, plural, want) in [
+            ("", "replicationcontrollers", "annotations finalizers labels managedFields ownerReferences"),
+            ("", "pods", "annotations finalizers labels managedFields"),
+            ("apps", "deployments", "annotations finalizers managedFields ownerReferences"),
+            ("apps", "replicasets", "annotations finalizers labels managedFields ownerReferences"),
+            ("apiregistration.k8s.io", "apiservices", "managedFields"),
+            ("admissionregistration.k8s.io", "validatingadmissionpolicies", "managedFields"),
+            ("storage.k8s.io", "volumeattachments", "managedFields"),
+        ] {
+            let (old, mut new) = (object("old"), object("new"));
+            isolate(known(group, plural), Some(Sub::Status), &old, &mut new);
+            assert_eq!((&new["spec"], &new["status"]), (&json!("old"), &json!("new")), "{plural}");
+            let metadata = tree::fields(&new, &["metadata"]);
+            let mut taken: Vec<&str> =
+                metadata.filter(|(_, value)| *value == "new").map(|(name, _)| name).collect();
+            taken.sort_unstable();
+            assert_eq!(taken.join(" "), want, "{plural}");
+        }
     }
 }
