@@ -296,6 +296,15 @@ mod tests {
     }
 
     #[test]
+    fn a_pod_that_leaves_is_not_healthy() {
+        let mut leaving = pod("p", true);
+        leaving["metadata"]["deletionTimestamp"] = json!(NOW);
+        let budget = budget(json!({ "minAvailable": 1 }), json!({}));
+        let status = status(&[budget, set(2), leaving, pod("q", true)]);
+        assert_eq!((&status["currentHealthy"], &status["disruptionsAllowed"]), (&json!(1), &json!(0)));
+    }
+
+    #[test]
     fn the_sets_of_one_deployment_count_as_it_asks() {
         let mut one = set(3);
         let above = json!({ "apiVersion": "apps/v1", "kind": "Deployment", "name": "d", "uid": "d", "controller": true });

@@ -18,6 +18,10 @@ fn first_address(endpoints: &Value) -> &Value {
     &endpoints["subsets"][0]["addresses"][0]["ip"]
 }
 
+fn first_target(endpoints: &Value) -> Value {
+    endpoints["subsets"][0]["addresses"][0]["targetRef"].clone()
+}
+
 /// When the change that Endpoints carry began.
 fn began(endpoints: &Value) -> &Value {
     &endpoints["metadata"]["annotations"]["endpoints.kubernetes.io/last-change-trigger-time"]
@@ -44,17 +48,29 @@ async fn endpoints_follow_the_pods_of_a_service_and_go_with_it() {
     merge(&client, &format!("{PODS}/a/status"), &ready("True")).await;
     let listed = becomes(&client, &web, |found| first_address(found) == "10.1.2.3").await;
     assert_eq!(began(&listed), since);
+    // Slices list pods that are on a node.
+    let slices = format!("{SLICES}?labelSelector=kubernetes.io/service-name=web");
+    let endpoint = |found: &Value| found["items"][0]["endpoints"][0].clone();
+    let node = json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": "n" } });
+    create(&client, "/api/v1/nodes", &node).await;
+    let binding = json!({ "apiVersion": "v1", "kind": "Binding", "metadata": { "name": "a" }, "target": { "name": "n" } });
+    create(&client, &format!("{PODS}/a/binding"), &binding).await;
+    let sliced = becomes(&client, &slices, |found| endpoint(found)["conditions"]["ready"] == true).await;
+    assert_eq!(endpoint(&sliced)["addresses"], json!(["10.1.2.3"]));
+    assert_eq!(endpoint(&sliced)["targetRef"], first_target(&listed));
     merge(&client, &format!("{PODS}/a/status"), &ready("False")).await;
     becomes(&client, &web, |found| {
         first_address(found).is_null() && found["subsets"][0]["notReadyAddresses"][0]["ip"] == "10.1.2.3"
     })
     .await;
+    becomes(&client, &slices, |found| endpoint(found)["conditions"]["ready"] == false).await;
 
     delete(&client, &web).await;
     becomes(&client, &web, |found| !found.is_null() && found["metadata"]["uid"] != empty["metadata"]["uid"])
         .await;
     delete(&client, &format!("{SERVICES}/web")).await;
     gone(&client, &web).await;
+    becomes(&client, &slices, |found| found["items"] == json!([])).await;
     running.end().await;
 }
 

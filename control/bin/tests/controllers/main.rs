@@ -2,6 +2,7 @@
 
 mod cron_jobs;
 mod custom;
+mod deployments;
 mod endpoints;
 mod namespaces;
 mod nodes;
