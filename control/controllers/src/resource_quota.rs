@@ -1,7 +1,7 @@
 //! What a namespace uses of what its ResourceQuotas allow, in their status.
 //!
-//! Objects are counted in the owner graph, which has all of every kind but Events; pods, Services and claims are asked what
-//! they take. Nothing is refused here: that is admission's part.
+//! Objects are counted in the owner graph, which has all of every kind but Events, which upstream does not count either; pods,
+//! Services and claims are asked what they take. A kind that does not exist is not counted as none. Nothing is refused here: that is admission's part.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,6 +17,8 @@ use crate::quantity::Quantity;
 use crate::view::View;
 use crate::write::{Target, Write, exactly};
 
+/// How often a quota is looked at that counts what nobody knows: the kind may come.
+const UNKNOWN: Duration = Duration::from_secs(30);
 /// Between the name of a class and what is asked of it.
 const OF_CLASS: &str = ".storageclass.storage.k8s.io/";
 /// Kinds that have a name of their own among a quota's resources.
@@ -68,6 +70,9 @@ impl Controller for ResourceQuotaController {
         if quota.spec.hard.keys().any(|name| is_of_pods(name)) {
             outcome.again = namespace.next_gone();
         }
+        if quota.spec.hard.keys().any(|name| name.starts_with("count/") && !used.contains_key(name)) {
+            outcome.look_again(UNKNOWN);
+        }
         outcome
     }
 }
@@ -100,7 +105,7 @@ impl<'a> Namespace<'a> {
     /// How much there is of what the quota calls `name`; `None` if nobody can count that.
     fn uses(&self, name: &str) -> Option<Quantity> {
         if let Some(resource) = name.strip_prefix("count/") {
-            return Some(self.count(resource));
+            return self.view.listed.contains(resource).then(|| self.count(resource));
         }
         if let Some((_, resource)) = COUNTED.iter().find(|(counted, _)| *counted == name) {
             return Some(self.count(resource));

@@ -66,10 +66,11 @@ fn objects_are_counted_by_kind() {
         "count/replicasets.apps",
         "count/widgets.example.com",
         "count/widgets",
+        "count/events",
     ];
     let want = json!({
         "configmaps": "2", "secrets": "1", "resourcequotas": "1", "replicationcontrollers": "0",
-        "count/configmaps": "2", "count/replicasets.apps": "1", "count/widgets.example.com": "1", "count/widgets": "0",
+        "count/configmaps": "2", "count/replicasets.apps": "1", "count/widgets.example.com": "1",
     });
     assert_eq!(used(&names, json!({}), &objects), want);
 }
@@ -237,6 +238,17 @@ fn a_status_that_is_right_is_left_alone_whatever_form_it_has() {
     let told = status(&[quota(spec, wrong), pod]);
     assert_eq!(told["hard"], json!({ "cpu": "1", "memory": "1Gi", "unheard.of": "3", "pods": null }));
     assert_eq!(told["used"], json!({ "cpu": "500m", "memory": "0", "pods": null }));
+}
+
+#[test]
+fn a_kind_that_may_come_is_looked_for_again() {
+    let again = |name: &str| {
+        let mut hard = json!({});
+        hard[name] = json!("1");
+        look(&[quota(json!({ "hard": hard }), json!({})), object("v1", "Secret", "a", json!({}))]).again
+    };
+    assert_eq!(again("count/widgets.example.com"), Some(UNKNOWN));
+    assert_eq!((again("count/secrets"), again("unheard.of")), (None, None));
 }
 
 #[test]

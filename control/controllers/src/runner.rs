@@ -129,11 +129,15 @@ async fn dispatch(
             for step in batch.drain(..) {
                 match step {
                     Step::Apply(apply) => for_eager.push(apply(&mut world)),
-                    Step::Listed(resource) => listing.done(&resource),
+                    Step::Listed(resource) => {
+                        listing.done(&resource);
+                        world.listed.insert(resource);
+                    }
                     Step::Discovered(resources) => listing.discovered(resources),
                     Step::Withdrawn(resource) => {
                         listing.done(&resource);
                         for_eager.extend(withdraw(&mut world, &resource));
+                        world.listed.remove(&resource);
                     }
                 }
             }

@@ -1,6 +1,6 @@
 //! The world as the informers last saw it, and what controllers may ask of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -80,6 +80,8 @@ pub(crate) struct World {
     pub(crate) service_cidrs: Table<ServiceCidr>,
     pub(crate) services: Table<Service>,
     pub(crate) graph: Graph,
+    /// Resources of which the graph has every object.
+    pub(crate) listed: BTreeSet<String>,
     /// Revision up to which kinds have been seen whose metadata alone is watched, or of some objects more, by resource.
     pub(crate) seen: BTreeMap<String, u64>,
 }
@@ -215,6 +217,7 @@ pub(crate) mod tests {
         let resource =
             ResourceRef { group: group.into(), version: version.into(), plural, kind: kind.to_owned() };
         let key = key_of(&meta);
+        world.listed.insert(resource.resource());
         world.graph.insert(&Arc::new(resource), &key, &meta);
     }
 

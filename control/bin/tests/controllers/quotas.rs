@@ -68,6 +68,22 @@ async fn a_quota_follows_what_comes_and_goes_in_its_namespace() {
 }
 
 #[tokio::test]
+async fn objects_are_counted_of_kinds_that_exist_and_events_never() {
+    let (running, client) = cluster().await;
+    let hard = json!({ "count/leases.coordination.k8s.io": "1", "count/events": "1", "count/podtemplates": "1",
+                       "count/widgets.example.com": "1" });
+    create(&client, QUOTAS, &quota("counts", &json!({ "hard": hard }))).await;
+    let lease =
+        json!({ "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": { "name": "a" } });
+    create(&client, "/apis/coordination.k8s.io/v1/namespaces/default/leases", &lease).await;
+    let counted = |found: &Value| found["status"]["used"]["count/leases.coordination.k8s.io"] == "1";
+    let found = becomes(&client, &format!("{QUOTAS}/counts"), counted).await;
+    let want = json!({ "count/leases.coordination.k8s.io": "1", "count/podtemplates": "0" });
+    assert_eq!(found["status"]["used"], want);
+    running.end().await;
+}
+
+#[tokio::test]
 async fn scoped_quotas_count_the_pods_they_mean() {
     let (running, client) = cluster().await;
     let hard = json!({ "pods": "5" });
