@@ -161,34 +161,28 @@ fn scoped(row: &Row, set: Set, sub: Option<Sub>) -> Set {
     set
 }
 
-/// What was decoded of an applied object, with what decoding left out and the applier yet owns: nulls, empty lists and maps.
-pub fn with_nothings(mut decoded: Value, applied: &Value) -> Value {
-    put_nothings(&mut decoded, applied);
+/// What was decoded of an applied object, with the nulls that decoding left out and the applier yet owns.
+pub fn with_nulls(mut decoded: Value, applied: &Value) -> Value {
+    put_nulls(&mut decoded, applied);
     decoded
 }
 
-fn put_nothings(decoded: &mut Value, applied: &Value) {
+fn put_nulls(decoded: &mut Value, applied: &Value) {
     match (decoded, applied) {
         (Value::Object(decoded), Value::Object(applied)) => {
             for (name, value) in applied {
                 match decoded.get_mut(name) {
-                    Some(known) => put_nothings(known, value),
-                    None if is_nothing(value) => _ = decoded.insert(name.clone(), value.clone()),
+                    Some(known) => put_nulls(known, value),
+                    None if value.is_null() => _ = decoded.insert(name.clone(), Value::Null),
                     None => {}
                 }
             }
         }
         (Value::Array(decoded), Value::Array(applied)) if decoded.len() == applied.len() => {
-            decoded.iter_mut().zip(applied).for_each(|(one, applied)| put_nothings(one, applied));
+            decoded.iter_mut().zip(applied).for_each(|(one, applied)| put_nulls(one, applied));
         }
         _ => {}
     }
-}
-
-fn is_nothing(value: &Value) -> bool {
-    value.is_null()
-        || value.as_array().is_some_and(Vec::is_empty)
-        || value.as_object().is_some_and(serde_json::Map::is_empty)
 }
 
 /// Fields a manager applied before, applied again without those it no longer names. `old` is in the version that is stored,

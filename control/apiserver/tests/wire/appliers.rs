@@ -75,7 +75,7 @@ async fn a_null_is_owned_and_what_it_stands_for_is_the_zero_of_its_type() {
             json!({ "f:data": { "f:a": {}, "f:b": {} } })
         }),
         (json!({ "data": null }), json!(null), json!({ "f:data": {} })),
-        (json!({ "data": {}, "immutable": null }), json!(null), json!({ "f:data": {}, "f:immutable": {} })),
+        (json!({ "data": null, "immutable": null }), json!(null), json!({ "f:data": {}, "f:immutable": {} })),
         (json!({}), json!(null), json!(null)),
     ] {
         let (code, object) = apply(&admin, MAP, "m", &map(fields.clone())).await;
