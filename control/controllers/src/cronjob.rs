@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use cron::Schedule;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -15,7 +16,6 @@ use serde_json::{Value, json};
 
 use crate::change::Change;
 use crate::controller::{Controller, Failure, Key, Outcome};
-use crate::cron::Schedule;
 use crate::moments::{Due, due, wait};
 use crate::objects::{CronJob, CronJobStatus, Job, Kind, deleting};
 use crate::ownership;
@@ -183,7 +183,7 @@ impl<'a> Look<'a> {
     /// Makes the Job that is due, if one is, and sees when the next will be.
     fn start(&mut self, local: &TimeZone, view: &View) {
         let spec = &self.cron.spec;
-        let zone = match spec.time_zone.as_deref().map(TimeZone::get).transpose() {
+        let zone = match spec.time_zone.as_deref().map(cron::zone).transpose() {
             Ok(zone) => zone,
             Err(error) => {
                 let name = spec.time_zone.as_deref().unwrap_or_default();

@@ -13,7 +13,6 @@
 
 mod change;
 mod controller;
-mod cron;
 mod cronjob;
 mod deployment;
 mod deployment_status;

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use cron::Schedule;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
-use crate::cron::Schedule;
 use crate::objects::CronJob;
 
 /// Beyond this many times in a row that were missed, a clock is wrong or somebody should know.

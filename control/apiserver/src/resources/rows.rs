@@ -12,7 +12,7 @@ use crate::printer::{
     workloads,
 };
 use crate::strategy::{
-    admission_policy, api_service, autoscaler, certificate, config as config_rules, device_allocation,
+    admission_policy, api_service, autoscaler, batch, certificate, config as config_rules, device_allocation,
     device_claim, device_class, device_slice, endpoints, flow_schema, network as network_rules, pod,
     pod_changes, priority_level, rbac as rbac_rules, service, service_cidr, storage as storage_rules, system,
     webhook, workload,
@@ -402,8 +402,8 @@ pub static RESOURCES: &[Resource] = &[
         storage: "cronjobs",
         subresources: STATUS,
         generation: true,
-        defaults: workload::default_cron_job,
-        validate: workload::validate_cron_job,
+        defaults: batch::default_cron_job,
+        validate: batch::validate_cron_job,
         printer: &workloads::CRON_JOB,
         ..BATCH
     },
@@ -416,9 +416,9 @@ pub static RESOURCES: &[Resource] = &[
         subresources: STATUS,
         selectable: &[("status.successful", &["status", "succeeded"])],
         generation: true,
-        defaults: workload::default_job,
-        prepare: workload::prepare_job,
-        validate: workload::validate_job,
+        defaults: batch::default_job,
+        prepare: batch::prepare_job,
+        validate: batch::validate_job,
         printer: &workloads::JOB,
         ..BATCH
     },

@@ -6,6 +6,7 @@ pub mod admission_policy;
 mod admission_rules;
 pub mod api_service;
 pub mod autoscaler;
+pub mod batch;
 pub mod certificate;
 pub mod config;
 pub mod device_allocation;

