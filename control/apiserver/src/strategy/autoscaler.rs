@@ -63,10 +63,12 @@ pub fn validate_autoscaler(change: &Change<'_>, errors: &mut Errors) {
     if max < min {
         errors.invalid("spec.maxReplicas", &json!(max), "must be greater than or equal to `minReplicas`");
     }
-    validate_reference(at(spec, &["scaleTargetRef"]), "spec.scaleTargetRef", errors);
+    let target = at(spec, &["scaleTargetRef"]);
+    validate_reference(target, target_version(change), "spec.scaleTargetRef", errors);
     let metrics = list(spec, &["metrics"]);
+    let version = metrics_version(change.old);
     for (index, metric) in metrics.iter().enumerate() {
-        validate_metric(metric, &format!("spec.metrics[{index}]"), errors);
+        validate_metric(metric, version, &format!("spec.metrics[{index}]"), errors);
     }
     let wakes = |metric: &Value| matches!(text(metric, &["type"]), "Object" | "External");
     if min == 0 && !metrics.iter().any(wakes) {
@@ -89,16 +91,67 @@ pub fn validate_status(_: Sub, change: &Change<'_>, errors: &mut Errors) {
     }
 }
 
-fn validate_reference(reference: &Value, here: &str, errors: &mut Errors) {
+/// What the `apiVersion` of a reference may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Version {
+    /// Anything: it was there before.
+    Kept,
+    Any,
+    /// One with a group.
+    Grouped,
+}
+
+fn target_version(change: &Change<'_>) -> Version {
+    let target = at(change.new, &["spec", "scaleTargetRef"]);
+    let is_kept = change.old.is_some_and(|old| {
+        let before = at(old, &["spec", "scaleTargetRef"]);
+        ["kind", "apiVersion"].iter().all(|field| text(before, &[field]) == text(target, &[field]))
+    });
+    match text(target, &["kind"]) {
+        _ if is_kept => Version::Kept,
+        // The one kind of the group without a name that can be scaled.
+        "ReplicationController" => Version::Any,
+        _ => Version::Grouped,
+    }
+}
+
+fn metrics_version(old: Option<&Value>) -> Version {
+    let metrics = old.map_or(&[][..], |old| list(old, &["spec", "metrics"]));
+    let mut described = metrics.iter().filter(|metric| text(metric, &["type"]) == "Object");
+    let is_wrong = |metric: &Value| {
+        let version = text(metric, &["object", "describedObject", "apiVersion"]);
+        fault(version, Version::Any).is_some()
+    };
+    if described.any(is_wrong) { Version::Kept } else { Version::Any }
+}
+
+/// What is wrong with an `apiVersion`.
+fn fault(version: &str, may: Version) -> Option<String> {
+    match may {
+        Version::Kept => None,
+        _ if version.matches('/').count() > 1 => Some(format!("unexpected GroupVersion string: {version}")),
+        Version::Any => None,
+        Version::Grouped => {
+            let group = version.split_once('/').map_or("", |(group, _)| group);
+            group.is_empty().then(|| "apiVersion must specify API group".to_owned())
+        }
+    }
+}
+
+fn validate_reference(reference: &Value, version: Version, here: &str, errors: &mut Errors) {
     for field in ["kind", "name"] {
         match text(reference, &[field]) {
             "" => errors.required(format!("{here}.{field}"), ""),
             word => errors.check(format!("{here}.{field}"), word, validate::path_segment),
         }
     }
+    let given = text(reference, &["apiVersion"]);
+    if let Some(why) = fault(given, version) {
+        errors.invalid(format!("{here}.apiVersion"), &Value::from(given), &why);
+    }
 }
 
-fn validate_metric(metric: &Value, here: &str, errors: &mut Errors) {
+fn validate_metric(metric: &Value, version: Version, here: &str, errors: &mut Errors) {
     let kind = text(metric, &["type"]);
     let known: Vec<&str> = SOURCES.iter().map(|(kind, _)| *kind).collect();
     if kind.is_empty() {
@@ -110,7 +163,7 @@ fn validate_metric(metric: &Value, here: &str, errors: &mut Errors) {
     let given = |field: &str| !at(metric, &[field]).is_null();
     let present: Vec<&str> = SOURCES.iter().map(|(_, field)| *field).filter(|field| given(field)).collect();
     if let Some(first) = present.first() {
-        validate_source(first, at(metric, &[first]), &format!("{here}.{first}"), errors);
+        validate_source(first, at(metric, &[first]), version, &format!("{here}.{first}"), errors);
     }
     let expected = SOURCES.iter().find(|(one, _)| *one == kind).map(|(_, field)| *field);
     if let Some(field) = expected.filter(|field| !given(field)) {
@@ -124,9 +177,10 @@ fn validate_metric(metric: &Value, here: &str, errors: &mut Errors) {
     }
 }
 
-fn validate_source(field: &str, source: &Value, here: &str, errors: &mut Errors) {
+fn validate_source(field: &str, source: &Value, version: Version, here: &str, errors: &mut Errors) {
     if field == "object" {
-        validate_reference(at(source, &["describedObject"]), &format!("{here}.describedObject"), errors);
+        let described = at(source, &["describedObject"]);
+        validate_reference(described, version, &format!("{here}.describedObject"), errors);
     }
     let of_resource = matches!(field, "resource" | "containerResource");
     if of_resource && text(source, &["name"]).is_empty() {
@@ -242,7 +296,8 @@ mod tests {
     use super::*;
 
     fn refused(spec: Value) -> Vec<String> {
-        let mut autoscaler = json!({ "spec": { "scaleTargetRef": { "kind": "Deployment", "name": "web" }, "maxReplicas": 3 } });
+        let mut autoscaler = json!({ "spec": { "maxReplicas": 3,
+            "scaleTargetRef": { "apiVersion": "apps/v1", "kind": "Deployment", "name": "web" } } });
         for (field, value) in spec.as_object().unwrap() {
             set(&mut autoscaler, &["spec", field], value.clone());
         }
@@ -268,6 +323,37 @@ mod tests {
     }
 
     #[test]
+    fn a_target_names_the_group_of_its_kind() {
+        let with = |version: &str, kind: &str| {
+            let target = json!({ "apiVersion": version, "kind": kind, "name": "web" });
+            json!({ "spec": { "maxReplicas": 3, "scaleTargetRef": target } })
+        };
+        let group = Some("apiVersion must specify API group");
+        let old = with("", "Deployment");
+        for (old, version, kind, why) in [
+            (None, "apps/v1", "Deployment", None),
+            (None, "", "Deployment", group),
+            (None, "v1", "Deployment", group),
+            (None, "a/b/c", "Deployment", Some("unexpected GroupVersion string: a/b/c")),
+            (None, "v1", "ReplicationController", None),
+            (None, "", "ReplicationController", None),
+            (Some(&old), "", "Deployment", None),
+            (Some(&old), "v1", "Deployment", group),
+            (Some(&old), "", "StatefulSet", group),
+        ] {
+            let mut new = with(version, kind);
+            default_autoscaler(&mut new);
+            let mut errors = Errors::default();
+            validate_autoscaler(&Change { old, new: &mut new }, &mut errors);
+            let found: Vec<_> =
+                errors.into_causes().into_iter().map(|one| (one.field, one.message)).collect();
+            let place = "spec.scaleTargetRef.apiVersion".to_owned();
+            let want = why.map(|why| (place, format!("Invalid value: {version:?}: {why}")));
+            assert_eq!(found, want.into_iter().collect::<Vec<_>>(), "{old:?} {version} {kind}");
+        }
+    }
+
+    #[test]
     fn a_spec_is_refused_in_the_words_of_upstream() {
         let metric = |kind: &str, field: &str, target: Value| {
             json!({ "metrics": [{ "type": kind, field: { "name": "cpu", "metric": { "name": "m" }, "container": "c",
@@ -282,9 +368,12 @@ mod tests {
                 "spec.maxReplicas: Invalid value: 3: must be greater than or equal to `minReplicas`",
             ),
             (json!({ "maxReplicas": 0 }), "spec.maxReplicas: Invalid value: 0: must be greater than 0"),
-            (json!({ "scaleTargetRef": { "name": "web" } }), "spec.scaleTargetRef.kind: Required value"),
             (
-                json!({ "scaleTargetRef": { "kind": "a/b", "name": "web" } }),
+                json!({ "scaleTargetRef": { "apiVersion": "apps/v1", "name": "web" } }),
+                "spec.scaleTargetRef.kind: Required value",
+            ),
+            (
+                json!({ "scaleTargetRef": { "apiVersion": "apps/v1", "kind": "a/b", "name": "web" } }),
                 "spec.scaleTargetRef.kind: Invalid value: \"a/b\": may not contain '/'",
             ),
             (
