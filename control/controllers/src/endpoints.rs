@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::change::Change;
 use crate::controller::{Controller, Key, Outcome};
-use crate::endpointslice::services_of;
+use crate::endpointslice::{HEADLESS, services_of};
 use crate::objects::{Endpoints, Pod, Service, deleting};
 use crate::pods::{is_finished, is_ready, reference};
 use crate::ports::{Port, resolved_ports};
@@ -28,7 +28,6 @@ const MANAGED_BY: &str = "endpoints.kubernetes.io/managed-by";
 const MANAGER: &str = "endpoint-controller";
 const OVER_CAPACITY: &str = "endpoints.kubernetes.io/over-capacity";
 const TRUNCATED: &str = "truncated";
-const HEADLESS: &str = "service.kubernetes.io/headless";
 /// Who holds a lock that older clients keep in Endpoints without a Service.
 pub(crate) const LEADER: &str = "control-plane.alpha.kubernetes.io/leader";
 /// How long an object is left alone after a write, for each address in it: every change of one pod writes them all, so that
@@ -222,7 +221,7 @@ fn shorten(lists: Vec<&mut Option<Vec<EndpointAddress>>>, room: usize) {
 fn labels(service: &Service) -> BTreeMap<String, String> {
     let mut labels = service.metadata.labels.clone().unwrap_or_default();
     labels.remove(HEADLESS);
-    if service.spec.cluster_ip.is_empty() || service.spec.cluster_ip == "None" {
+    if service.spec.is_headless() {
         labels.insert(HEADLESS.to_owned(), String::new());
     }
     labels.insert(MANAGED_BY.to_owned(), MANAGER.to_owned());

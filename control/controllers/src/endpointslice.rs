@@ -3,14 +3,14 @@
 //! Slices that are nearly right are filled up and mended before new ones are made, so that a change of one pod writes one
 //! slice. Slices made by hand (another `managed-by`) are left alone.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::discovery::v1::{
     Endpoint, EndpointConditions, EndpointHints, EndpointPort, ForNode, ForZone,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::change::Change;
 use crate::controller::{Controller, Key, Outcome};
@@ -29,6 +29,8 @@ pub(crate) const SERVICE_LABEL: &str = "kubernetes.io/service-name";
 pub(crate) const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 const MANAGER: &str = "endpointslice-controller.k8s.io";
 const ZONE: &str = "topology.kubernetes.io/zone";
+/// Marks what is written for a Service without an address of its own.
+pub(crate) const HEADLESS: &str = "service.kubernetes.io/headless";
 
 pub(crate) struct EndpointSliceController;
 
@@ -223,17 +225,14 @@ fn settle(
         let room = MAX_ENDPOINTS.saturating_sub(endpoints.len()).min(rest.len());
         endpoints.extend(rest.drain(..room));
     }
+    let labels = labels(key, service);
     let mut spare_empty = is_empty_shape;
     let mut writes = Vec::new();
     for (slice, endpoints) in kept {
         if endpoints.is_empty() && !std::mem::take(&mut spare_empty) {
             writes.push(delete(key, slice));
-        } else if endpoints != slice.endpoints {
-            let metadata = json!({
-                "resourceVersion": slice.metadata.resource_version,
-                "annotations": {TRIGGER_TIME: began.map(|began| began.to_string())},
-            });
-            let body = json!({"metadata": metadata, "endpoints": endpoints});
+        } else if endpoints != slice.endpoints || slice.metadata.labels.as_ref() != Some(&labels) {
+            let body = json!({"metadata": changed(slice, &labels, began), "endpoints": endpoints});
             let name = slice.metadata.name.clone().unwrap_or_default();
             let target = Target::new("discovery.k8s.io/v1", "endpointslices", Key::new(&key.namespace, name));
             writes.push(Write::Patch { target, subresource: None, body });
@@ -255,15 +254,10 @@ fn create(
 ) -> Write {
     let annotations: BTreeMap<&str, String> =
         began.map(|began| (TRIGGER_TIME, began.to_string())).into_iter().collect();
-    let mut labels: BTreeMap<String, String> = service.metadata.labels.clone().unwrap_or_default();
-    let reserved: BTreeSet<&str> = [SERVICE_LABEL, MANAGED_BY].into();
-    labels.retain(|name, _| !reserved.contains(name.as_str()));
-    labels.insert(SERVICE_LABEL.to_owned(), key.name.clone());
-    labels.insert(MANAGED_BY.to_owned(), MANAGER.to_owned());
     let body = json!({
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
         "metadata": {
-            "generateName": format!("{}-", key.name), "namespace": key.namespace, "labels": labels,
+            "generateName": format!("{}-", key.name), "namespace": key.namespace, "labels": labels(key, service),
             "annotations": annotations,
             "ownerReferences": [ownership::reference("v1", "Service", &service.metadata)],
         },
@@ -273,6 +267,32 @@ fn create(
     });
     let target = Target::new("discovery.k8s.io/v1", "endpointslices", key.clone());
     Write::Create { target, body }
+}
+
+/// What a patch says of a slice itself: its labels are exactly `labels`.
+fn changed(slice: &EndpointSlice, labels: &BTreeMap<String, String>, began: Option<Timestamp>) -> Value {
+    let mut wanted: BTreeMap<&str, Option<&str>> =
+        labels.iter().map(|(name, value)| (name.as_str(), Some(value.as_str()))).collect();
+    for name in slice.metadata.labels.iter().flat_map(BTreeMap::keys) {
+        wanted.entry(name).or_insert(None);
+    }
+    json!({
+        "resourceVersion": slice.metadata.resource_version,
+        "labels": wanted,
+        "annotations": {TRIGGER_TIME: began.map(|began| began.to_string())},
+    })
+}
+
+/// The Service's labels, and what the slice is.
+fn labels(key: &Key, service: &Service) -> BTreeMap<String, String> {
+    let mut labels = service.metadata.labels.clone().unwrap_or_default();
+    labels.remove(HEADLESS);
+    if service.spec.is_headless() {
+        labels.insert(HEADLESS.to_owned(), String::new());
+    }
+    labels.insert(SERVICE_LABEL.to_owned(), key.name.clone());
+    labels.insert(MANAGED_BY.to_owned(), MANAGER.to_owned());
+    labels
 }
 
 pub(crate) fn delete(key: &Key, slice: &EndpointSlice) -> Write {
@@ -288,7 +308,6 @@ pub(crate) fn delete(key: &Key, slice: &EndpointSlice) -> Write {
 mod tests {
     use super::*;
     use crate::view::tests::world;
-    use serde_json::Value;
 
     fn service(families: &[&str]) -> Value {
         json!({
@@ -343,6 +362,28 @@ mod tests {
             [],
             "and then it is settled"
         );
+    }
+
+    #[test]
+    fn the_slices_of_a_service_have_its_labels_and_say_whether_it_has_an_address() {
+        let mut addressed = service(&["IPv4"]);
+        addressed["spec"]["clusterIP"] = json!("10.96.0.7");
+        addressed["metadata"]["labels"] = json!({"tier": "front", HEADLESS: "no"});
+        let slice = stored(&look(&[addressed.clone(), pod("a", true)])[0]);
+        let own = json!({"tier": "front", SERVICE_LABEL: "web", MANAGED_BY: MANAGER});
+        assert_eq!(slice["metadata"]["labels"], own);
+
+        let mut headless = service(&["IPv4"]);
+        headless["spec"]["clusterIP"] = json!("None");
+        let made = stored(&look(&[headless.clone(), pod("a", true)])[0]);
+        let marked = json!({SERVICE_LABEL: "web", MANAGED_BY: MANAGER, HEADLESS: ""});
+        assert_eq!(made["metadata"]["labels"], marked);
+
+        let writes = look(&[headless, pod("a", true), slice]);
+        let [Write::Patch { body, .. }] = writes.as_slice() else { panic!("{writes:?}") };
+        let mut gone = marked;
+        gone["tier"] = Value::Null;
+        assert_eq!(body["metadata"]["labels"], gone, "labels follow those of the Service");
     }
 
     #[test]

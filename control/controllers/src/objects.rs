@@ -301,6 +301,13 @@ pub(crate) struct ServiceSpec {
     pub(crate) allocate_load_balancer_node_ports: Option<bool>,
 }
 
+impl ServiceSpec {
+    /// Whether the Service has no address of its own.
+    pub(crate) fn is_headless(&self) -> bool {
+        matches!(self.cluster_ip.as_str(), "" | "None")
+    }
+}
+
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct DeploymentSpec {
