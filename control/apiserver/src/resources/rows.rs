@@ -13,9 +13,9 @@ use crate::printer::{
 };
 use crate::strategy::{
     admission_policy, api_service, autoscaler, batch, certificate, config as config_rules, device_allocation,
-    device_claim, device_class, device_slice, endpoints, flow_schema, network as network_rules, pod,
-    pod_changes, priority_level, rbac as rbac_rules, service, service_cidr, storage as storage_rules, system,
-    webhook, workload,
+    device_claim, device_class, device_slice, endpoint_slice, endpoints, flow_schema,
+    network as network_rules, pod, pod_changes, priority_level, rbac as rbac_rules, service, service_cidr,
+    storage as storage_rules, system, webhook, workload,
 };
 use crate::validate;
 
@@ -456,9 +456,9 @@ pub static RESOURCES: &[Resource] = &[
         plural: "endpointslices",
         storage: "endpointslices",
         generation: true,
-        defaults: network_rules::default_endpoint_slice,
-        prepare: network_rules::prepare_endpoint_slice,
-        validate: network_rules::validate_endpoint_slice,
+        defaults: endpoint_slice::default_endpoint_slice,
+        prepare: endpoint_slice::prepare_endpoint_slice,
+        validate: endpoint_slice::validate_endpoint_slice,
         printer: &network::ENDPOINT_SLICE,
         ..BASE
     },

@@ -47,11 +47,7 @@ fn validate_address(address: &Value, here: &str, errors: &mut Errors) {
         Err(_) => {
             errors.invalid(place, ip, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)");
         }
-        Ok(parsed) => {
-            if let Some(why) = special(parsed) {
-                errors.invalid(place, ip, why);
-            }
-        }
+        Ok(parsed) => refuse_special(parsed, place, ip, errors),
     }
     match text(address, &["hostname"]) {
         "" => {}
@@ -59,22 +55,28 @@ fn validate_address(address: &Value, here: &str, errors: &mut Errors) {
     }
 }
 
-/// Why nothing can be sent to an address from another machine.
-fn special(address: IpAddr) -> Option<&'static str> {
-    let local = match address {
-        IpAddr::V4(v4) => v4.is_link_local(),
-        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+/// Refuses an address to which nothing can be sent from another machine.
+pub(super) fn refuse_special(address: IpAddr, place: String, given: &Value, errors: &mut Errors) {
+    let (local, local_group) = match address {
+        IpAddr::V4(v4) => (v4.is_link_local(), v4.octets()[..3] == [224, 0, 0]),
+        IpAddr::V6(v6) => (v6.is_unicast_link_local(), v6.segments()[0] & 0xff0f == 0xff02),
     };
     if address.is_unspecified() {
-        Some("may not be unspecified (0.0.0.0 or ::)")
+        errors.invalid(
+            place,
+            given,
+            &format!("may not be unspecified ({})", given.as_str().unwrap_or_default()),
+        );
     } else if address.is_loopback() {
-        Some("may not be in the loopback range (127.0.0.0/8, ::1/128)")
+        errors.invalid(place, given, "may not be in the loopback range (127.0.0.0/8, ::1/128)");
     } else if local {
-        Some("may not be in the link-local range (169.254.0.0/16, fe80::/10)")
-    } else if address.is_multicast() {
-        Some("may not be in the multicast range (224.0.0.0/4, ff00::/8)")
-    } else {
-        None
+        errors.invalid(place, given, "may not be in the link-local range (169.254.0.0/16, fe80::/10)");
+    } else if local_group {
+        errors.invalid(
+            place,
+            given,
+            "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)",
+        );
     }
 }
 
@@ -119,6 +121,8 @@ mod tests {
             (ip("169.254.1.1"), &[".addresses[0].ip"]),
             (ip("fe80::1"), &[".addresses[0].ip"]),
             (ip("224.0.0.1"), &[".addresses[0].ip"]),
+            (ip("ff02::1"), &[".addresses[0].ip"]),
+            (ip("239.1.1.1"), &[]),
             (json!({"addresses": [{"ip": "10.0.0.1", "hostname": "A"}]}), &[".addresses[0].hostname"]),
             (ports(json!([{"port": 80}])), &[]),
             (ports(json!([{"port": 80}, {"port": 81, "name": "b"}])), &[".ports[0].name"]),

@@ -14,6 +14,7 @@ pub mod device_claim;
 pub mod device_class;
 pub mod device_slice;
 pub mod device_taint;
+pub mod endpoint_slice;
 pub mod endpoints;
 pub mod flow_schema;
 pub mod lease_candidate;

@@ -1,65 +1,11 @@
-//! EndpointSlices, Ingresses and NetworkPolicies.
+//! Ingresses and NetworkPolicies.
 
 use serde_json::{Value, json};
 
 use super::Change;
 use super::workload::validate_label_selector;
-use crate::tree::{at, int, list, list_mut, remove, set_default, text};
+use crate::tree::{at, int, list, list_mut, set_default, text};
 use crate::validate::{self, Errors};
-
-pub fn default_endpoint_slice(slice: &mut Value) {
-    for port in list_mut(slice, &["ports"]) {
-        port.as_object_mut().map(|port| port.entry("name").or_insert_with(|| json!("")));
-        set_default(port, &["protocol"], "TCP");
-    }
-}
-
-pub fn prepare_endpoint_slice(change: &mut Change<'_>) {
-    for endpoint in list_mut(change.new, &["endpoints"]) {
-        remove(endpoint, &["deprecatedTopology"]);
-    }
-}
-
-pub fn validate_endpoint_slice(change: &Change<'_>, errors: &mut Errors) {
-    let slice = &*change.new;
-    let kind = text(slice, &["addressType"]);
-    if kind.is_empty() {
-        errors.required("addressType", "");
-    }
-    errors.one_of("addressType", kind, &["FQDN", "IPv4", "IPv6"]);
-    for (index, endpoint) in list(slice, &["endpoints"]).iter().enumerate() {
-        let here = format!("endpoints[{index}].addresses");
-        let addresses = list(endpoint, &["addresses"]);
-        if addresses.is_empty() {
-            errors.required(&here, "must contain at least 1 address");
-        }
-        for (position, address) in addresses.iter().enumerate() {
-            let parsed = address.as_str().unwrap_or_default().parse::<std::net::IpAddr>();
-            let fits = match kind {
-                "IPv4" => parsed.is_ok_and(|ip| ip.is_ipv4()),
-                "IPv6" => parsed.is_ok_and(|ip| ip.is_ipv6()),
-                _ => true,
-            };
-            if !fits {
-                errors.invalid(
-                    format!("{here}[{position}]"),
-                    address,
-                    &format!("must be a valid {kind} address"),
-                );
-            }
-        }
-    }
-    let mut names = std::collections::HashSet::new();
-    for (index, port) in list(slice, &["ports"]).iter().enumerate() {
-        let name = text(port, &["name"]);
-        if !names.insert(name) {
-            errors.duplicate(format!("ports[{index}].name"), &Value::from(name));
-        }
-    }
-    if let Some(old) = change.old {
-        errors.immutable("addressType", at(old, &["addressType"]), at(slice, &["addressType"]));
-    }
-}
 
 pub fn default_network_policy(policy: &mut Value) {
     for (rules, _) in [("ingress", "from"), ("egress", "to")] {
