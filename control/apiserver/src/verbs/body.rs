@@ -39,11 +39,17 @@ fn decode(call: &Call, node: &Node, kind: (&str, &str, &str)) -> Result<Value> {
     let mut decoded = decoded.map_err(|error| refuse(kind, &error, &call.body))?;
     decoded.strange.splice(..0, twice);
     // Of a built-in kind the path says which it is.
-    if call.row.custom.is_some() && decoded.value.is_object() && text(&decoded.value, &["kind"]).is_empty() {
+    if is_custom(call, kind) && decoded.value.is_object() && text(&decoded.value, &["kind"]).is_empty() {
         let why = format!("Object 'Kind' is missing in '{}'", String::from_utf8_lossy(&call.body));
         return Err(unrecognized(kind.2, &why, &call.body));
     }
     finish(call, decoded, kind)
+}
+
+/// Whether a custom object is wanted, and not something of it, such as its Scale.
+fn is_custom(call: &Call, kind: (&str, &str, &str)) -> bool {
+    let row = &call.row;
+    row.custom.is_some() && kind == (&*row.group, &*row.version, &*row.kind)
 }
 
 /// The body as JSON, whatever it is written in, and what is said of a key that is in YAML twice. `type_name` is the
@@ -172,7 +178,7 @@ fn identified(call: &Call, mut value: Value, kind: (&str, &str, &str)) -> Result
     let api_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
     let given = text(&value, &["kind"]);
     if !given.is_empty() && given != name {
-        if call.row.custom.is_some() {
+        if is_custom(call, kind) {
             return Err(other_than(group, given, &value, "kind", given, name));
         }
         return Err(Refusal::bad_request(format!(

@@ -43,9 +43,13 @@ pub async fn patch(call: &Call, sub: Option<Sub>) -> Result<Reply> {
             let node = call.row.node();
             edit(call, sub, &strange, |_| go_text(&patch), |old| strategic::apply(node, old, &patch)).await
         }
-        _ if call.row.custom.is_some() => Err(Refusal::unsupported_media_type(KNOWN_OF_CUSTOM)),
-        _ => Err(Refusal::unsupported_media_type(KNOWN)),
+        _ => Err(unknown_form(call)),
     }
+}
+
+/// The refusal of a patch in a form that the call's kind does not take.
+pub(super) fn unknown_form(call: &Call) -> Refusal {
+    Refusal::unsupported_media_type(if call.row.custom.is_some() { KNOWN_OF_CUSTOM } else { KNOWN })
 }
 
 /// Makes a change; `twice` was strange about the patch, and `shown` is what a refusal shows of what it made.

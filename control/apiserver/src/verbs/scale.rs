@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::body;
-use super::patch::{applied_text, check_types};
+use super::patch::{applied_text, check_types, unknown_form};
 use super::reply::document;
 use super::update::check_name;
 use super::write::{self, Outcome};
@@ -39,7 +39,7 @@ pub async fn dispatch(call: &Call) -> Result<Reply> {
             let media = content_type(&call.headers).to_owned();
             let id = schema().kind(KIND.0, KIND.1, KIND.2).ok_or_else(Refusal::no_path)?;
             edit(call, |scale| {
-                let patched = patch(&media, &raw, scale)?;
+                let patched = patch(call, &media, &raw, scale)?;
                 let shown = patched.to_string();
                 body::made(call, &schema().root(id), patched, &[], || shown.clone())
             })
@@ -49,7 +49,7 @@ pub async fn dispatch(call: &Call) -> Result<Reply> {
     }
 }
 
-fn patch(media: &str, body: &[u8], scale: &Value) -> Result<Value> {
+fn patch(call: &Call, media: &str, body: &[u8], scale: &Value) -> Result<Value> {
     let parsed = || {
         serde_json::from_slice::<Value>(body)
             .map_err(|error| Refusal::bad_request(format!("the patch is not valid JSON: {error}")))
@@ -57,10 +57,10 @@ fn patch(media: &str, body: &[u8], scale: &Value) -> Result<Value> {
     match media {
         "application/json-patch+json" => json_patch::apply(&json_patch::parse(body)?, scale),
         "application/merge-patch+json" => Ok(json_patch::merge(scale, &parsed()?)),
-        "application/strategic-merge-patch+json" => strategic::apply(&crate::schema::ANY, scale, &parsed()?),
-        _ => Err(Refusal::unsupported_media_type(
-            "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml",
-        )),
+        "application/strategic-merge-patch+json" if call.row.custom.is_none() => {
+            strategic::apply(&crate::schema::ANY, scale, &parsed()?)
+        }
+        _ => Err(unknown_form(call)),
     }
 }
 

@@ -115,6 +115,14 @@ async fn status_and_scale_are_apart_from_the_rest() {
     assert_eq!((&read["spec"]["replicas"], &read["metadata"]["generation"]), (&json!(4), &json!(2)));
     let refused = admin.patch("merge", &format!("{ONE}/scale"), &json!({ "spec": { "replicas": 40 } })).await;
     refused.refused(422, "Invalid");
+
+    let uri = format!("{ONE}/scale");
+    let said = admin.patch("strategic-merge", &uri, &json!({ "spec": { "replicas": 5 } })).await;
+    let said = said.refused(415, "UnsupportedMediaType");
+    assert!(!said["message"].as_str().unwrap().contains("strategic"), "{said}");
+    let kindless = json!({ "metadata": { "name": "one" }, "spec": { "replicas": 5 } });
+    assert_eq!(admin.send("PUT", &uri, &kindless).await.expect(200)["spec"]["replicas"], 5);
+    admin.send("PUT", &uri, &crontab("one", json!({ "replicas": 6 }))).await.refused(400, "BadRequest");
 }
 
 #[tokio::test]
