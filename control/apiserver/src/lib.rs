@@ -65,6 +65,7 @@ mod turns;
 mod unread;
 mod validate;
 mod verbs;
+mod yaml_keys;
 mod yaml_syntax;
 
 pub use api::SNAPSHOT_PATH;

@@ -2,12 +2,11 @@
 
 use http::HeaderMap;
 use serde_json::Value;
-use serde_saphyr::DuplicateKeyPolicy;
 
 use crate::body::{self, Reply};
 use crate::protobuf;
 use crate::status::{Refusal, Result};
-use crate::yaml_syntax;
+use crate::{yaml_keys, yaml_syntax};
 
 /// Encoding of the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -158,21 +157,19 @@ pub fn content_type(headers: &HeaderMap) -> &str {
 #[derive(Debug)]
 pub struct Yaml {
     pub value: Value,
-    /// What is said of the first key that is in its map already, in the words of Go's library. The last of the two counts.
+    /// What is said of keys that are in their map already, in the words of Go's library. The last of several counts.
     pub twice: Option<String>,
 }
 
-/// Reads YAML text.
+/// Reads YAML text; of several documents the first.
 ///
 /// # Errors
 /// What is wrong with it, in the words of Go's library.
 pub fn yaml(body: &[u8]) -> Result<Yaml, String> {
     let text = std::str::from_utf8(body).map_err(|_invalid| "yaml: invalid UTF-8".to_owned())?;
-    let read = |duplicate_keys: DuplicateKeyPolicy| {
-        let options = serde_saphyr::options! { legacy_octal_numbers: true, duplicate_keys: duplicate_keys };
-        serde_saphyr::from_str_with_options::<Value>(text, options)
-    };
-    let error = match read(DuplicateKeyPolicy::Error) {
+    let text = yaml_keys::first_document(text);
+    let options = serde_saphyr::options! { legacy_octal_numbers: true };
+    let error = match serde_saphyr::from_str_with_options(text, options) {
         Ok(value) => return Ok(Yaml { value, twice: None }),
         Err(error) => error,
     };
@@ -180,10 +177,13 @@ pub fn yaml(body: &[u8]) -> Result<Yaml, String> {
     else {
         return Err(yaml_syntax::fault(&error, text));
     };
-    let twice =
-        format!("yaml: unmarshal errors:\n  line {}: key {key:?} already set in map", location.line());
-    let value = read(DuplicateKeyPolicy::LastWins).map_err(|error| yaml_syntax::fault(&error, text))?;
-    Ok(Yaml { value, twice: Some(twice) })
+    let (value, mut twice) =
+        yaml_keys::with_duplicates(text).map_err(|error| yaml_syntax::fault(&error, text))?;
+    // Of keys that are numbers the reader lets only the last through.
+    if twice.is_empty() {
+        twice.push(format!("line {}: key {key} already set in map", location.line()));
+    }
+    Ok(Yaml { value, twice: Some(format!("yaml: unmarshal errors:\n  {}", twice.join("\n  "))) })
 }
 
 /// Writes YAML text.
@@ -207,6 +207,9 @@ mod tests {
         assert_eq!(read.value, serde_json::json!({ "a": 1, "b": { "c": "w" } }));
         let said = "yaml: unmarshal errors:\n  line 5: key \"c\" already set in map";
         assert_eq!(read.twice.as_deref(), Some(said));
+        let read = yaml(b"1: a\n1: b\n").unwrap();
+        let said = "yaml: unmarshal errors:\n  line 2: key 1 already set in map";
+        assert_eq!((read.value, read.twice.as_deref()), (serde_json::json!({ "1": "b" }), Some(said)));
         assert_eq!(yaml(b"a: 1\nb: 1\n").unwrap().twice, None);
         assert!(yaml(b"a: [").is_err());
     }

@@ -80,8 +80,9 @@ const MAX_STRANGE: usize = 100;
 impl Place {
     fn report(&self, what: &str, name: &str) {
         let mut strange = self.strange.borrow_mut();
-        if strange.len() < MAX_STRANGE {
-            strange.push(format!("{what} field \"{}\"", self.join(name)));
+        let sentence = format!("{what} field \"{}\"", self.join(name));
+        if strange.len() < MAX_STRANGE && !strange.contains(&sentence) {
+            strange.push(sentence);
         }
     }
 
@@ -372,6 +373,14 @@ mod tests {
             r#"unknown field "spec.containers[0].nme""#,
         ];
         assert_eq!(decoded.strange, want);
+        let decoded =
+            decode("Pod", r#"{"spec":{"nodeName":"a","nodeName":"b","nodeName":"c","a":1,"a":2,"a":3}}"#);
+        let want = [
+            r#"duplicate field "spec.nodeName""#,
+            r#"unknown field "spec.a""#,
+            r#"duplicate field "spec.a""#,
+        ];
+        assert_eq!(decoded.unwrap().strange, want);
     }
 
     #[test]
