@@ -152,7 +152,11 @@ func (o *operated) run(clients dynamic.Interface) {
 		o.statusPatched()
 	}
 	o.listed()
-	o.must(o.client.DeleteCollection(o, metav1.DeleteOptions{GracePeriodSeconds: ptr(int64(0))}, o.selected()), "delete all that are selected")
+	if o.name == "namespaces" {
+		o.must(o.client.Delete(o, o.sample.GetName(), metav1.DeleteOptions{}), "delete the namespace")
+	} else {
+		o.must(o.client.DeleteCollection(o, metav1.DeleteOptions{GracePeriodSeconds: ptr(int64(0))}, o.selected()), "delete all that are selected")
+	}
 	o.gone()
 }
 
