@@ -25,6 +25,11 @@ impl Errors {
         self.push("FieldValueInvalid", field, format!("Invalid value: {}: {detail}", shown(value)));
     }
 
+    /// Reports something without saying what it is.
+    pub fn unfit(&mut self, field: impl Into<String>, detail: &str) {
+        self.push("FieldValueInvalid", field, format!("Invalid value: {detail}"));
+    }
+
     pub fn unsupported(&mut self, field: impl Into<String>, value: &str, known: &[&str]) {
         let mut known: Vec<String> = known.iter().map(|one| format!("{one:?}")).collect();
         known.sort();

@@ -12,8 +12,8 @@ use crate::printer::{
     workloads,
 };
 use crate::strategy::{
-    admission_policy, api_service, autoscaler, batch, certificate, config as config_rules, device_allocation,
-    device_claim, device_class, device_slice, endpoint_slice, endpoints, flow_schema,
+    admission_policy, api_service, autoscaler, certificate, config as config_rules, cron_job,
+    device_allocation, device_claim, device_class, device_slice, endpoint_slice, endpoints, flow_schema, job,
     network as network_rules, pod, pod_changes, priority_level, rbac as rbac_rules, service, service_cidr,
     storage as storage_rules, system, webhook, workload,
 };
@@ -402,8 +402,8 @@ pub static RESOURCES: &[Resource] = &[
         storage: "cronjobs",
         subresources: STATUS,
         generation: true,
-        defaults: batch::default_cron_job,
-        validate: batch::validate_cron_job,
+        defaults: cron_job::default_cron_job,
+        validate: cron_job::validate_cron_job,
         printer: &workloads::CRON_JOB,
         ..BATCH
     },
@@ -416,9 +416,10 @@ pub static RESOURCES: &[Resource] = &[
         subresources: STATUS,
         selectable: &[("status.successful", &["status", "succeeded"])],
         generation: true,
-        defaults: batch::default_job,
-        prepare: batch::prepare_job,
-        validate: batch::validate_job,
+        defaults: job::default_job,
+        prepare: job::prepare_job,
+        validate: job::validate_job,
+        validate_part: job::validate_job_status,
         printer: &workloads::JOB,
         ..BATCH
     },

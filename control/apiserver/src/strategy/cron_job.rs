@@ -1,35 +1,16 @@
-//! Jobs, and CronJobs that make them.
+//! CronJobs, which make Jobs.
 
 use cron::Schedule;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::Change;
-use super::pod::validate_template;
+use super::job::validate_job_spec;
 use super::pod_spec::default_spec;
-use crate::tree::{at, flag, int, object_mut, set, set_default, text};
+use crate::tree::{at, flag, int, set_default, text};
 use crate::validate::Errors;
 
 /// A Job's name is its CronJob's with eleven more letters, and has 63 at most.
 const LONGEST_CRON_JOB: usize = 52;
-
-pub fn default_job(object: &mut Value) {
-    default_spec(object, &["spec", "template", "spec"]);
-    default_job_spec(object, &["spec"]);
-}
-
-fn default_job_spec(object: &mut Value, path: &[&str]) {
-    let pointer: String = path.iter().map(|name| format!("/{name}")).collect();
-    let Some(spec) = object.pointer_mut(&pointer) else { return };
-    if at(spec, &["completions"]).is_null() && at(spec, &["parallelism"]).is_null() {
-        set(spec, &["completions"], 1);
-    }
-    set_default(spec, &["parallelism"], 1);
-    set_default(spec, &["backoffLimit"], 6);
-    set_default(spec, &["completionMode"], "NonIndexed");
-    set_default(spec, &["suspend"], false);
-    let policy = if at(spec, &["podFailurePolicy"]).is_null() { "TerminatingOrFailed" } else { "Failed" };
-    set_default(spec, &["podReplacementPolicy"], policy);
-}
 
 pub fn default_cron_job(object: &mut Value) {
     default_spec(object, &["spec", "jobTemplate", "spec", "template", "spec"]);
@@ -37,63 +18,6 @@ pub fn default_cron_job(object: &mut Value) {
     set_default(object, &["spec", "suspend"], false);
     set_default(object, &["spec", "successfulJobsHistoryLimit"], 3);
     set_default(object, &["spec", "failedJobsHistoryLimit"], 1);
-}
-
-/// A job without a selector of its own gets one by its uid.
-pub fn prepare_job(change: &mut Change<'_>) {
-    if change.old.is_some() || flag(change.new, &["spec", "manualSelector"]) {
-        return;
-    }
-    let uid = text(change.new, &["metadata", "uid"]).to_owned();
-    let name = text(change.new, &["metadata", "name"]).to_owned();
-    let labels = object_mut(change.new, &["spec", "template", "metadata", "labels"]);
-    for (key, value) in [
-        ("batch.kubernetes.io/controller-uid", &uid),
-        ("batch.kubernetes.io/job-name", &name),
-        ("controller-uid", &uid),
-        ("job-name", &name),
-    ] {
-        labels.entry(key).or_insert_with(|| Value::from(value.as_str()));
-    }
-    let selector = json!({ "matchLabels": { "batch.kubernetes.io/controller-uid": uid } });
-    set_default(change.new, &["spec", "selector"], selector);
-}
-
-pub fn validate_job(change: &Change<'_>, errors: &mut Errors) {
-    validate_job_spec(change.new, &["spec"], errors);
-    if let Some(old) = change.old {
-        for field in ["selector", "completionMode"] {
-            errors.immutable(
-                &format!("spec.{field}"),
-                at(old, &["spec", field]),
-                at(change.new, &["spec", field]),
-            );
-        }
-        let suspended = flag(old, &["spec", "suspend"]);
-        if !suspended {
-            errors.immutable(
-                "spec.template",
-                at(old, &["spec", "template"]),
-                at(change.new, &["spec", "template"]),
-            );
-        }
-    }
-}
-
-fn validate_job_spec(object: &Value, path: &[&str], errors: &mut Errors) {
-    let here = path.join(".");
-    for field in
-        ["parallelism", "completions", "backoffLimit", "activeDeadlineSeconds", "ttlSecondsAfterFinished"]
-    {
-        errors.not_negative(format!("{here}.{field}"), int(at(object, path), &[field]));
-    }
-    let template: Vec<&str> = path.iter().copied().chain(["template"]).collect();
-    validate_template(object, &template, &["Never", "OnFailure"], errors);
-    errors.one_of(
-        format!("{here}.completionMode"),
-        text(at(object, path), &["completionMode"]),
-        &["Indexed", "NonIndexed"],
-    );
 }
 
 pub fn validate_cron_job(change: &Change<'_>, errors: &mut Errors) {
@@ -173,6 +97,8 @@ fn is_part_of_zone(part: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn cron_job(spec: &Value) -> Value {
