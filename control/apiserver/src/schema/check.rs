@@ -7,7 +7,7 @@ use std::collections::HashSet;
 
 use serde_json::{Map, Value};
 
-use super::rules::{Rule, Rules};
+use super::rules::{Format, Rule, Rules};
 use super::{ListType, Node, Shape};
 use crate::tree::strings;
 use crate::validate::{self, Errors};
@@ -38,16 +38,18 @@ fn at(node: &Node, path: &mut String, value: &Value, old: Option<&Value>, errors
         return;
     }
     if !fits(node, value) {
-        let (wanted, given) = (wanted(node), type_of(value));
+        let (wanted, given) = misfit(node, value);
         let detail = format!("{path} in body must be of type {wanted}: {given:?}");
         errors.type_invalid(field(path), given, detail.trim_start());
+        range(node, path, value, errors);
         for rule in node.rules.iter().flat_map(|rules| rules.iter()) {
-            if matches!(rule, Rule::Enum(_)) {
+            if matches!(rule, Rule::Enum(_)) || (value.is_number() && rule.is_of_numbers()) {
                 obey(std::slice::from_ref(rule), path, value, errors);
             }
         }
         return;
     }
+    range(node, path, value, errors);
     if let Some(rules) = &node.rules {
         obey(rules, path, value, errors);
     }
@@ -103,6 +105,28 @@ fn list(
     }
 }
 
+/// The largest number up to which doubles hold every whole one; those above count as none, as in JSON schema for Go.
+const MAX_WHOLE: f64 = 9_007_199_254_740_991.0;
+
+/// The format of a node, if it is one that is checked.
+fn format(node: &Node) -> Option<Format> {
+    node.rules.iter().flat_map(|rules| rules.iter()).find_map(|rule| match rule {
+        Rule::Format(format) => Some(*format),
+        _ => None,
+    })
+}
+
+/// What a value should have been, and what it is: in formats where the node has one, as upstream tells it.
+fn misfit(node: &Node, value: &Value) -> (&'static str, &'static str) {
+    let given = match value {
+        Value::String(_) | Value::Array(_) | Value::Null => return (wanted(node), type_of(value)),
+        Value::Number(number) if number.is_i64() => "int64",
+        Value::Number(_) => "float64",
+        _ => "",
+    };
+    format(node).map_or_else(|| (wanted(node), type_of(value)), |format| (format.name(), given))
+}
+
 fn fits(node: &Node, value: &Value) -> bool {
     match (&node.shape, value) {
         (Shape::String, Value::String(_))
@@ -112,11 +136,25 @@ fn fits(node: &Node, value: &Value) -> bool {
         | (Shape::List(_), Value::Array(_))
         | (Shape::Map(_) | Shape::Struct(_) | Shape::Object(_), Value::Object(_)) => true,
         (Shape::Int64 | Shape::IntOrString, Value::Number(number)) => {
-            number.is_i64() || number.is_u64() || number.as_f64().is_some_and(|number| number.fract() == 0.0)
+            let is_whole = |number: f64| number.fract() == 0.0 && number.abs() <= MAX_WHOLE;
+            number.is_i64() || number.as_f64().is_some_and(is_whole)
         }
         (Shape::Any, _) => true,
         _ => false,
     }
+}
+
+/// Whole numbers have bounds. Who checks them upstream does not name the field.
+fn range(node: &Node, path: &str, value: &Value, errors: &mut Errors) {
+    let (Shape::Int64, Value::Number(number)) = (&node.shape, value) else { return };
+    let format = format(node);
+    if Format::bounds(format, number) {
+        return;
+    }
+    let kind =
+        format.map_or("(default format)".to_owned(), |format| format!("with format {}", format.name()));
+    let detail = format!("Checked value must be of type integer {kind} in {path}");
+    errors.invalid(field(""), &Value::from(""), &detail);
 }
 
 fn wanted(node: &Node) -> &'static str {
@@ -136,8 +174,8 @@ fn type_of(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "boolean",
-        Value::Number(number) if number.is_f64() => "number",
-        Value::Number(_) => "integer",
+        Value::Number(number) if number.is_i64() => "integer",
+        Value::Number(_) => "number",
         Value::String(_) => "string",
         Value::Array(_) => "array",
         Value::Object(_) => "object",

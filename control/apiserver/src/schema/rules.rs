@@ -42,6 +42,20 @@ pub enum Rule {
     Values(Rules),
 }
 
+impl Rule {
+    /// Whether it bounds numbers.
+    pub fn is_of_numbers(&self) -> bool {
+        matches!(
+            self,
+            Self::Minimum(_)
+                | Self::AboveMinimum(_)
+                | Self::Maximum(_)
+                | Self::BelowMaximum(_)
+                | Self::MultipleOf(_)
+        )
+    }
+}
+
 /// A regular expression, compiled when it is first needed.
 #[derive(Debug)]
 pub struct Pattern {
@@ -77,6 +91,7 @@ pub enum Format {
     HexColor,
     Hostname,
     Int32,
+    Int64,
     Ipv4,
     Ipv6,
     Mac,
@@ -95,6 +110,7 @@ const FORMATS: &[(&str, Format)] = &[
     ("hexcolor", Format::HexColor),
     ("hostname", Format::Hostname),
     ("int32", Format::Int32),
+    ("int64", Format::Int64),
     ("ipv4", Format::Ipv4),
     ("ipv6", Format::Ipv6),
     ("mac", Format::Mac),
@@ -104,6 +120,9 @@ const FORMATS: &[(&str, Format)] = &[
     ("uuid4", Format::Uuid),
     ("uuid5", Format::Uuid),
 ];
+
+/// The first whole number that 64 bits cannot hold.
+const TWO_TO_63: f64 = 9_223_372_036_854_775_808.0;
 
 impl Format {
     /// The format of this name, if it is one that is checked.
@@ -115,13 +134,19 @@ impl Format {
         FORMATS.iter().find(|(_, format)| *format == self).map_or("", |(name, _)| name)
     }
 
+    /// Whether a number is a whole one, and within the bounds of the format.
+    pub fn bounds(format: Option<Self>, number: &serde_json::Number) -> bool {
+        let whole = number.as_i64().or_else(|| {
+            let number = number.as_f64().filter(|number| number.fract() == 0.0)?;
+            // Above it are the numbers that 64 bits cannot hold.
+            (-TWO_TO_63..TWO_TO_63).contains(&number).then_some(number as i64)
+        });
+        whole.is_some_and(|whole| format != Some(Self::Int32) || i32::try_from(whole).is_ok())
+    }
+
     /// Whether a value has the format; values of another type have it.
     pub fn holds(self, value: &Value) -> bool {
         match (self, value) {
-            (Self::Int32, Value::Number(number)) => {
-                number.as_i64().is_some_and(|number| i32::try_from(number).is_ok())
-            }
-            (Self::Int32, _) => true,
             (format, Value::String(text)) => format.fits(text),
             _ => true,
         }
@@ -143,7 +168,8 @@ impl Format {
                 matches!(digits.len(), 3 | 6) && digits.bytes().all(|c| c.is_ascii_hexdigit())
             }
             Self::Hostname => hostname(text),
-            Self::Int32 => true,
+            // Texts have none of them.
+            Self::Int32 | Self::Int64 => true,
             Self::Ipv4 => text.parse::<std::net::Ipv4Addr>().is_ok(),
             Self::Ipv6 => text.parse::<std::net::Ipv6Addr>().is_ok(),
             Self::Mac => mac(text),
@@ -233,7 +259,10 @@ mod tests {
             bad.iter().for_each(|text| assert!(!format.holds(&json!(text)), "{name} {text}"));
         }
         let int32 = Format::named("int32").unwrap();
-        assert!(int32.holds(&json!(7)) && !int32.holds(&json!(1_i64 << 40)) && int32.holds(&json!("x")));
+        let bounds = |format, number: Value| Format::bounds(format, number.as_number().unwrap());
+        assert!(bounds(Some(int32), json!(7)) && !bounds(Some(int32), json!(1_i64 << 40)));
+        assert!(bounds(None, json!(1_i64 << 40)) && bounds(None, json!(1e18)) && !bounds(None, json!(1e19)));
+        assert!(!bounds(None, json!(1.5)) && !bounds(None, json!(u64::MAX)) && bounds(None, json!(i64::MIN)));
         assert_eq!(Format::named("nonsense"), None);
     }
 }

@@ -56,6 +56,48 @@ async fn an_object_that_breaks_its_schema_is_refused_in_upstreams_words() {
 }
 
 #[tokio::test]
+async fn numbers_that_are_not_whole_or_too_large_are_refused_in_upstreams_words() {
+    let number = |format: &str| json!({ "type": "integer", "format": format });
+    let fields = json!({ "plain": { "type": "integer", "maximum": 10 }, "small": number("int32"), "large": number("int64"),
+        "when": { "type": "string", "format": "date-time" } });
+    let (_cluster, admin) = with_crontabs(json!({ "type": "object", "properties": fields })).await;
+    let checked = |format: &str, field: &str| {
+        format!(r#"<nil>: Invalid value: "": Checked value must be of type integer {format} in spec.{field}"#)
+    };
+    let misfit = |field: &str, wanted: &str, given: &str| {
+        format!(
+            "spec.{field}: Invalid value: {given:?}: spec.{field} in body must be of type {wanted}: {given:?}"
+        )
+    };
+    let (int32, int64) = ("with format int32", "with format int64");
+    for (spec, want) in [
+        (
+            json!({ "plain": 11.5 }),
+            vec![
+                misfit("plain", "integer", "number"),
+                checked("(default format)", "plain"),
+                "spec.plain: Invalid value: 11.5: spec.plain in body should be less than or equal to 10"
+                    .to_owned(),
+            ],
+        ),
+        (json!({ "small": 1_u64 << 40 }), vec![checked(int32, "small")]),
+        (json!({ "small": 1.5 }), vec![misfit("small", "int32", "float64"), checked(int32, "small")]),
+        (json!({ "large": u64::MAX }), vec![misfit("large", "int64", "float64"), checked(int64, "large")]),
+        (json!({ "large": 1e16 }), vec![misfit("large", "int64", "float64")]),
+        (json!({ "when": 5 }), vec![misfit("when", "date-time", "int64")]),
+    ] {
+        let status = admin.send("POST", CRONTABS, &crontab("one", spec)).await.refused(422, "Invalid");
+        let told = match want.as_slice() {
+            [one] => one.clone(),
+            many => format!("[{}]", many.join(", ")),
+        };
+        assert_eq!(status["message"], format!(r#"CronTab.stable.example.com "one" is invalid: {told}"#));
+    }
+    let whole = json!({ "plain": 10.0, "small": -1, "large": i64::MAX });
+    admin.send("POST", CRONTABS, &crontab("one", whole)).await.expect(201);
+}
+
+#[tokio::test]
 async fn unknown_fields_are_pruned_and_told_as_the_client_asks() {
     let (_cluster, admin) = with_crontabs(spec()).await;
     let odd = crontab("one", json!({ "image": "a", "odd": 1, "more": { "x": 1 } }));
