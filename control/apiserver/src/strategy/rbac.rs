@@ -68,6 +68,16 @@ pub fn validate_role(change: &Change<'_>, errors: &mut Errors) {
                     "namespaced rules cannot apply to non-resource URLs",
                 );
             }
+            if ["apiGroups", "resources", "resourceNames"]
+                .iter()
+                .any(|field| !list(rule, &[field]).is_empty())
+            {
+                errors.invalid(
+                    format!("{here}.nonResourceURLs"),
+                    at(rule, &["nonResourceURLs"]),
+                    "rules cannot apply to both regular resources and non-resource URLs",
+                );
+            }
             continue;
         }
         if list(rule, &["apiGroups"]).is_empty() {
@@ -76,5 +86,31 @@ pub fn validate_role(change: &Change<'_>, errors: &mut Errors) {
         if list(rule, &["resources"]).is_empty() {
             errors.required(format!("{here}.resources"), "resource rules must supply at least one resource");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn refusals(rule: Value) -> Vec<(String, String)> {
+        let mut errors = Errors::default();
+        let mut role = json!({"kind": "ClusterRole", "rules": [rule]});
+        validate_role(&Change { old: None, new: &mut role }, &mut errors);
+        errors.into_causes().into_iter().map(|cause| (cause.field, cause.message)).collect()
+    }
+
+    #[test]
+    fn a_rule_is_about_urls_or_about_resources() {
+        let mixed = json!({"verbs": ["get"], "nonResourceURLs": ["/healthz"], "resourceNames": ["a"]});
+        let [(field, message)] = &refusals(mixed)[..] else { panic!("one refusal") };
+        assert_eq!(field, "rules[0].nonResourceURLs");
+        assert!(
+            message.ends_with("rules cannot apply to both regular resources and non-resource URLs"),
+            "{message}"
+        );
+        assert_eq!(refusals(json!({"verbs": ["get"], "nonResourceURLs": ["/healthz"]})), []);
     }
 }
