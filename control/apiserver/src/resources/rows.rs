@@ -15,7 +15,7 @@ use crate::strategy::{
     admission_policy, api_service, autoscaler, certificate, config as config_rules, cron_job,
     device_allocation, device_claim, device_class, device_slice, endpoint_slice, endpoints, flow_schema, job,
     network as network_rules, pod, pod_changes, priority_level, rbac as rbac_rules, service, service_cidr,
-    storage as storage_rules, system, webhook, workload,
+    sets, storage as storage_rules, system, webhook, workload,
 };
 use crate::validate;
 
@@ -310,7 +310,7 @@ pub static RESOURCES: &[Resource] = &[
         subresources: STATUS,
         generation: true,
         defaults: workload::default_daemon_set,
-        validate: workload::validate_selecting,
+        validate: sets::validate_daemon_set,
         printer: &workloads::DAEMON_SET,
         ..APPS
     },
@@ -351,7 +351,7 @@ pub static RESOURCES: &[Resource] = &[
         subresources: SCALED,
         generation: true,
         defaults: workload::default_stateful_set,
-        validate: workload::validate_selecting,
+        validate: sets::validate_stateful_set,
         printer: &workloads::STATEFUL_SET,
         ..APPS
     },

@@ -32,6 +32,7 @@ pub mod priority_level;
 pub mod rbac;
 pub mod service;
 pub mod service_cidr;
+pub mod sets;
 pub mod storage;
 pub mod storage_version;
 pub mod sysctls;

@@ -74,24 +74,42 @@ pub fn validate_deployment(change: &Change<'_>, errors: &mut Errors) {
             "may not be specified when strategy `type` is 'Recreate'",
         );
     }
-    let zero = |value: &Value| matches!(value, Value::Number(n) if n.as_i64() == Some(0)) || value == "0%";
     let (unavailable, surge) =
         (at(strategy, &["rollingUpdate", "maxUnavailable"]), at(strategy, &["rollingUpdate", "maxSurge"]));
-    if zero(unavailable) && zero(surge) {
+    if is_zero(unavailable) && is_zero(surge) {
         errors.invalid(
             "spec.strategy.rollingUpdate.maxUnavailable",
             unavailable,
             "may not be 0 when `maxSurge` is 0",
         );
     }
-    for (field, value) in [("maxUnavailable", unavailable), ("maxSurge", surge)] {
-        int_or_percent(&format!("spec.strategy.rollingUpdate.{field}"), value, errors);
-    }
-    for field in ["revisionHistoryLimit", "minReadySeconds", "progressDeadlineSeconds"] {
+    part_of_all("spec.strategy.rollingUpdate.maxUnavailable", unavailable, errors);
+    int_or_percent("spec.strategy.rollingUpdate.maxSurge", surge, errors);
+    for field in ["revisionHistoryLimit", "progressDeadlineSeconds"] {
         errors.not_negative(format!("spec.{field}"), int(change.new, &["spec", field]));
+    }
+    let ready = int(change.new, &["spec", "minReadySeconds"]).unwrap_or_default();
+    if let Some(deadline) = int(change.new, &["spec", "progressDeadlineSeconds"]).filter(|at| *at <= ready) {
+        let place = "spec.progressDeadlineSeconds";
+        errors.invalid(place, &deadline.into(), "must be greater than minReadySeconds");
     }
 }
 
+/// Whether nothing, or no percent of anything, is meant.
+pub fn is_zero(value: &Value) -> bool {
+    matches!(value, Value::Number(number) if number.as_i64() == Some(0)) || value == "0%"
+}
+
+/// A count that is not negative, or a percentage of at most 100.
+pub fn part_of_all(place: &str, value: &Value, errors: &mut Errors) {
+    int_or_percent(place, value, errors);
+    let percent = value.as_str().and_then(|text| text.strip_suffix('%')?.parse::<u64>().ok());
+    if percent.is_some_and(|percent| percent > 100) {
+        errors.invalid(place, value, "must not be greater than 100%");
+    }
+}
+
+/// A count that is not negative, or a percentage.
 fn int_or_percent(place: &str, value: &Value, errors: &mut Errors) {
     match value {
         Value::Number(number) => errors.not_negative(place, number.as_i64()),
@@ -110,6 +128,15 @@ fn int_or_percent(place: &str, value: &Value, errors: &mut Errors) {
 
 /// Kinds that own pods by selector: the selector matches the template and never changes.
 pub fn validate_selecting(change: &Change<'_>, errors: &mut Errors) {
+    validate_pods(change, errors);
+    if let Some(old) = change.old {
+        let selector = at(change.new, &["spec", "selector"]);
+        errors.immutable("spec.selector", at(old, &["spec", "selector"]), selector);
+    }
+}
+
+/// How many pods there are to be, which they are, and what they are made of.
+pub fn validate_pods(change: &Change<'_>, errors: &mut Errors) {
     let object = &*change.new;
     errors.not_negative("spec.replicas", int(object, &["spec", "replicas"]));
     errors.not_negative("spec.minReadySeconds", int(object, &["spec", "minReadySeconds"]));
@@ -121,7 +148,13 @@ pub fn validate_selecting(change: &Change<'_>, errors: &mut Errors) {
         let empty = strings(selector, &["matchLabels"]).next().is_none()
             && crate::tree::list(selector, &["matchExpressions"]).is_empty();
         if empty {
-            errors.invalid("spec.selector", selector, "empty selector is invalid for deployment");
+            // Upstream calls a ReplicaSet a deployment, too.
+            let kind = match text(object, &["kind"]) {
+                "StatefulSet" => "statefulset",
+                "DaemonSet" => "daemonset",
+                _ => "deployment",
+            };
+            errors.invalid("spec.selector", selector, &format!("empty selector is invalid for {kind}"));
         }
         if !selects(selector, at(object, &["spec", "template", "metadata", "labels"])) {
             let labels = at(object, &["spec", "template", "metadata", "labels"]);
@@ -133,9 +166,6 @@ pub fn validate_selecting(change: &Change<'_>, errors: &mut Errors) {
         }
     }
     validate_template(object, &["spec", "template"], &["Always"], errors);
-    if let Some(old) = change.old {
-        errors.immutable("spec.selector", at(old, &["spec", "selector"]), selector);
-    }
 }
 
 /// Whether a LabelSelector selects these labels.
@@ -212,7 +242,7 @@ pub fn validate_disruption_budget(change: &Change<'_>, errors: &mut Errors) {
         errors.invalid("spec", spec, "minAvailable and maxUnavailable cannot be both set");
     }
     for field in ["minAvailable", "maxUnavailable"] {
-        int_or_percent(&format!("spec.{field}"), at(spec, &[field]), errors);
+        part_of_all(&format!("spec.{field}"), at(spec, &[field]), errors);
     }
     validate_label_selector(at(spec, &["selector"]), "spec.selector", errors);
 }
