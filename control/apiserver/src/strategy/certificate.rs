@@ -255,7 +255,15 @@ fn validate_conditions(request: &Value, errors: &mut Errors) {
 /// A chain of certificates in PEM and nothing else; or none.
 fn certificates(value: &Value) -> Result<(), Unreadable> {
     let blocks = blocks(value)?;
-    if blocks.is_empty() && value.as_str().is_some_and(|text| !text.is_empty()) {
+    if blocks.is_empty() && value.as_str().is_some_and(str::is_empty) {
+        return Ok(());
+    }
+    chain(blocks)
+}
+
+/// One or more certificates and nothing else.
+pub fn chain(blocks: Vec<Pem>) -> Result<(), Unreadable> {
+    if blocks.is_empty() {
         return Err(Unreadable::NoCertificate);
     }
     blocks.into_iter().try_for_each(|block| {
