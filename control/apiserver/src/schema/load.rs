@@ -9,7 +9,9 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
 
+use serde::Deserialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::{ListType, Node, Schema, Shape, Type};
 use crate::name::Name;
@@ -22,13 +24,20 @@ pub fn schema() -> &'static Schema {
     &SCHEMA
 }
 
+/// The table, of which one type after the other becomes a tree: all at once would leave much memory behind.
+#[derive(Deserialize)]
+struct Unread<'a> {
+    #[serde(borrow)]
+    types: Vec<&'a RawValue>,
+}
+
 fn load() -> Schema {
-    let mut table: Value = serde_json::from_str(TABLE).expect("the generated table is JSON");
+    let table: Unread<'_> = serde_json::from_str(TABLE).expect("the generated table is JSON");
     let mut names = Names::default();
-    let types: Vec<Type> = match table["types"].take() {
-        Value::Array(types) => types.into_iter().map(|one| read_type(&mut names, one)).collect(),
-        _ => Vec::new(),
-    };
+    let mut types = Vec::with_capacity(table.types.len());
+    for one in table.types {
+        types.push(read_type(&mut names, serde_json::from_str(one.get()).expect("so are its types")));
+    }
     let by_kind =
         types.iter().enumerate().filter_map(|(id, t)| t.kind.clone().map(|kind| (kind, id))).collect();
     let by_name: HashMap<_, _> = types.iter().enumerate().map(|(id, t)| (t.name.clone(), id)).collect();
