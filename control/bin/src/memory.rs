@@ -22,6 +22,16 @@ unsafe extern "C" {
     safe fn mi_collect(force: bool);
 }
 
+/// Has the kernel hand out memory in pages of 4 KiB.
+///
+/// The allocator asks for pages of 2 MiB. An idle API server that uses 6 MiB lay scattered over nine of these, and of
+/// the 40 MiB a process with everything in it may take, half were empty.
+pub fn in_small_pages() {
+    if let Err(error) = nix::sys::prctl::set_thp_disable(true) {
+        tracing::warn!(%error, "memory comes in huge pages");
+    }
+}
+
 /// Gives memory back until the process stops.
 pub async fn tend(stop: CancellationToken) {
     let metrics = Handle::current().metrics();
@@ -64,6 +74,12 @@ impl Quiet {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pages_are_small_once_asked_for() {
+        in_small_pages();
+        assert!(nix::sys::prctl::get_thp_disable().unwrap());
+    }
 
     #[test]
     fn memory_is_given_back_once_after_work_and_not_during_it() {
