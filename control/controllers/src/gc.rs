@@ -147,7 +147,7 @@ enum Owner {
     Gone,
 }
 
-/// Takes owners off an object. The uid in the body keeps the patch off an object of the same name made since.
+/// Takes owners off an object.
 fn release(item: &Item, uids: &[&str]) -> Write {
     let kept: Vec<Value> = item
         .owners
@@ -163,8 +163,11 @@ fn drop_finalizer(item: &Item, finalizer: &str) -> Write {
     patch(item, json!({"finalizers": kept}))
 }
 
+/// Replaces a list of the metadata as it is known here: not of another object of this name, and not when somebody else has
+/// written in between, who may have added to it.
 fn patch(item: &Item, mut metadata: Value) -> Write {
     metadata["uid"] = json!(item.uid);
+    metadata["resourceVersion"] = json!(item.version);
     let target = Target::of(&item.resource, item.key.clone());
     Write::Patch { target, subresource: None, body: json!({"metadata": metadata}) }
 }
@@ -232,6 +235,18 @@ mod tests {
         let finished = look("a", &[owner]);
         let [Write::Patch { body, .. }] = finished.as_slice() else { panic!("{finished:?}") };
         assert_eq!(body["metadata"]["finalizers"], json!(["other"]));
+    }
+
+    #[test]
+    fn lists_are_replaced_as_they_were_read() {
+        let mut owned = object("Widget", "b", &["a", "c"]);
+        owned["metadata"]["resourceVersion"] = json!("7");
+        let freed = look("b", &[object("Widget", "c", &[]), owned]);
+        let [Write::Patch { body, .. }] = freed.as_slice() else { panic!("{freed:?}") };
+        assert_eq!(
+            (&body["metadata"]["uid"], &body["metadata"]["resourceVersion"]),
+            (&json!("b"), &json!("7"))
+        );
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The owner graph: metadata of every object of every kind, by uid, with the edges from owners to dependents.
 
+use std::borrow::Borrow;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -36,6 +37,8 @@ pub(crate) struct Item {
     pub(crate) owners: Vec<OwnerReference>,
     pub(crate) finalizers: Vec<String>,
     pub(crate) deleting: bool,
+    /// The `resourceVersion` of which all this was read.
+    pub(crate) version: Option<String>,
 }
 
 /// All items, and who depends on whom. Dependents of owners that do not exist are kept: their owner may be gone.
@@ -43,7 +46,8 @@ pub(crate) struct Item {
 pub(crate) struct Graph {
     items: HashMap<String, Item>,
     dependents: HashMap<String, BTreeSet<String>>,
-    namespaces: HashMap<String, BTreeSet<String>>,
+    /// By namespace: name and uid.
+    namespaces: HashMap<String, BTreeSet<(String, String)>>,
     /// Every kind has been listed once, so an owner that is not here does not exist.
     pub(crate) complete: bool,
 }
@@ -56,7 +60,8 @@ impl Graph {
         for owner in &owners {
             self.dependents.entry(owner.uid.clone()).or_default().insert(uid.clone());
         }
-        self.namespaces.entry(key.namespace.clone()).or_default().insert(uid.clone());
+        let place = (key.name.clone(), uid.clone());
+        self.namespaces.entry(key.namespace.clone()).or_default().insert(place);
         let item = Item {
             resource: Arc::clone(resource),
             key: key.clone(),
@@ -64,6 +69,7 @@ impl Graph {
             owners,
             finalizers: meta.finalizers.clone().unwrap_or_default(),
             deleting: meta.deletion_timestamp.is_some(),
+            version: meta.resource_version.clone(),
         };
         self.items.insert(uid, item);
     }
@@ -73,7 +79,7 @@ impl Graph {
         for owner in &item.owners {
             unlink(&mut self.dependents, &owner.uid, uid);
         }
-        unlink(&mut self.namespaces, &item.key.namespace, uid);
+        unlink(&mut self.namespaces, &item.key.namespace, &(item.key.name, uid.to_owned()));
     }
 
     pub(crate) fn item(&self, uid: &str) -> Option<&Item> {
@@ -90,15 +96,57 @@ impl Graph {
 
     /// Everything in a namespace.
     pub(crate) fn within(&self, namespace: &str) -> impl Iterator<Item = &Item> {
-        self.namespaces.get(namespace).into_iter().flatten().filter_map(|uid| self.items.get(uid))
+        self.namespaces.get(namespace).into_iter().flatten().filter_map(|(_, uid)| self.items.get(uid))
+    }
+
+    /// The object with this key, if it is known.
+    pub(crate) fn find(&self, resource: &ResourceRef, key: &Key) -> Option<&Item> {
+        let from = (key.name.clone(), String::new());
+        let places = self.namespaces.get(&key.namespace)?.range(from..);
+        let named = places.take_while(|(name, _)| *name == key.name);
+        named.filter_map(|(_, uid)| self.items.get(uid)).find(|item| *item.resource == *resource)
     }
 }
 
-fn unlink(edges: &mut HashMap<String, BTreeSet<String>>, from: &str, to: &str) {
+fn unlink<T: Ord + ?Sized, E: Ord + Borrow<T>>(edges: &mut HashMap<String, BTreeSet<E>>, from: &str, to: &T) {
     if let Some(set) = edges.get_mut(from) {
         set.remove(to);
         if set.is_empty() {
             edges.remove(from);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reference(plural: &str) -> Arc<ResourceRef> {
+        let plural = plural.to_owned();
+        Arc::new(ResourceRef { group: String::new(), version: "v1".to_owned(), kind: plural.clone(), plural })
+    }
+
+    #[test]
+    fn an_object_is_found_by_its_key_among_those_of_one_name() {
+        let mut graph = Graph::default();
+        let (pods, secrets) = (reference("pods"), reference("secrets"));
+        let put = |graph: &mut Graph, resource, namespace, name, uid: &str| {
+            let meta = ObjectMeta { uid: Some(uid.to_owned()), ..ObjectMeta::default() };
+            graph.insert(resource, &Key::new(namespace, name), &meta);
+        };
+        put(&mut graph, &pods, "d", "a", "1");
+        put(&mut graph, &secrets, "d", "a", "2");
+        put(&mut graph, &pods, "d", "ab", "3");
+        put(&mut graph, &pods, "e", "a", "4");
+        let found = |graph: &Graph, resource: &ResourceRef, namespace, name| {
+            graph.find(resource, &Key::new(namespace, name)).map(|item| item.uid.clone())
+        };
+        assert_eq!(found(&graph, &pods, "d", "a").as_deref(), Some("1"));
+        assert_eq!(found(&graph, &secrets, "d", "a").as_deref(), Some("2"));
+        assert_eq!(found(&graph, &pods, "e", "a").as_deref(), Some("4"));
+        assert_eq!(found(&graph, &secrets, "d", "ab"), None);
+        graph.remove("1");
+        assert_eq!(found(&graph, &pods, "d", "a"), None);
+        assert_eq!(graph.within("d").count(), 2);
     }
 }

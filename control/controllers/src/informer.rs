@@ -213,11 +213,7 @@ fn upsert_meta(resource: Arc<ResourceRef>, meta: ObjectMeta) -> Apply {
 
 fn remove_meta(resource: Arc<ResourceRef>, key: Key) -> Apply {
     Box::new(move |world| {
-        let found = world
-            .graph
-            .within(&key.namespace)
-            .find(|item| item.key == key && item.resource == resource)
-            .map(remembered);
+        let found = world.graph.find(&resource, &key).map(remembered);
         if let Some(uid) = found.as_ref().and_then(|old| old.described().uid.as_deref()) {
             world.graph.remove(uid);
         }
