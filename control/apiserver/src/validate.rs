@@ -91,6 +91,29 @@ impl Errors {
         }
     }
 
+    /// Reports a value outside `known`, which are named in their order; empty text is one as well.
+    pub fn must_be(&mut self, field: impl Into<String>, value: &str, known: &[&str]) {
+        if !known.contains(&value) {
+            let known: Vec<Value> = known.iter().map(|one| Value::from(*one)).collect();
+            self.not_among(field, &Value::from(value), &known);
+        }
+    }
+
+    /// Reports empty text, and else what `check` objects to.
+    pub fn named(&mut self, field: impl Into<String>, value: &str, check: fn(&str) -> Result<(), String>) {
+        match value {
+            "" => self.required(field, ""),
+            _ => self.check(field, value, check),
+        }
+    }
+
+    /// Reports everything that is wrong with the name of a port.
+    pub fn port_name(&mut self, field: &str, name: &str) {
+        for why in port_name_faults(name) {
+            self.invalid(field, &Value::from(name), why);
+        }
+    }
+
     /// Reports a value outside `known`; empty text is not checked.
     pub fn one_of(&mut self, field: impl Into<String>, value: &str, known: &[&str]) {
         if !value.is_empty() && !known.contains(&value) {
@@ -148,6 +171,11 @@ const LABEL_VALUE: &str = "a valid label must be an empty string or consist of a
      '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex \
      used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
 
+const WILDCARD: &str = "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which must \
+     consist of lower case alphanumeric characters, '-' or '.' and end with an alphanumeric character (e.g. \
+     '*.example.com', regex used for validation is \
+     '\\*\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
+
 fn label_shaped(text: &str) -> bool {
     let edge = |c: Option<u8>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
     edge(text.bytes().next())
@@ -159,10 +187,19 @@ fn within(text: &str, limit: usize) -> Result<(), String> {
     if text.len() > limit { Err(format!("must be no more than {limit} characters")) } else { Ok(()) }
 }
 
+/// As [`within`], in the words upstream has for labels.
+fn within_bytes(text: &str, limit: usize) -> Result<(), String> {
+    if text.len() > limit { Err(format!("must be no more than {limit} bytes")) } else { Ok(()) }
+}
+
 /// An RFC 1123 label, such as a container's name.
 pub fn label(text: &str) -> Result<(), String> {
     within(text, 63)?;
-    if label_shaped(text) { Ok(()) } else { Err(LABEL.to_owned()) }
+    match text {
+        _ if label_shaped(text) => Ok(()),
+        _ if text.split('.').all(label_shaped) => Err("must not contain dots".to_owned()),
+        _ => Err(LABEL.to_owned()),
+    }
 }
 
 /// An RFC 1035 label, such as the plural of a kind.
@@ -203,6 +240,12 @@ fn qualified(text: &str) -> bool {
 
 /// The key of a label or annotation.
 pub fn label_key(text: &str) -> Result<(), String> {
+    if text.matches('/').count() > 1 {
+        let form = QUALIFIED.replacen("name part", "a valid label key", 1);
+        return Err(format!(
+            "{form} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
+        ));
+    }
     let name = match text.split_once('/') {
         Some((prefix, name)) => {
             if prefix.is_empty() {
@@ -216,43 +259,53 @@ pub fn label_key(text: &str) -> Result<(), String> {
     if name.is_empty() {
         return Err("name part must be non-empty".to_owned());
     }
-    within(name, 63).map_err(|why| format!("name part {why}"))?;
+    within_bytes(name, 63).map_err(|why| format!("name part {why}"))?;
     if qualified(name) { Ok(()) } else { Err(QUALIFIED.to_owned()) }
 }
 
 /// The value of a label.
 pub fn label_value(text: &str) -> Result<(), String> {
-    within(text, 63)?;
+    within_bytes(text, 63)?;
     if text.is_empty() || qualified(text) { Ok(()) } else { Err(LABEL_VALUE.to_owned()) }
 }
 
-/// A port's name.
-pub fn port_name(text: &str) -> Result<(), String> {
-    if text.len() > 15 {
-        return Err("must be no more than 15 characters".to_owned());
-    }
-    let letters = text.bytes().any(|c| c.is_ascii_lowercase());
-    if label_shaped(text) && letters && !text.contains("--") {
-        Ok(())
-    } else {
-        Err("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-), with at least one letter (a-z)"
-            .to_owned())
+/// What is wrong with the name of a port.
+fn port_name_faults(name: &str) -> impl Iterator<Item = &'static str> {
+    let allowed = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
+    let faults = [
+        (name.len() > 15, "must be no more than 15 characters"),
+        (
+            name.is_empty() || !name.bytes().all(allowed),
+            "must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)",
+        ),
+        (!name.bytes().any(|c| c.is_ascii_lowercase()), "must contain at least one letter (a-z)"),
+        (name.contains("--"), "must not contain consecutive hyphens"),
+        (name.starts_with('-') || name.ends_with('-'), "must not begin or end with a hyphen"),
+    ];
+    faults.into_iter().filter(|(is_wrong, _)| *is_wrong).map(|(_, why)| why)
+}
+
+/// A subdomain below which everything is meant, such as `*.example.com`.
+pub fn wildcard_subdomain(text: &str) -> Result<(), String> {
+    within(text, 253)?;
+    match text.strip_prefix("*.") {
+        Some(domain) if domain.split('.').all(label_shaped) => Ok(()),
+        _ => Err(WILDCARD.to_owned()),
     }
 }
 
 /// The key of a ConfigMap or Secret.
 pub fn config_key(text: &str) -> Result<(), String> {
     within(text, 253)?;
-    if matches!(text, "." | "..") || text.starts_with("..") {
-        return Err("must not be '.', '..' or start with '..'".to_owned());
+    if text.is_empty() || !text.bytes().all(|c| c.is_ascii_alphanumeric() || b"-_.".contains(&c)) {
+        return Err("a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or \
+                    'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')"
+            .to_owned());
     }
-    let fits = !text.is_empty() && text.bytes().all(|c| c.is_ascii_alphanumeric() || b"-_.".contains(&c));
-    if fits {
-        Ok(())
-    } else {
-        Err("a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or \
-             'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')"
-            .to_owned())
+    match text {
+        "." | ".." => Err(format!("must not be '{text}'")),
+        _ if text.starts_with("..") => Err("must not start with '..'".to_owned()),
+        _ => Ok(()),
     }
 }
 
@@ -263,14 +316,6 @@ pub fn env_name(text: &str) -> Result<(), String> {
             .to_owned());
     }
     Ok(())
-}
-
-/// An IP address.
-pub fn address(text: &str) -> Result<(), String> {
-    match text.parse::<std::net::IpAddr>() {
-        Ok(_) => Ok(()),
-        Err(_) => Err("must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".to_owned()),
-    }
 }
 
 #[cfg(test)]
@@ -286,13 +331,54 @@ mod tests {
             (label_key, vec!["a", "x.io/A_b.c", "A"], vec!["", "/a", "x/", "a/b/c", "X.io/a", "-a"]),
             (label_value, vec!["", "A-b_c.d"], vec!["-a", "a b", &long]),
             (dns1035_label, vec!["a-1"], vec!["", "1a", "a.b"]),
-            (port_name, vec!["http", "a-1"], vec!["123", "a--b", "A", "waytoolongportname"]),
+            (wildcard_subdomain, vec!["*.a", "*.a.b"], vec!["*", "*.", "*.*.a", "*a.b", "a.*", "a.b"]),
             (config_key, vec!["a.b", ".x", "A_1"], vec!["", "..", "..a", "a/b", "a b"]),
             (path_segment, vec!["system:node", "a.b"], vec!["a/b", "..", "a%b"]),
             (env_name, vec!["A", "a.b"], vec!["", "A=B"]),
         ] {
             good.iter().for_each(|text| assert!(check(text).is_ok(), "{text}"));
             bad.iter().for_each(|text| assert!(check(text).is_err(), "{text}"));
+        }
+    }
+
+    #[test]
+    fn all_that_is_wrong_with_the_name_of_a_port_is_said() {
+        let [long, charset, letter, twice, edge] = [
+            "must be no more than 15 characters",
+            "must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)",
+            "must contain at least one letter (a-z)",
+            "must not contain consecutive hyphens",
+            "must not begin or end with a hyphen",
+        ];
+        for (name, want) in [
+            ("http", &[][..]),
+            ("a-1", &[]),
+            ("", &[charset, letter]),
+            ("123", &[letter]),
+            ("a--b", &[twice]),
+            ("-a", &[edge]),
+            ("waytoolongportname", &[long]),
+            ("A_", &[charset, letter]),
+        ] {
+            assert_eq!(port_name_faults(name).collect::<Vec<_>>(), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn refusals_of_names_are_upstreams() {
+        let long = "a".repeat(64);
+        for (why, start) in [
+            (label("a.b"), "must not contain dots"),
+            (label(&long), "must be no more than 63 characters"),
+            (label_key(&long), "name part must be no more than 63 bytes"),
+            (label_value(&long), "must be no more than 63 bytes"),
+            (label_key("a/b/c"), "a valid label key must consist of alphanumeric"),
+            (config_key("."), "must not be '.'"),
+            (config_key("..a"), "must not start with '..'"),
+            (config_key(""), "a valid config key must consist"),
+        ] {
+            let why = why.unwrap_err();
+            assert!(why.starts_with(start), "{why}");
         }
     }
 }

@@ -11,11 +11,12 @@ use crate::printer::{
     access, cluster, config, devices, extension, flow_control as flow_tables, network, pods, storage,
     workloads,
 };
+use crate::strategy::addresses::canonical_address;
 use crate::strategy::{
     admission_policy, api_service, autoscaler, certificate, config as config_rules, cron_job,
-    device_allocation, device_claim, device_class, device_slice, endpoint_slice, endpoints, flow_schema, job,
-    network as network_rules, pod, pod_changes, priority_level, rbac as rbac_rules, service, service_cidr,
-    sets, storage as storage_rules, system, webhook, workload,
+    device_allocation, device_claim, device_class, device_slice, endpoint_slice, endpoints, flow_schema,
+    ingress, job, network_policy, pod, pod_changes, priority_level, rbac as rbac_rules, service,
+    service_cidr, sets, storage as storage_rules, system, webhook, workload,
 };
 use crate::validate;
 
@@ -512,6 +513,8 @@ pub static RESOURCES: &[Resource] = &[
         namespaced: false,
         storage: "ingressclasses",
         generation: true,
+        defaults: ingress::default_ingress_class,
+        validate: ingress::validate_ingress_class,
         printer: &network::INGRESS_CLASS,
         ..NETWORKING
     },
@@ -522,7 +525,8 @@ pub static RESOURCES: &[Resource] = &[
         storage: "ingress",
         subresources: STATUS,
         generation: true,
-        validate: network_rules::validate_ingress,
+        validate: ingress::validate_ingress,
+        validate_part: ingress::validate_ingress_status,
         printer: &network::INGRESS,
         ..NETWORKING
     },
@@ -532,7 +536,7 @@ pub static RESOURCES: &[Resource] = &[
         short: &["ip"],
         namespaced: false,
         storage: "ipaddresses",
-        name: service_cidr::address_name,
+        name: canonical_address,
         validate: service_cidr::validate_ip_address,
         printer: &network::IP_ADDRESS,
         ..NETWORKING
@@ -543,8 +547,8 @@ pub static RESOURCES: &[Resource] = &[
         short: &["netpol"],
         storage: "networkpolicies",
         generation: true,
-        defaults: network_rules::default_network_policy,
-        validate: network_rules::validate_network_policy,
+        defaults: network_policy::default_network_policy,
+        validate: network_policy::validate_network_policy,
         printer: &network::NETWORK_POLICY,
         ..NETWORKING
     },

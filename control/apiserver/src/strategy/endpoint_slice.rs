@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use serde_json::{Value, json};
 
 use super::Change;
+use super::addresses;
 use super::endpoints::refuse_special;
 use crate::tree::{at, list, list_mut, remove, set_default, text};
 use crate::validate::{self, Errors};
@@ -99,7 +100,7 @@ fn validate_address(kind: &str, address: &Value, place: String, errors: &mut Err
             }
             refuse_special(parsed, place, address, errors);
         }
-        Err(_) => errors.check(place, given, validate::address),
+        Err(_) => errors.check(place, given, addresses::address),
     }
 }
 

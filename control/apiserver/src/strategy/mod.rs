@@ -2,6 +2,7 @@
 //!
 //! Everything here is pure. A row of `resources/rows.rs` names the functions it uses.
 
+pub mod addresses;
 pub mod admission_policy;
 mod admission_rules;
 pub mod api_service;
@@ -17,11 +18,12 @@ pub mod device_taint;
 pub mod endpoint_slice;
 pub mod endpoints;
 pub mod flow_schema;
+pub mod ingress;
 pub mod job;
 mod job_policies;
 pub mod lease_candidate;
 pub mod meta;
-pub mod network;
+pub mod network_policy;
 pub mod pod;
 pub mod pod_certificate;
 pub mod pod_changes;

@@ -247,7 +247,7 @@ fn validate_ports(spec: &Value, here: &str, errors: &mut Errors) {
             errors.one_of(format!("{place}.protocol"), protocol, &["TCP", "UDP", "SCTP"]);
             let name = text(port, &["name"]);
             if !name.is_empty() {
-                errors.check(format!("{place}.name"), name, validate::port_name);
+                errors.port_name(&format!("{place}.name"), name);
                 if !names.insert(name) {
                     errors.duplicate(format!("{place}.name"), &Value::from(name));
                 }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use serde_json::{Value, json};
 
-use super::Change;
+use super::{Change, addresses};
 use crate::allocate::has_health_port;
 use crate::tree::{at, copy, int, list, list_mut, remove, set_default, strings, text};
 use crate::validate::{self, Errors};
@@ -152,7 +152,7 @@ pub fn validate_service(change: &Change<'_>, errors: &mut Errors) {
         errors.check(
             format!("spec.externalIPs[{index}]"),
             address.as_str().unwrap_or_default(),
-            validate::address,
+            addresses::address,
         );
     }
     validate_ports(spec, errors);
@@ -183,7 +183,7 @@ fn validate_ports(spec: &Value, errors: &mut Errors) {
             Value::Number(target) => {
                 errors.port(format!("{place}.targetPort"), target.as_i64().unwrap_or_default());
             }
-            Value::String(target) => errors.check(format!("{place}.targetPort"), target, validate::port_name),
+            Value::String(target) => errors.port_name(&format!("{place}.targetPort"), target),
             _ => {}
         }
         if !numbers.insert((protocol, number)) {

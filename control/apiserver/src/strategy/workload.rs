@@ -217,6 +217,10 @@ pub fn validate_label_selector(selector: &Value, here: &str, errors: &mut Errors
             ),
         }
         errors.check(format!("{place}.key"), text(expression, &["key"]), validate::label_key);
+        for (position, value) in values.iter().enumerate() {
+            let value = value.as_str().unwrap_or_default();
+            errors.check(format!("{place}.values[{position}]"), value, validate::label_value);
+        }
     }
 }
 
