@@ -123,7 +123,7 @@ async fn objects_that_break_rules_name_the_field() {
         (
             PODS,
             pod_with("/metadata/ownerReferences", json!([{"kind": "X"}])),
-            "metadata.ownerReferences[0].apiVersion",
+            "metadata.ownerReferences.apiVersion",
         ),
         (PODS, pod_with("/spec", json!({})), "spec.containers"),
         (PODS, pod_with("/spec/containers/0/image", json!("")), "spec.containers[0].image"),
