@@ -1,30 +1,47 @@
 //! Tables of roles, bindings and requests for certificates.
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{AGE, NAME, Printer, age, column, duration, name, wide};
-use crate::tree::{at, int, list, text};
+use crate::tree::{int, list, text};
 
-pub static ROLE: Printer = Printer {
-    columns: &[NAME, column("Created At")],
-    cells: |object, _| vec![name(object), at(object, &["metadata", "creationTimestamp"]).clone()],
+pub static ROLE_BINDING: Printer = Printer {
+    columns: &[
+        NAME,
+        column("Role").of("rbac.v1.RoleBinding", "roleRef"),
+        AGE,
+        wide("Users").says("Users in the roleBinding"),
+        wide("Groups").says("Groups in the roleBinding"),
+        wide("ServiceAccounts").says("ServiceAccounts in the roleBinding"),
+    ],
+    cells: binding,
 };
 
-pub static BINDING: Printer = Printer {
-    columns: &[NAME, column("Role"), AGE, wide("Users"), wide("Groups"), wide("ServiceAccounts")],
-    cells: |object, now| {
-        let role = format!("{}/{}", text(object, &["roleRef", "kind"]), text(object, &["roleRef", "name"]));
-        let subjects = |kind: &str| json!(subjects(object, kind));
-        vec![
-            name(object),
-            json!(role),
-            age(object, now),
-            subjects("User"),
-            subjects("Group"),
-            subjects("ServiceAccount"),
-        ]
-    },
+pub static CLUSTER_ROLE_BINDING: Printer = Printer {
+    columns: &[
+        NAME,
+        column("Role").of("rbac.v1.ClusterRoleBinding", "roleRef"),
+        AGE,
+        wide("Users").says("Users in the clusterRoleBinding"),
+        wide("Groups").says("Groups in the clusterRoleBinding"),
+        wide("ServiceAccounts").says("ServiceAccounts in the clusterRoleBinding"),
+    ],
+    cells: binding,
 };
+
+fn binding(object: &Value, now: Timestamp) -> Vec<Value> {
+    let role = format!("{}/{}", text(object, &["roleRef", "kind"]), text(object, &["roleRef", "name"]));
+    let subjects = |kind: &str| json!(subjects(object, kind));
+    vec![
+        name(object),
+        json!(role),
+        age(object, now),
+        subjects("User"),
+        subjects("Group"),
+        subjects("ServiceAccount"),
+    ]
+}
 
 fn subjects(binding: &Value, kind: &str) -> String {
     let of_kind = list(binding, &["subjects"]).iter().filter(|subject| text(subject, &["kind"]) == kind);
@@ -41,10 +58,10 @@ pub static SIGNING_REQUEST: Printer = Printer {
     columns: &[
         NAME,
         AGE,
-        column("SignerName"),
-        column("Requestor"),
-        column("RequestedDuration"),
-        column("Condition"),
+        column("SignerName").of("certificates.v1.CertificateSigningRequestSpec", "signerName"),
+        column("Requestor").of("certificates.v1.CertificateSigningRequestSpec", "request"),
+        column("RequestedDuration").of("certificates.v1.CertificateSigningRequestSpec", "expirationSeconds"),
+        column("Condition").of("certificates.v1.CertificateSigningRequestStatus", "conditions"),
     ],
     cells: |object, now| {
         let seconds = int(object, &["spec", "expirationSeconds"]);

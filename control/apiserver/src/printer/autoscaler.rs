@@ -8,11 +8,11 @@ use crate::tree::{at, int, list, text};
 pub static AUTOSCALER: Printer = Printer {
     columns: &[
         NAME,
-        column("Reference"),
-        column("Targets"),
-        column("MinPods"),
-        column("MaxPods"),
-        column("Replicas"),
+        column("Reference").of("autoscaling.v2.HorizontalPodAutoscalerSpec", "scaleTargetRef"),
+        column("Targets").of("autoscaling.v2.HorizontalPodAutoscalerSpec", "metrics"),
+        column("MinPods").of("autoscaling.v2.HorizontalPodAutoscalerSpec", "minReplicas"),
+        column("MaxPods").of("autoscaling.v2.HorizontalPodAutoscalerSpec", "maxReplicas"),
+        column("Replicas").of("autoscaling.v2.HorizontalPodAutoscalerStatus", "currentReplicas"),
         AGE,
     ],
     cells: |object, now| {

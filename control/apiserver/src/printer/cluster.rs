@@ -2,21 +2,21 @@
 
 use serde_json::{Value, json};
 
-use super::{AGE, NAME, Printer, age, column, count, name, number, or_none, wide};
+use super::{AGE, NAME, Printer, age, boolean, column, count, name, number, or_none, wide};
 use crate::tree::{at, fields, flag, list, text};
 
 pub static NODE: Printer = Printer {
     columns: &[
         NAME,
-        column("Status"),
-        column("Roles"),
+        column("Status").says("The status of the node"),
+        column("Roles").says("The roles of the node"),
         AGE,
-        column("Version"),
-        wide("Internal-IP"),
-        wide("External-IP"),
-        wide("OS-Image"),
-        wide("Kernel-Version"),
-        wide("Container-Runtime"),
+        column("Version").of("core.v1.NodeSystemInfo", "kubeletVersion"),
+        wide("Internal-IP").of("core.v1.NodeStatus", "addresses"),
+        wide("External-IP").of("core.v1.NodeStatus", "addresses"),
+        wide("OS-Image").of("core.v1.NodeSystemInfo", "osImage"),
+        wide("Kernel-Version").of("core.v1.NodeSystemInfo", "kernelVersion"),
+        wide("Container-Runtime").of("core.v1.NodeSystemInfo", "containerRuntimeVersion"),
     ],
     cells: |node, now| {
         let told = |field: &str| {
@@ -71,7 +71,12 @@ fn address(node: &Value, kind: &str) -> String {
 }
 
 pub static COMPONENT: Printer = Printer {
-    columns: &[NAME, column("Status"), column("Message"), column("Error")],
+    columns: &[
+        NAME,
+        column("Status").says("Status of the component conditions"),
+        column("Message").says("Message of the component conditions"),
+        column("Error").says("Error of the component conditions"),
+    ],
     cells: |object, _| {
         let healthy = list(object, &["conditions"]).iter().find(|one| text(one, &["type"]) == "Healthy");
         let healthy = healthy.unwrap_or(&Value::Null);
@@ -90,19 +95,25 @@ pub static COMPONENT: Printer = Printer {
 };
 
 pub static NAMESPACE: Printer = Printer {
-    columns: &[NAME, column("Status"), AGE],
+    columns: &[NAME, column("Status").says("The status of the namespace"), AGE],
     cells: |object, now| vec![name(object), at(object, &["status", "phase"]).clone(), age(object, now)],
 };
 
 pub static LEASE: Printer = Printer {
-    columns: &[NAME, column("Holder"), AGE],
+    columns: &[NAME, column("Holder").of("coordination.v1.LeaseSpec", "holderIdentity"), AGE],
     cells: |object, now| {
         vec![name(object), json!(text(object, &["spec", "holderIdentity"])), age(object, now)]
     },
 };
 
 pub static PRIORITY_CLASS: Printer = Printer {
-    columns: &[NAME, number("Value"), column("Global-Default"), AGE, column("PreemptionPolicy")],
+    columns: &[
+        NAME,
+        number("Value").of("scheduling.v1.PriorityClass", "value"),
+        boolean("Global-Default").of("scheduling.v1.PriorityClass", "globalDefault"),
+        AGE,
+        column("PreemptionPolicy").of("scheduling.v1.PriorityClass", "preemptionPolicy"),
+    ],
     cells: |object, now| {
         vec![
             name(object),

@@ -3,11 +3,11 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{AGE, NAME, Printer, age, column, count, name, number, since, wide};
+use super::{AGE, NAME, Printer, age, column, count, name, since, wide};
 use crate::tree::{at, fields, int, list, text};
 
 pub static CONFIG_MAP: Printer = Printer {
-    columns: &[NAME, number("Data"), AGE],
+    columns: &[NAME, column("Data").of("core.v1.ConfigMap", "data"), AGE],
     cells: |object, now| {
         let keys = fields(object, &["data"]).count() + fields(object, &["binaryData"]).count();
         vec![name(object), json!(keys), age(object, now)]
@@ -15,7 +15,12 @@ pub static CONFIG_MAP: Printer = Printer {
 };
 
 pub static SECRET: Printer = Printer {
-    columns: &[NAME, column("Type"), number("Data"), AGE],
+    columns: &[
+        NAME,
+        column("Type").of("core.v1.Secret", "type"),
+        column("Data").of("core.v1.Secret", "data"),
+        AGE,
+    ],
     cells: |object, now| {
         let keys = fields(object, &["data"]).count();
         vec![name(object), at(object, &["type"]).clone(), json!(keys), age(object, now)]
@@ -23,17 +28,21 @@ pub static SECRET: Printer = Printer {
 };
 
 pub static SERVICE_ACCOUNT: Printer = Printer {
-    columns: &[NAME, number("Secrets"), AGE],
+    columns: &[NAME, column("Secrets").of("core.v1.ServiceAccount", "secrets"), AGE],
     cells: |object, now| vec![name(object), json!(list(object, &["secrets"]).len()), age(object, now)],
 };
 
-pub static LIMIT_RANGE: Printer = Printer {
-    columns: &[NAME, column("Created At")],
-    cells: |object, _| vec![name(object), at(object, &["metadata", "creationTimestamp"]).clone()],
-};
-
 pub static RESOURCE_QUOTA: Printer = Printer {
-    columns: &[NAME, column("Request"), column("Limit"), AGE],
+    columns: &[
+        NAME,
+        column("Request")
+            .says("Request represents a minimum amount of cpu/memory that a container may consume."),
+        column("Limit").says(
+            "Limits control the maximum amount of cpu/memory that a container may use independent of \
+            contention on the node.",
+        ),
+        AGE,
+    ],
     cells: |object, now| {
         let (mut requests, mut limits) = (Vec::new(), Vec::new());
         for (resource, hard) in fields(object, &["status", "hard"]) {
@@ -47,15 +56,15 @@ pub static RESOURCE_QUOTA: Printer = Printer {
 
 pub static EVENT: Printer = Printer {
     columns: &[
-        column("Last Seen"),
-        column("Type"),
-        column("Reason"),
-        column("Object"),
-        wide("Subobject"),
-        wide("Source"),
-        column("Message"),
-        wide("First Seen"),
-        wide("Count"),
+        column("Last Seen").of("core.v1.Event", "lastTimestamp"),
+        column("Type").of("core.v1.Event", "type"),
+        column("Reason").of("core.v1.Event", "reason"),
+        column("Object").of("core.v1.Event", "involvedObject"),
+        wide("Subobject").of("core.v1.ObjectReference", "fieldPath"),
+        wide("Source").of("core.v1.Event", "source"),
+        column("Message").of("core.v1.Event", "message"),
+        wide("First Seen").of("core.v1.Event", "firstTimestamp"),
+        wide("Count").of("core.v1.Event", "count"),
         super::Column { priority: 1, ..super::NAME },
     ],
     cells: |event, now| {

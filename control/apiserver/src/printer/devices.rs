@@ -9,7 +9,11 @@ pub static AGED: Printer =
     Printer { columns: &[NAME, AGE], cells: |object, now| vec![name(object), age(object, now)] };
 
 pub static CLAIM: Printer = Printer {
-    columns: &[NAME, column("State"), AGE],
+    columns: &[
+        NAME,
+        column("State").says("A summary of the current state (allocated, pending, reserved, etc.)."),
+        AGE,
+    ],
     cells: |object, now| vec![name(object), json!(state(object)), age(object, now)],
 };
 
@@ -28,7 +32,13 @@ fn state(claim: &Value) -> String {
 }
 
 pub static SLICE: Printer = Printer {
-    columns: &[NAME, column("Node"), column("Driver"), column("Pool"), AGE],
+    columns: &[
+        NAME,
+        column("Node").of("resource.v1.ResourceSliceSpec", "nodeName"),
+        column("Driver").of("resource.v1.ResourceSliceSpec", "driver"),
+        column("Pool").of("resource.v1.ResourcePool", "name"),
+        AGE,
+    ],
     cells: |object, now| {
         vec![
             name(object),

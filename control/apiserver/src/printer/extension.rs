@@ -6,12 +6,23 @@ use super::{AGE, NAME, Printer, age, column, name, number};
 use crate::tree::{list, text};
 
 pub static WEBHOOKS: Printer = Printer {
-    columns: &[NAME, number("Webhooks"), AGE],
+    columns: &[
+        NAME,
+        number("Webhooks").says("Webhooks indicates the number of webhooks registered in this configuration"),
+        AGE,
+    ],
     cells: |object, now| vec![name(object), json!(list(object, &["webhooks"]).len()), age(object, now)],
 };
 
 pub static VALIDATING_POLICY: Printer = Printer {
-    columns: &[NAME, number("Validations"), column("ParamKind"), AGE],
+    columns: &[
+        NAME,
+        number("Validations")
+            .says("Validations indicates the number of validation rules defined in this configuration"),
+        column("ParamKind")
+            .says("ParamKind specifies the kind of resources used to parameterize this policy"),
+        AGE,
+    ],
     cells: |policy, now| {
         let validations = list(policy, &["spec", "validations"]).len();
         vec![name(policy), json!(validations), param_kind(policy), age(policy, now)]
@@ -19,7 +30,14 @@ pub static VALIDATING_POLICY: Printer = Printer {
 };
 
 pub static MUTATING_POLICY: Printer = Printer {
-    columns: &[NAME, number("Mutations"), column("ParamKind"), AGE],
+    columns: &[
+        NAME,
+        number("Mutations")
+            .says("Mutation indicates the number of mutations rules defined in this configuration"),
+        column("ParamKind")
+            .says("ParamKind specifies the kind of resources used to parameterize this policy"),
+        AGE,
+    ],
     cells: |policy, now| {
         let mutations = list(policy, &["spec", "mutations"]).len();
         vec![name(policy), json!(mutations), param_kind(policy), age(policy, now)]
@@ -35,7 +53,13 @@ fn param_kind(policy: &Value) -> Value {
 }
 
 pub static BINDING: Printer = Printer {
-    columns: &[NAME, column("PolicyName"), column("ParamRef"), AGE],
+    columns: &[
+        NAME,
+        column("PolicyName")
+            .says("PolicyName indicates the policy definition which the policy binding binded to"),
+        column("ParamRef").says("ParamRef indicates the param resource which sets the configration param"),
+        AGE,
+    ],
     cells: |binding, now| {
         let params = |field: &str| text(binding, &["spec", "paramRef", field]);
         let shown = match (params("namespace"), params("name")) {
@@ -49,7 +73,12 @@ pub static BINDING: Printer = Printer {
 };
 
 pub static API_SERVICE: Printer = Printer {
-    columns: &[NAME, column("Service"), column("Available"), AGE],
+    columns: &[
+        NAME,
+        column("Service").says("The reference to the service that hosts this API endpoint."),
+        column("Available").says("Whether this service is available."),
+        AGE,
+    ],
     cells: |object, now| {
         let server = |field: &str| text(object, &["spec", "service", field]);
         let shown = match server("name") {

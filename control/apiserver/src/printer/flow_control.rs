@@ -2,17 +2,17 @@
 
 use serde_json::json;
 
-use super::{AGE, NAME, Printer, age, column, count, name, number, or_none};
+use super::{AGE, NAME, Printer, age, column, count, name, or_none};
 use crate::tree::{at, list, text};
 
 pub static FLOW_SCHEMA: Printer = Printer {
     columns: &[
         NAME,
-        column("PriorityLevel"),
-        number("MatchingPrecedence"),
-        column("DistinguisherMethod"),
+        column("PriorityLevel").of("flowcontrol.v1.PriorityLevelConfigurationReference", "name"),
+        column("MatchingPrecedence").of("flowcontrol.v1.FlowSchemaSpec", "matchingPrecedence"),
+        column("DistinguisherMethod").of("flowcontrol.v1.FlowSchemaSpec", "distinguisherMethod"),
         AGE,
-        column("MissingPL"),
+        column("MissingPL").says("references a broken or non-existent PriorityLevelConfiguration"),
     ],
     cells: |object, now| {
         let conditions = list(object, &["status", "conditions"]);
@@ -31,11 +31,12 @@ pub static FLOW_SCHEMA: Printer = Printer {
 pub static PRIORITY_LEVEL: Printer = Printer {
     columns: &[
         NAME,
-        column("Type"),
-        column("NominalConcurrencyShares"),
-        column("Queues"),
-        column("HandSize"),
-        column("QueueLengthLimit"),
+        column("Type").of("flowcontrol.v1.PriorityLevelConfigurationSpec", "type"),
+        column("NominalConcurrencyShares")
+            .of("flowcontrol.v1.LimitedPriorityLevelConfiguration", "nominalConcurrencyShares"),
+        column("Queues").of("flowcontrol.v1.QueuingConfiguration", "queues"),
+        column("HandSize").of("flowcontrol.v1.QueuingConfiguration", "handSize"),
+        column("QueueLengthLimit").of("flowcontrol.v1.QueuingConfiguration", "queueLengthLimit"),
         AGE,
     ],
     cells: |object, now| {

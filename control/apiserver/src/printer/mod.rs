@@ -15,7 +15,7 @@ pub mod previews;
 pub mod storage;
 pub mod workloads;
 
-use std::sync::LazyLock;
+use std::sync::{LazyLock, OnceLock};
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -33,15 +33,19 @@ pub struct Printer {
 /// How the objects of a row are shown.
 #[derive(Debug)]
 pub enum Columns {
-    Fixed(&'static Printer),
+    Fixed(&'static Printer, OnceLock<Value>),
     /// The name, and what the definition of the kind asks for.
     Paths(Vec<paths::PathColumn>),
 }
 
 impl Columns {
+    pub fn fixed(printer: &'static Printer) -> Self {
+        Self::Fixed(printer, OnceLock::new())
+    }
+
     pub fn len(&self) -> usize {
         match self {
-            Self::Fixed(printer) => printer.columns.len(),
+            Self::Fixed(printer, _) => printer.columns.len(),
             Self::Paths(columns) => columns.len() + 1,
         }
     }
@@ -49,7 +53,7 @@ impl Columns {
     /// The cells of an object.
     pub fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value> {
         match self {
-            Self::Fixed(printer) => (printer.cells)(object, now),
+            Self::Fixed(printer, _) => (printer.cells)(object, now),
             Self::Paths(columns) => {
                 let own = columns.iter().map(|column| column.cell(object, now));
                 std::iter::once(name(object)).chain(own).collect()
@@ -60,7 +64,9 @@ impl Columns {
     /// Column definitions of a table.
     pub fn definitions(&self) -> Value {
         match self {
-            Self::Fixed(printer) => printer.columns.iter().map(Column::definition).collect(),
+            Self::Fixed(printer, made) => {
+                made.get_or_init(|| printer.columns.iter().map(Column::definition).collect()).clone()
+            }
             Self::Paths(columns) => {
                 let own = columns.iter().map(paths::PathColumn::definition);
                 std::iter::once(NAME.definition()).chain(own).collect()
@@ -69,23 +75,55 @@ impl Columns {
     }
 }
 
-impl Column {
-    fn definition(&self) -> Value {
-        let description = self.shows.map_or("", of_metadata);
-        json!({ "name": self.name, "type": self.kind, "format": self.format, "description": description,
-                "priority": self.priority })
-    }
-}
-
 /// One column. Those with a priority above 0 are shown by `-o wide`.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Column {
     pub name: &'static str,
     pub kind: &'static str,
     pub format: &'static str,
     pub priority: i32,
-    /// The field of metadata it shows, whose description is its own.
-    pub shows: Option<&'static str>,
+    pub description: Description,
+}
+
+/// What is said of a column.
+#[derive(Debug, Clone, Copy)]
+pub enum Description {
+    Nothing,
+    Text(&'static str),
+    /// What is said of a field in the API's documentation: its type, without what the names of types begin with, and name.
+    Field(&'static str, &'static str),
+    /// The same of a field of metadata.
+    Metadata(&'static str),
+}
+
+impl Column {
+    const fn new(name: &'static str, kind: &'static str) -> Self {
+        Self { name, kind, format: "", priority: 0, description: Description::Nothing }
+    }
+
+    pub const fn says(self, text: &'static str) -> Self {
+        Self { description: Description::Text(text), ..self }
+    }
+
+    /// Says what the documentation says of a field, `core.v1.PodSpec` and `nodeName` for example.
+    pub const fn of(self, kind: &'static str, field: &'static str) -> Self {
+        Self { description: Description::Field(kind, field), ..self }
+    }
+
+    pub const fn formatted(self, format: &'static str) -> Self {
+        Self { format, ..self }
+    }
+
+    fn definition(&self) -> Value {
+        let description = match self.description {
+            Description::Nothing => String::new(),
+            Description::Text(text) => text.to_owned(),
+            Description::Field(kind, field) => descriptions::field(&format!("io.k8s.api.{kind}"), field),
+            Description::Metadata(field) => of_metadata(field).to_owned(),
+        };
+        json!({ "name": self.name, "type": self.kind, "format": self.format, "description": description,
+                "priority": self.priority })
+    }
 }
 
 /// What is said of a field of metadata.
@@ -101,28 +139,37 @@ const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 
 /// A column of text.
 pub const fn column(name: &'static str) -> Column {
-    Column { name, kind: "string", format: "", priority: 0, shows: None }
+    Column::new(name, "string")
 }
 
 /// A column of numbers.
 pub const fn number(name: &'static str) -> Column {
-    Column { name, kind: "integer", format: "", priority: 0, shows: None }
+    Column::new(name, "integer")
+}
+
+/// A column of answers, which the cells may give in words.
+pub const fn boolean(name: &'static str) -> Column {
+    Column::new(name, "boolean")
 }
 
 /// A column of `-o wide`.
 pub const fn wide(name: &'static str) -> Column {
-    Column { name, kind: "string", format: "", priority: 1, shows: None }
+    Column { priority: 1, ..column(name) }
 }
 
 /// The name column.
 pub const NAME: Column =
-    Column { name: "Name", kind: "string", format: "name", priority: 0, shows: Some("name") };
+    Column { format: "name", description: Description::Metadata("name"), ..column("Name") };
 /// The age column.
-pub const AGE: Column = Column { shows: Some("creationTimestamp"), ..column("Age") };
+pub const AGE: Column = Column { description: Description::Metadata("creationTimestamp"), ..column("Age") };
+/// Names of the containers of a template.
+pub const CONTAINERS: Column = wide("Containers").says("Names of each container in the template.");
+/// Their images.
+pub const IMAGES: Column = wide("Images").says("Images referenced by each container in the template.");
 
 /// Kinds without columns of their own.
 pub static NAME_AND_AGE: Printer = Printer {
-    columns: &[NAME, Column { kind: "date", shows: Some("creationTimestamp"), ..column("Created At") }],
+    columns: &[NAME, Column { name: "Created At", kind: "date", ..AGE }],
     cells: |object, _| vec![name(object), created(object)],
 };
 
@@ -254,5 +301,33 @@ mod tests {
             let cells = row.printer.cells(&json!({ "metadata": { "name": "a" } }), Timestamp::UNIX_EPOCH);
             assert_eq!(cells.len(), row.printer.len(), "{}", row.qualified());
         }
+    }
+
+    #[test]
+    fn every_field_a_column_names_is_documented() {
+        for row in crate::resources::builtin().rows() {
+            let Columns::Fixed(printer, _) = &row.printer else { panic!("built-in kinds have columns") };
+            for column in printer.columns {
+                let of_a_field =
+                    matches!(column.description, Description::Field(..) | Description::Metadata(_));
+                let said = column.definition()["description"] != "";
+                assert!(said || !of_a_field, "{}: {}", row.qualified(), column.name);
+            }
+        }
+    }
+
+    #[test]
+    fn columns_are_described_and_typed_as_upstreams() {
+        let row = crate::resources::find("", "secrets").unwrap();
+        let said = "Data contains the secret data. Each key must consist of alphanumeric characters, '-', '_' or '.'. The \
+                    serialized form of the secret data is a base64 encoded string, representing the arbitrary (possibly \
+                    non-string) data value here. Described in https://tools.ietf.org/html/rfc4648#section-4";
+        let want =
+            json!({ "name": "Data", "type": "string", "format": "", "description": said, "priority": 0 });
+        assert_eq!(row.printer.definitions()[2], want);
+        let row = crate::resources::find("apps", "deployments").unwrap();
+        let want = json!({ "name": "Images", "type": "string", "format": "", "priority": 1,
+                           "description": "Images referenced by each container in the template." });
+        assert_eq!(row.printer.definitions()[6], want);
     }
 }

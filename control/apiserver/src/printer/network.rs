@@ -8,12 +8,12 @@ use crate::tree::{at, int, list, text};
 pub static SERVICE: Printer = Printer {
     columns: &[
         NAME,
-        column("Type"),
-        column("Cluster-IP"),
-        column("External-IP"),
-        column("Port(s)"),
+        column("Type").of("core.v1.ServiceSpec", "type"),
+        column("Cluster-IP").of("core.v1.ServiceSpec", "clusterIP"),
+        column("External-IP").of("core.v1.ServiceSpec", "externalIPs"),
+        column("Port(s)").of("core.v1.ServiceSpec", "ports"),
         AGE,
-        wide("Selector"),
+        wide("Selector").of("core.v1.ServiceSpec", "selector"),
     ],
     cells: |service, now| {
         vec![
@@ -70,7 +70,7 @@ fn shortened(all: &[String]) -> String {
 }
 
 pub static ENDPOINTS: Printer = Printer {
-    columns: &[NAME, column("Endpoints"), AGE],
+    columns: &[NAME, column("Endpoints").of("core.v1.Endpoints", "subsets"), AGE],
     cells: |object, now| {
         let mut all = Vec::new();
         for subset in list(object, &["subsets"]) {
@@ -91,7 +91,13 @@ pub static ENDPOINTS: Printer = Printer {
 };
 
 pub static ENDPOINT_SLICE: Printer = Printer {
-    columns: &[NAME, column("AddressType"), column("Ports"), column("Endpoints"), AGE],
+    columns: &[
+        NAME,
+        column("AddressType").of("discovery.v1.EndpointSlice", "addressType"),
+        column("Ports").of("discovery.v1.EndpointSlice", "ports"),
+        column("Endpoints").of("discovery.v1.EndpointSlice", "endpoints"),
+        AGE,
+    ],
     cells: |object, now| {
         let ports: Vec<String> = list(object, &["ports"])
             .iter()
@@ -115,7 +121,15 @@ pub static ENDPOINT_SLICE: Printer = Printer {
 };
 
 pub static INGRESS: Printer = Printer {
-    columns: &[NAME, column("Class"), column("Hosts"), column("Address"), column("Ports"), AGE],
+    columns: &[
+        NAME,
+        column("Class")
+            .says("The name of the IngressClass resource that should be used for additional configuration"),
+        column("Hosts").says("Hosts that incoming requests are matched against before the ingress rule"),
+        column("Address").says("Address is a list containing ingress points for the load-balancer"),
+        column("Ports").says("Ports of TLS configurations that open"),
+        AGE,
+    ],
     cells: |object, now| {
         let hosts: Vec<&str> = list(object, &["spec", "rules"])
             .iter()
@@ -142,7 +156,12 @@ pub static INGRESS: Printer = Printer {
 };
 
 pub static INGRESS_CLASS: Printer = Printer {
-    columns: &[NAME, column("Controller"), column("Parameters"), AGE],
+    columns: &[
+        NAME,
+        column("Controller").says("Controller that is responsible for handling this class"),
+        column("Parameters").says("A reference to a resource with additional parameters"),
+        AGE,
+    ],
     cells: |object, now| {
         let kind = text(object, &["spec", "parameters", "kind"]);
         let parameters = match text(object, &["spec", "parameters", "apiGroup"]) {
@@ -155,24 +174,35 @@ pub static INGRESS_CLASS: Printer = Printer {
 };
 
 pub static NETWORK_POLICY: Printer = Printer {
-    columns: &[NAME, column("Pod-Selector"), AGE],
+    columns: &[
+        NAME,
+        column("Pod-Selector").says(
+            "Selects the pods to which this NetworkPolicy object applies.  The array of ingress \
+            rules is applied to any pods selected by this field. Multiple network policies can \
+            select the same set of pods.  In this case, the ingress rules for each are combined \
+            additively. This field is NOT optional and follows standard label selector semantics. \
+            An empty podSelector matches all pods in this namespace.",
+        ),
+        AGE,
+    ],
     cells: |object, now| {
         vec![name(object), json!(selector(object, &["spec", "podSelector"])), age(object, now)]
     },
 };
 
 pub static IP_ADDRESS: Printer = Printer {
-    columns: &[NAME, column("ParentRef"), AGE],
+    columns: &[NAME, column("ParentRef").of("networking.v1.IPAddressSpec", "parentRef"), AGE],
     cells: |object, now| {
         let parent = at(object, &["spec", "parentRef"]);
-        let path = ["resource", "namespace", "name"].map(|field| text(parent, &[field]));
+        let resource = [text(parent, &["resource"]), text(parent, &["group"])].join(".");
+        let path = [resource.trim_end_matches('.'), text(parent, &["namespace"]), text(parent, &["name"])];
         let shown: Vec<&str> = path.into_iter().filter(|part| !part.is_empty()).collect();
         vec![name(object), json!(shown.join("/")), age(object, now)]
     },
 };
 
 pub static SERVICE_CIDR: Printer = Printer {
-    columns: &[NAME, column("CIDRs"), AGE],
+    columns: &[NAME, column("CIDRs").of("networking.v1.ServiceCIDRSpec", "cidrs"), AGE],
     cells: |object, now| {
         vec![name(object), json!(words(object, &["spec", "cidrs"]).join(",")), age(object, now)]
     },

@@ -9,14 +9,17 @@ use crate::tree::{at, flag, int, list, text};
 pub static POD: Printer = Printer {
     columns: &[
         NAME,
-        column("Ready"),
-        column("Status"),
-        column("Restarts"),
+        column("Ready").says("The aggregate readiness state of this pod for accepting traffic."),
+        column("Status").says("The aggregate status of the containers in this pod."),
+        column("Restarts").says(
+            "The number of times the containers in this pod have been restarted and when the last \
+             container in this pod has restarted.",
+        ),
         AGE,
-        wide("IP"),
-        wide("Node"),
-        wide("Nominated Node"),
-        wide("Readiness Gates"),
+        wide("IP").of("core.v1.PodStatus", "podIP"),
+        wide("Node").of("core.v1.PodSpec", "nodeName"),
+        wide("Nominated Node").of("core.v1.PodStatus", "nominatedNodeName"),
+        wide("Readiness Gates").of("core.v1.PodSpec", "readinessGates"),
     ],
     cells: |pod, now| {
         let containers = list(pod, &["spec", "containers"]).len() + sidecars(pod).count();

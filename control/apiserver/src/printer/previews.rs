@@ -6,7 +6,7 @@ use super::{AGE, NAME, Printer, age, column, name};
 use crate::tree::{list, text};
 
 pub static TRUST_BUNDLE: Printer = Printer {
-    columns: &[NAME, column("SignerName")],
+    columns: &[NAME, column("SignerName").of("certificates.v1beta1.ClusterTrustBundleSpec", "signerName")],
     cells: |object, _| vec![name(object), json!(text(object, &["spec", "signerName"]))],
 };
 
@@ -37,7 +37,7 @@ pub static POD_CERTIFICATE: Printer = Printer {
 pub static CANDIDATE: Printer = Printer {
     columns: &[
         NAME,
-        column("LeaseName"),
+        column("LeaseName").of("coordination.v1beta1.LeaseCandidateSpec", "leaseName"),
         column("BinaryVersion"),
         column("EmulationVersion"),
         column("PingTime"),
@@ -56,7 +56,13 @@ pub static CANDIDATE: Printer = Printer {
 };
 
 pub static STORAGE_VERSION: Printer = Printer {
-    columns: &[NAME, column("CommonEncodingVersion"), column("StorageVersions"), AGE],
+    columns: &[
+        NAME,
+        column("CommonEncodingVersion")
+            .of("apiserverinternal.v1alpha1.StorageVersionStatus", "commonEncodingVersion"),
+        column("StorageVersions").of("apiserverinternal.v1alpha1.StorageVersionStatus", "storageVersions"),
+        AGE,
+    ],
     cells: |object, now| {
         let servers = list(object, &["status", "storageVersions"]).iter();
         let all: Vec<String> = servers

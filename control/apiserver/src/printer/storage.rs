@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{AGE, NAME, Printer, age, column, name, number, shown, wide, words};
+use super::{AGE, NAME, Printer, age, boolean, column, name, number, shown, wide, words};
 use crate::tree::{at, flag, list, strings, text};
 
 fn modes(object: &Value, path: &[&str]) -> Value {
@@ -28,14 +28,14 @@ fn phase(object: &Value) -> Value {
 pub static CLAIM: Printer = Printer {
     columns: &[
         NAME,
-        column("Status"),
-        column("Volume"),
-        column("Capacity"),
-        column("Access Modes"),
-        column("StorageClass"),
-        column("VolumeAttributesClass"),
+        column("Status").of("core.v1.PersistentVolumeClaimStatus", "phase"),
+        column("Volume").of("core.v1.PersistentVolumeClaimSpec", "volumeName"),
+        column("Capacity").of("core.v1.PersistentVolumeClaimStatus", "capacity"),
+        column("Access Modes").of("core.v1.PersistentVolumeClaimStatus", "accessModes"),
+        column("StorageClass").says("StorageClass of the pvc"),
+        column("VolumeAttributesClass").says("VolumeAttributesClass of the pvc"),
         AGE,
-        wide("VolumeMode"),
+        wide("VolumeMode").of("core.v1.PersistentVolumeClaimSpec", "volumeMode"),
     ],
     cells: |claim, now| {
         vec![
@@ -55,16 +55,16 @@ pub static CLAIM: Printer = Printer {
 pub static VOLUME: Printer = Printer {
     columns: &[
         NAME,
-        column("Capacity"),
-        column("Access Modes"),
-        column("Reclaim Policy"),
-        column("Status"),
-        column("Claim"),
-        column("StorageClass"),
-        column("VolumeAttributesClass"),
-        column("Reason"),
+        column("Capacity").of("core.v1.PersistentVolumeSpec", "capacity"),
+        column("Access Modes").of("core.v1.PersistentVolumeSpec", "accessModes"),
+        column("Reclaim Policy").of("core.v1.PersistentVolumeSpec", "persistentVolumeReclaimPolicy"),
+        column("Status").of("core.v1.PersistentVolumeStatus", "phase"),
+        column("Claim").of("core.v1.PersistentVolumeSpec", "claimRef"),
+        column("StorageClass").says("StorageClass of the pv"),
+        column("VolumeAttributesClass").says("VolumeAttributesClass of the pv"),
+        column("Reason").of("core.v1.PersistentVolumeStatus", "reason"),
         AGE,
-        wide("VolumeMode"),
+        wide("VolumeMode").of("core.v1.PersistentVolumeSpec", "volumeMode"),
     ],
     cells: |volume, now| {
         let claim = at(volume, &["spec", "claimRef"]);
@@ -92,10 +92,10 @@ pub static VOLUME: Printer = Printer {
 pub static CLASS: Printer = Printer {
     columns: &[
         NAME,
-        column("Provisioner"),
-        column("ReclaimPolicy"),
-        column("VolumeBindingMode"),
-        column("AllowVolumeExpansion"),
+        column("Provisioner").of("storage.v1.StorageClass", "provisioner"),
+        column("ReclaimPolicy").of("storage.v1.StorageClass", "reclaimPolicy"),
+        column("VolumeBindingMode").of("storage.v1.StorageClass", "volumeBindingMode"),
+        column("AllowVolumeExpansion").of("storage.v1.StorageClass", "allowVolumeExpansion"),
         AGE,
     ],
     cells: |class, now| {
@@ -116,12 +116,12 @@ pub static CLASS: Printer = Printer {
 pub static CSI_DRIVER: Printer = Printer {
     columns: &[
         NAME,
-        column("AttachRequired"),
-        column("PodInfoOnMount"),
-        column("StorageCapacity"),
-        column("TokenRequests"),
-        column("RequiresRepublish"),
-        column("Modes"),
+        boolean("AttachRequired").of("storage.v1.CSIDriverSpec", "attachRequired"),
+        boolean("PodInfoOnMount").of("storage.v1.CSIDriverSpec", "podInfoOnMount"),
+        boolean("StorageCapacity").of("storage.v1.CSIDriverSpec", "storageCapacity"),
+        column("TokenRequests").of("storage.v1.CSIDriverSpec", "tokenRequests"),
+        boolean("RequiresRepublish").of("storage.v1.CSIDriverSpec", "requiresRepublish"),
+        column("Modes").of("storage.v1.CSIDriverSpec", "volumeLifecycleModes"),
         AGE,
     ],
     cells: |driver, now| {
@@ -142,19 +142,34 @@ pub static CSI_DRIVER: Printer = Printer {
 };
 
 pub static CSI_NODE: Printer = Printer {
-    columns: &[NAME, number("Drivers"), AGE],
+    columns: &[
+        NAME,
+        number("Drivers").says("Drivers indicates the number of CSI drivers registered on the node"),
+        AGE,
+    ],
     cells: |node, now| vec![name(node), json!(list(node, &["spec", "drivers"]).len()), age(node, now)],
 };
 
 pub static CSI_CAPACITY: Printer = Printer {
-    columns: &[NAME, column("StorageClassName"), column("Capacity")],
+    columns: &[
+        NAME,
+        column("StorageClassName").of("storage.v1.CSIStorageCapacity", "storageClassName"),
+        column("Capacity").of("storage.v1.CSIStorageCapacity", "capacity"),
+    ],
     cells: |object, _| {
         vec![name(object), at(object, &["storageClassName"]).clone(), json!(text(object, &["capacity"]))]
     },
 };
 
 pub static ATTACHMENT: Printer = Printer {
-    columns: &[NAME, column("Attacher"), column("PV"), column("Node"), column("Attached"), AGE],
+    columns: &[
+        NAME,
+        column("Attacher").formatted("name").of("storage.v1.VolumeAttachmentSpec", "attacher"),
+        column("PV").of("storage.v1.VolumeAttachmentSource", "persistentVolumeName"),
+        column("Node").of("storage.v1.VolumeAttachmentSpec", "nodeName"),
+        boolean("Attached").of("storage.v1.VolumeAttachmentStatus", "attached"),
+        AGE,
+    ],
     cells: |object, now| {
         vec![
             name(object),
@@ -168,6 +183,6 @@ pub static ATTACHMENT: Printer = Printer {
 };
 
 pub static ATTRIBUTES_CLASS: Printer = Printer {
-    columns: &[NAME, column("DriverName"), AGE],
+    columns: &[NAME, column("DriverName").of("storage.v1.VolumeAttributesClass", "driverName"), AGE],
     cells: |object, now| vec![name(object), at(object, &["driverName"]).clone(), age(object, now)],
 };

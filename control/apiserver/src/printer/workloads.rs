@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{
-    AGE, NAME, Printer, age, column, containers, count, duration, labels, name, number, selector, shown,
-    since, wide,
+    AGE, CONTAINERS, Column, IMAGES, NAME, Printer, age, boolean, column, containers, count, duration,
+    labels, name, number, selector, shown, since, wide,
 };
 use crate::tree::{at, flag, int, list, text};
 
@@ -15,13 +15,22 @@ const SELECTOR: &[&str] = &["spec", "selector"];
 pub static DEPLOYMENT: Printer = Printer {
     columns: &[
         NAME,
-        column("Ready"),
-        number("Up-to-date"),
-        number("Available"),
+        column("Ready").says("Number of the pod with ready state"),
+        column("Up-to-date").says(
+            "Total number of non-terminating pods targeted by this deployment that have the desired \
+            template spec.",
+        ),
+        column("Available").says(
+            "Total number of available non-terminating pods (ready for at least minReadySeconds) \
+            targeted by this deployment.",
+        ),
         AGE,
-        wide("Containers"),
-        wide("Images"),
-        wide("Selector"),
+        CONTAINERS,
+        IMAGES,
+        wide("Selector").says(
+            "Label selector for pods. Existing ReplicaSets whose pods are selected by this will be \
+            the ones affected by this deployment.",
+        ),
     ],
     cells: |object, now| {
         let [names, images] = containers(object, TEMPLATE);
@@ -43,17 +52,6 @@ pub static DEPLOYMENT: Printer = Printer {
     },
 };
 
-const REPLICAS: &[super::Column] = &[
-    NAME,
-    number("Desired"),
-    number("Current"),
-    number("Ready"),
-    AGE,
-    wide("Containers"),
-    wide("Images"),
-    wide("Selector"),
-];
-
 fn replica_cells(object: &Value, now: Timestamp, selected: String) -> Vec<Value> {
     let [names, images] = containers(object, TEMPLATE);
     vec![
@@ -69,15 +67,49 @@ fn replica_cells(object: &Value, now: Timestamp, selected: String) -> Vec<Value>
 }
 
 pub static REPLICA_SET: Printer = Printer {
-    columns: REPLICAS,
+    columns: &[
+        NAME,
+        number("Desired").says(
+            "Replicas is the number of desired pods. This is a pointer to distinguish between \
+            explicit zero and unspecified. Defaults to 1. More info: \
+            https://kubernetes.io/docs/concepts/workloads/controllers/replicaset",
+        ),
+        number("Current").says(
+            "Replicas is the most recently observed number of non-terminating pods. More info: \
+            https://kubernetes.io/docs/concepts/workloads/controllers/replicaset",
+        ),
+        number("Ready")
+            .says("The number of non-terminating pods targeted by this ReplicaSet with a Ready Condition."),
+        AGE,
+        CONTAINERS,
+        IMAGES,
+        wide("Selector").says(
+            "Selector is a label query over pods that should match the replica count. If the \
+            selector is empty, it is defaulted to the labels present on the pod template. Label \
+            keys and values that must match in order to be controlled by this replica set. More \
+            info: \
+            https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#label-selectors",
+        ),
+    ],
     cells: |object, now| replica_cells(object, now, selector(object, SELECTOR)),
 };
 
-pub static REPLICATION_CONTROLLER: Printer =
-    Printer { columns: REPLICAS, cells: |object, now| replica_cells(object, now, labels(object, SELECTOR)) };
+pub static REPLICATION_CONTROLLER: Printer = Printer {
+    columns: &[
+        NAME,
+        number("Desired").of("core.v1.ReplicationControllerSpec", "replicas"),
+        number("Current").of("core.v1.ReplicationControllerStatus", "replicas"),
+        number("Ready").of("core.v1.ReplicationControllerStatus", "readyReplicas"),
+        AGE,
+        CONTAINERS,
+        IMAGES,
+        wide("Selector").of("core.v1.ReplicationControllerSpec", "selector"),
+    ],
+    cells: |object, now| replica_cells(object, now, labels(object, SELECTOR)),
+};
 
 pub static STATEFUL_SET: Printer = Printer {
-    columns: &[NAME, column("Ready"), AGE, wide("Containers"), wide("Images")],
+    columns: &[NAME, column("Ready").says("Number of the pod with ready state"), AGE, CONTAINERS, IMAGES],
     cells: |object, now| {
         let [names, images] = containers(object, TEMPLATE);
         let ready = format!(
@@ -92,16 +124,20 @@ pub static STATEFUL_SET: Printer = Printer {
 pub static DAEMON_SET: Printer = Printer {
     columns: &[
         NAME,
-        number("Desired"),
-        number("Current"),
-        number("Ready"),
-        number("Up-to-date"),
-        number("Available"),
-        column("Node Selector"),
+        number("Desired").of("apps.v1.DaemonSetStatus", "desiredNumberScheduled"),
+        number("Current").of("apps.v1.DaemonSetStatus", "currentNumberScheduled"),
+        number("Ready").of("apps.v1.DaemonSetStatus", "numberReady"),
+        number("Up-to-date").of("apps.v1.DaemonSetStatus", "updatedNumberScheduled"),
+        number("Available").of("apps.v1.DaemonSetStatus", "numberAvailable"),
+        column("Node Selector").of("core.v1.PodSpec", "nodeSelector"),
         AGE,
-        wide("Containers"),
-        wide("Images"),
-        wide("Selector"),
+        CONTAINERS,
+        IMAGES,
+        wide("Selector").says(
+            "A label query over pods that are managed by the daemon set. Must match in order to be \
+            controlled. If empty, defaulted to labels on Pod template. More info: \
+            https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#label-selectors",
+        ),
     ],
     cells: |object, now| {
         let [names, images] = containers(object, TEMPLATE);
@@ -123,7 +159,12 @@ pub static DAEMON_SET: Printer = Printer {
 };
 
 pub static CONTROLLER_REVISION: Printer = Printer {
-    columns: &[NAME, column("Controller"), number("Revision"), AGE],
+    columns: &[
+        NAME,
+        column("Controller").says("Controller of the object"),
+        column("Revision").of("apps.v1.ControllerRevision", "revision"),
+        AGE,
+    ],
     cells: |object, now| {
         let owner =
             list(object, &["metadata", "ownerReferences"]).iter().find(|owner| flag(owner, &["controller"]));
@@ -137,13 +178,13 @@ pub static CONTROLLER_REVISION: Printer = Printer {
 pub static JOB: Printer = Printer {
     columns: &[
         NAME,
-        column("Status"),
-        column("Completions"),
-        column("Duration"),
+        column("Status").says("Status of the job."),
+        column("Completions").of("batch.v1.JobStatus", "succeeded"),
+        column("Duration").says("Time required to complete the job."),
         AGE,
-        wide("Containers"),
-        wide("Images"),
-        wide("Selector"),
+        CONTAINERS,
+        IMAGES,
+        wide("Selector").of("batch.v1.JobSpec", "selector"),
     ],
     cells: |object, now| {
         let [names, images] = containers(object, TEMPLATE);
@@ -195,15 +236,15 @@ fn job_duration(job: &Value, now: Timestamp) -> String {
 pub static CRON_JOB: Printer = Printer {
     columns: &[
         NAME,
-        column("Schedule"),
-        column("Timezone"),
-        column("Suspend"),
-        number("Active"),
-        column("Last Schedule"),
+        column("Schedule").of("batch.v1.CronJobSpec", "schedule"),
+        column("Timezone").of("batch.v1.CronJobSpec", "timeZone"),
+        boolean("Suspend").of("batch.v1.CronJobSpec", "suspend"),
+        number("Active").of("batch.v1.CronJobStatus", "active"),
+        column("Last Schedule").of("batch.v1.CronJobStatus", "lastScheduleTime"),
         AGE,
-        wide("Containers"),
-        wide("Images"),
-        wide("Selector"),
+        CONTAINERS,
+        IMAGES,
+        wide("Selector").of("batch.v1.JobSpec", "selector"),
     ],
     cells: |object, now| {
         let path = ["spec", "jobTemplate", "spec", "template", "spec", "containers"];
@@ -226,7 +267,12 @@ pub static CRON_JOB: Printer = Printer {
 };
 
 pub static POD_TEMPLATE: Printer = Printer {
-    columns: &[NAME, column("Containers"), column("Images"), column("Pod Labels")],
+    columns: &[
+        NAME,
+        Column { priority: 0, ..CONTAINERS },
+        Column { priority: 0, ..IMAGES },
+        column("Pod Labels").says("The labels for the pod template."),
+    ],
     cells: |object, _| {
         let [names, images] = containers(object, &["template", "spec", "containers"]);
         vec![name(object), names, images, json!(labels(object, &["template", "metadata", "labels"]))]
@@ -234,7 +280,13 @@ pub static POD_TEMPLATE: Printer = Printer {
 };
 
 pub static DISRUPTION_BUDGET: Printer = Printer {
-    columns: &[NAME, column("Min Available"), column("Max Unavailable"), number("Allowed Disruptions"), AGE],
+    columns: &[
+        NAME,
+        column("Min Available").says("The minimum number of pods that must be available."),
+        column("Max Unavailable").says("The maximum number of pods that may be unavailable."),
+        number("Allowed Disruptions").says("Calculated number of pods that may be disrupted at this time."),
+        AGE,
+    ],
     cells: |object, now| {
         let bound = |field: &str| match shown(object, &["spec", field]) {
             Value::String(text) if text == "<unset>" => json!("N/A"),

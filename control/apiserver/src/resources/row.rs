@@ -84,7 +84,7 @@ impl Row {
             prepare: entry.prepare,
             validate: entry.validate,
             validate_part: entry.validate_part,
-            printer: Columns::Fixed(entry.printer),
+            printer: Columns::fixed(entry.printer),
             schema: OnceLock::new(),
             custom: None,
         };

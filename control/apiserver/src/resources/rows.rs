@@ -94,7 +94,6 @@ pub static RESOURCES: &[Resource] = &[
         plural: "limitranges",
         short: &["limits"],
         storage: "limitranges",
-        printer: &config::LIMIT_RANGE,
         ..CORE
     },
     Resource {
@@ -581,7 +580,7 @@ pub static RESOURCES: &[Resource] = &[
         storage: "clusterrolebindings",
         defaults: rbac_rules::default_binding,
         validate: rbac_rules::validate_binding,
-        printer: &access::BINDING,
+        printer: &access::CLUSTER_ROLE_BINDING,
         ..RBAC
     },
     Resource {
@@ -590,7 +589,6 @@ pub static RESOURCES: &[Resource] = &[
         namespaced: false,
         storage: "clusterroles",
         validate: rbac_rules::validate_role,
-        printer: &access::ROLE,
         ..RBAC
     },
     Resource {
@@ -599,17 +597,10 @@ pub static RESOURCES: &[Resource] = &[
         storage: "rolebindings",
         defaults: rbac_rules::default_binding,
         validate: rbac_rules::validate_binding,
-        printer: &access::BINDING,
+        printer: &access::ROLE_BINDING,
         ..RBAC
     },
-    Resource {
-        kind: "Role",
-        plural: "roles",
-        storage: "roles",
-        validate: rbac_rules::validate_role,
-        printer: &access::ROLE,
-        ..RBAC
-    },
+    Resource { kind: "Role", plural: "roles", storage: "roles", validate: rbac_rules::validate_role, ..RBAC },
     Resource {
         kind: "DeviceClass",
         plural: "deviceclasses",
