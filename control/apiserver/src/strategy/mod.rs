@@ -40,6 +40,8 @@ pub mod storage_version;
 pub mod sysctls;
 pub mod system;
 pub mod trust_bundle;
+mod volume_mounts;
+mod volume_rules;
 mod volumes;
 pub mod webhook;
 pub mod workload;

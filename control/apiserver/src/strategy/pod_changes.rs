@@ -86,7 +86,8 @@ fn validate_debuggers(pod: &Value, errors: &mut Errors) {
         .flat_map(|group| list(pod, &["spec", group]))
         .map(|container| text(container, &["name"]))
         .collect();
-    let volumes = list(pod, &["spec", "volumes"]).iter().map(|volume| text(volume, &["name"])).collect();
+    let volumes =
+        list(pod, &["spec", "volumes"]).iter().map(|volume| (text(volume, &["name"]), volume)).collect();
     let mut names = others.clone();
     for (index, container) in list(pod, &["spec", "ephemeralContainers"]).iter().enumerate() {
         let here = format!("spec.ephemeralContainers[{index}]");

@@ -4,6 +4,8 @@ use std::collections::HashSet;
 
 use serde_json::Value;
 
+use super::volume_mounts::validate_mounts;
+use super::volume_rules::{Volumes, validate_volumes};
 use crate::schema::quantity_millis;
 use crate::tree::{at, flag, int, list, strings, text};
 use crate::validate::{self, Errors};
@@ -76,41 +78,7 @@ pub fn validate_spec(spec: &Value, here: &str, errors: &mut Errors) {
     validate_tolerations(spec, here, errors);
 }
 
-fn validate_volumes<'a>(spec: &'a Value, here: &str, errors: &mut Errors) -> HashSet<&'a str> {
-    let mut names = HashSet::new();
-    for (at, volume) in list(spec, &["volumes"]).iter().enumerate() {
-        let place = format!("{here}.volumes[{at}]");
-        let name = text(volume, &["name"]);
-        if name.is_empty() {
-            errors.required(format!("{place}.name"), "");
-            continue;
-        }
-        errors.check(format!("{place}.name"), name, validate::label);
-        if !names.insert(name) {
-            errors.duplicate(format!("{place}.name"), &Value::from(name));
-        }
-        let sources: Vec<&String> =
-            volume.as_object().into_iter().flat_map(|v| v.keys()).filter(|k| *k != "name").collect();
-        if let [_, second, ..] = sources.as_slice() {
-            errors.forbidden(format!("{place}.{second}"), "may not specify more than 1 volume type");
-        }
-        let needed: &[(&[&str], &str)] = &[
-            (&["configMap"], "name"),
-            (&["secret"], "secretName"),
-            (&["hostPath"], "path"),
-            (&["persistentVolumeClaim"], "claimName"),
-        ];
-        for (source, field) in needed {
-            let source_value = crate::tree::at(volume, source);
-            if source_value.is_object() && text(source_value, &[field]).is_empty() {
-                errors.required(format!("{place}.{}.{field}", source.join(".")), "");
-            }
-        }
-    }
-    names
-}
-
-pub fn validate_container(container: &Value, here: &str, volumes: &HashSet<&str>, errors: &mut Errors) {
+pub fn validate_container(container: &Value, here: &str, volumes: &Volumes<'_>, errors: &mut Errors) {
     let name = text(container, &["name"]);
     if name.is_empty() {
         errors.required(format!("{here}.name"), "");
@@ -138,29 +106,7 @@ pub fn validate_container(container: &Value, here: &str, volumes: &HashSet<&str>
         text(container, &["terminationMessagePolicy"]),
         &messages,
     );
-    let mut mounted = HashSet::new();
-    for (at, mount) in list(container, &["volumeMounts"]).iter().enumerate() {
-        let place = format!("{here}.volumeMounts[{at}]");
-        let name = text(mount, &["name"]);
-        if name.is_empty() {
-            errors.required(format!("{place}.name"), "");
-        } else if !volumes.contains(name) {
-            errors.not_found(format!("{place}.name"), &Value::from(name));
-        }
-        let path = text(mount, &["mountPath"]);
-        if path.is_empty() {
-            errors.required(format!("{place}.mountPath"), "");
-        } else if !mounted.insert(path) {
-            errors.invalid(format!("{place}.mountPath"), &Value::from(path), "must be unique");
-        }
-        if text(mount, &["subPath"]).split('/').any(|part| part == "..") {
-            errors.invalid(
-                format!("{place}.subPath"),
-                crate::tree::at(mount, &["subPath"]),
-                "must not contain '..'",
-            );
-        }
-    }
+    validate_mounts(container, here, volumes, errors);
     for (at, variable) in list(container, &["env"]).iter().enumerate() {
         let place = format!("{here}.env[{at}]");
         let name = text(variable, &["name"]);
