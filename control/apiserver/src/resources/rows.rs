@@ -12,11 +12,13 @@ use crate::printer::{
     workloads,
 };
 use crate::strategy::addresses::canonical_address;
+use crate::strategy::workload_status::validate_workload_status;
 use crate::strategy::{
     admission_policy, api_service, autoscaler, certificate, config as config_rules, cron_job,
-    device_allocation, device_claim, device_class, device_slice, endpoint_slice, endpoints, flow_schema,
-    ingress, job, network_policy, pod, pod_changes, priority_level, rbac as rbac_rules, service,
-    service_cidr, sets, storage as storage_rules, system, webhook, workload,
+    device_allocation, device_claim, device_class, device_slice, disruption_budget, endpoint_slice,
+    endpoints, flow_schema, ingress, job, limit_range, network_policy, pod, pod_changes, priority_class,
+    priority_level, quota, rbac as rbac_rules, revision, service, service_cidr, sets,
+    storage as storage_rules, system, webhook, workload,
 };
 use crate::validate;
 
@@ -91,6 +93,7 @@ pub static RESOURCES: &[Resource] = &[
     Resource {
         kind: "LimitRange",
         defaults: crate::admission::limits::default_limit_range,
+        validate: limit_range::validate_limit_range,
         plural: "limitranges",
         short: &["limits"],
         storage: "limitranges",
@@ -108,6 +111,8 @@ pub static RESOURCES: &[Resource] = &[
         returns_deleted: true,
         defaults: system::default_namespace,
         prepare: system::prepare_namespace,
+        validate: system::validate_namespace,
+        validate_part: system::validate_namespace_part,
         printer: &cluster::NAMESPACE,
         ..CORE
     },
@@ -209,6 +214,7 @@ pub static RESOURCES: &[Resource] = &[
         generation: true,
         defaults: workload::default_replication_controller,
         validate: workload::validate_replication_controller,
+        validate_part: validate_workload_status,
         printer: &workloads::REPLICATION_CONTROLLER,
         ..CORE
     },
@@ -220,6 +226,8 @@ pub static RESOURCES: &[Resource] = &[
         storage: "resourcequotas",
         subresources: STATUS,
         returns_deleted: true,
+        validate: quota::validate_quota,
+        validate_part: quota::validate_quota_status,
         printer: &config::RESOURCE_QUOTA,
         ..CORE
     },
@@ -297,6 +305,7 @@ pub static RESOURCES: &[Resource] = &[
         kind: "ControllerRevision",
         plural: "controllerrevisions",
         storage: "controllerrevisions",
+        validate: revision::validate_revision,
         printer: &workloads::CONTROLLER_REVISION,
         ..APPS
     },
@@ -311,6 +320,7 @@ pub static RESOURCES: &[Resource] = &[
         generation: true,
         defaults: workload::default_daemon_set,
         validate: sets::validate_daemon_set,
+        validate_part: validate_workload_status,
         printer: &workloads::DAEMON_SET,
         ..APPS
     },
@@ -324,6 +334,7 @@ pub static RESOURCES: &[Resource] = &[
         generation: true,
         defaults: workload::default_deployment,
         validate: workload::validate_deployment,
+        validate_part: validate_workload_status,
         printer: &workloads::DEPLOYMENT,
         ..APPS
     },
@@ -338,6 +349,7 @@ pub static RESOURCES: &[Resource] = &[
         generation: true,
         defaults: workload::default_replica_set,
         validate: workload::validate_selecting,
+        validate_part: validate_workload_status,
         printer: &workloads::REPLICA_SET,
         ..APPS
     },
@@ -348,10 +360,12 @@ pub static RESOURCES: &[Resource] = &[
         short: &["sts"],
         categories: ALL,
         storage: "statefulsets",
+        name: validate::label,
         subresources: SCALED,
         generation: true,
         defaults: workload::default_stateful_set,
         validate: sets::validate_stateful_set,
+        validate_part: validate_workload_status,
         printer: &workloads::STATEFUL_SET,
         ..APPS
     },
@@ -569,7 +583,9 @@ pub static RESOURCES: &[Resource] = &[
         storage: "poddisruptionbudgets",
         subresources: STATUS,
         generation: true,
-        validate: workload::validate_disruption_budget,
+        name: validate::path_segment,
+        validate: disruption_budget::validate_disruption_budget,
+        validate_part: disruption_budget::validate_budget_status,
         printer: &workloads::DISRUPTION_BUDGET,
         ..BASE
     },
@@ -649,8 +665,8 @@ pub static RESOURCES: &[Resource] = &[
         short: &["pc"],
         namespaced: false,
         storage: "priorityclasses",
-        defaults: system::default_priority_class,
-        validate: system::validate_priority_class,
+        defaults: priority_class::default_priority_class,
+        validate: priority_class::validate_priority_class,
         generation: true,
         printer: &cluster::PRIORITY_CLASS,
         ..BASE

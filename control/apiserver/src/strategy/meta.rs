@@ -111,11 +111,16 @@ fn validate_finalizers(resource: &Row, finalizers: &[Value], errors: &mut Errors
     }
     if knows_finalizers(resource) {
         for (index, name) in names().enumerate() {
-            if !name.contains('/') && !STANDARD_FINALIZERS.contains(&name) {
-                let why = "name is neither a standard finalizer name nor is it fully qualified";
-                errors.invalid(format!("{place}[{index}]"), &Value::from(name), why);
-            }
+            standard_finalizer(name, format!("{place}[{index}]"), errors);
         }
+    }
+}
+
+/// Reports a finalizer that says nobody's name and is none of upstream's own.
+pub fn standard_finalizer(name: &str, place: String, errors: &mut Errors) {
+    if !name.contains('/') && !STANDARD_FINALIZERS.contains(&name) {
+        let why = "name is neither a standard finalizer name nor is it fully qualified";
+        errors.invalid(place, &Value::from(name), why);
     }
 }
 

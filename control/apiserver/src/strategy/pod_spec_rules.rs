@@ -215,7 +215,7 @@ fn validate_ports(spec: &Value, here: &str, errors: &mut Errors) {
     }
 }
 
-fn validate_tolerations(spec: &Value, here: &str, errors: &mut Errors) {
+pub fn validate_tolerations(spec: &Value, here: &str, errors: &mut Errors) {
     for (at, toleration) in list(spec, &["tolerations"]).iter().enumerate() {
         let place = format!("{here}.tolerations[{at}]");
         let (key, operator) = (text(toleration, &["key"]), text(toleration, &["operator"]));

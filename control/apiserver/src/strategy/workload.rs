@@ -1,4 +1,4 @@
-//! Workloads: Deployment, ReplicaSet, StatefulSet, DaemonSet, ReplicationController, disruption budgets.
+//! Workloads: Deployment, ReplicaSet, StatefulSet, DaemonSet, ReplicationController.
 
 use serde_json::{Value, json};
 
@@ -238,17 +238,6 @@ pub fn validate_replication_controller(change: &Change<'_>, errors: &mut Errors)
         );
     }
     validate_template(change.new, &["spec", "template"], &["Always"], errors);
-}
-
-pub fn validate_disruption_budget(change: &Change<'_>, errors: &mut Errors) {
-    let spec = at(change.new, &["spec"]);
-    if !at(spec, &["minAvailable"]).is_null() && !at(spec, &["maxUnavailable"]).is_null() {
-        errors.invalid("spec", spec, "minAvailable and maxUnavailable cannot be both set");
-    }
-    for field in ["minAvailable", "maxUnavailable"] {
-        part_of_all(&format!("spec.{field}"), at(spec, &[field]), errors);
-    }
-    validate_label_selector(at(spec, &["selector"]), "spec.selector", errors);
 }
 
 #[cfg(test)]
