@@ -161,27 +161,39 @@ fn scoped(row: &Row, set: Set, sub: Option<Sub>) -> Set {
     set
 }
 
-/// What was decoded of an applied object, with the nulls that decoding left out and the applier yet owns.
-pub fn with_nulls(mut decoded: Value, applied: &Value) -> Value {
-    put_nulls(&mut decoded, applied);
+/// What was decoded of an applied object, with the nulls and empty maps that decoding left out and the applier yet owns.
+pub fn with_nothings(mut decoded: Value, applied: &Value) -> Value {
+    put_nothings(&mut decoded, applied);
     decoded
 }
 
-fn put_nulls(decoded: &mut Value, applied: &Value) {
+fn put_nothings(decoded: &mut Value, applied: &Value) {
     match (decoded, applied) {
         (Value::Object(decoded), Value::Object(applied)) => {
             for (name, value) in applied {
                 match decoded.get_mut(name) {
-                    Some(known) => put_nulls(known, value),
-                    None if value.is_null() => _ = decoded.insert(name.clone(), Value::Null),
+                    Some(known) => put_nothings(known, value),
+                    None if is_nothing(value) => _ = decoded.insert(name.clone(), value.clone()),
                     None => {}
                 }
             }
         }
         (Value::Array(decoded), Value::Array(applied)) if decoded.len() == applied.len() => {
-            decoded.iter_mut().zip(applied).for_each(|(one, applied)| put_nulls(one, applied));
+            decoded.iter_mut().zip(applied).for_each(|(one, applied)| put_nothings(one, applied));
         }
         _ => {}
+    }
+}
+
+fn is_nothing(value: &Value) -> bool {
+    value.is_null() || value.as_object().is_some_and(serde_json::Map::is_empty)
+}
+
+fn has_nothing(value: &Value) -> bool {
+    match value {
+        Value::Object(fields) => fields.values().any(|value| is_nothing(value) || has_nothing(value)),
+        Value::Array(items) => items.iter().any(has_nothing),
+        _ => false,
     }
 }
 
@@ -200,15 +212,15 @@ pub fn merge(row: &Row, old: &Value, wanted: &Value, manager: &Manager, sub: Opt
     let entries = read(old);
     let mine = |entry: &&Entry| is_mine(entry, manager, sub);
     let last = entries.iter().find(mine).map(|entry| versions::owned(row, old, entry)).unwrap_or_default();
-    let mut dropped = last.without(&applied);
+    let mut kept = applied;
     for other in entries.iter().filter(|entry| !mine(entry)) {
-        dropped = dropped.without(&versions::owned(row, old, other));
+        kept.unite(versions::owned(row, old, other));
     }
-    walk::prune(node, &mut new, &dropped);
+    walk::prune(node, &mut new, &last.without(&kept), &kept);
     if !manager.force {
         let mut changes = Changes::new(row, Some(old), Cow::Borrowed(&new));
         let others = entries.iter().filter(|entry| !mine(entry));
-        refuse_conflicts(row, &mut changes, &applied, others, sub)?;
+        refuse_conflicts(&mut changes, others, sub)?;
     }
     Ok(new)
 }
@@ -231,19 +243,15 @@ fn is_by(stored: &Value, manager: &Manager, sub: Option<Sub>, api_version: &str)
 
 /// Fields that an apply would change and others own.
 fn refuse_conflicts<'a>(
-    row: &Row,
     changes: &mut Changes<'_>,
-    applied: &Set,
     others: impl Iterator<Item = &'a Entry>,
     sub: Option<Sub>,
 ) -> Result<()> {
-    let own = row.api_version();
     let mut causes = Vec::new();
     let mut by_owner: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
     for other in others {
         let changed = &changes.of(&other.api_version).changed;
         let theirs = other.set.common(changed);
-        let theirs = if other.api_version == own { theirs.common(applied) } else { theirs };
         for field in theirs.paths() {
             let owner = other.words(sub);
             let message = format!("conflict with {owner}");

@@ -22,6 +22,8 @@ pub struct Step {
 }
 
 impl Set {
+    pub const EMPTY: Self = Self { steps: BTreeMap::new() };
+
     pub fn is_empty(&self) -> bool {
         self.steps.is_empty()
     }

@@ -1,13 +1,15 @@
 //! Who changed what: managedFields after a write. Most writes change little, so entries they do not touch are carried
 //! over as they are stored.
 
+use std::borrow::Cow;
+
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::set::Set;
 use super::versions::Changes;
 use super::walk::{self, Difference};
-use super::{Entry, Manager, scoped};
+use super::{Entry, Manager, has_nothing, scoped, with_nothings};
 use crate::resources::{Row, Sub};
 use crate::status::Result;
 use crate::tree::{at, list, remove, set as put, text};
@@ -34,7 +36,7 @@ pub fn track(
     now: Timestamp,
 ) -> Result<()> {
     let given = remove(new, PATH);
-    let mut changes = Changes::new(row, old, row.shown(new));
+    let mut changes = Changes::new(row, old, seen(row.shown(new), manager));
     let wanted = manager.wanted.as_ref().map(|wanted| scoped(row, walk::fields(row.node(), wanted), sub));
     let mut claimed = Some(wanted.unwrap_or_else(|| scoped(row, changes.own().changed.clone(), sub)));
     let api_version = row.api_version();
@@ -94,6 +96,14 @@ pub fn track(
         put(new, PATH, written);
     }
     Ok(())
+}
+
+/// What an apply leads to, with the nulls and empty maps that are applied and not stored.
+fn seen<'a>(new: Cow<'a, Value>, manager: &Manager) -> Cow<'a, Value> {
+    match &manager.wanted {
+        Some(wanted) if has_nothing(wanted) => Cow::Owned(with_nothings(new.into_owned(), wanted)),
+        _ => new,
+    }
 }
 
 /// The entry of a manager that had none.

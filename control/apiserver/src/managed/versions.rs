@@ -66,7 +66,7 @@ pub fn owned(row: &Row, old: &Value, entry: &Entry) -> Set {
         if entry.api_version == row.api_version() { None } else { row.in_version(&entry.api_version) };
     let Some(other) = other else { return entry.set.clone() };
     let mut rest = other.shown(old).into_owned();
-    walk::prune(other.node(), &mut rest, &entry.set);
+    walk::prune(other.node(), &mut rest, &entry.set, &walk::NOTHING);
     other.store(&mut rest);
     let found = stripped(row, &row.shown(old), &row.shown(&rest));
     let mut set = found.removed;

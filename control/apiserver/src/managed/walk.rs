@@ -66,7 +66,9 @@ pub fn fields(node: &Node, value: &Value) -> Set {
             for (name, child) in children {
                 let child_node = node.child(name).unwrap_or(&ANY);
                 let below = fields(child_node, child);
-                let own = below.is_empty() || map;
+                // A map without anything in it is owned, a list whose items would be is not.
+                let is_hollow = matches!(grain(child_node, child), Grain::Items(_)) && below.is_empty();
+                let own = map || (below.is_empty() && !is_hollow);
                 out.add(format!("f:{name}"), own, below);
             }
         }
@@ -173,6 +175,8 @@ fn step(out: &mut Difference, node: &Node, at: String, old: Option<&Value>, new:
     }
 }
 
+pub(super) static NOTHING: Set = Set::EMPTY;
+
 /// Whether values of a node are owned by their parts.
 fn has_parts(node: &Node) -> bool {
     let is_whole = node.atomic || node.object().is_some_and(|kind| kind.atomic);
@@ -215,27 +219,32 @@ pub fn merge(node: &Node, live: &Value, wanted: &Value) -> Value {
     }
 }
 
-/// Removes the members of `gone` from a value; an item goes when nothing but its key is left.
-pub fn prune(node: &Node, value: &mut Value, gone: &Set) {
+/// Removes the members of `gone` from a value; an item goes when nothing but its key is left. What is empty then goes too,
+/// if it is not in `kept`.
+pub fn prune(node: &Node, value: &mut Value, gone: &Set, kept: &Set) {
+    let below = |step: &str| kept.step(step).map_or(&NOTHING, |step| &step.below);
     let kind = grain(node, value);
     match (kind, value) {
         (Grain::Fields(_), Value::Object(fields)) => {
             let names: Vec<String> = fields.keys().cloned().collect();
             for name in names {
-                let Some(step) = gone.step(&format!("f:{name}")) else { continue };
+                let at = format!("f:{name}");
+                let Some(step) = gone.step(&at) else { continue };
                 let child = node.child(&name).unwrap_or(&ANY);
                 let Some(inner) = fields.get_mut(&name) else { continue };
-                prune(child, inner, &step.below);
+                prune(child, inner, &step.below, below(&at));
                 let leaf = matches!(grain(child, inner), Grain::Leaf) && step.own;
-                let emptied = !step.below.is_empty() && (*inner == json!({}) || *inner == json!([]));
+                let is_kept = kept.step(&at).is_some_and(|step| step.own);
+                let emptied = !is_kept && (*inner == json!({}) || *inner == json!([]));
                 if leaf || emptied {
                     fields.shift_remove(&name);
                 }
             }
         }
         (Grain::Items(item), Value::Array(items)) => items.retain_mut(|one| {
-            let Some(step) = gone.step(&item_step(node, one)) else { return true };
-            prune(item, one, &step.below);
+            let at = item_step(node, one);
+            let Some(step) = gone.step(&at) else { return true };
+            prune(item, one, &step.below, below(&at));
             !step.own || has_more_than_key(node, one)
         }),
         _ => {}
@@ -298,7 +307,7 @@ mod tests {
         );
         let mut pruned = merged;
         let gone = fields(deployment(), &pod(json!([{"name": "b", "image": "1"}])));
-        prune(deployment(), &mut pruned, &gone);
+        prune(deployment(), &mut pruned, &gone, &NOTHING);
         assert_eq!(pruned, pod(json!([{"name": "a", "image": "2", "tty": true}])));
     }
 
@@ -352,7 +361,7 @@ mod tests {
             let node = deployment();
             let mut merged = merge(node, &live, &wanted);
             let added = fields(node, &merged).without(&fields(node, &live));
-            prune(node, &mut merged, &added);
+            prune(node, &mut merged, &added, &NOTHING);
             let left = fields(node, &merged).without(&fields(node, &live));
             proptest::prop_assert!(left.is_empty(), "{:?}", left.paths());
         }

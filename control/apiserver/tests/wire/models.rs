@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::cluster::{Client, cluster};
 
@@ -17,22 +17,25 @@ type Data = BTreeMap<String, String>;
 enum Step {
     Apply {
         manager: u8,
-        data: Data,
+        /// Nothing is said of the data, or it is said to be this.
+        data: Option<Data>,
         force: bool,
     },
     /// A merge patch: values that are set, and keys that are removed.
-    Update {
-        manager: u8,
-        data: BTreeMap<String, Option<String>>,
-    },
+    Update { manager: u8, data: BTreeMap<String, Option<String>> },
 }
 
 /// Who owns which keys, and what is in them. A manager that applies is somebody else than one that updates.
+///
+/// The map itself is owned, as [`WHOLE`], by who applies it empty and by whose update it begins with: without a key it is not
+/// there.
 #[derive(Debug, Default)]
 struct Model {
     data: Data,
     owned: BTreeMap<(u8, &'static str), BTreeSet<String>>,
 }
+
+const WHOLE: &str = ".";
 
 impl Model {
     fn owners_besides(&self, me: (u8, &str), key: &str) -> bool {
@@ -48,34 +51,49 @@ impl Model {
     }
 
     /// The keys that others hold with another value, when that is refused.
-    fn apply(&mut self, manager: u8, wanted: &Data, force: bool) -> Result<(), BTreeSet<String>> {
+    fn apply(&mut self, manager: u8, wanted: Option<&Data>, force: bool) -> Result<(), BTreeSet<String>> {
         let me = (manager, "Apply");
-        let changed: Vec<&String> = wanted
-            .iter()
+        let was_empty = self.data.is_empty();
+        let begins = wanted.is_some() && was_empty;
+        let changed: Vec<String> = wanted
+            .into_iter()
+            .flatten()
             .filter(|(key, value)| self.data.get(*key).is_some_and(|old| old != *value))
-            .map(|(key, _)| key)
+            .map(|(key, _)| key.clone())
+            .chain(begins.then(|| WHOLE.to_owned()))
             .collect();
         let conflicts: BTreeSet<String> =
-            changed.iter().filter(|key| self.owners_besides(me, key)).map(|key| (*key).clone()).collect();
+            changed.iter().filter(|key| self.owners_besides(me, key)).cloned().collect();
         if !conflicts.is_empty() && !force {
             return Err(conflicts);
         }
         for key in changed {
-            self.disown(me, key);
+            self.disown(me, &key);
         }
         let before = self.owned.remove(&me).unwrap_or_default();
-        for key in before.iter().filter(|key| !wanted.contains_key(*key)) {
+        let wanted = wanted.cloned();
+        let is_wanted = |key: &String| wanted.as_ref().is_some_and(|wanted| wanted.contains_key(key));
+        for key in before.iter().filter(|key| !is_wanted(key)) {
             if !self.owners_besides(me, key) {
                 self.data.remove(key);
             }
         }
-        self.data.extend(wanted.clone());
-        self.owned.insert(me, wanted.keys().cloned().collect());
+        // A map that another applier holds empty stays behind as a null upstream, and is nowhere here.
+        if wanted.is_none() && self.data.is_empty() && !was_empty {
+            self.disown(me, WHOLE);
+        }
+        let mut mine: BTreeSet<String> = wanted.iter().flat_map(|wanted| wanted.keys().cloned()).collect();
+        if wanted.as_ref().is_some_and(BTreeMap::is_empty) {
+            mine.insert(WHOLE.to_owned());
+        }
+        self.data.extend(wanted.unwrap_or_default());
+        self.owned.insert(me, mine);
         Ok(())
     }
 
     fn update(&mut self, manager: u8, data: &BTreeMap<String, Option<String>>) {
         let me = (manager, "Update");
+        let was_empty = self.data.is_empty();
         for (key, value) in data {
             if self.data.get(key) == value.as_ref() {
                 continue;
@@ -89,6 +107,12 @@ impl Model {
                 None => drop(self.data.remove(key)),
             }
         }
+        if was_empty != self.data.is_empty() {
+            self.disown((manager, "nobody"), WHOLE);
+        }
+        if was_empty && !self.data.is_empty() {
+            self.owned.entry(me).or_default().insert(WHOLE.to_owned());
+        }
     }
 
     fn agree(&self, object: &Value) {
@@ -96,13 +120,11 @@ impl Model {
         assert_eq!(data, self.data);
         let mut owned = BTreeMap::new();
         for entry in object["metadata"]["managedFields"].as_array().into_iter().flatten() {
-            let keys = entry["fieldsV1"]["f:data"].as_object().into_iter().flat_map(Map::keys);
-            let keys: BTreeSet<String> =
-                keys.filter_map(|key| Some(key.strip_prefix("f:")?.to_owned())).collect();
+            let Some(stored) = entry["fieldsV1"]["f:data"].as_object() else { continue };
+            let whole = stored.is_empty().then_some(WHOLE);
+            let keys = stored.keys().map(|key| key.strip_prefix("f:").unwrap_or(key)).chain(whole);
             let owner = (entry["manager"].as_str().unwrap(), entry["operation"].as_str().unwrap());
-            if !keys.is_empty() {
-                owned.insert((owner.0.to_owned(), owner.1.to_owned()), keys);
-            }
+            owned.insert((owner.0.to_owned(), owner.1.to_owned()), keys.map(str::to_owned).collect());
         }
         let want: BTreeMap<(String, String), BTreeSet<String>> = self
             .owned
@@ -118,8 +140,8 @@ impl Model {
 
 fn step() -> impl Strategy<Value = Step> {
     let (key, value) = ("k[0-3]", "[xy]");
-    let data = proptest::collection::btree_map(key, value, 0..4);
-    let change = proptest::collection::btree_map(key, proptest::option::weighted(0.7, value), 0..3);
+    let data = proptest::option::weighted(0.9, proptest::collection::btree_map(key, value, 0..3));
+    let change = proptest::collection::btree_map(key, proptest::option::weighted(0.6, value), 0..3);
     prop_oneof![
         2 => (0..3_u8, data, any::<bool>()).prop_map(|(manager, data, force)| Step::Apply { manager, data, force }),
         1 => (0..3_u8, change).prop_map(|(manager, data)| Step::Update { manager, data }),
@@ -130,16 +152,22 @@ async fn take(client: &Client, name: &str, model: &mut Model, step: &Step) {
     match step {
         Step::Apply { manager, data, force } => {
             let uri = format!("{MAPS}/{name}?fieldManager=m{manager}&force={force}");
-            let object = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": name }, "data": data });
+            let mut object = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": name } });
+            if let Some(data) = data {
+                object["data"] = json!(data);
+            }
             let answer = client.patch("apply", &uri, &object).await;
-            match model.apply(*manager, data, *force) {
+            match model.apply(*manager, data.as_ref(), *force) {
                 Ok(()) => assert!(matches!(answer.code, 200 | 201), "{}", answer.json()),
                 Err(keys) => {
                     let status = answer.refused(409, "Conflict");
                     let causes = status["details"]["causes"].as_array().unwrap();
                     let fields = causes.iter().map(|cause| cause["field"].as_str().unwrap().to_owned());
                     let fields: BTreeSet<String> = fields.collect();
-                    assert_eq!(fields, keys.iter().map(|key| format!(".data.{key}")).collect());
+                    let field = |key: &String| {
+                        if key == WHOLE { ".data".to_owned() } else { format!(".data.{key}") }
+                    };
+                    assert_eq!(fields, keys.iter().map(field).collect());
                 }
             }
         }
@@ -159,7 +187,7 @@ fn appliers_and_updaters_own_what_the_model_says() {
     let client = cluster.admin();
     let case = std::cell::Cell::new(0);
     let mut runner =
-        TestRunner::new(ProptestConfig { cases: 60, failure_persistence: None, ..Default::default() });
+        TestRunner::new(ProptestConfig { cases: 100, failure_persistence: None, ..Default::default() });
     let outcome = runner.run(&proptest::collection::vec(step(), 1..12), |steps| {
         case.set(case.get() + 1);
         let name = format!("case-{}", case.get());
