@@ -72,7 +72,8 @@ async fn a_deployment_lives_through_patches_updates_and_a_status_of_somebody_els
     let settled = becomes(&client, &path, runs(2, "three")).await;
     assert_eq!(settled["metadata"]["annotations"]["deployment.kubernetes.io/revision"], "3");
 
-    let foreign = json!({ "metadata": { "labels": { "test": "status" } }, "status": { "readyReplicas": 0 } });
+    let status = json!({ "readyReplicas": 0, "availableReplicas": 0 });
+    let foreign = json!({ "metadata": { "labels": { "test": "status" } }, "status": status });
     let told = merge(&client, &format!("{path}/status"), &foreign).await;
     assert_eq!(told["metadata"]["labels"]["test"], "updated");
     becomes(&client, &path, runs(2, "three")).await;
