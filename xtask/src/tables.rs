@@ -120,6 +120,9 @@ fn paths(facts: &Value) -> Result<Value> {
     Ok(Value::Object(kept))
 }
 
+/// What `/version` answers, which is no kind.
+const BUILD: &str = "io.k8s.apimachinery.pkg.version.Info";
+
 /// Renames types to their index and properties to the short form documented in `schema/load.rs`.
 struct Compactor<'a> {
     schemas: &'a Map<String, Value>,
@@ -130,8 +133,11 @@ impl<'a> Compactor<'a> {
     fn new(schemas: &'a Value) -> Result<Self> {
         let schemas = schemas.as_object().context("schemas.json is not an object")?;
         let mut compactor = Self { schemas, index: BTreeMap::new() };
-        let roots: Vec<&str> =
-            schemas.iter().filter(|(_, schema)| served(schema)).map(|(name, _)| name.as_str()).collect();
+        let roots: Vec<&str> = schemas
+            .iter()
+            .filter(|(name, schema)| served(schema) || *name == BUILD)
+            .map(|(name, _)| name.as_str())
+            .collect();
         for root in roots {
             compactor.reach(root)?;
         }

@@ -4,6 +4,7 @@ mod custom;
 pub mod descriptions;
 pub mod discovery;
 pub mod health;
+mod indexes;
 pub mod openapi;
 mod operation;
 mod packed;
@@ -25,7 +26,8 @@ use crate::status::{Refusal, Result};
 /// The version this server claims: the API level it serves, and itself.
 pub fn version() -> Value {
     json!({
-        "major": "1", "minor": "36",
+        "major": "1", "minor": "36", "emulationMajor": "1", "emulationMinor": "36",
+        "minCompatibilityMajor": "1", "minCompatibilityMinor": "35",
         "gitVersion": concat!("v1.36.0+hawser.", env!("CARGO_PKG_VERSION")),
         "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z",
         "goVersion": "none", "compiler": "rustc", "platform": "linux/amd64",

@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::descriptions::{self, Descriptions};
 use super::discovery::hex;
+use super::indexes::{self, Index};
 use super::{custom, packed, paths};
 use crate::body::{self, Reply};
 use crate::name::Name;
@@ -55,10 +56,23 @@ pub fn index(table: &Table) -> Reply {
     let mut paths = Map::new();
     for (group, version) in table.group_versions() {
         let path = path_of(group, version);
-        let hash = hash(table, group, version);
-        paths.insert(path.clone(), json!({ "serverRelativeURL": format!("/openapi/v3/{path}?hash={hash}") }));
+        paths.insert(path.clone(), listed(&path, &hash(table, group, version)));
     }
+    for index in indexes::alone(table) {
+        paths.insert(index.document().to_owned(), listed(index.document(), &hash_of_index(&index)));
+    }
+    paths.sort_keys();
     body::json(200, &json!({ "paths": paths }))
+}
+
+fn listed(path: &str, hash: &str) -> Value {
+    json!({ "serverRelativeURL": format!("/openapi/v3/{path}?hash={hash}") })
+}
+
+/// The same of a document that holds nothing but an index.
+fn hash_of_index(index: &Index) -> String {
+    let digest = Sha256::new().chain_update(members(&index.item(Form::V3)));
+    hex(&digest.chain_update(descriptions::digest()).finalize()).to_uppercase()
 }
 
 /// Stands for the content of a document: what this build says, and the digest of every definition in it.
@@ -78,7 +92,8 @@ fn fixed(rows: &[&Arc<Row>]) -> String {
     let own: Vec<&Row> = rows.iter().map(|row| &***row).filter(|row| row.custom.is_none()).collect();
     let key = own.first().map_or_else(String::new, |row| row.api_version());
     let digest = || {
-        let paths = own.iter().map(|row| paths::paths(row, Form::V3));
+        let index = indexes::resources(&own).map(|index| index.item(Form::V3));
+        let paths = own.iter().map(|row| paths::paths(row, Form::V3)).chain(index);
         let said = paths.chain(definitions(reached(&own), Form::V3, Descriptions::default()));
         let digest = said.fold(Sha256::new(), |digest, piece| digest.chain_update(members(&piece)));
         hex(&digest.chain_update(descriptions::digest()).finalize())
@@ -88,16 +103,26 @@ fn fixed(rows: &[&Arc<Row>]) -> String {
 
 /// `/openapi/v3/...`: one document.
 pub fn group_version(table: &Table, path: &str, headers: &HeaderMap) -> Result<Reply> {
-    let found = table.group_versions().into_iter().find(|(group, version)| path_of(group, version) == path);
-    let (group, version) = found.ok_or_else(Refusal::no_path)?;
     if !reads(headers, JSON) {
         return Err(Refusal::not_acceptable("application/json"));
     }
-    let rows: Vec<Arc<Row>> = table.of(group, version).into_iter().cloned().collect();
-    let own: Vec<&Row> = rows.iter().map(|row| &**row).collect();
-    let types = reached(&own);
-    let mut reply =
-        tagged(&hash(table, group, version), headers, JSON[0], || document(rows, types, Form::V3));
+    let found = table.group_versions().into_iter().find(|(group, version)| path_of(group, version) == path);
+    let mut reply = match found {
+        Some((group, version)) => {
+            let rows: Vec<Arc<Row>> = table.of(group, version).into_iter().cloned().collect();
+            let own: Vec<&Row> = rows.iter().map(|row| &**row).collect();
+            let (types, indexes) = (reached(&own), Vec::from_iter(indexes::resources(&own)));
+            let hash = hash(table, group, version);
+            tagged(&hash, headers, JSON[0], || document(rows, indexes, types, Form::V3))
+        }
+        None => {
+            let index = indexes::alone(table).into_iter().find(|index| index.document() == path);
+            let index = index.ok_or_else(Refusal::no_path)?;
+            let types = told(std::slice::from_ref(&index));
+            let hash = hash_of_index(&index);
+            tagged(&hash, headers, JSON[0], || document(Vec::new(), vec![index], types, Form::V3))
+        }
+    };
     reply.headers_mut().insert(http::header::CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
     Ok(reply)
 }
@@ -134,19 +159,20 @@ pub fn v2(table: &Table, headers: &HeaderMap) -> Result<Reply> {
     }
     let types = shown(table);
     let rows = table.rows().to_vec();
+    let indexes = indexes::all(table);
     if reads(headers, PACKED) {
         digest.update(packed::MEDIA);
         let hash = hex(&digest.finalize());
-        return Ok(tagged(&hash, headers, packed::MEDIA, || packed_document(rows, types)));
+        return Ok(tagged(&hash, headers, packed::MEDIA, || packed_document(rows, indexes, types)));
     }
     if !reads(headers, JSON) {
         return Err(Refusal::not_acceptable(&format!("application/json, {}", packed::ASKED)));
     }
-    Ok(tagged(&hex(&digest.finalize()), headers, JSON[0], || document(rows, types, Form::V2)))
+    Ok(tagged(&hex(&digest.finalize()), headers, JSON[0], || document(rows, indexes, types, Form::V2)))
 }
 
 /// The same as a document of version 2, in protobuf.
-fn packed_document(rows: Vec<Arc<Row>>, types: BTreeSet<TypeId>) -> body::Body {
+fn packed_document(rows: Vec<Arc<Row>>, indexes: Vec<Index>, types: BTreeSet<TypeId>) -> body::Body {
     let form = Form::V2;
     let piece = |name: &str, content: Map<String, Value>| {
         Bytes::from(packed::piece(&Map::from_iter([(name.to_owned(), Value::Object(content))])))
@@ -156,7 +182,9 @@ fn packed_document(rows: Vec<Arc<Row>>, types: BTreeSet<TypeId>) -> body::Body {
     let head = Bytes::from(packed::piece(info.as_object().expect("it was made an object")));
     let fixed = definitions(types, form, Descriptions::read()).map(defined);
     let customs: Vec<Arc<Row>> = rows.iter().filter(|row| row.custom.is_some()).cloned().collect();
-    let paths = rows.into_iter().map(move |row| piece("paths", paths::paths(&row, form)));
+    let paths = rows.into_iter().map(move |row| paths::paths(&row, form));
+    let paths = paths.chain(indexes.into_iter().map(move |index| index.item(form)));
+    let paths = paths.map(move |paths| piece("paths", paths));
     let customs = customs.into_iter().filter_map(move |row| {
         let own = custom::definitions(&row, row.custom.as_ref()?, form);
         Some(defined(own.into_iter().collect()))
@@ -169,14 +197,15 @@ const TITLE: &str = "Hawser";
 const VERSION: &str = "v1.36.0";
 
 /// A document of these rows and types. Only one of them is in memory at a time.
-fn document(rows: Vec<Arc<Row>>, types: BTreeSet<TypeId>, form: Form) -> body::Body {
+fn document(rows: Vec<Arc<Row>>, indexes: Vec<Index>, types: BTreeSet<TypeId>, form: Form) -> body::Body {
     let (head, middle, tail) = match form {
         Form::V2 => (r#""swagger":"2.0""#, r#"},"definitions":{"#, "}}"),
         Form::V3 => (r#""openapi":"3.0.0""#, r#"},"components":{"schemas":{"#, "}}}"),
     };
     let head = format!(r#"{{{head},"info":{{"title":"{TITLE}","version":"{VERSION}"}},"paths":{{"#);
     let customs: Vec<Arc<Row>> = rows.iter().filter(|row| row.custom.is_some()).cloned().collect();
-    let paths = separated(rows.into_iter().map(move |row| paths::paths(&row, form)));
+    let paths = rows.into_iter().map(move |row| paths::paths(&row, form));
+    let paths = separated(paths.chain(indexes.into_iter().map(move |index| index.item(form))));
     let customs = customs.into_iter().filter_map(move |row| {
         Some(custom::definitions(&row, row.custom.as_ref()?, form).into_iter().collect())
     });
@@ -231,6 +260,16 @@ fn reached(rows: &[&Row]) -> BTreeSet<TypeId> {
         if let Some(id) = schema().named(&format!("io.k8s.apimachinery.pkg.apis.meta.v1.{name}")) {
             reach(id, &mut reached);
         }
+    }
+    reached.append(&mut told(indexes::resources(rows).as_slice()));
+    reached
+}
+
+/// The types that indexes answer with.
+fn told(indexes: &[Index]) -> BTreeSet<TypeId> {
+    let mut reached = BTreeSet::new();
+    for id in indexes.iter().filter_map(Index::answers).filter_map(|name| schema().named(name)) {
+        reach(id, &mut reached);
     }
     reached
 }

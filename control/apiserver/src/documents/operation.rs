@@ -8,7 +8,7 @@ use super::openapi::Form;
 #[derive(Debug)]
 pub struct Operation<'a> {
     pub method: &'static str,
-    /// As `x-kubernetes-action` says it.
+    /// As `x-kubernetes-action` says it; empty where it is about no kind.
     pub action: &'static str,
     /// Unique in all documents.
     pub id: String,
@@ -131,7 +131,7 @@ pub fn item(path: &str, operations: &[Operation<'_>], form: Form) -> Value {
     }
     let is_held = |name: &str| path.contains(&format!("{{{name}}}"));
     let held = PLACES.iter().filter(|(name, ..)| is_held(name)).map(|one| parameter(one, "path", form));
-    let shows_objects = operations.iter().all(|operation| operation.action != "connect");
+    let shows_objects = operations.iter().all(|operation| !matches!(operation.action, "connect" | ""));
     let pretty = shows_objects.then(|| parameter(&PRETTY, "query", form));
     let parameters: Vec<Value> = held.chain(pretty).collect();
     if !parameters.is_empty() {
@@ -187,6 +187,7 @@ impl Operation<'_> {
     fn media(&self) -> Vec<&'static str> {
         match (&self.gives, self.action) {
             (Content::Text, "get") => [&["text/plain"], OBJECTS].concat(),
+            (Content::Text, "") => vec!["application/json"],
             (Content::Text, _) => vec!["*/*"],
             (_, "list" | "watch" | "watchlist") => [OBJECTS, WATCHED].concat(),
             _ => OBJECTS.to_vec(),
@@ -218,8 +219,11 @@ impl Operation<'_> {
             out["parameters"] = Value::Array(query);
         }
         out["responses"] = self.responses(form);
-        out["x-kubernetes-action"] = json!(self.action);
-        out["x-kubernetes-group-version-kind"] = json!({ "group": group, "version": version, "kind": kind });
+        if !self.action.is_empty() {
+            out["x-kubernetes-action"] = json!(self.action);
+            out["x-kubernetes-group-version-kind"] =
+                json!({ "group": group, "version": version, "kind": kind });
+        }
         out
     }
 

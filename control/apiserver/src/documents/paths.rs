@@ -181,19 +181,19 @@ fn named(row: &Row, sub: Sub, suffix: &str) -> String {
 }
 
 /// `RbacAuthorization`, and `StableExampleCom` of others' groups.
-fn group_words(group: &str) -> String {
+pub(super) fn group_words(group: &str) -> String {
     match group.trim_end_matches(".k8s.io") {
         "" => "Core".to_owned(),
         group => group.split(['.', '-']).map(capitalized).collect(),
     }
 }
 
-fn capitalized(word: &str) -> String {
+pub(super) fn capitalized(word: &str) -> String {
     let mut letters = word.chars();
     letters.next().map(|first| first.to_ascii_uppercase()).into_iter().chain(letters).collect()
 }
 
-fn uncapitalized(word: &str) -> String {
+pub(super) fn uncapitalized(word: &str) -> String {
     let mut letters = word.chars();
     letters.next().map(|first| first.to_ascii_lowercase()).into_iter().chain(letters).collect()
 }
@@ -202,7 +202,7 @@ fn own_kind(row: &Row) -> (&str, &str, &str) {
     (&row.group, &row.version, &row.kind)
 }
 
-fn meta(kind: &str) -> String {
+pub(super) fn meta(kind: &str) -> String {
     format!("io.k8s.apimachinery.pkg.apis.meta.v1.{kind}")
 }
 

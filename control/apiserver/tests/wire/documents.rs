@@ -221,3 +221,29 @@ async fn documents_hold_what_they_refer_to_and_operations_what_they_take() {
         .collect();
     assert_eq!(places, ["name", "namespace"]);
 }
+
+#[tokio::test]
+async fn documents_say_where_to_learn_what_there_is() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let index = admin.get("/openapi/v3").await.expect(200)["paths"].clone();
+    for (name, path) in [
+        ("api", "/api/"),
+        ("apis", "/apis/"),
+        ("apis/apps", "/apis/apps/"),
+        ("apis/apps/v1", "/apis/apps/v1/"),
+        ("version", "/version/"),
+        ("openid/v1/jwks", "/openid/v1/jwks/"),
+    ] {
+        let uri = index[name]["serverRelativeURL"].as_str().unwrap_or_else(|| panic!("{name} is listed"));
+        let document = admin.get(uri).await.expect(200);
+        assert_eq!(document["paths"][path]["get"]["responses"]["200"]["description"], "OK", "{name}");
+        admin.get(path).await.expect(200);
+    }
+    let version = admin.get("/openapi/v3/version").await.expect(200);
+    let said = &version["components"]["schemas"]["io.k8s.apimachinery.pkg.version.Info"]["properties"];
+    let told = admin.get("/version").await.expect(200);
+    assert!(told.as_object().unwrap().keys().all(|field| said.get(field).is_some()), "{told}");
+    let old = admin.get("/openapi/v2").await.expect(200);
+    assert_eq!(old["paths"]["/apis/apps/"]["get"]["operationId"], "getAppsAPIGroup");
+}
