@@ -1,7 +1,6 @@
 //! EndpointSlices.
 
 use std::collections::HashSet;
-use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
@@ -20,7 +19,9 @@ const MAX_HINTS: usize = 8;
 pub fn default_endpoint_slice(slice: &mut Value) {
     for port in list_mut(slice, &["ports"]) {
         port.as_object_mut().map(|port| port.entry("name").or_insert_with(|| json!("")));
-        set_default(port, &["protocol"], "TCP");
+        if at(port, &["protocol"]).is_null() {
+            set_default(port, &["protocol"], "TCP");
+        }
     }
 }
 
@@ -33,10 +34,10 @@ pub fn prepare_endpoint_slice(change: &mut Change<'_>) {
 pub fn validate_endpoint_slice(change: &Change<'_>, errors: &mut Errors) {
     let slice = &*change.new;
     let kind = text(slice, &["addressType"]);
-    if kind.is_empty() {
-        errors.required("addressType", "");
+    match kind {
+        "" => errors.required("addressType", ""),
+        kind => errors.must_be("addressType", kind, &["FQDN", "IPv4", "IPv6"]),
     }
-    errors.one_of("addressType", kind, &["FQDN", "IPv4", "IPv6"]);
     let endpoints = list(slice, &["endpoints"]);
     if fits("endpoints", endpoints, MAX_ENDPOINTS, errors) {
         for (index, endpoint) in endpoints.iter().enumerate() {
@@ -93,14 +94,13 @@ fn validate_address(kind: &str, address: &Value, place: String, errors: &mut Err
     if !matches!(kind, "IPv4" | "IPv6") {
         return;
     }
-    match given.parse::<IpAddr>() {
-        Ok(parsed) => {
-            if parsed.is_ipv4() != (kind == "IPv4") {
-                errors.invalid(place.clone(), address, &format!("must be an {kind} address"));
-            }
-            refuse_special(parsed, place, address, errors);
+    if let Err(why) = addresses::address(given) {
+        errors.invalid(place, address, &why);
+    } else if let Some(parsed) = addresses::lenient(given) {
+        if parsed.is_ipv4() != (kind == "IPv4") {
+            errors.invalid(place.clone(), address, &format!("must be an {kind} address"));
         }
-        Err(_) => errors.check(place, given, addresses::address),
+        refuse_special(parsed, place, address, errors);
     }
 }
 
@@ -141,7 +141,7 @@ fn validate_ports(ports: &[Value], errors: &mut Errors) {
         if !names.insert(name) {
             errors.duplicate(format!("{here}.name"), &Value::from(name));
         }
-        errors.one_of(format!("{here}.protocol"), text(port, &["protocol"]), &["SCTP", "TCP", "UDP"]);
+        errors.must_be(format!("{here}.protocol"), text(port, &["protocol"]), &["SCTP", "TCP", "UDP"]);
         if let Some(protocol) = at(port, &["appProtocol"]).as_str() {
             errors.check(format!("{here}.appProtocol"), protocol, validate::label_key);
         }
@@ -175,6 +175,8 @@ mod tests {
             ("FQDN", &format!("{}.a", "b".repeat(64)), Some("must be no more than 63 characters")),
             ("IPv4", "fd00::1", Some("must be an IPv4 address")),
             ("IPv6", "10.0.0.1", Some("must be an IPv6 address")),
+            ("IPv4", "10.0.0.01", Some("must not have leading 0s")),
+            ("IPv6", "::ffff:10.0.0.1", Some("must not be an IPv4-mapped IPv6 address")),
             ("IPv4", "a", Some("must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)")),
             ("IPv4", "0.0.0.0", Some("may not be unspecified (0.0.0.0)")),
             ("IPv6", "::", Some("may not be unspecified (::)")),
@@ -231,6 +233,7 @@ mod tests {
             (json!([]), json!([{ "name": "A" }]), vec!["ports[0].name"]),
             (json!([]), json!([{}, {}]), vec!["ports[1].name"]),
             (json!([]), json!([{ "protocol": "tcp" }]), vec!["ports[0].protocol"]),
+            (json!([]), json!([{ "protocol": "" }]), vec!["ports[0].protocol"]),
             (json!([]), json!([{ "appProtocol": "" }]), vec!["ports[0].appProtocol"]),
             (json!([]), json!(vec![json!({}); 20_001]), vec!["ports"]),
         ] {

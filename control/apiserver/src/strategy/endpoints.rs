@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde_json::Value;
 
-use super::Change;
+use super::{Change, addresses};
 use crate::tree::{at, int, list, list_mut, set_default, text};
 use crate::validate::{self, Errors};
 
@@ -43,15 +43,17 @@ pub fn validate_endpoints(change: &Change<'_>, errors: &mut Errors) {
 
 fn validate_address(address: &Value, here: &str, errors: &mut Errors) {
     let (place, ip) = (format!("{here}.ip"), at(address, &["ip"]));
-    match ip.as_str().unwrap_or_default().parse::<IpAddr>() {
-        Err(_) => {
-            errors.invalid(place, ip, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)");
-        }
-        Ok(parsed) => refuse_special(parsed, place, ip, errors),
-    }
+    errors.check(place.clone(), ip.as_str().unwrap_or_default(), addresses::address);
     match text(address, &["hostname"]) {
         "" => {}
         name => errors.check(format!("{here}.hostname"), name, validate::label),
+    }
+    if let Some(node) = at(address, &["nodeName"]).as_str() {
+        errors.check(format!("{here}.nodeName"), node, validate::subdomain);
+    }
+    match addresses::lenient(ip.as_str().unwrap_or_default()) {
+        Some(parsed) => refuse_special(parsed, place, ip, errors),
+        None => errors.invalid(place, ip, "must be a valid IP address"),
     }
 }
 
@@ -87,9 +89,9 @@ fn validate_port(port: &Value, needs_name: bool, here: &str, errors: &mut Errors
         name => errors.check(format!("{here}.name"), name, validate::label),
     }
     errors.port(format!("{here}.port"), int(port, &["port"]).unwrap_or_default());
-    match text(port, &["protocol"]) {
-        "" => errors.required(format!("{here}.protocol"), ""),
-        protocol => errors.one_of(format!("{here}.protocol"), protocol, PROTOCOLS),
+    errors.must_be(format!("{here}.protocol"), text(port, &["protocol"]), PROTOCOLS);
+    if let Some(protocol) = at(port, &["appProtocol"]).as_str() {
+        errors.check(format!("{here}.appProtocol"), protocol, validate::label_key);
     }
 }
 
@@ -115,7 +117,10 @@ mod tests {
             (ip("10.0.0.1"), &[][..]),
             (ip("fd00::1"), &[]),
             (json!({}), &[""]),
-            (ip("a"), &[".addresses[0].ip"]),
+            (ip("a"), &[".addresses[0].ip", ".addresses[0].ip"]),
+            (ip("10.0.0.01"), &[".addresses[0].ip"]),
+            (json!({"addresses": [{"ip": "10.0.0.1", "nodeName": "A"}]}), &[".addresses[0].nodeName"]),
+            (ports(json!([{"port": 80, "appProtocol": ""}])), &[".ports[0].appProtocol"]),
             (ip("0.0.0.0"), &[".addresses[0].ip"]),
             (ip("127.0.0.1"), &[".addresses[0].ip"]),
             (ip("169.254.1.1"), &[".addresses[0].ip"]),
