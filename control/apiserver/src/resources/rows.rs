@@ -17,7 +17,7 @@ use crate::strategy::{
     admission_policy, api_service, autoscaler, certificate, config as config_rules, cron_job,
     device_allocation, device_claim, device_class, device_slice, disruption_budget, endpoint_slice,
     endpoints, flow_schema, ingress, job, limit_range, network_policy, pod, pod_changes, priority_class,
-    priority_level, quota, rbac as rbac_rules, revision, service, service_cidr, sets,
+    priority_level, quota, rbac as rbac_rules, revision, service, service_cidr, service_rules, sets,
     storage as storage_rules, system, webhook, workload,
 };
 use crate::validate;
@@ -265,7 +265,8 @@ pub static RESOURCES: &[Resource] = &[
         name: validate::label,
         defaults: service::default_service,
         prepare: service::prepare_service,
-        validate: service::validate_service,
+        validate: service_rules::validate_service,
+        validate_part: service_rules::validate_service_status,
         printer: &network::SERVICE,
         ..CORE
     },

@@ -41,6 +41,8 @@ mod resource_names;
 pub mod revision;
 pub mod service;
 pub mod service_cidr;
+mod service_families;
+pub mod service_rules;
 pub mod sets;
 pub mod storage;
 pub mod storage_version;

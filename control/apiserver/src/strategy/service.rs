@@ -1,211 +1,188 @@
-//! Services: defaults and validation. Addresses and node ports are given out in `allocate`.
+//! Services: defaults, and what is kept or dropped when one changes. Addresses and node ports are given out in `allocate`.
 
 use std::collections::HashSet;
 
 use serde_json::{Value, json};
 
-use super::{Change, addresses};
+use super::Change;
 use crate::allocate::has_health_port;
-use crate::tree::{at, copy, int, list, list_mut, remove, set_default, strings, text};
-use crate::validate::{self, Errors};
+use crate::tree::{at, copy, int, list, list_mut, remove, set, set_default, text};
 
 pub fn default_service(service: &mut Value) {
-    if !at(service, &["spec"]).is_object() {
-        return;
-    }
     set_default(service, &["spec", "sessionAffinity"], "None");
     set_default(service, &["spec", "type"], "ClusterIP");
     if text(service, &["spec", "sessionAffinity"]) == "ClientIP" {
-        set_default(service, &["spec", "sessionAffinityConfig", "clientIP", "timeoutSeconds"], 10_800);
+        let timeout = ["spec", "sessionAffinityConfig", "clientIP", "timeoutSeconds"];
+        if at(service, &timeout).is_null() {
+            set(service, &timeout, 10_800);
+        }
+    }
+    for port in list_mut(service, &["spec", "ports"]) {
+        set_default(port, &["protocol"], "TCP");
+        let target = at(port, &["targetPort"]);
+        if target.is_null() || target == 0 || target == "" {
+            let number = port["port"].clone();
+            set(port, &["targetPort"], number);
+        }
+    }
+    if is_accessible(service) {
+        set_default(service, &["spec", "externalTrafficPolicy"], "Cluster");
     }
     let kind = text(service, &["spec", "type"]).to_owned();
-    if kind != "ExternalName" {
-        set_default(service, &["spec", "internalTrafficPolicy"], "Cluster");
-        for port in list_mut(service, &["spec", "ports"]) {
-            set_default(port, &["protocol"], "TCP");
-            let target = at(port, &["targetPort"]);
-            if target.is_null() || target == 0 || target == "" {
-                let number = port["port"].clone();
-                crate::tree::set(port, &["targetPort"], number);
+    let by_type = [
+        (
+            "internalTrafficPolicy",
+            json!("Cluster"),
+            matches!(&*kind, "ClusterIP" | "NodePort" | "LoadBalancer"),
+        ),
+        ("allocateLoadBalancerNodePorts", json!(true), kind == "LoadBalancer"),
+    ];
+    for (field, value, applies) in by_type {
+        if applies && at(service, &["spec", field]).is_null() {
+            set(service, &["spec", field], value);
+        }
+    }
+    if kind == "LoadBalancer" {
+        for point in list_mut(service, &["status", "loadBalancer", "ingress"]) {
+            if !text(point, &["ip"]).is_empty() && at(point, &["ipMode"]).is_null() {
+                set(point, &["ipMode"], "VIP");
             }
         }
     }
-    if outward(&kind) {
-        set_default(service, &["spec", "externalTrafficPolicy"], "Cluster");
-    }
-    if kind == "LoadBalancer" {
-        set_default(service, &["spec", "allocateLoadBalancerNodePorts"], true);
-    }
 }
 
-fn outward(kind: &str) -> bool {
+/// Whether the nodes have a port for it.
+pub fn is_outward(kind: &str) -> bool {
     matches!(kind, "NodePort" | "LoadBalancer")
+}
+
+/// Whether it can be reached from outside of the cluster.
+pub fn is_accessible(service: &Value) -> bool {
+    let kind = text(service, &["spec", "type"]);
+    is_outward(kind) || (kind == "ClusterIP" && !list(service, &["spec", "externalIPs"]).is_empty())
+}
+
+fn has_address(service: &Value) -> bool {
+    text(service, &["spec", "type"]) != "ExternalName"
 }
 
 /// Keeps what was given out when a client leaves it out, and drops what the type no longer has.
 pub fn prepare_service(change: &mut Change<'_>) {
-    let kind = text(change.new, &["spec", "type"]).to_owned();
-    if change.old.is_none() {
-        crate::tree::set(change.new, &["status"], json!({ "loadBalancer": {} }));
-    }
-    if let Some(old) = change.old {
-        let kept = |kind: &str| kind != "ExternalName";
-        if kept(text(old, &["spec", "type"])) && kept(&kind) {
-            for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
-                if at(change.new, &["spec", field]).is_null() || at(change.new, &["spec", field]) == "" {
-                    copy(change.new, old, &["spec", field]);
-                }
-            }
-        }
-        if outward(&kind) {
-            keep_node_ports(old, change.new);
-        }
-    }
-    if text(change.new, &["spec", "sessionAffinity"]) == "None" {
-        remove(change.new, &["spec", "sessionAffinityConfig"]);
-    }
-    if kind == "ExternalName" {
-        for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"] {
-            remove(change.new, &["spec", field]);
-        }
-    }
-    if !has_health_port(change.new) {
-        remove(change.new, &["spec", "healthCheckNodePort"]);
-    } else if let Some(old) = change.old
-        && int(change.new, &["spec", "healthCheckNodePort"]).unwrap_or_default() == 0
-        && has_health_port(old)
-    {
-        copy(change.new, old, &["spec", "healthCheckNodePort"]);
-    }
-    if !outward(&kind) {
-        for field in ["externalTrafficPolicy", "allocateLoadBalancerNodePorts"] {
-            remove(change.new, &["spec", field]);
-        }
-        list_mut(change.new, &["spec", "ports"]).iter_mut().for_each(|port| _ = remove(port, &["nodePort"]));
+    let Some(old) = change.old else {
+        set(change.new, &["status"], json!({ "loadBalancer": {} }));
+        normalize_new(change.new);
+        drop_idle_affinity(change.new);
+        return;
+    };
+    keep_given(old, change.new);
+    normalize_changed(old, change.new);
+    drop_by_type(old, change.new);
+    drop_idle_affinity(change.new);
+}
+
+fn drop_idle_affinity(service: &mut Value) {
+    if text(service, &["spec", "sessionAffinity"]) == "None" {
+        remove(service, &["spec", "sessionAffinityConfig"]);
     }
 }
 
+/// Who names one address names the first of a list.
+fn normalize_new(service: &mut Value) {
+    let address = at(service, &["spec", "clusterIP"]).clone();
+    if !text(&address, &[]).is_empty() && list(service, &["spec", "clusterIPs"]).is_empty() {
+        set(service, &["spec", "clusterIPs"], json!([address]));
+    }
+}
+
+/// A client that knows one address only changes both.
+fn normalize_changed(old: &Value, new: &mut Value) {
+    let one = ["spec", "clusterIP"];
+    let all = ["spec", "clusterIPs"];
+    if text(old, &one) == text(new, &one) || list(old, &all) != list(new, &all) {
+        return;
+    }
+    match text(new, &one) {
+        "" => _ = remove(new, &all),
+        address => {
+            let address = json!([address]);
+            set(new, &all, address);
+        }
+    }
+}
+
+fn keep_given(old: &Value, new: &mut Value) {
+    if has_address(old) && has_address(new) {
+        if text(new, &["spec", "clusterIP"]).is_empty() {
+            copy(new, old, &["spec", "clusterIP"]);
+        }
+        for field in ["clusterIPs", "ipFamilies"] {
+            if list(new, &["spec", field]).is_empty() {
+                copy(new, old, &["spec", field]);
+            }
+        }
+        if at(new, &["spec", "ipFamilyPolicy"]).is_null() {
+            copy(new, old, &["spec", "ipFamilyPolicy"]);
+        }
+    }
+    if is_outward(text(old, &["spec", "type"])) && is_outward(text(new, &["spec", "type"])) {
+        keep_node_ports(old, new);
+    }
+    let port = ["spec", "healthCheckNodePort"];
+    if has_health_port(old) && has_health_port(new) && int(new, &port).unwrap_or_default() == 0 {
+        copy(new, old, &port);
+    }
+}
+
+fn node_ports(service: &Value) -> HashSet<i64> {
+    let ports = list(service, &["spec", "ports"]).iter();
+    ports.filter_map(|port| int(port, &["nodePort"])).filter(|node| *node != 0).collect()
+}
+
+/// A port keeps the node port of the one that had its name, unless another names that.
 fn keep_node_ports(old: &Value, new: &mut Value) {
-    let given: Vec<(Value, Value, i64)> = list(old, &["spec", "ports"])
-        .iter()
-        .filter_map(|port| Some((port["port"].clone(), port["protocol"].clone(), int(port, &["nodePort"])?)))
-        .collect();
-    let mut used: HashSet<i64> =
-        list(new, &["spec", "ports"]).iter().filter_map(|port| int(port, &["nodePort"])).collect();
+    let used = node_ports(new);
     for port in list_mut(new, &["spec", "ports"]) {
         if int(port, &["nodePort"]).unwrap_or_default() != 0 {
             continue;
         }
-        let known = given.iter().find(|(number, protocol, node)| {
-            *number == port["port"] && *protocol == port["protocol"] && !used.contains(node)
-        });
-        if let Some((_, _, node)) = known {
-            used.insert(*node);
-            crate::tree::set(port, &["nodePort"], *node);
+        let mut same = list(old, &["spec", "ports"]).iter().rev();
+        let same = same.find(|other| text(other, &["name"]) == text(port, &["name"]));
+        let node = same.and_then(|other| int(other, &["nodePort"])).filter(|node| !used.contains(node));
+        if let Some(node) = node {
+            set(port, &["nodePort"], node);
         }
     }
 }
 
-pub fn validate_service(change: &Change<'_>, errors: &mut Errors) {
-    let service = &*change.new;
-    let spec = at(service, &["spec"]);
-    if !spec.is_object() {
-        errors.required("spec", "");
-        return;
-    }
-    let kind = text(spec, &["type"]);
-    errors.one_of("spec.type", kind, &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"]);
-    errors.one_of("spec.sessionAffinity", text(spec, &["sessionAffinity"]), &["ClientIP", "None"]);
-    for field in ["externalTrafficPolicy", "internalTrafficPolicy"] {
-        errors.one_of(format!("spec.{field}"), text(spec, &[field]), &["Cluster", "Local"]);
-    }
-    let policies = ["PreferDualStack", "RequireDualStack", "SingleStack"];
-    errors.one_of("spec.ipFamilyPolicy", text(spec, &["ipFamilyPolicy"]), &policies);
-    if kind == "ExternalName" {
-        match text(spec, &["externalName"]).trim_end_matches('.') {
-            "" => errors.required("spec.externalName", ""),
-            name => errors.check("spec.externalName", name, validate::subdomain),
+/// Drops what a Service of the type before had and one of this type has not, unless the client changed it: then it is refused.
+fn drop_by_type(old: &Value, new: &mut Value) {
+    let same = |new: &Value, field: &str| at(old, &["spec", field]) == at(new, &["spec", field]);
+    let mut unused: Vec<&str> = Vec::new();
+    if has_address(old) && !has_address(new) {
+        if same(new, "clusterIP") && same(new, "clusterIPs") {
+            unused.extend(["clusterIP", "clusterIPs"]);
         }
+        unused.extend(["ipFamilies", "ipFamilyPolicy"].into_iter().filter(|field| same(new, field)));
     }
-    let headless = text(spec, &["clusterIP"]) == "None";
-    if headless && outward(kind) {
-        errors.invalid(
-            "spec.clusterIPs[0]",
-            &Value::from("None"),
-            &format!("may not be set to 'None' for {kind} services"),
-        );
+    let (before, after) = (text(old, &["spec", "type"]), text(new, &["spec", "type"]));
+    if is_outward(before) && !is_outward(after) && node_ports(old).is_superset(&node_ports(new)) {
+        list_mut(new, &["spec", "ports"]).iter_mut().for_each(|port| _ = remove(port, &["nodePort"]));
     }
-    if kind != "ExternalName" && !headless && list(spec, &["ports"]).is_empty() {
-        errors.required("spec.ports", "");
+    let (before, after) = (text(old, &["spec", "type"]), text(new, &["spec", "type"]));
+    let balanced = ["allocateLoadBalancerNodePorts", "loadBalancerClass"];
+    let one_way = [
+        ("healthCheckNodePort", has_health_port(old) && !has_health_port(new)),
+        (balanced[0], before == "LoadBalancer" && after != "LoadBalancer"),
+        (balanced[1], before == "LoadBalancer" && after != "LoadBalancer"),
+        ("externalTrafficPolicy", is_accessible(old) && !is_accessible(new)),
+    ];
+    unused.extend(
+        one_way.into_iter().filter(|(field, gone)| *gone && same(new, field)).map(|(field, _)| field),
+    );
+    if after != "LoadBalancer" {
+        set(new, &["status", "loadBalancer"], json!({}));
     }
-    for (key, value) in strings(spec, &["selector"]) {
-        errors.check("spec.selector", key, validate::label_key);
-        errors.check("spec.selector", value, validate::label_value);
-    }
-    if let Some(seconds) = int(spec, &["sessionAffinityConfig", "clientIP", "timeoutSeconds"])
-        && !(1..=86_400).contains(&seconds)
-    {
-        let place = "spec.sessionAffinityConfig.clientIP.timeoutSeconds";
-        errors.invalid(place, &Value::from(seconds), "must be greater than 0 and less than 86400");
-    }
-    for (index, address) in list(spec, &["externalIPs"]).iter().enumerate() {
-        errors.check(
-            format!("spec.externalIPs[{index}]"),
-            address.as_str().unwrap_or_default(),
-            addresses::address,
-        );
-    }
-    validate_ports(spec, errors);
-    if let Some(old) = change.old {
-        validate_addresses_kept(at(old, &["spec"]), spec, errors);
-    }
-}
-
-fn validate_ports(spec: &Value, errors: &mut Errors) {
-    let ports = list(spec, &["ports"]);
-    let (mut names, mut numbers, mut nodes) = (HashSet::new(), HashSet::new(), HashSet::new());
-    for (index, port) in ports.iter().enumerate() {
-        let place = format!("spec.ports[{index}]");
-        let name = text(port, &["name"]);
-        if name.is_empty() && ports.len() > 1 {
-            errors.required(format!("{place}.name"), "");
-        } else if !name.is_empty() {
-            errors.check(format!("{place}.name"), name, validate::label);
-            if !names.insert(name) {
-                errors.duplicate(format!("{place}.name"), &Value::from(name));
-            }
-        }
-        let number = int(port, &["port"]).unwrap_or_default();
-        errors.port(format!("{place}.port"), number);
-        let protocol = text(port, &["protocol"]);
-        errors.one_of(format!("{place}.protocol"), protocol, &["SCTP", "TCP", "UDP"]);
-        match at(port, &["targetPort"]) {
-            Value::Number(target) => {
-                errors.port(format!("{place}.targetPort"), target.as_i64().unwrap_or_default());
-            }
-            Value::String(target) => errors.port_name(&format!("{place}.targetPort"), target),
-            _ => {}
-        }
-        if !numbers.insert((protocol, number)) {
-            errors.duplicate(&place, &json!({ "port": number, "protocol": protocol }));
-        }
-        if let Some(node) = int(port, &["nodePort"]).filter(|node| *node != 0) {
-            errors.port(format!("{place}.nodePort"), node);
-            if !nodes.insert((protocol, node)) {
-                errors.duplicate(format!("{place}.nodePort"), &Value::from(node));
-            }
-        }
-    }
-}
-
-/// The primary address stays for as long as the service is not of type ExternalName.
-fn validate_addresses_kept(old: &Value, new: &Value, errors: &mut Errors) {
-    let external = |spec: &Value| text(spec, &["type"]) == "ExternalName";
-    if external(old) || external(new) {
-        return;
-    }
-    let (before, after) = (text(old, &["clusterIP"]), text(new, &["clusterIP"]));
-    if !before.is_empty() && before != after {
-        errors.invalid("spec.clusterIPs[0]", &json!([after]), "may not change once set");
+    for field in unused {
+        remove(new, &["spec", field]);
     }
 }
