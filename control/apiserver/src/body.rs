@@ -69,6 +69,15 @@ pub fn stream(stream: impl futures::Stream<Item = Result<Bytes, BodyError>> + Se
     Body::new(StreamBody::new(stream.map(|chunk| chunk.map(Frame::data))))
 }
 
+/// The answer to HEAD: it says how long the content would be. Over HTTP/2 nobody else leaves that out.
+pub fn headers_only(reply: Reply) -> Reply {
+    let (mut parts, content) = reply.into_parts();
+    if let Some(length) = hyper::body::Body::size_hint(&content).exact() {
+        parts.headers.entry(header::CONTENT_LENGTH).or_insert(length.into());
+    }
+    Response::from_parts(parts, full(""))
+}
+
 /// A body that keeps `held` too.
 pub fn holding(mut body: Body, held: impl Send + 'static) -> Body {
     body.held = Some(match body.held {

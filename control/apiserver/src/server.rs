@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinError;
@@ -240,7 +240,12 @@ impl Question {
     }
 
     fn answer(self) -> BoxFuture<'static, Reply> {
-        async move { alone(self.media, self.api.handle(self.incoming, self.query, self.route)).await }.boxed()
+        async move {
+            let is_head = self.incoming.method == Method::HEAD;
+            let reply = alone(self.media, self.api.handle(self.incoming, self.query, self.route)).await;
+            if is_head { body::headers_only(reply) } else { reply }
+        }
+        .boxed()
     }
 }
 

@@ -42,6 +42,9 @@ pub fn answer(api: &Arc<Api>, incoming: &Incoming, path: &str, query: &Query) ->
     if let Some(reply) = health::answer(api, path.trim_end_matches('/'), query) {
         return reply;
     }
+    if incoming.method == http::Method::HEAD && !has_head(path) {
+        return Err(Refusal::method_not_allowed(crate::status::NO_METHOD));
+    }
     let accept = Accept::of(&incoming.headers, Accept::is_served);
     let table = api.table.load();
     match path.trim_end_matches('/') {
@@ -62,6 +65,11 @@ pub fn answer(api: &Arc<Api>, incoming: &Incoming, path: &str, query: &Query) ->
             None => discovery::group(&table, path, accept?),
         },
     }
+}
+
+/// Whether upstream answers HEAD at a path: where it says that nothing but GET is meant, it does not.
+fn has_head(path: &str) -> bool {
+    matches!(path.trim_end_matches('/'), "" | "/metrics") || path.starts_with("/openapi/")
 }
 
 fn openid() -> Value {

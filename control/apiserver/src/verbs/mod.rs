@@ -36,6 +36,10 @@ pub async fn dispatch(call: &Call) -> Result<Reply> {
     if misplaced {
         return Err(Refusal::no_path());
     }
+    // Headers alone are had only of what is behind a proxy.
+    if call.method == http::Method::HEAD && target.subresource != "proxy" {
+        return Err(unsupported());
+    }
     if target.subresource.is_empty() {
         options::check(call)?;
         return main(call).await;

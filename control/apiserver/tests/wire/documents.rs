@@ -247,3 +247,18 @@ async fn documents_say_where_to_learn_what_there_is() {
     let old = admin.get("/openapi/v2").await.expect(200);
     assert_eq!(old["paths"]["/apis/apps/"]["get"]["operationId"], "getAppsAPIGroup");
 }
+
+#[tokio::test]
+async fn headers_alone_are_answered_where_upstream_does() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    for uri in ["/healthz", "/metrics", "/openapi/v3"] {
+        let answer = admin.ask("HEAD", uri, &[], "").await;
+        assert_eq!((answer.code, answer.body.len()), (200, 0), "{uri}");
+        assert_ne!(answer.headers["content-length"], "0", "{uri}");
+    }
+    for uri in ["/version", "/apis/apps/v1", "/api/v1/namespaces", "/api/v1/namespaces/default"] {
+        let answer = admin.ask("HEAD", uri, &[], "").await;
+        assert_eq!((answer.code, answer.body.len()), (405, 0), "{uri}");
+    }
+}
