@@ -41,8 +41,12 @@ pub fn default_autoscaler(autoscaler: &mut Value) {
     let pods = json!({ "type": "Pods", "value": 4, "periodSeconds": 15 });
     set_default(autoscaler, &["spec", "behavior", "scaleUp", "stabilizationWindowSeconds"], 0);
     for (side, policies) in [("scaleUp", json!([pods, percent])), ("scaleDown", json!([percent]))] {
-        set_default(autoscaler, &["spec", "behavior", side, "selectPolicy"], "Max");
-        set_default(autoscaler, &["spec", "behavior", side, "policies"], policies);
+        for (field, value) in [("selectPolicy", json!("Max")), ("policies", policies)] {
+            // An empty text or list is one, and refused.
+            if at(autoscaler, &["spec", "behavior", side, field]).is_null() {
+                set(autoscaler, &["spec", "behavior", side, field], value);
+            }
+        }
     }
 }
 
@@ -259,11 +263,9 @@ fn validate_rules(rules: &Value, here: &str, errors: &mut Errors) {
     if tolerance.as_str().and_then(quantity_millis).is_some_and(|millis| millis < 0) {
         errors.invalid(format!("{here}.tolerance"), tolerance, "must be greater than or equal to zero");
     }
-    errors.one_of(
-        format!("{here}.selectPolicy"),
-        text(rules, &["selectPolicy"]),
-        &["Disabled", "Max", "Min"],
-    );
+    if let Some(policy) = at(rules, &["selectPolicy"]).as_str() {
+        errors.must_be(format!("{here}.selectPolicy"), policy, &["Disabled", "Max", "Min"]);
+    }
     let policies = list(rules, &["policies"]);
     if policies.is_empty() {
         errors.required(format!("{here}.policies"), "must specify at least one Policy");
@@ -449,5 +451,14 @@ mod tests {
         assert_eq!(zero, ["spec.minReplicas: Invalid value: 0: must be greater than or equal to 1", metrics]);
         let kinds = refused(json!({ "metrics": [{ "type": "Moon" }] }));
         assert!(kinds[0].starts_with("spec.metrics[0].type: Unsupported value: \"Moon\""), "{kinds:?}");
+    }
+
+    #[test]
+    fn an_empty_policy_is_none_that_is_known() {
+        let of = |rules: Value| refused(json!({ "behavior": { "scaleUp": rules } }));
+        let want = "spec.behavior.scaleUp.selectPolicy: Unsupported value: \"\": supported values: \"Disabled\", \"Max\", \"Min\"";
+        assert_eq!(of(json!({ "selectPolicy": "" })), [want]);
+        let want = "spec.behavior.scaleUp.policies: Required value: must specify at least one Policy";
+        assert_eq!(of(json!({ "policies": [] })), [want]);
     }
 }

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::Change;
-use super::workload::{is_zero, part_of_all, validate_pods, validate_selecting};
+use super::workload::{is_zero, part_of_all, strategy_as_shown, validate_pods, validate_selecting};
 use crate::tree::{at, copy, int, text};
 use crate::validate::Errors;
 
@@ -33,7 +33,7 @@ pub fn validate_stateful_set(change: &Change<'_>, errors: &mut Errors) {
     for field in ["whenDeleted", "whenScaled"] {
         let value = text(spec, &["persistentVolumeClaimRetentionPolicy", field]);
         let place = format!("spec.persistentVolumeClaimRetentionPolicy.{field}");
-        errors.one_of(place, value, &["Delete", "Retain"]);
+        errors.must_be(place, value, &["Retain", "Delete"]);
     }
     errors.not_negative("spec.revisionHistoryLimit", int(spec, &["revisionHistoryLimit"]));
     errors.not_negative("spec.ordinals.start", int(spec, &["ordinals", "start"]));
@@ -67,7 +67,10 @@ fn validate_rollout(strategy: &Value, errors: &mut Errors) {
                 errors.invalid(format!("{here}.maxUnavailable"), unavailable, "cannot be 0");
             }
         }
-        _ => errors.invalid("spec.updateStrategy", strategy, "must be 'RollingUpdate' or 'OnDelete'"),
+        _ => {
+            let detail = "must be 'RollingUpdate' or 'OnDelete'";
+            errors.invalid("spec.updateStrategy", &strategy_as_shown(strategy), detail);
+        }
     }
 }
 
@@ -96,7 +99,11 @@ pub fn validate_daemon_set(change: &Change<'_>, errors: &mut Errors) {
                 _ => {}
             }
         }
-        kind => errors.unsupported("spec.updateStrategy.type", kind, &["OnDelete", "RollingUpdate"]),
+        _ => {
+            let known = ["RollingUpdate", "OnDelete"].map(Value::from);
+            let shown = strategy_as_shown(at(spec, &["updateStrategy"]));
+            errors.not_among("spec.updateStrategy", &shown, &known);
+        }
     }
 }
 
@@ -143,6 +150,7 @@ mod tests {
                 vec!["spec.persistentVolumeClaimRetentionPolicy.whenDeleted"],
             ),
             (json!({"selector": {"matchLabels": null}}), vec!["spec.selector"]),
+            (json!({"persistentVolumeClaimRetentionPolicy": {"whenScaled": "Delete"}}), vec![]),
         ] {
             assert_eq!(stateful(None, &spec), want, "{spec}");
         }
@@ -172,7 +180,7 @@ mod tests {
         let rolling = |unavailable: Value, surge: Value| json!({"rollingUpdate": {"maxUnavailable": unavailable, "maxSurge": surge}});
         assert_eq!(check(json!({})), Vec::<String>::new());
         assert_eq!(check(rolling(json!(0), json!("10%"))), Vec::<String>::new());
-        assert_eq!(check(json!({"type": "Recreate"})), ["spec.updateStrategy.type"]);
+        assert_eq!(check(json!({"type": "Recreate"})), ["spec.updateStrategy"]);
         assert_eq!(check(rolling(json!(0), json!(0))), ["spec.updateStrategy.rollingUpdate.maxUnavailable"]);
         assert_eq!(check(rolling(json!(1), json!(1))), ["spec.updateStrategy.rollingUpdate.maxSurge"]);
         assert_eq!(

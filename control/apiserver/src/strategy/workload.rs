@@ -44,8 +44,9 @@ pub fn default_stateful_set(object: &mut Value) {
         set_default(object, &["spec", "updateStrategy", "rollingUpdate", "partition"], 0);
     }
     set_default(object, &["spec", "revisionHistoryLimit"], 10);
-    let retention = json!({ "whenDeleted": "Retain", "whenScaled": "Retain" });
-    set_default(object, &["spec", "persistentVolumeClaimRetentionPolicy"], retention);
+    for field in ["whenDeleted", "whenScaled"] {
+        set_default(object, &["spec", "persistentVolumeClaimRetentionPolicy", field], "Retain");
+    }
     for claim in crate::tree::list_mut(object, &["spec", "volumeClaimTemplates"]) {
         super::storage::default_claim(claim);
         set_default(claim, &["apiVersion"], "v1");
@@ -67,7 +68,10 @@ pub fn validate_deployment(change: &Change<'_>, errors: &mut Errors) {
     validate_selecting(change, errors);
     let strategy = at(change.new, &["spec", "strategy"]);
     let kind = text(strategy, &["type"]);
-    errors.one_of("spec.strategy.type", kind, &["Recreate", "RollingUpdate"]);
+    if !matches!(kind, "Recreate" | "RollingUpdate") {
+        let known = ["Recreate", "RollingUpdate"].map(Value::from);
+        errors.not_among("spec.strategy", &strategy_as_shown(strategy), &known);
+    }
     if kind == "Recreate" && !at(strategy, &["rollingUpdate"]).is_null() {
         errors.forbidden(
             "spec.strategy.rollingUpdate",
@@ -93,6 +97,11 @@ pub fn validate_deployment(change: &Change<'_>, errors: &mut Errors) {
         let place = "spec.progressDeadlineSeconds";
         errors.invalid(place, &deadline.into(), "must be greater than minReadySeconds");
     }
+}
+
+/// Upstream shows a strategy it does not know as its server has it.
+pub fn strategy_as_shown(strategy: &Value) -> Value {
+    json!({ "Type": text(strategy, &["type"]), "RollingUpdate": at(strategy, &["rollingUpdate"]) })
 }
 
 /// Whether nothing, or no percent of anything, is meant.
@@ -140,32 +149,41 @@ pub fn validate_pods(change: &Change<'_>, errors: &mut Errors) {
     let object = &*change.new;
     errors.not_negative("spec.replicas", int(object, &["spec", "replicas"]));
     errors.not_negative("spec.minReadySeconds", int(object, &["spec", "minReadySeconds"]));
-    let selector = at(object, &["spec", "selector"]);
-    if !selector.is_object() {
-        errors.required("spec.selector", "");
-    } else {
-        validate_label_selector(selector, "spec.selector", errors);
-        let empty = strings(selector, &["matchLabels"]).next().is_none()
-            && crate::tree::list(selector, &["matchExpressions"]).is_empty();
-        if empty {
-            // Upstream calls a ReplicaSet a deployment, too.
-            let kind = match text(object, &["kind"]) {
-                "StatefulSet" => "statefulset",
-                "DaemonSet" => "daemonset",
-                _ => "deployment",
-            };
-            errors.invalid("spec.selector", selector, &format!("empty selector is invalid for {kind}"));
-        }
-        if !selects(selector, at(object, &["spec", "template", "metadata", "labels"])) {
-            let labels = at(object, &["spec", "template", "metadata", "labels"]);
-            errors.invalid(
-                "spec.template.metadata.labels",
-                labels,
-                "`selector` does not match template `labels`",
-            );
+    validate_selector(object, errors);
+    validate_template(object, &["spec", "template"], &["Always"], errors);
+}
+
+/// A selector is there, and selects the pods that are made.
+fn validate_selector(object: &Value, errors: &mut Errors) {
+    let (selector, place) = (at(object, &["spec", "selector"]), "spec.selector");
+    // Upstream calls a ReplicaSet a deployment, too.
+    let kind = match text(object, &["kind"]) {
+        "StatefulSet" => "statefulset",
+        "DaemonSet" => "daemonset",
+        _ => "deployment",
+    };
+    if !selector.is_object() && kind != "daemonset" {
+        errors.required(place, "");
+    }
+    let found = errors.len();
+    validate_label_selector(selector, place, errors);
+    let is_broken = errors.len() > found;
+    let is_empty = selector.is_object()
+        && strings(selector, &["matchLabels"]).next().is_none()
+        && crate::tree::list(selector, &["matchExpressions"]).is_empty();
+    if is_empty {
+        errors.invalid(place, selector, &format!("empty selector is invalid for {kind}"));
+    }
+    let labels = at(object, &["spec", "template", "metadata", "labels"]);
+    match kind {
+        "deployment" if is_broken => errors.invalid(place, selector, "invalid label selector"),
+        "statefulset" if is_broken => errors.invalid(place, selector, ""),
+        _ if is_broken || (selector.is_object() && selects(selector, labels)) => {}
+        _ => {
+            let detail = "`selector` does not match template `labels`";
+            errors.invalid("spec.template.metadata.labels", labels, detail);
         }
     }
-    validate_template(object, &["spec", "template"], &["Always"], errors);
 }
 
 /// Whether a LabelSelector selects these labels.
@@ -225,6 +243,7 @@ pub fn validate_label_selector(selector: &Value, here: &str, errors: &mut Errors
 }
 
 pub fn validate_replication_controller(change: &Change<'_>, errors: &mut Errors) {
+    errors.not_negative("spec.minReadySeconds", int(change.new, &["spec", "minReadySeconds"]));
     errors.not_negative("spec.replicas", int(change.new, &["spec", "replicas"]));
     if strings(change.new, &["spec", "selector"]).next().is_none() {
         errors.required("spec.selector", "");
@@ -266,5 +285,38 @@ mod tests {
         assert_eq!(causes(None, deployment("api")), ["spec.template.metadata.labels"]);
         let old = deployment("api");
         assert_eq!(causes(Some(&old), deployment("web")), ["spec.selector"]);
+    }
+
+    fn told(mut object: Value, check: fn(&Change<'_>, &mut Errors)) -> Vec<String> {
+        let mut errors = Errors::default();
+        check(&Change { old: None, new: &mut object }, &mut errors);
+        errors.into_causes().into_iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect()
+    }
+
+    #[test]
+    fn a_selector_is_there_and_selects_the_template() {
+        let of = |kind: &str, selector: Value| {
+            let mut object = deployment("web");
+            object["kind"] = json!(kind);
+            object["spec"]["selector"] = selector;
+            default_deployment(&mut object);
+            told(object, |change, errors| validate_selector(change.new, errors))
+        };
+        let unlike = "spec.template.metadata.labels: Invalid value: {\"app\":\"web\"}: `selector` does not match template `labels`";
+        assert_eq!(of("Deployment", json!(null)), ["spec.selector: Required value", unlike]);
+        assert_eq!(of("DaemonSet", json!(null)), [unlike]);
+        let broken = of("ReplicaSet", json!({ "matchExpressions": [{ "key": "app", "operator": "Like" }] }));
+        assert!(broken[1].ends_with(": invalid label selector") && broken.len() == 2, "{broken:?}");
+        let want = "spec.selector: Invalid value: {}: empty selector is invalid for statefulset";
+        assert_eq!(of("StatefulSet", json!({})), [want]);
+    }
+
+    #[test]
+    fn a_strategy_nobody_knows_is_shown_whole() {
+        let mut object = deployment("web");
+        object["spec"]["strategy"] = json!({ "type": "Swap" });
+        default_deployment(&mut object);
+        let want = "spec.strategy: Unsupported value: {\"Type\":\"Swap\",\"RollingUpdate\":null}: supported values: \"Recreate\", \"RollingUpdate\"";
+        assert_eq!(told(object, validate_deployment), [want]);
     }
 }
