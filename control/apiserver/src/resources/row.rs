@@ -41,6 +41,7 @@ pub struct Row {
     pub defaults: fn(&mut Value),
     pub prepare: fn(&mut Change<'_>),
     pub validate: fn(&Change<'_>, &mut Errors),
+    pub warnings: fn(&Change<'_>) -> Vec<String>,
     pub validate_part: fn(Sub, &Change<'_>, &mut Errors),
     pub printer: Columns,
     /// The schema of the kind, made when it is first needed.
@@ -83,6 +84,7 @@ impl Row {
             defaults: entry.defaults,
             prepare: entry.prepare,
             validate: entry.validate,
+            warnings: entry.warnings,
             validate_part: entry.validate_part,
             printer: Columns::fixed(entry.printer),
             schema: OnceLock::new(),

@@ -18,7 +18,7 @@ use crate::strategy::{
     device_allocation, device_claim, device_class, device_slice, disruption_budget, endpoint_slice,
     endpoints, flow_schema, ingress, job, limit_range, network_policy, pod, pod_changes, priority_class,
     priority_level, quota, rbac as rbac_rules, revision, service, service_cidr, service_rules, sets,
-    storage as storage_rules, system, webhook, workload,
+    storage as storage_rules, system, warnings, webhook, workload,
 };
 use crate::validate;
 
@@ -266,6 +266,7 @@ pub static RESOURCES: &[Resource] = &[
         defaults: service::default_service,
         prepare: service::prepare_service,
         validate: service_rules::validate_service,
+        warnings: warnings::of_service,
         validate_part: service_rules::validate_service_status,
         printer: &network::SERVICE,
         ..CORE
@@ -540,6 +541,7 @@ pub static RESOURCES: &[Resource] = &[
         subresources: STATUS,
         generation: true,
         validate: ingress::validate_ingress,
+        warnings: warnings::of_ingress,
         validate_part: ingress::validate_ingress_status,
         printer: &network::INGRESS,
         ..NETWORKING
@@ -563,6 +565,7 @@ pub static RESOURCES: &[Resource] = &[
         generation: true,
         defaults: network_policy::default_network_policy,
         validate: network_policy::validate_network_policy,
+        warnings: warnings::of_network_policy,
         printer: &network::NETWORK_POLICY,
         ..NETWORKING
     },

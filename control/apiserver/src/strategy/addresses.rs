@@ -73,7 +73,7 @@ impl Network {
     }
 
     /// The range without what its address says beyond the length.
-    fn masked(self) -> Self {
+    pub fn masked(self) -> Self {
         Self { address: masked(self.address, self.length), ..self }
     }
 

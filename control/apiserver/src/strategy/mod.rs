@@ -52,6 +52,7 @@ pub mod trust_bundle;
 mod volume_mounts;
 mod volume_rules;
 mod volumes;
+pub mod warnings;
 pub mod webhook;
 pub mod workload;
 pub mod workload_status;
@@ -74,5 +75,9 @@ pub fn no_defaults(_: &mut Value) {}
 pub fn no_preparation(_: &mut Change<'_>) {}
 
 pub fn no_validation(_: &Change<'_>, _: &mut Errors) {}
+
+pub fn no_warnings(_: &Change<'_>) -> Vec<String> {
+    Vec::new()
+}
 
 pub fn no_validation_of_parts(_: Sub, _: &Change<'_>, _: &mut Errors) {}

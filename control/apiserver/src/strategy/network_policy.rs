@@ -57,16 +57,24 @@ pub fn validate_network_policy(change: &Change<'_>, errors: &mut Errors) {
     }
 }
 
+/// The blocks of addresses of a policy, and where they are.
+pub fn blocks(policy: &Value) -> Vec<(String, &Value)> {
+    let mut blocks = Vec::new();
+    for (rules, peers) in DIRECTIONS {
+        for (index, rule) in list(policy, &["spec", rules]).iter().enumerate() {
+            for (position, peer) in list(rule, &[peers]).iter().enumerate() {
+                let place = || format!("spec.{rules}[{index}].{peers}[{position}].ipBlock");
+                blocks.extend(peer.get("ipBlock").map(|block| (place(), block)));
+            }
+        }
+    }
+    blocks
+}
+
 /// All ranges of a policy: which rule and peer one belongs to is not to be told of a policy that changes.
 fn ranges(policy: &Value) -> HashSet<&str> {
-    let rules = DIRECTIONS.iter().flat_map(|(rules, peers)| {
-        list(policy, &["spec", rules]).iter().flat_map(move |rule| list(rule, &[peers]))
-    });
-    let blocks = rules.map(|peer| at(peer, &["ipBlock"]));
-    blocks
-        .flat_map(|block| std::iter::once(at(block, &["cidr"])).chain(list(block, &["except"])))
-        .filter_map(Value::as_str)
-        .collect()
+    let parts = |block| std::iter::once(at(block, &["cidr"])).chain(list(block, &["except"]));
+    blocks(policy).into_iter().flat_map(|(_, block)| parts(block)).filter_map(Value::as_str).collect()
 }
 
 fn validate_port(port: &Value, here: &str, errors: &mut Errors) {

@@ -156,6 +156,7 @@ async fn create_named(call: &Call, mut object: Value, manager: &Manager) -> Resu
     }
     (row.prepare)(&mut Change { old: None, new: &mut object });
     check(row, None, &mut object)?;
+    warn(call, row, None, &mut object);
     establish(call, row, &mut object);
     let name = text(&object, &["metadata", "name"]).to_owned();
     let key = object::key(row, text(&object, &["metadata", "namespace"]), &name);
@@ -199,6 +200,10 @@ fn check(row: &Row, old: Option<&Value>, new: &mut Value) -> Result<()> {
         return Ok(());
     }
     Err(Refusal::invalid(row, text(change.new, &["metadata", "name"]), errors.into_causes()))
+}
+
+fn warn(call: &Call, row: &Row, old: Option<&Value>, new: &mut Value) {
+    (row.warnings)(&Change { old, new }).into_iter().for_each(|sentence| call.warn(sentence));
 }
 
 /// Why a transaction did not happen.
@@ -373,6 +378,7 @@ fn finish(
     match sub {
         None => {
             check(row, Some(old), new)?;
+            warn(call, row, Some(old), new);
             establish(call, row, new);
         }
         Some(sub) => {

@@ -177,3 +177,22 @@ async fn ports_of_endpoints_are_of_tcp_unless_they_say_more() {
     let ports = &made["subsets"][0]["ports"];
     assert_eq!((&ports[0]["protocol"], &ports[1]["protocol"]), (&json!("TCP"), &json!("UDP")));
 }
+
+#[tokio::test]
+async fn who_writes_what_is_old_or_ignored_is_warned() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let old = json!({"trafficDistribution": "PreferClose", "externalName": "a"});
+    let made = admin.send("POST", SERVICES, &service("a", old)).await;
+    let warnings = |reply: &http::HeaderMap| -> Vec<String> {
+        reply.get_all("warning").iter().map(|one| one.to_str().unwrap().to_owned()).collect()
+    };
+    let want = [
+        r#"299 - "spec.externalName is ignored when spec.type is not \"ExternalName\"""#,
+        r#"299 - "spec.trafficDistribution: \"PreferClose\" is deprecated; use \"PreferSameZone\"""#,
+    ];
+    assert_eq!((made.code, warnings(&made.headers)), (201, want.map(str::to_owned).to_vec()));
+    let better = json!({"spec": {"trafficDistribution": "PreferSameZone", "externalName": null}});
+    let changed = admin.patch("merge", &format!("{SERVICES}/a"), &better).await;
+    assert_eq!((changed.code, warnings(&changed.headers)), (200, vec![]));
+}
