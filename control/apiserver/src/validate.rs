@@ -49,6 +49,11 @@ impl Errors {
         self.push("FieldValueNotFound", field, format!("Not found: {}", shown(value)));
     }
 
+    /// Reports something that is not there, and where it should be.
+    pub fn absent(&mut self, field: impl Into<String>, value: &Value, detail: &str) {
+        self.push("FieldValueNotFound", field, format!("Not found: {}: {detail}", shown(value)));
+    }
+
     pub fn too_long(&mut self, field: impl Into<String>, limit: usize) {
         self.push("FieldValueTooLong", field, format!("Too long: may not be more than {limit} bytes"));
     }
@@ -107,6 +112,14 @@ impl Errors {
         }
     }
 
+    /// Reports empty text, and else what is outside `known`, which are named in their order.
+    pub fn chosen(&mut self, field: impl Into<String>, value: &str, known: &[&str]) {
+        match value {
+            "" => self.required(field, ""),
+            _ => self.must_be(field, value, known),
+        }
+    }
+
     /// Reports everything that is wrong with the name of a port.
     pub fn port_name(&mut self, field: &str, name: &str) {
         for why in port_name_faults(name) {
@@ -132,6 +145,13 @@ impl Errors {
     pub fn not_negative(&mut self, field: impl Into<String>, value: Option<i64>) {
         if let Some(value) = value.filter(|value| *value < 0) {
             self.invalid(field, &Value::from(value), "must be greater than or equal to 0");
+        }
+    }
+
+    /// Reports a number that is not above nothing.
+    pub fn positive(&mut self, field: impl Into<String>, value: i64) {
+        if value <= 0 {
+            self.invalid(field, &Value::from(value), "must be greater than 0");
         }
     }
 

@@ -200,6 +200,7 @@ pub static RESOURCES: &[Resource] = &[
         storage: "podtemplates",
         returns_deleted: true,
         defaults: pod::default_pod_template,
+        validate: pod::validate_pod_template,
         printer: &workloads::POD_TEMPLATE,
         ..CORE
     },

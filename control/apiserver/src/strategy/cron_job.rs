@@ -35,7 +35,7 @@ pub fn validate_cron_job(change: &Change<'_>, errors: &mut Errors) {
     let policies = ["Allow", "Forbid", "Replace"];
     errors.one_of("spec.concurrencyPolicy", text(object, &["spec", "concurrencyPolicy"]), &policies);
     let made = ["spec", "jobTemplate", "spec"];
-    validate_job_spec(object, &made, errors);
+    validate_job_spec(change, &made, errors);
     let selector = at(object, &["spec", "jobTemplate", "spec", "selector"]);
     if !selector.is_null() {
         errors.invalid("spec.jobTemplate.spec.selector", selector, "`selector` will be auto-generated");

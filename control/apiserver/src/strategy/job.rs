@@ -70,7 +70,7 @@ pub fn validate_job(change: &Change<'_>, errors: &mut Errors) {
     if !flag(job, &["spec", "manualSelector"]) {
         validate_own_labels(job, errors);
     }
-    validate_job_spec(job, &["spec"], errors);
+    validate_job_spec(change, &["spec"], errors);
     let selector = at(job, &["spec", "selector"]);
     if selector.is_null() {
         errors.required("spec.selector", "");
@@ -174,8 +174,8 @@ fn validate_completions(old: &Value, new: &Value, errors: &mut Errors) {
 }
 
 /// The rules of a Job's spec, which those of a CronJob's template are too.
-pub fn validate_job_spec(object: &Value, path: &[&str], errors: &mut Errors) {
-    let (here, spec) = (path.join("."), at(object, path));
+pub fn validate_job_spec(change: &Change<'_>, path: &[&str], errors: &mut Errors) {
+    let (here, spec) = (path.join("."), at(change.new, path));
     for field in [
         "parallelism",
         "completions",
@@ -214,7 +214,7 @@ pub fn validate_job_spec(object: &Value, path: &[&str], errors: &mut Errors) {
     let known: &[&str] =
         if has("podFailurePolicy") { &["Failed"] } else { &["Failed", "TerminatingOrFailed"] };
     errors.one_of(format!("{here}.podReplacementPolicy"), replacement, known);
-    validate_pods(object, path, errors);
+    validate_pods(change, path, errors);
 }
 
 /// `example.com/name`.
@@ -262,14 +262,15 @@ fn validate_indexed(spec: &Value, here: &str, errors: &mut Errors) {
     }
 }
 
-fn validate_pods(object: &Value, path: &[&str], errors: &mut Errors) {
+fn validate_pods(change: &Change<'_>, path: &[&str], errors: &mut Errors) {
+    let object = &*change.new;
     let template: Vec<&str> = path.iter().copied().chain(["template"]).collect();
     let restart = text(at(object, &template), &["spec", "restartPolicy"]);
     let place = format!("{}.spec.restartPolicy", template.join("."));
     // Pods are restarted for ever where nothing is said, which is not for Jobs.
     let is_always = matches!(restart, "" | "Always");
     let known: &[&str] = if is_always { &["Always", "Never", "OnFailure"] } else { &["Never", "OnFailure"] };
-    validate_template(object, &template, known, errors);
+    validate_template(change, &template, known, errors);
     if is_always {
         errors.required(place, "valid values: \"OnFailure\", \"Never\"");
     } else if restart == "OnFailure" && !at(at(object, path), &["podFailurePolicy"]).is_null() {

@@ -3,8 +3,9 @@
 use serde_json::{Value, json};
 
 use super::Change;
-use super::pod_spec::default_spec;
-use crate::tree::{at, list, remove, set, set_default, strings, text};
+use super::pod_rules::{Whole, annotations, validate_spec};
+use super::pod_spec::{default_pod_only, default_spec};
+use crate::tree::{at, list, remove, set, strings, text};
 use crate::validate::Errors;
 
 pub fn default_pod(pod: &mut Value) {
@@ -13,8 +14,8 @@ pub fn default_pod(pod: &mut Value) {
     if at(pod, &["spec", "nodeName"]) == "" {
         remove(pod, &["spec", "nodeName"]);
     }
-    if at(pod, &["spec"]).is_object() {
-        set_default(pod, &["spec", "enableServiceLinks"], true);
+    if let Some(spec) = pod.get_mut("spec").filter(|spec| spec.is_object()) {
+        default_pod_only(spec);
     }
 }
 
@@ -74,75 +75,63 @@ pub fn qos_class(pod: &Value) -> &'static str {
 }
 
 pub fn validate_pod(change: &Change<'_>, errors: &mut Errors) {
-    super::pod_spec_rules::validate_spec(at(change.new, &["spec"]), "spec", errors);
-    match change.old {
-        Some(old) => validate_update(old, change.new, errors),
-        None if !list(change.new, &["spec", "ephemeralContainers"]).is_empty() => {
-            errors.forbidden("spec.ephemeralContainers", "cannot be set on create");
-        }
-        None => {}
+    let (old, new) = (change.old, &*change.new);
+    validate_whole(old, new, errors);
+    if let Some(old) = old {
+        super::pod_update::validate(old, new, errors);
+        return;
     }
+    if !list(new, &["spec", "ephemeralContainers"]).is_empty() {
+        errors.forbidden("spec.ephemeralContainers", "cannot be set on create");
+    }
+    let gated = !list(new, &["spec", "schedulingGates"]).is_empty();
+    if gated && !text(new, &["spec", "nodeName"]).is_empty() {
+        errors.forbidden("spec.nodeName", "cannot be set until all schedulingGates have been cleared");
+    }
+    annotations::validate_agreement(new, "spec", errors);
 }
 
-/// Of a pod's spec only the images, the deadline, the grace period of a failed start and added tolerations may change.
-fn validate_update(old: &Value, new: &Value, errors: &mut Errors) {
-    let comparable = |pod: &Value| {
-        let mut spec = at(pod, &["spec"]).clone();
-        for group in ["containers", "initContainers"] {
-            for container in crate::tree::list_mut(&mut spec, &[group]) {
-                remove(container, &["image"]);
-            }
-        }
-        for field in
-            ["activeDeadlineSeconds", "tolerations", "terminationGracePeriodSeconds", "schedulingGates"]
-        {
-            remove(&mut spec, &[field]);
-        }
-        // Binding sets it once; a pod with gates may still narrow where it goes.
-        if text(pod, &["spec", "nodeName"]).is_empty() {
-            remove(&mut spec, &["nodeName"]);
-        }
-        spec
-    };
-    let (before, mut after) = (comparable(old), comparable(new));
-    if text(old, &["spec", "nodeName"]).is_empty() {
-        remove(&mut after, &["nodeName"]);
-        if !text(new, &["spec", "nodeName"]).is_empty() {
-            errors.forbidden("spec", IMMUTABLE);
-            return;
-        }
-    }
-    if before != after {
-        errors.forbidden("spec", IMMUTABLE);
-    }
-    let kept =
-        list(old, &["spec", "tolerations"]).iter().all(|t| list(new, &["spec", "tolerations"]).contains(t));
-    if !kept {
-        errors.forbidden(
-            "spec.tolerations",
-            "existing toleration can not be modified except its tolerationSeconds",
-        );
-    }
+/// What every version of a pod is held to.
+pub fn validate_whole(old: Option<&Value>, new: &Value, errors: &mut Errors) {
+    annotations::validate(new, old, "metadata.annotations", errors);
+    let old = old.map(|old| at(old, &["spec"]));
+    validate_spec(at(new, &["spec"]), old, Whole::Pod, "spec", errors);
 }
 
-const IMMUTABLE: &str = "pod updates may not change fields other than `spec.containers[*].image`,\
-    `spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing \
-    tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
-
-/// Annotations and labels of the pod a template makes must be valid where the template is.
-pub fn validate_template(object: &Value, path: &[&str], restart: &[&str], errors: &mut Errors) {
-    let here = path.join(".");
-    let template = at(object, path);
+/// Checks the template at `path`, whose pods are restarted in one of the ways of `restart`.
+pub fn validate_template(change: &Change<'_>, path: &[&str], restart: &[&str], errors: &mut Errors) {
+    let (here, template) = (path.join("."), at(change.new, path));
+    let old = change.old.map(|old| at(old, path));
     for (key, value) in strings(template, &["metadata", "labels"]) {
-        errors.check(format!("{here}.metadata.labels"), key, crate::validate::label_key);
-        errors.check(format!("{here}.metadata.labels"), value, crate::validate::label_value);
+        errors.check(format!("{here}.labels"), key, crate::validate::label_key);
+        errors.check(format!("{here}.labels"), value, crate::validate::label_value);
     }
-    super::pod_spec_rules::validate_spec(at(template, &["spec"]), &format!("{here}.spec"), errors);
-    if !list(template, &["spec", "ephemeralContainers"]).is_empty() {
-        let place = format!("{here}.spec.ephemeralContainers");
-        errors.forbidden(place, "ephemeral containers not allowed in pod template");
+    for (key, _) in strings(template, &["metadata", "annotations"]) {
+        let key = key.to_ascii_lowercase();
+        errors.check(format!("{here}.annotations"), &key, crate::validate::label_key);
     }
-    errors.one_of(format!("{here}.spec.restartPolicy"), text(template, &["spec", "restartPolicy"]), restart);
+    annotations::validate(template, old, &format!("{here}.annotations"), errors);
+    let (spec, here) = (at(template, &["spec"]), format!("{here}.spec"));
+    validate_spec(spec, old.map(|old| at(old, &["spec"])), Whole::Template, &here, errors);
+    annotations::validate_agreement(template, &here, errors);
+    if !list(spec, &["ephemeralContainers"]).is_empty() {
+        let why = "ephemeral containers not allowed in pod template";
+        errors.forbidden(format!("{here}.ephemeralContainers"), why);
+    }
+    errors.one_of(format!("{here}.restartPolicy"), text(spec, &["restartPolicy"]), restart);
+    if restart == ["Always"] && !at(spec, &["activeDeadlineSeconds"]).is_null() {
+        // A Deployment's pods are those of its ReplicaSets.
+        let kind = match text(change.new, &["kind"]) {
+            "Deployment" | "" => "ReplicaSet",
+            kind => kind,
+        };
+        let why = format!("activeDeadlineSeconds in {kind} is not Supported");
+        errors.forbidden(format!("{here}.activeDeadlineSeconds"), &why);
+    }
+}
+
+pub fn validate_pod_template(change: &Change<'_>, errors: &mut Errors) {
+    validate_template(change, &["template"], &["Always", "Never", "OnFailure"], errors);
 }
 
 #[cfg(test)]

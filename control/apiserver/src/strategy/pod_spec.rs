@@ -13,7 +13,6 @@ pub fn default_spec(object: &mut Value, path: &[&str]) {
     set_default(spec, &["dnsPolicy"], "ClusterFirst");
     set_default(spec, &["securityContext"], json!({}));
     set_default(spec, &["schedulerName"], "default-scheduler");
-    let host_network = flag(spec, &["hostNetwork"]);
     // The old name of the field and the new one always agree.
     let account = text(spec, &["serviceAccountName"]).to_owned();
     let account = if account.is_empty() { text(spec, &["serviceAccount"]).to_owned() } else { account };
@@ -22,15 +21,30 @@ pub fn default_spec(object: &mut Value, path: &[&str]) {
         set(spec, &["serviceAccount"], account);
     }
     for group in ["initContainers", "containers", "ephemeralContainers"] {
-        list_mut(spec, &[group]).iter_mut().for_each(|container| default_container(container, host_network));
+        list_mut(spec, &[group]).iter_mut().for_each(default_container);
     }
     list_mut(spec, &["volumes"]).iter_mut().for_each(super::volumes::default_volume);
-    for constraint in list_mut(spec, &["topologySpreadConstraints"]) {
-        set_default(constraint, &["whenUnsatisfiable"], "DoNotSchedule");
-    }
 }
 
-fn default_container(container: &mut Value, host_network: bool) {
+/// Defaults that a pod has and a template leaves open.
+pub fn default_pod_only(spec: &mut Value) {
+    let host_network = flag(spec, &["hostNetwork"]);
+    for group in ["containers", "initContainers"] {
+        for container in list_mut(spec, &[group]) {
+            default_requests(container);
+            for port in list_mut(container, &["ports"]).iter_mut().filter(|_| host_network) {
+                let own = int(port, &["containerPort"]).unwrap_or_default();
+                if int(port, &["hostPort"]).unwrap_or_default() == 0 && own != 0 {
+                    set(port, &["hostPort"], own);
+                }
+            }
+        }
+    }
+    super::pod_sizes::default_sizes(spec);
+    set_default(spec, &["enableServiceLinks"], true);
+}
+
+fn default_container(container: &mut Value) {
     set_default(container, &["resources"], json!({}));
     set_default(container, &["terminationMessagePath"], "/dev/termination-log");
     set_default(container, &["terminationMessagePolicy"], "File");
@@ -38,9 +52,6 @@ fn default_container(container: &mut Value, host_network: bool) {
     set_default(container, &["imagePullPolicy"], policy);
     for port in list_mut(container, &["ports"]) {
         set_default(port, &["protocol"], "TCP");
-        if host_network && let Some(number) = int(port, &["containerPort"]) {
-            set_default(port, &["hostPort"], number);
-        }
     }
     for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
         if let Some(probe) = container.get_mut(probe) {
@@ -60,7 +71,6 @@ fn default_container(container: &mut Value, host_network: bool) {
             crate::tree::remove(variable, &["value"]);
         }
     }
-    default_requests(container);
 }
 
 /// A limit without a request is also the request.
@@ -120,10 +130,12 @@ mod tests {
     }
 
     #[test]
-    fn limits_become_requests_where_none_are_given() {
+    fn limits_become_requests_of_pods_where_none_are_given() {
         let mut pod = json!({"spec": {"containers": [{"name": "a", "image": "i:1",
             "resources": {"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "500m"}}}]}});
         default_spec(&mut pod, &["spec"]);
+        assert_eq!(pod["spec"]["containers"][0]["resources"]["requests"], json!({"cpu": "500m"}));
+        default_pod_only(&mut pod["spec"]);
         let resources = &pod["spec"]["containers"][0]["resources"];
         assert_eq!(resources["requests"], json!({"cpu": "500m", "memory": "1Gi"}));
         assert_eq!(pod["spec"]["restartPolicy"], "Always");

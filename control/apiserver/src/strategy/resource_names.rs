@@ -46,7 +46,8 @@ pub fn is_quota(name: &str) -> bool {
     QUOTA.contains(&name) || name.starts_with("requests.hugepages-") || is_huge_page(name)
 }
 
-fn is_huge_page(name: &str) -> bool {
+/// Whether it is memory in pages of one size.
+pub fn is_huge_page(name: &str) -> bool {
     name.starts_with("hugepages-")
 }
 
@@ -68,7 +69,7 @@ pub fn may_be_overcommitted(name: &str) -> bool {
 }
 
 /// Reports what is no name of a resource. Whether it is one.
-fn validate_name(name: &str, place: &str, errors: &mut Errors) -> bool {
+pub fn validate_name(name: &str, place: &str, errors: &mut Errors) -> bool {
     let found = errors.len();
     errors.check(place, name, validate::label_key);
     let is_known = || is_quota(name) || name == "storage";

@@ -7,22 +7,34 @@ use serde_json::Value;
 use crate::tree::{flag, list, text};
 use crate::validate::Errors;
 
-/// Checks the sysctls of a pod spec at `here`.
-pub fn validate(spec: &Value, here: &str, errors: &mut Errors) {
+/// Checks the sysctls of a pod spec at `here`. A spec that had some of the host's may keep them.
+pub fn validate(spec: &Value, old: Option<&Value>, here: &str, errors: &mut Errors) {
+    let had_shared = old.is_some_and(|old| all(old).any(|name| taken_from_host(old, name).is_some()));
     let mut names = HashSet::new();
-    for (at, one) in list(spec, &["securityContext", "sysctls"]).iter().enumerate() {
-        let place = format!("{here}.securityContext.sysctls[{at}].name");
-        let name = text(one, &["name"]);
+    for (index, name) in all(spec).enumerate() {
+        let place = format!("{here}.securityContext.sysctls[{index}].name");
         if name.is_empty() {
-            errors.required(place, "");
+            errors.required(&place, "");
         } else if !is_name(name) {
-            errors.invalid(place, &Value::from(name), FORM);
-        } else if !names.insert(name) {
-            errors.duplicate(place, &Value::from(name));
-        } else if let Some(shared) = shared_with_host(name).filter(|field| flag(spec, &[field])) {
-            errors.invalid(place, &Value::from(name), &format!("may not be set when '{shared}' is true"));
+            errors.invalid(&place, &Value::from(name), FORM);
+        } else if names.contains(name) {
+            errors.duplicate(&place, &Value::from(name));
         }
+        if let Some(shared) = taken_from_host(spec, name).filter(|_| !had_shared) {
+            let why = format!("may not be specified when '{shared}' is true");
+            errors.invalid(place, &Value::from(name), &why);
+        }
+        names.insert(name);
     }
+}
+
+fn all(spec: &Value) -> impl Iterator<Item = &str> {
+    list(spec, &["securityContext", "sysctls"]).iter().map(|one| text(one, &["name"]))
+}
+
+/// The field that makes the parameter one of the host.
+fn taken_from_host(spec: &Value, name: &str) -> Option<&'static str> {
+    shared_with_host(name).filter(|field| flag(spec, &[field]))
 }
 
 const LONGEST: usize = 253;
@@ -67,16 +79,16 @@ mod tests {
             (&["Net.x"], "none", "Invalid value"),
             (&[""], "none", "Required value"),
             (&["a.b", "a.b"], "none", "Duplicate value: \"a.b\""),
-            (&["net.core.somaxconn"], "hostNetwork", "may not be set when 'hostNetwork' is true"),
+            (&["net.core.somaxconn"], "hostNetwork", "may not be specified when 'hostNetwork' is true"),
             (&["kernel.shmmax"], "hostNetwork", ""),
-            (&["kernel.sem"], "hostIPC", "may not be set when 'hostIPC' is true"),
+            (&["kernel.sem"], "hostIPC", "may not be specified when 'hostIPC' is true"),
         ] {
             let sysctls: Vec<Value> =
                 names.iter().map(|name| json!({ "name": name, "value": "1" })).collect();
             let mut spec = json!({ "securityContext": { "sysctls": sysctls } });
             spec[host] = json!(true);
             let mut errors = Errors::default();
-            validate(&spec, "spec", &mut errors);
+            validate(&spec, None, "spec", &mut errors);
             let causes = errors.into_causes();
             assert_eq!(causes.is_empty(), want.is_empty(), "{names:?} {causes:?}");
             assert!(causes.iter().all(|cause| cause.message.contains(want)), "{names:?} {causes:?}");

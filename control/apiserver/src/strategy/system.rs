@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::Change;
 use super::meta::standard_finalizer;
-use super::pod_spec_rules::validate_tolerations;
+use super::pod_rules::placement::validate_tolerations;
 use super::resource_names::{validate_amount, validate_of_container};
 use crate::resources::Sub;
 use crate::tree::{at, copy, fields, int, list, set, strings, text};
@@ -89,7 +89,7 @@ pub fn validate_runtime_class(change: &Change<'_>, errors: &mut Errors) {
         errors.check("scheduling.nodeSelector", key, validate::label_key);
         errors.check("scheduling.nodeSelector", value, validate::label_value);
     }
-    validate_tolerations(scheduling, "scheduling", errors);
+    validate_tolerations(list(scheduling, &["tolerations"]), "scheduling.tolerations", errors);
 }
 
 /// Who holds a namespace.

@@ -150,7 +150,7 @@ pub fn validate_pods(change: &Change<'_>, errors: &mut Errors) {
     errors.not_negative("spec.replicas", int(object, &["spec", "replicas"]));
     errors.not_negative("spec.minReadySeconds", int(object, &["spec", "minReadySeconds"]));
     validate_selector(object, errors);
-    validate_template(object, &["spec", "template"], &["Always"], errors);
+    validate_template(change, &["spec", "template"], &["Always"], errors);
 }
 
 /// A selector is there, and selects the pods that are made.
@@ -206,6 +206,11 @@ pub fn selects(selector: &Value, labels: &Value) -> bool {
 
 /// Syntax of a LabelSelector.
 pub fn validate_label_selector(selector: &Value, here: &str, errors: &mut Errors) {
+    validate_selector_of(selector, true, here, errors);
+}
+
+/// Syntax of a LabelSelector, in whose expressions values are not looked at where bad ones were before.
+pub fn validate_selector_of(selector: &Value, values_hold: bool, here: &str, errors: &mut Errors) {
     for (key, value) in strings(selector, &["matchLabels"]) {
         errors.check(format!("{here}.matchLabels"), key, validate::label_key);
         errors.check(format!("{here}.matchLabels"), value, validate::label_value);
@@ -235,7 +240,7 @@ pub fn validate_label_selector(selector: &Value, here: &str, errors: &mut Errors
             ),
         }
         errors.check(format!("{place}.key"), text(expression, &["key"]), validate::label_key);
-        for (position, value) in values.iter().enumerate() {
+        for (position, value) in values.iter().enumerate().filter(|_| values_hold) {
             let value = value.as_str().unwrap_or_default();
             errors.check(format!("{place}.values[{position}]"), value, validate::label_value);
         }
@@ -256,7 +261,7 @@ pub fn validate_replication_controller(change: &Change<'_>, errors: &mut Errors)
             "`selector` does not match template `labels`",
         );
     }
-    validate_template(change.new, &["spec", "template"], &["Always"], errors);
+    validate_template(change, &["spec", "template"], &["Always"], errors);
 }
 
 #[cfg(test)]

@@ -92,6 +92,7 @@ pub fn isolate(row: &Row, sub: Option<Sub>, old: &Value, new: &mut Value) {
             // The two names of a pod's addresses always agree.
             if row.own() == "pods" {
                 strategy::pod::agree_on_addresses(&mut kept);
+                strategy::pod_status::keep_unsaid(old, &mut kept);
             }
             *new = kept;
         }
