@@ -41,6 +41,12 @@ impl Errors {
         self.push("FieldValueDuplicate", field, format!("Duplicate value: {}", shown(value)));
     }
 
+    /// Reports what is there twice, and why that matters.
+    pub fn repeated(&mut self, field: impl Into<String>, value: &Value, detail: &str) {
+        let message = format!("Duplicate value: {}: {detail}", shown(value));
+        self.push("FieldValueDuplicate", field, message);
+    }
+
     pub fn forbidden(&mut self, field: impl Into<String>, detail: &str) {
         self.push("FieldValueForbidden", field, format!("Forbidden: {detail}"));
     }

@@ -16,9 +16,9 @@ use crate::strategy::workload_status::validate_workload_status;
 use crate::strategy::{
     admission_policy, api_service, autoscaler, certificate, config as config_rules, cron_job,
     device_allocation, device_claim, device_class, device_slice, disruption_budget, endpoint_slice,
-    endpoints, flow_schema, ingress, job, limit_range, network_policy, pod, pod_changes, priority_class,
-    priority_level, quota, rbac as rbac_rules, revision, service, service_cidr, service_rules, sets,
-    storage as storage_rules, system, warnings, webhook, workload,
+    endpoints, event as event_rules, flow_schema, ingress, job, limit_range, network_policy, node, pod,
+    pod_changes, priority_class, priority_level, quota, rbac as rbac_rules, revision, service, service_cidr,
+    service_rules, sets, storage as storage_rules, system, warnings, webhook, workload,
 };
 use crate::validate;
 
@@ -72,8 +72,9 @@ pub static RESOURCES: &[Resource] = &[
         lifetime: EVENT_LIFETIME,
         create_on_update: true,
         unconditional_update: true,
-        name: validate::subdomain,
-        defaults: config_rules::default_event,
+        name: validate::path_segment,
+        defaults: event_rules::default_event,
+        validate: event_rules::validate_event,
         selectable: &[
             ("involvedObject.kind", &["involvedObject", "kind"]),
             ("involvedObject.namespace", &["involvedObject", "namespace"]),
@@ -124,7 +125,8 @@ pub static RESOURCES: &[Resource] = &[
         storage: "minions",
         subresources: &[Sub::Proxy, Sub::Status],
         selectable: &[("spec.unschedulable", &["spec", "unschedulable"])],
-        validate: system::validate_node,
+        validate: node::validate_node,
+        validate_part: node::validate_node_status,
         printer: &cluster::NODE,
         ..CORE
     },

@@ -1,4 +1,4 @@
-//! ConfigMaps, Secrets and events.
+//! ConfigMaps and Secrets.
 
 use base64::Engine;
 use serde_json::Value;
@@ -133,22 +133,6 @@ fn validate_immutable(old: &Value, new: &Value, errors: &mut Errors) {
             errors.forbidden(section, "field is immutable when `immutable` is set");
         }
     }
-}
-
-/// The two generations of events name the reporter in two places.
-pub fn default_event(event: &mut Value) {
-    let component = text(event, &["source", "component"]).to_owned();
-    if !component.is_empty() && at(event, &["reportingComponent"]).is_null() {
-        set(event, &["reportingComponent"], component);
-    }
-    if at(event, &["reportingInstance"]).is_null() && !at(event, &["source", "host"]).is_null() {
-        let host = at(event, &["source", "host"]).clone();
-        set(event, &["reportingInstance"], host);
-    }
-    for field in ["reportingComponent", "reportingInstance"] {
-        set_default(event, &[field], "");
-    }
-    set_default(event, &["type"], "Normal");
 }
 
 #[cfg(test)]

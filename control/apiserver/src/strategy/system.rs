@@ -1,4 +1,4 @@
-//! Namespaces, nodes, leases and runtime classes.
+//! Namespaces, leases and runtime classes.
 
 use serde_json::{Value, json};
 
@@ -30,25 +30,6 @@ pub fn prepare_namespace(change: &mut Change<'_>) {
             set(change.new, &["status"], json!({ "phase": "Active" }));
         }
         Some(old) => copy(change.new, old, &["spec", "finalizers"]),
-    }
-}
-
-pub fn validate_node(change: &Change<'_>, errors: &mut Errors) {
-    for (index, taint) in list(change.new, &["spec", "taints"]).iter().enumerate() {
-        let here = format!("spec.taints[{index}]");
-        errors.check(format!("{here}.key"), text(taint, &["key"]), validate::label_key);
-        let effects = ["NoExecute", "NoSchedule", "PreferNoSchedule"];
-        let effect = text(taint, &["effect"]);
-        if !effects.contains(&effect) {
-            errors.unsupported(format!("{here}.effect"), effect, &effects);
-        }
-    }
-    if let Some(old) = change.old {
-        let before = at(old, &["spec", "podCIDRs"]);
-        if !before.is_null() && before != at(change.new, &["spec", "podCIDRs"]) {
-            errors
-                .forbidden("spec.podCIDRs", "node updates may not change podCIDR except from \"\" to valid");
-        }
     }
 }
 
