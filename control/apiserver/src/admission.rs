@@ -67,7 +67,7 @@ pub fn create(call: &Call, object: &mut Value) -> Result<()> {
         limits::apply(call, object)?;
     }
     if matches!(call.row.own(), "roles" | "clusterroles" | "rolebindings" | "clusterrolebindings") {
-        crate::auth::escalation::check(call, object)?;
+        crate::auth::escalation::check(call, None, object)?;
     }
     match call.row.own() {
         "certificatesigningrequests" => certificates::create(call, object)?,
@@ -93,9 +93,11 @@ pub fn part(call: &Call, sub: Sub, old: &Value, object: &Value) -> Result<()> {
 pub fn update(call: &Call, old: &Value, object: &mut Value) -> Result<()> {
     restrict_node(call, object)?;
     if matches!(call.row.own(), "roles" | "clusterroles" | "rolebindings" | "clusterrolebindings")
-        && ["rules", "subjects", "roleRef"].iter().any(|field| old.get(*field) != object.get(*field))
+        && ["rules", "aggregationRule", "subjects", "roleRef"]
+            .iter()
+            .any(|field| old.get(*field) != object.get(*field))
     {
-        crate::auth::escalation::check(call, object)?;
+        crate::auth::escalation::check(call, Some(old), object)?;
     }
     match call.row.own() {
         "persistentvolumeclaims" => limits::check(call, object)?,

@@ -12,6 +12,7 @@
 //! Start reading with `service_account.rs`, the smallest one.
 
 mod change;
+mod cluster_role;
 mod controller;
 mod cronjob;
 mod deployment;
@@ -81,6 +82,7 @@ fn controllers(config: &Config) -> Result<Vec<Box<dyn Controller>>, RunError> {
         Box::new(service_account::RootCaController { bundle: config.cluster_ca.clone() }),
         Box::new(service_cidr::ServiceCidrController),
         Box::new(service_token::ServiceTokenController { bundle: config.cluster_ca.clone() }),
+        Box::new(cluster_role::ClusterRoleController),
         Box::new(flow_schema::FlowSchemaController),
         Box::new(disruption::DisruptionController),
         Box::new(node_cidr::NodeCidrController::new(&config.cluster_cidrs)?),

@@ -112,6 +112,9 @@ kind!(
     {}
 );
 kind!(
+    ClusterRole, "rbac.authorization.k8s.io", "v1", "clusterroles", "clusterroles.rbac.authorization.k8s.io",
+    { rules: Vec<Value>, aggregation_rule: Option<AggregationRule> });
+kind!(
     /// `Secret`: those with tokens of accounts only.
     Secret, "", "v1", "secrets", "secrets", { r#type: String, data: BTreeMap<String, String> });
 kind!(Endpoints, "", "v1", "endpoints", "endpoints", { subsets: Vec<EndpointSubset> });
@@ -271,6 +274,12 @@ pub(crate) struct NodeSpec {
 pub(crate) struct NodeStatus {
     pub(crate) conditions: Vec<NodeCondition>,
     pub(crate) addresses: Vec<NodeAddress>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct AggregationRule {
+    pub(crate) cluster_role_selectors: Vec<LabelSelector>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]

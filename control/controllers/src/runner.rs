@@ -18,9 +18,9 @@ use crate::discovery::discover;
 use crate::informer::{Applied, Step, inform, withdraw};
 use crate::node_cidr::CidrError;
 use crate::objects::{
-    ConfigMap, CronJob, Deployment, EndpointSlice, Endpoints, FlowSchema, IpAddress, Job, Kind, Lease,
-    Namespace, Node, PersistentVolumeClaim, Pod, PodDisruptionBudget, PriorityLevelConfiguration, ReplicaSet,
-    ReplicationController, ResourceQuota, Secret, Service, ServiceAccount, ServiceCidr,
+    ClusterRole, ConfigMap, CronJob, Deployment, EndpointSlice, Endpoints, FlowSchema, IpAddress, Job, Kind,
+    Lease, Namespace, Node, PersistentVolumeClaim, Pod, PodDisruptionBudget, PriorityLevelConfiguration,
+    ReplicaSet, ReplicationController, ResourceQuota, Secret, Service, ServiceAccount, ServiceCidr,
 };
 use crate::queue::Queue;
 use crate::view::World;
@@ -83,6 +83,7 @@ fn start_informers(tasks: &mut JoinSet<()>, client: &Client, steps: &mpsc::Sende
         };
     }
     start! {
+        ClusterRole;
         ConfigMap, "metadata.name=kube-root-ca.crt";
         CronJob;
         Deployment;

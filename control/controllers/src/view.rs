@@ -10,9 +10,9 @@ use crate::change::controller_of;
 use crate::controller::Key;
 use crate::graph::Graph;
 use crate::objects::{
-    ConfigMap, CronJob, Deployment, EndpointSlice, Endpoints, FlowSchema, IpAddress, Job, Kind, Lease,
-    Namespace, Node, PersistentVolumeClaim, Pod, PodDisruptionBudget, PriorityLevelConfiguration, ReplicaSet,
-    ReplicationController, ResourceQuota, Secret, Service, ServiceAccount, ServiceCidr,
+    ClusterRole, ConfigMap, CronJob, Deployment, EndpointSlice, Endpoints, FlowSchema, IpAddress, Job, Kind,
+    Lease, Namespace, Node, PersistentVolumeClaim, Pod, PodDisruptionBudget, PriorityLevelConfiguration,
+    ReplicaSet, ReplicationController, ResourceQuota, Secret, Service, ServiceAccount, ServiceCidr,
 };
 
 /// Objects of one kind, ordered by namespace and name.
@@ -57,6 +57,7 @@ impl<T: Kind> Table<T> {
 /// Everything controllers read. Written only by the dispatcher in `runner.rs`.
 #[derive(Debug, Default)]
 pub(crate) struct World {
+    pub(crate) cluster_roles: Table<ClusterRole>,
     pub(crate) config_maps: Table<ConfigMap>,
     pub(crate) cron_jobs: Table<CronJob>,
     pub(crate) deployments: Table<Deployment>,
@@ -142,6 +143,7 @@ macro_rules! tabled {
 }
 
 tabled! {
+    ClusterRole => cluster_roles,
     ConfigMap => config_maps,
     CronJob => cron_jobs,
     Deployment => deployments,
@@ -186,6 +188,7 @@ pub(crate) mod tests {
     fn add(world: &mut World, object: &Value) {
         let kind = object["kind"].as_str().unwrap();
         match kind {
+            "ClusterRole" => row::<ClusterRole>(world, object),
             "ConfigMap" => row::<ConfigMap>(world, object),
             "CronJob" => row::<CronJob>(world, object),
             "Deployment" => row::<Deployment>(world, object),

@@ -6,12 +6,13 @@ use super::rbac::Rule;
 use super::{Attempt, MASTERS};
 use crate::api::Call;
 use crate::status::{Refusal, Result};
-use crate::tree::{list, text};
+use crate::tree::{at, list, text};
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 
-/// Refuses a role or binding that would give more than its author has.
-pub fn check(call: &Call, object: &Value) -> Result<()> {
+/// Refuses a role or binding that would give more than its author has. A role that aggregates, now or before, may come to hold
+/// anything, and so is for those who may do everything.
+pub fn check(call: &Call, old: Option<&Value>, object: &Value) -> Result<()> {
     if call.user.is_in(MASTERS) {
         return Ok(());
     }
@@ -30,6 +31,13 @@ pub fn check(call: &Call, object: &Value) -> Result<()> {
         return Ok(());
     }
     let own = call.api.rbac.rules_for(&call.user, namespace);
+    let aggregates = |role: &Value| !at(role, &["aggregationRule"]).is_null();
+    if (aggregates(object) || old.is_some_and(aggregates))
+        && !everything().iter().all(|rule| covered(rule, &own))
+    {
+        let why = "must have cluster-admin privileges to use the aggregationRule";
+        return Err(Refusal::forbidden(&call.row, name, why));
+    }
     if granted.iter().all(|rule| covered(rule, &own)) {
         return Ok(());
     }
@@ -38,6 +46,12 @@ pub fn check(call: &Call, object: &Value) -> Result<()> {
         call.user.name, call.user.groups
     );
     Err(Refusal::forbidden(&call.row, name, &why))
+}
+
+fn everything() -> [Rule; 2] {
+    let all = || vec!["*".to_owned()];
+    let resources = Rule { verbs: all(), groups: all(), resources: all(), ..Rule::default() };
+    [resources, Rule { verbs: all(), urls: all(), ..Rule::default() }]
 }
 
 /// Whether every single permission of a rule is also in `own`.

@@ -8,7 +8,8 @@ use serde_json::Value;
 
 use super::{Attempt, User};
 use crate::object::Stored;
-use crate::tree::{at, list, strings, text};
+use crate::strategy::workload::selects;
+use crate::tree::{at, list, text};
 
 /// One rule of a role.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -91,9 +92,9 @@ struct Index {
 #[derive(Debug, Default)]
 struct Role {
     rules: Arc<Vec<Rule>>,
-    labels: Vec<(String, String)>,
-    /// `matchLabels` of each selector of the aggregation rule.
-    aggregates: Vec<Vec<(String, String)>>,
+    labels: Value,
+    /// The selectors of the aggregation rule.
+    aggregates: Vec<Value>,
 }
 
 #[derive(Debug)]
@@ -169,20 +170,23 @@ impl Index {
         subjects.into_iter().filter_map(|subject| self.by_subject.get(&subject)).flatten()
     }
 
-    /// A role's own rules and those of the roles it aggregates.
+    /// The rules of a role. One that aggregates has those of the roles it selects, which may aggregate as well, and none of
+    /// its own: what is written there is for people to read.
     fn rules(&self, key: &RoleKey) -> impl Iterator<Item = &Rule> {
-        let role = self.roles.get(key);
-        let selected = role.filter(|role| !role.aggregates.is_empty()).map(|role| {
-            self.roles.iter().filter(|((namespace, _), other)| {
-                namespace.is_empty()
-                    && role
-                        .aggregates
-                        .iter()
-                        .any(|labels| labels.iter().all(|label| other.labels.contains(label)))
-            })
-        });
-        let own = role.into_iter().flat_map(|role| role.rules.iter());
-        own.chain(selected.into_iter().flatten().flat_map(|(_, role)| role.rules.iter()))
+        let mut found: Vec<(&RoleKey, &Role)> = self.roles.get_key_value(key).into_iter().collect();
+        let mut looked = 0;
+        while let Some((_, role)) = found.get(looked).copied() {
+            looked += 1;
+            for selector in &role.aggregates {
+                let is_new = |one: &RoleKey| !found.iter().any(|(known, _)| *known == one);
+                let selected = self.roles.iter().filter(|(one, other)| {
+                    one.0.is_empty() && is_new(one) && selects(selector, &other.labels)
+                });
+                found.extend(selected.collect::<Vec<_>>());
+            }
+        }
+        let plain = found.into_iter().filter(|(_, role)| role.aggregates.is_empty());
+        plain.flat_map(|(_, role)| role.rules.iter())
     }
 
     fn put(&mut self, plural: &str, entry: &Stored) {
@@ -226,14 +230,10 @@ impl Index {
 }
 
 fn read_role(tree: &Value) -> Role {
-    let pairs = |value: &Value, path: &[&str]| {
-        strings(value, path).map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
-    };
-    let selectors = list(tree, &["aggregationRule", "clusterRoleSelectors"]);
     Role {
         rules: Arc::new(list(tree, &["rules"]).iter().map(Rule::read).collect()),
-        labels: pairs(tree, &["metadata", "labels"]),
-        aggregates: selectors.iter().map(|selector| pairs(selector, &["matchLabels"])).collect(),
+        labels: at(tree, &["metadata", "labels"]).clone(),
+        aggregates: list(tree, &["aggregationRule", "clusterRoleSelectors"]).to_vec(),
     }
 }
 
@@ -263,6 +263,8 @@ fn read_binding(key: &str, namespace: String, tree: &Value) -> Binding {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn rule(verbs: &[&str], groups: &[&str], resources: &[&str], names: &[&str]) -> Rule {
@@ -305,6 +307,46 @@ mod tests {
         for (rule, attempt, want) in cases {
             assert_eq!(rule.allows(&attempt), want, "{rule:?} {attempt:?}");
         }
+    }
+
+    /// The verbs a cluster role gives.
+    fn verbs_of(name: &str, roles: &[Value]) -> Vec<String> {
+        let mut index = Index::default();
+        for role in roles {
+            let key = (String::new(), text(role, &["metadata", "name"]).to_owned());
+            index.roles.insert(key, read_role(role));
+        }
+        let mut verbs: Vec<String> =
+            index.rules(&(String::new(), name.to_owned())).flat_map(|rule| rule.verbs.clone()).collect();
+        verbs.sort();
+        verbs
+    }
+
+    #[test]
+    fn a_role_has_the_rules_of_those_it_selects_and_of_those_they_select() {
+        let role = |name: &str, label: &str, verb: &str| json!({"metadata": {"name": name, "labels": {"to": label}}, "rules": [{"verbs": [verb]}]});
+        let selecting = |name: &str, label: &str, selector: Value| {
+            json!({"metadata": {"name": name, "labels": {"to": label}}, "rules": [{"verbs": ["stale"]}],
+                   "aggregationRule": {"clusterRoleSelectors": [selector]}})
+        };
+        let labels = |value: &str| json!({"matchLabels": {"to": value}});
+        let expression = |operator: &str| json!({"matchExpressions": [{"key": "to", "operator": operator, "values": ["view"]}]});
+        let all = |selector: Value| {
+            [
+                role("a", "view", "get"),
+                role("b", "edit", "put"),
+                role("c", "other", "*"),
+                selecting("view", "edit", labels("view")),
+                selecting("edit", "admin", labels("edit")),
+                selecting("admin", "view", selector),
+            ]
+        };
+        assert_eq!(verbs_of("view", &all(labels("admin"))), ["get", "put"], "in a circle, too");
+        assert_eq!(verbs_of("edit", &all(labels("nobody"))), ["get", "put"]);
+        assert_eq!(verbs_of("admin", &all(labels("admin"))), ["get", "put"]);
+        assert_eq!(verbs_of("admin", &all(expression("In"))), ["get"], "expressions select as labels do");
+        assert_eq!(verbs_of("admin", &all(expression("NotIn"))), ["*", "get", "put"]);
+        assert_eq!(verbs_of("admin", &all(labels("nobody"))), Vec::<String>::new());
     }
 
     #[test]

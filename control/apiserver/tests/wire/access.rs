@@ -79,6 +79,38 @@ async fn nobody_grants_what_they_do_not_have() {
 }
 
 #[tokio::test]
+async fn only_who_may_do_everything_makes_roles_that_select_others() {
+    let cluster = cluster().await;
+    let (admin, bob, alice) = (cluster.admin(), cluster.user("bob", &[]), cluster.user("alice", &[]));
+    let rules =
+        json!([{"apiGroups": ["rbac.authorization.k8s.io"], "resources": ["clusterroles"], "verbs": ["*"]}]);
+    let mut narrow = role("ClusterRole", "narrow", rules);
+    narrow["rules"][0]["verbs"] = json!(["get", "create", "update", "patch"]);
+    let roles = format!("{RBAC}/clusterroles");
+    admin.send("POST", &roles, &narrow).await.expect(201);
+    let mut all = binding("b", "cluster-admin", json!({"kind": "User", "name": "alice"}));
+    all["kind"] = json!("ClusterRoleBinding");
+    all["roleRef"] = json!({"kind": "ClusterRole", "name": "cluster-admin"});
+    admin.send("POST", &format!("{RBAC}/clusterrolebindings"), &all).await.expect(201);
+    all["metadata"]["name"] = json!("n");
+    all["roleRef"]["name"] = json!("narrow");
+    all["subjects"][0]["name"] = json!("bob");
+    admin.send("POST", &format!("{RBAC}/clusterrolebindings"), &all).await.expect(201);
+
+    let mut selecting = role("ClusterRole", "selecting", json!([]));
+    selecting["aggregationRule"] = json!({"clusterRoleSelectors": [{"matchLabels": {"to": "own"}}]});
+    let refused = bob.send("POST", &roles, &selecting).await.refused(403, "Forbidden");
+    let message = refused["message"].as_str().unwrap();
+    assert!(message.ends_with("must have cluster-admin privileges to use the aggregationRule"), "{message}");
+    let change = json!({"aggregationRule": {"clusterRoleSelectors": [{}]}});
+    bob.patch("merge", &format!("{roles}/narrow"), &change).await.refused(403, "Forbidden");
+    alice.send("POST", &roles, &selecting).await.expect(201);
+    // Not to be had by giving up what is selected either.
+    let change = json!({"aggregationRule": null});
+    bob.patch("merge", &format!("{roles}/selecting"), &change).await.refused(403, "Forbidden");
+}
+
+#[tokio::test]
 async fn a_token_is_its_account_for_as_long_as_pod_and_account_live() {
     let cluster = cluster().await;
     let admin = cluster.admin();
