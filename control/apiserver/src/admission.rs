@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::api::Call;
-use crate::auth::node::node_name;
+use crate::auth::node::{node_name, reaches_for};
 use crate::object::{self, key, prefix};
 use crate::resources::{Row, Sub, known};
 use crate::status::{Cause, Refusal, Result};
@@ -117,12 +117,33 @@ fn restrict_node(call: &Call, object: &Value) -> Result<()> {
             let why = format!("node {node:?} is not allowed to modify node {name:?}");
             Err(Refusal::forbidden(&call.row, name, &why))
         }
-        "pods" if call.target.verb == "create" && text(object, &["spec", "nodeName"]) != node => {
-            let why = format!("node {node:?} can only create pods with spec.nodeName set to itself");
-            Err(Refusal::forbidden(&call.row, name, &why))
+        "csinodes" if name != node => {
+            let why = "can only access CSINode with the same name as the requesting node";
+            Err(Refusal::forbidden(&call.row, name, why))
+        }
+        "leases" if call.target.namespace == "kube-node-lease" && name != node => {
+            let why = "can only access node lease with the same name as the requesting node";
+            Err(Refusal::forbidden(&call.row, name, why))
+        }
+        "pods" if call.target.verb == "create" => {
+            restrict_mirror(node, object).map_or(Ok(()), |why| Err(Refusal::forbidden(&call.row, name, &why)))
         }
         _ => Ok(()),
     }
+}
+
+/// Why a node may not create a pod: it makes mirrors of what it runs by itself, and nothing else.
+fn restrict_mirror(node: &str, pod: &Value) -> Option<String> {
+    const MIRROR: &str = "kubernetes.io/config.mirror";
+    if at(pod, &["metadata", "annotations", MIRROR]).is_null() {
+        return Some(format!(
+            "pod does not have {MIRROR:?} annotation, node {node:?} can only create mirror pods"
+        ));
+    }
+    if text(pod, &["spec", "nodeName"]) != node {
+        return Some(format!("node {node:?} can only create pods with spec.nodeName set to itself"));
+    }
+    reaches_for(pod).map(|what| format!("node {node:?} can not create pods that reference {what}"))
 }
 
 /// Where a pod finds its token.

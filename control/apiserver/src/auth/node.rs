@@ -1,9 +1,11 @@
 //! What a node may do: read what its pods need, write its own objects.
 
+use serde_json::Value;
+
 use super::{Attempt, User};
 use crate::object::{Objects, key, prefix};
 use crate::resources::known;
-use crate::tree::{list, text};
+use crate::tree::{at, list, text};
 
 /// The name of the node whose kubelet this is.
 pub fn node_name(user: &User) -> Option<&str> {
@@ -28,7 +30,7 @@ pub fn allows(node: &str, attempt: &Attempt, objects: &Objects) -> bool {
             _ => reads,
         },
         ("", "pods", "status") => writes(verb) && is_on(node, namespace, name, objects),
-        ("", "pods", "eviction") => verb == "create",
+        ("", "pods", "eviction") => verb == "create" && is_on(node, namespace, name, objects),
         ("", "secrets" | "configmaps", "") => {
             reads && !name.is_empty() && refers(node, resource, namespace, name, objects)
         }
@@ -45,6 +47,16 @@ pub fn allows(node: &str, attempt: &Attempt, objects: &Objects) -> bool {
                 && (verb == "create" || (own && (writes(verb) || verb == "get" || verb == "delete")))
         }
         ("storage.k8s.io", "csinodes", "") => verb == "create" || own,
+        ("", "endpoints", "") => verb == "get",
+        ("", "persistentvolumeclaims", "status") => {
+            (verb == "get" || writes(verb)) && claims(node, namespace, name, objects)
+        }
+        ("node.k8s.io", "runtimeclasses", "") | ("certificates.k8s.io", "clustertrustbundles", "") => reads,
+        // With which a kubelet has its certificates renewed; it reads what became of them.
+        ("certificates.k8s.io", "certificatesigningrequests", "") => verb == "create" || reads,
+        ("resource.k8s.io", "resourceclaims", "") => {
+            verb == "get" && claims_devices(node, namespace, name, objects)
+        }
         ("authentication.k8s.io", "tokenreviews", "")
         | ("authorization.k8s.io", "subjectaccessreviews" | "localsubjectaccessreviews", "") => {
             verb == "create"
@@ -57,7 +69,7 @@ fn writes(verb: &str) -> bool {
     matches!(verb, "update" | "patch")
 }
 
-fn pod(namespace: &str, name: &str, objects: &Objects) -> Option<serde_json::Value> {
+fn pod(namespace: &str, name: &str, objects: &Objects) -> Option<Value> {
     let entry = objects.get(&key(known("", "pods"), namespace, name))?;
     serde_json::from_slice(&entry.value.bytes()).ok()
 }
@@ -67,7 +79,7 @@ fn is_on(node: &str, namespace: &str, name: &str, objects: &Objects) -> bool {
 }
 
 /// Pods of a namespace that are bound to the node.
-fn pods_on(node: &str, namespace: &str, objects: &Objects) -> Vec<serde_json::Value> {
+fn pods_on(node: &str, namespace: &str, objects: &Objects) -> Vec<Value> {
     let row = known("", "pods");
     let at = row.selectable.iter().position(|(name, _)| *name == "spec.nodeName").unwrap_or_default();
     let page = objects.range(&prefix(row, namespace), None, 0, None);
@@ -80,28 +92,69 @@ fn pods_on(node: &str, namespace: &str, objects: &Objects) -> Vec<serde_json::Va
 
 /// Whether a pod on the node refers to a Secret or ConfigMap.
 fn refers(node: &str, plural: &str, namespace: &str, name: &str, objects: &Objects) -> bool {
-    pods_on(node, namespace, objects).iter().any(|pod| mentions(&pod["spec"], plural, name))
+    pods_on(node, namespace, objects).iter().any(|pod| mentions(&pod["spec"], plural, Some(name)))
 }
 
-/// Whether anything in a pod spec refers to the Secret or ConfigMap of that name.
-fn mentions(spec: &serde_json::Value, plural: &str, name: &str) -> bool {
+/// Whether anything in a pod spec refers to the Secret or ConfigMap of that name, or with `None` to any.
+fn mentions(spec: &Value, plural: &str, name: Option<&str>) -> bool {
     let (sources, keys): (&[&str], &[&str]) = match plural {
-        "secrets" => (&["secret", "secretRef", "secretKeyRef"], &["secretName", "name"]),
+        "secrets" => {
+            (&["secret", "secretRef", "secretKeyRef", "nodePublishSecretRef"], &["secretName", "name"])
+        }
         _ => (&["configMap", "configMapRef", "configMapKeyRef"], &["name"]),
     };
-    let pulls = plural == "secrets"
-        && list(spec, &["imagePullSecrets"]).iter().any(|one| text(one, &["name"]) == name);
-    pulls || walk(spec, sources, keys, name)
+    let is_meant = |one: &Value| {
+        keys.iter().any(|key| name.map_or(!text(one, &[key]).is_empty(), |name| text(one, &[key]) == name))
+    };
+    let pulls = plural == "secrets" && list(spec, &["imagePullSecrets"]).iter().any(is_meant);
+    pulls || walk(spec, sources, &is_meant)
 }
 
-fn walk(value: &serde_json::Value, sources: &[&str], keys: &[&str], name: &str) -> bool {
+fn walk(value: &Value, sources: &[&str], is_meant: &impl Fn(&Value) -> bool) -> bool {
     match value {
-        serde_json::Value::Object(fields) => fields.iter().any(|(field, inner)| {
-            let hit = sources.contains(&field.as_str()) && keys.iter().any(|key| text(inner, &[key]) == name);
-            hit || walk(inner, sources, keys, name)
+        Value::Object(fields) => fields.iter().any(|(field, inner)| {
+            (sources.contains(&field.as_str()) && is_meant(inner)) || walk(inner, sources, is_meant)
         }),
-        serde_json::Value::Array(items) => items.iter().any(|inner| walk(inner, sources, keys, name)),
+        Value::Array(items) => items.iter().any(|inner| walk(inner, sources, is_meant)),
         _ => false,
+    }
+}
+
+/// Whether a pod on the node uses the claim of a volume, its own by name or one made for it.
+fn claims(node: &str, namespace: &str, name: &str, objects: &Objects) -> bool {
+    pods_on(node, namespace, objects).iter().any(|pod| {
+        list(pod, &["spec", "volumes"]).iter().any(|volume| {
+            let made = || format!("{}-{}", text(pod, &["metadata", "name"]), text(volume, &["name"]));
+            text(volume, &["persistentVolumeClaim", "claimName"]) == name
+                || (volume.get("ephemeral").is_some() && made() == name)
+        })
+    })
+}
+
+/// The same of a claim of devices.
+fn claims_devices(node: &str, namespace: &str, name: &str, objects: &Objects) -> bool {
+    pods_on(node, namespace, objects).iter().any(|pod| {
+        let named = list(pod, &["spec", "resourceClaims"]);
+        let made = list(pod, &["status", "resourceClaimStatuses"]);
+        named.iter().chain(made).any(|claim| text(claim, &["resourceClaimName"]) == name)
+    })
+}
+
+/// What a pod that a node makes may not refer to, if it does: it could read that as its own then.
+pub fn reaches_for(pod: &Value) -> Option<&'static str> {
+    let spec = at(pod, &["spec"]);
+    let volumes = || list(spec, &["volumes"]).iter();
+    match () {
+        () if !text(spec, &["serviceAccountName"]).is_empty() => Some("a service account"),
+        () if mentions(spec, "secrets", None) => Some("secrets"),
+        () if mentions(spec, "configmaps", None) => Some("configmaps"),
+        () if volumes()
+            .any(|one| one.get("persistentVolumeClaim").is_some() || one.get("ephemeral").is_some()) =>
+        {
+            Some("persistentvolumeclaims")
+        }
+        () if !list(spec, &["resourceClaims"]).is_empty() => Some("resourceclaims"),
+        () => None,
     }
 }
 
@@ -129,7 +182,29 @@ mod tests {
             ("configmaps", "d", true),
             ("configmaps", "a", false),
         ] {
-            assert_eq!(mentions(&spec, plural, name), want, "{plural} {name}");
+            assert_eq!(mentions(&spec, plural, Some(name)), want, "{plural} {name}");
+        }
+    }
+
+    #[test]
+    fn a_pod_reaches_for_what_its_node_could_not_read() {
+        for (spec, want) in [
+            (
+                json!({"containers": [{"name": "a"}], "volumes": [{"name": "v", "hostPath": {"path": "/"}}]}),
+                None,
+            ),
+            (json!({"serviceAccountName": "a"}), Some("a service account")),
+            (json!({"volumes": [{"name": "v", "secret": {"secretName": "s"}}]}), Some("secrets")),
+            (json!({"imagePullSecrets": [{"name": "s"}]}), Some("secrets")),
+            (json!({"containers": [{"envFrom": [{"configMapRef": {"name": "m"}}]}]}), Some("configmaps")),
+            (
+                json!({"volumes": [{"persistentVolumeClaim": {"claimName": "c"}}]}),
+                Some("persistentvolumeclaims"),
+            ),
+            (json!({"volumes": [{"ephemeral": {}}]}), Some("persistentvolumeclaims")),
+            (json!({"resourceClaims": [{"name": "r"}]}), Some("resourceclaims")),
+        ] {
+            assert_eq!(reaches_for(&json!({"spec": spec})), want, "{spec}");
         }
     }
 }

@@ -208,6 +208,40 @@ async fn a_node_sees_and_writes_only_what_is_its_own() {
     node.send("POST", tokens, &unbound).await.refused(403, "Forbidden");
 }
 
+#[tokio::test]
+async fn a_node_makes_mirrors_and_evicts_only_what_runs_on_it() {
+    let cluster = cluster().await;
+    let (admin, node) = (cluster.admin(), cluster.user("system:node:n1", &["system:nodes"]));
+    let pods = "/api/v1/namespaces/default/pods";
+    let mut own = pod("own", json!({}));
+    own["spec"]["nodeName"] = json!("n1");
+    let told = async |pod: &Value| {
+        let refused = node.send("POST", pods, pod).await.refused(403, "Forbidden");
+        refused["message"].as_str().unwrap().to_owned()
+    };
+    assert!(told(&own).await.ends_with("node \"n1\" can only create mirror pods"));
+    own["metadata"]["annotations"] = json!({"kubernetes.io/config.mirror": "x"});
+    own["spec"]["volumes"] = json!([{"name": "v", "secret": {"secretName": "s"}}]);
+    assert!(told(&own).await.ends_with("node \"n1\" can not create pods that reference secrets"));
+    own["spec"]["volumes"] = json!([]);
+    node.send("POST", pods, &own).await.expect(201);
+
+    let mut other = pod("other", json!({}));
+    other["spec"]["nodeName"] = json!("n2");
+    admin.send("POST", pods, &other).await.expect(201);
+    let eviction =
+        |name: &str| json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}});
+    node.send("POST", &format!("{pods}/other/eviction"), &eviction("other")).await.refused(403, "Forbidden");
+    node.send("POST", &format!("{pods}/own/eviction"), &eviction("own")).await.expect(201);
+
+    // A kubelet asks for certificates and reads runtime classes.
+    node.get("/apis/node.k8s.io/v1/runtimeclasses").await.expect(200);
+    node.get("/apis/certificates.k8s.io/v1/certificatesigningrequests").await.expect(200);
+    let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "n2"}, "spec": {}});
+    let leases = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
+    node.send("POST", leases, &lease).await.refused(403, "Forbidden");
+}
+
 /// A Secret as it stands in `kube-system` for the bootstrap token `abcdef.0123456789abcdef`.
 fn bootstrap_secret(groups: &str) -> Value {
     json!({ "apiVersion": "v1", "kind": "Secret", "type": "bootstrap.kubernetes.io/token",
