@@ -69,3 +69,33 @@ pub const NO_GROUPS: &str =
     "pods are not scheduled in groups yet: the object is kept, and its pods are scheduled one by one";
 pub const NO_CANDIDATES: &str =
     "leaders are not chosen among candidates yet: the object is kept, and whoever takes the lease leads";
+
+/// What may be asked of events of the core group.
+pub const EVENT_FIELDS: &[(&str, &[&str])] = &[
+    ("involvedObject.kind", &["involvedObject", "kind"]),
+    ("involvedObject.namespace", &["involvedObject", "namespace"]),
+    ("involvedObject.name", &["involvedObject", "name"]),
+    ("involvedObject.uid", &["involvedObject", "uid"]),
+    ("involvedObject.apiVersion", &["involvedObject", "apiVersion"]),
+    ("involvedObject.resourceVersion", &["involvedObject", "resourceVersion"]),
+    ("involvedObject.fieldPath", &["involvedObject", "fieldPath"]),
+    ("reason", &["reason"]),
+    ("reportingComponent", &["reportingComponent"]),
+    ("source", &["source", "component"]),
+    ("type", &["type"]),
+];
+
+/// What may be asked of events of `events.k8s.io`, and where it is in storage.
+pub const NEW_EVENT_FIELDS: &[(&str, &[&str])] = &[
+    ("regarding.kind", &["involvedObject", "kind"]),
+    ("regarding.namespace", &["involvedObject", "namespace"]),
+    ("regarding.name", &["involvedObject", "name"]),
+    ("regarding.uid", &["involvedObject", "uid"]),
+    ("regarding.apiVersion", &["involvedObject", "apiVersion"]),
+    ("regarding.resourceVersion", &["involvedObject", "resourceVersion"]),
+    ("regarding.fieldPath", &["involvedObject", "fieldPath"]),
+    ("reason", &["reason"]),
+    ("reportingController", &["reportingComponent"]),
+    ("source", &["source", "component"]),
+    ("type", &["type"]),
+];

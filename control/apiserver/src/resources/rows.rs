@@ -1,8 +1,9 @@
 //! The rows, by group.
 
 use super::families::{
-    ADMISSION, ALL, APPS, AUTOSCALER, BATCH, CORE, DEVICES, EXTENSIONS, FLOW, NETWORKING, NO_CONTROLLER,
-    NO_SIGNER, NO_VOLUMES, NOT_ENFORCED, NOT_FORWARDED, ONE_RUNTIME, RBAC, REVIEW, SCALED, STATUS, STORAGE,
+    ADMISSION, ALL, APPS, AUTOSCALER, BATCH, CORE, DEVICES, EVENT_FIELDS, EXTENSIONS, FLOW, NETWORKING,
+    NEW_EVENT_FIELDS, NO_CONTROLLER, NO_SIGNER, NO_VOLUMES, NOT_ENFORCED, NOT_FORWARDED, ONE_RUNTIME, RBAC,
+    REVIEW, SCALED, STATUS, STORAGE,
 };
 use super::{BASE, Deprecated, Resource, Sub};
 use crate::conversion::{autoscaler as autoscaler_versions, event};
@@ -14,11 +15,12 @@ use crate::printer::{
 use crate::strategy::addresses::canonical_address;
 use crate::strategy::workload_status::validate_workload_status;
 use crate::strategy::{
-    admission_policy, api_service, autoscaler, certificate, config as config_rules, cron_job,
+    admission_policy, api_service, autoscaler, certificate, claim, config as config_rules, cron_job, csi,
     device_allocation, device_claim, device_class, device_slice, disruption_budget, endpoint_slice,
-    endpoints, event as event_rules, flow_schema, ingress, job, limit_range, network_policy, node, pod,
-    pod_changes, priority_class, priority_level, quota, rbac as rbac_rules, revision, service, service_cidr,
-    service_rules, sets, storage as storage_rules, system, warnings, webhook, workload,
+    endpoints, event as event_rules, flow_schema, ingress, job, limit_range, network_policy, node,
+    persistent_volume, pod, pod_changes, priority_class, priority_level, quota, rbac as rbac_rules, revision,
+    service, service_cidr, service_rules, sets, storage as storage_rules, system, warnings, webhook,
+    workload,
 };
 use crate::validate;
 
@@ -75,19 +77,7 @@ pub static RESOURCES: &[Resource] = &[
         name: validate::path_segment,
         defaults: event_rules::default_event,
         validate: event_rules::validate_event,
-        selectable: &[
-            ("involvedObject.kind", &["involvedObject", "kind"]),
-            ("involvedObject.namespace", &["involvedObject", "namespace"]),
-            ("involvedObject.name", &["involvedObject", "name"]),
-            ("involvedObject.uid", &["involvedObject", "uid"]),
-            ("involvedObject.apiVersion", &["involvedObject", "apiVersion"]),
-            ("involvedObject.resourceVersion", &["involvedObject", "resourceVersion"]),
-            ("involvedObject.fieldPath", &["involvedObject", "fieldPath"]),
-            ("reason", &["reason"]),
-            ("reportingComponent", &["reportingComponent"]),
-            ("source", &["source", "component"]),
-            ("type", &["type"]),
-        ],
+        selectable: EVENT_FIELDS,
         printer: &config::EVENT,
         ..CORE
     },
@@ -138,9 +128,10 @@ pub static RESOURCES: &[Resource] = &[
         storage: "persistentvolumeclaims",
         subresources: STATUS,
         returns_deleted: true,
-        defaults: storage_rules::default_claim,
-        prepare: storage_rules::prepare_claim,
-        validate: storage_rules::validate_claim,
+        defaults: claim::default_claim,
+        prepare: claim::prepare_claim,
+        validate: claim::validate_claim,
+        validate_part: claim::validate_status,
         printer: &storage::CLAIM,
         ..CORE
     },
@@ -153,9 +144,9 @@ pub static RESOURCES: &[Resource] = &[
         storage: "persistentvolumes",
         subresources: STATUS,
         returns_deleted: true,
-        defaults: storage_rules::default_volume,
-        prepare: storage_rules::prepare_volume,
-        validate: storage_rules::validate_volume,
+        defaults: persistent_volume::default_volume,
+        prepare: persistent_volume::prepare_volume,
+        validate: persistent_volume::validate_volume,
         printer: &storage::VOLUME,
         ..CORE
     },
@@ -491,19 +482,7 @@ pub static RESOURCES: &[Resource] = &[
         lifetime: EVENT_LIFETIME,
         create_on_update: true,
         conversion: Some(&event::V1),
-        selectable: &[
-            ("regarding.kind", &["involvedObject", "kind"]),
-            ("regarding.namespace", &["involvedObject", "namespace"]),
-            ("regarding.name", &["involvedObject", "name"]),
-            ("regarding.uid", &["involvedObject", "uid"]),
-            ("regarding.apiVersion", &["involvedObject", "apiVersion"]),
-            ("regarding.resourceVersion", &["involvedObject", "resourceVersion"]),
-            ("regarding.fieldPath", &["involvedObject", "fieldPath"]),
-            ("reason", &["reason"]),
-            ("reportingController", &["reportingComponent"]),
-            ("source", &["source", "component"]),
-            ("type", &["type"]),
-        ],
+        selectable: NEW_EVENT_FIELDS,
         printer: &config::EVENT,
         ..BASE
     },
@@ -749,13 +728,15 @@ pub static RESOURCES: &[Resource] = &[
         plural: "csidrivers",
         storage: "csidrivers",
         printer: &storage::CSI_DRIVER,
-        defaults: storage_rules::default_csi_driver,
+        defaults: csi::default_driver,
+        validate: csi::validate_driver,
         ..STORAGE
     },
     Resource {
         kind: "CSINode",
         plural: "csinodes",
         storage: "csinodes",
+        validate: csi::validate_node,
         printer: &storage::CSI_NODE,
         ..STORAGE
     },
@@ -763,6 +744,7 @@ pub static RESOURCES: &[Resource] = &[
         kind: "CSIStorageCapacity",
         plural: "csistoragecapacities",
         storage: "csistoragecapacities",
+        validate: storage_rules::validate_capacity,
         printer: &storage::CSI_CAPACITY,
         namespaced: true,
         ..STORAGE
@@ -784,6 +766,8 @@ pub static RESOURCES: &[Resource] = &[
         storage: "volumeattachments",
         subresources: STATUS,
         returns_deleted: true,
+        validate: csi::validate_attachment,
+        validate_part: csi::validate_attachment_status,
         printer: &storage::ATTACHMENT,
         ..STORAGE
     },
@@ -792,6 +776,7 @@ pub static RESOURCES: &[Resource] = &[
         plural: "volumeattributesclasses",
         short: &["vac"],
         storage: "volumeattributesclasses",
+        validate: storage_rules::validate_attributes_class,
         printer: &storage::ATTRIBUTES_CLASS,
         ..STORAGE
     },

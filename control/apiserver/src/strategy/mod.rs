@@ -8,9 +8,12 @@ mod admission_rules;
 pub mod api_service;
 pub mod autoscaler;
 pub mod certificate;
+pub mod claim;
+mod claim_spec;
 mod conditions;
 pub mod config;
 pub mod cron_job;
+pub mod csi;
 pub mod device_allocation;
 pub mod device_claim;
 pub mod device_class;
@@ -26,9 +29,11 @@ pub mod job;
 mod job_policies;
 pub mod lease_candidate;
 pub mod limit_range;
+mod local_path;
 pub mod meta;
 pub mod network_policy;
 pub mod node;
+pub mod persistent_volume;
 pub mod pod;
 pub mod pod_certificate;
 pub mod pod_changes;
@@ -40,6 +45,7 @@ pub mod pod_status;
 mod pod_update;
 pub mod priority_class;
 pub mod priority_level;
+mod projected;
 pub mod quota;
 pub mod rbac;
 mod resource_names;
@@ -56,6 +62,7 @@ pub mod system;
 pub mod trust_bundle;
 mod volume_mounts;
 mod volume_rules;
+mod volume_sources;
 mod volumes;
 pub mod warnings;
 pub mod webhook;
@@ -86,3 +93,11 @@ pub fn no_warnings(_: &Change<'_>) -> Vec<String> {
 }
 
 pub fn no_validation_of_parts(_: Sub, _: &Change<'_>, _: &mut Errors) {}
+
+/// What a check reports, as `field: message`.
+#[cfg(test)]
+fn told(check: impl FnOnce(&mut Errors)) -> Vec<String> {
+    let mut errors = Errors::default();
+    check(&mut errors);
+    errors.into_causes().into_iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect()
+}

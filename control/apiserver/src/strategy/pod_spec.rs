@@ -48,7 +48,7 @@ fn default_container(container: &mut Value) {
     set_default(container, &["resources"], json!({}));
     set_default(container, &["terminationMessagePath"], "/dev/termination-log");
     set_default(container, &["terminationMessagePolicy"], "File");
-    let policy = if is_latest(text(container, &["image"])) { "Always" } else { "IfNotPresent" };
+    let policy = pull_policy(text(container, &["image"]));
     set_default(container, &["imagePullPolicy"], policy);
     for port in list_mut(container, &["ports"]) {
         set_default(port, &["protocol"], "TCP");
@@ -79,6 +79,11 @@ fn default_requests(container: &mut Value) {
     for (name, limit) in limits {
         set_default(container, &["resources", "requests", &name], limit);
     }
+}
+
+/// When an image is pulled unless somebody says something else.
+pub fn pull_policy(image: &str) -> &'static str {
+    if is_latest(image) { "Always" } else { "IfNotPresent" }
 }
 
 /// Whether an image reference means "the newest": no tag, or `:latest`, and no digest.

@@ -1,114 +1,255 @@
-//! Volumes, claims and storage classes.
+//! Classes of storage, of its attributes, and how much there is of it.
 
-use serde_json::{Value, json};
+use std::collections::{HashMap, HashSet};
+
+use serde_json::Value;
 
 use super::Change;
-use crate::tree::{at, list, set, set_default, text};
-use crate::validate::Errors;
+use super::workload::validate_label_selector;
+use crate::schema::quantity_millis;
+use crate::tree::{at, list, set_default, strings, text};
+use crate::validate::{self, Errors};
 
-pub fn default_claim(claim: &mut Value) {
-    set_default(claim, &["spec", "volumeMode"], "Filesystem");
-}
-
-pub fn default_volume(volume: &mut Value) {
-    set_default(volume, &["spec", "volumeMode"], "Filesystem");
-    set_default(volume, &["spec", "persistentVolumeReclaimPolicy"], "Retain");
-    if let Some(host) = volume.pointer_mut("/spec/hostPath").and_then(Value::as_object_mut) {
-        host.entry("type").or_insert_with(|| json!(""));
-    }
-}
+/// Upstream's bounds on what a class tells its driver.
+const MAX_PARAMETERS: usize = 512;
+const MAX_PARAMETERS_SIZE: usize = 256 << 10;
 
 pub fn default_class(class: &mut Value) {
     set_default(class, &["reclaimPolicy"], "Delete");
     set_default(class, &["volumeBindingMode"], "Immediate");
 }
 
-pub fn default_csi_driver(driver: &mut Value) {
-    for (field, value) in [
-        ("attachRequired", json!(true)),
-        ("podInfoOnMount", json!(false)),
-        ("storageCapacity", json!(false)),
-        ("fsGroupPolicy", json!("ReadWriteOnceWithFSType")),
-        ("volumeLifecycleModes", json!(["Persistent"])),
-        ("requiresRepublish", json!(false)),
-        ("seLinuxMount", json!(false)),
-    ] {
-        set_default(driver, &["spec", field], value);
-    }
-}
-
-pub fn prepare_claim(change: &mut Change<'_>) {
-    if change.old.is_none() {
-        set(change.new, &["status"], json!({ "phase": "Pending" }));
-    }
-}
-
-pub fn prepare_volume(change: &mut Change<'_>) {
-    if change.old.is_none() {
-        set(change.new, &["status"], json!({ "phase": "Pending" }));
-    }
-}
-
-const MODES: &[&str] = &["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
-
-fn validate_modes(object: &Value, errors: &mut Errors) {
-    let modes = list(object, &["spec", "accessModes"]);
-    if modes.is_empty() {
-        errors.required("spec.accessModes", "at least 1 access mode is required");
-    }
-    for mode in modes {
-        errors.one_of("spec.accessModes", mode.as_str().unwrap_or_default(), MODES);
-    }
-}
-
-pub fn validate_claim(change: &Change<'_>, errors: &mut Errors) {
-    validate_modes(change.new, errors);
-    if text(change.new, &["spec", "resources", "requests", "storage"]).is_empty() {
-        errors.required("spec.resources[storage]", "");
-    }
-    if let Some(old) = change.old {
-        let fixed = |claim: &Value| {
-            let mut spec = at(claim, &["spec"]).clone();
-            for field in ["resources", "volumeName", "volumeAttributesClassName"] {
-                crate::tree::remove(&mut spec, &[field]);
-            }
-            spec
-        };
-        if fixed(old) != fixed(change.new) {
-            errors.forbidden(
-                "spec",
-                "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims",
-            );
-        }
-    }
-}
-
-pub fn validate_volume(change: &Change<'_>, errors: &mut Errors) {
-    validate_modes(change.new, errors);
-    if text(change.new, &["spec", "capacity", "storage"]).is_empty() {
-        errors.required("spec.capacity", "");
-    }
-    let policies = ["Delete", "Recycle", "Retain"];
-    errors.one_of(
-        "spec.persistentVolumeReclaimPolicy",
-        text(change.new, &["spec", "persistentVolumeReclaimPolicy"]),
-        &policies,
-    );
-}
-
 pub fn validate_class(change: &Change<'_>, errors: &mut Errors) {
-    if text(change.new, &["provisioner"]).is_empty() {
-        errors.required("provisioner", "");
+    let class = &*change.new;
+    validate_driver(class, "provisioner", errors);
+    validate_parameters(class, errors);
+    if let Some(policy) = at(class, &["reclaimPolicy"]).as_str().filter(|policy| !policy.is_empty()) {
+        errors.must_be("reclaimPolicy", policy, &["Delete", "Retain"]);
     }
-    errors.one_of("reclaimPolicy", text(change.new, &["reclaimPolicy"]), &["Delete", "Retain"]);
-    errors.one_of(
-        "volumeBindingMode",
-        text(change.new, &["volumeBindingMode"]),
-        &["Immediate", "WaitForFirstConsumer"],
-    );
+    let modes = ["Immediate", "WaitForFirstConsumer"];
+    errors.must_be("volumeBindingMode", text(class, &["volumeBindingMode"]), &modes);
+    validate_topologies(list(class, &["allowedTopologies"]), errors);
     if let Some(old) = change.old {
-        for field in ["provisioner", "parameters", "reclaimPolicy", "volumeBindingMode"] {
-            errors.immutable(field, at(old, &[field]), at(change.new, &[field]));
+        for field in ["parameters", "provisioner", "reclaimPolicy"] {
+            kept(field, old, class, errors);
         }
+        let mode = |class| at(class, &["volumeBindingMode"]);
+        errors.immutable("volumeBindingMode", mode(old), mode(class));
+    }
+}
+
+pub fn validate_attributes_class(change: &Change<'_>, errors: &mut Errors) {
+    let class = &*change.new;
+    if let Some(old) = change.old {
+        for field in ["driverName", "parameters"] {
+            kept(field, old, class, errors);
+        }
+    }
+    validate_driver(class, "driverName", errors);
+    validate_parameters(class, errors);
+    if strings(class, &["parameters"]).next().is_none() {
+        errors.required("parameters", "must contain at least one key/value pair");
+    }
+}
+
+fn kept(field: &str, old: &Value, new: &Value, errors: &mut Errors) {
+    if at(old, &[field]) != at(new, &[field]) {
+        errors.forbidden(field, &format!("updates to {field} are forbidden."));
+    }
+}
+
+/// Who makes the volumes; the case of its name is nobody's business, and not shown.
+fn validate_driver(class: &Value, field: &str, errors: &mut Errors) {
+    errors.named(field, &text(class, &[field]).to_lowercase(), validate::label_key);
+}
+
+fn validate_parameters(class: &Value, errors: &mut Errors) {
+    if strings(class, &["parameters"]).count() > MAX_PARAMETERS {
+        errors.too_long("parameters", MAX_PARAMETERS);
+        return;
+    }
+    let mut size = 0;
+    for (key, value) in strings(class, &["parameters"]) {
+        if key.is_empty() {
+            errors.invalid("parameters", &Value::from(""), "field can not be empty.");
+        }
+        size += key.len() + value.len();
+    }
+    if size > MAX_PARAMETERS_SIZE {
+        errors.too_long("parameters", MAX_PARAMETERS_SIZE);
+    }
+}
+
+/// Values that a node's labels may have, by key.
+type Topology<'a> = HashMap<&'a str, HashSet<&'a str>>;
+
+fn validate_topologies(terms: &[Value], errors: &mut Errors) {
+    // Upstream compares with as many terms that say nothing as there are terms.
+    let mut seen = vec![Topology::new(); terms.len()];
+    for (index, term) in terms.iter().enumerate() {
+        let place = format!("allowedTopologies[{index}].matchLabelExpressions");
+        let topology = validate_topology(term, &place, errors);
+        for _ in seen.iter().filter(|other| **other == topology) {
+            errors.duplicate(&place, &Value::from(""));
+        }
+        seen.push(topology);
+    }
+}
+
+fn validate_topology<'a>(term: &'a Value, here: &str, errors: &mut Errors) -> Topology<'a> {
+    let mut topology = Topology::new();
+    for (index, expression) in list(term, &["matchLabelExpressions"]).iter().enumerate() {
+        let place = format!("{here}[{index}]");
+        let key = text(expression, &["key"]);
+        let values = validate_values(expression, &format!("{place}.values"), errors);
+        errors.check(format!("{place}.key"), key, validate::label_key);
+        if topology.insert(key, values).is_some() {
+            errors.duplicate(format!("{place}.key"), &Value::from(key));
+        }
+    }
+    topology
+}
+
+fn validate_values<'a>(expression: &'a Value, here: &str, errors: &mut Errors) -> HashSet<&'a str> {
+    let values = list(expression, &["values"]);
+    if values.is_empty() {
+        errors.required(here, "");
+    }
+    let mut seen = HashSet::new();
+    for (index, value) in values.iter().enumerate() {
+        if !seen.insert(value.as_str().unwrap_or_default()) {
+            errors.duplicate(format!("{here}[{index}]"), value);
+        }
+    }
+    seen
+}
+
+pub fn validate_capacity(change: &Change<'_>, errors: &mut Errors) {
+    let capacity = &*change.new;
+    let topology = at(capacity, &["nodeTopology"]);
+    let class = at(capacity, &["storageClassName"]);
+    let before = |field| change.old.map(|old| at(old, &[field]));
+    // What was wrong may go on.
+    if before("nodeTopology") != Some(topology) {
+        validate_label_selector(topology, "nodeTopology", errors);
+    }
+    errors.check("storageClassName", class.as_str().unwrap_or_default(), validate::subdomain);
+    let amount = text(capacity, &["capacity"]);
+    if quantity_millis(amount).is_some_and(|amount| amount < 0) {
+        errors.invalid("capacity", &Value::from(amount), "must be greater than or equal to 0");
+    }
+    if let Some(old) = change.old {
+        errors.immutable("nodeTopology", at(old, &["nodeTopology"]), topology);
+        errors.immutable("storageClassName", at(old, &["storageClassName"]), class);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::strategy::told;
+
+    fn found(validate: fn(&Change<'_>, &mut Errors), base: &Value, more: &Value, is_update: bool) -> String {
+        let mut new = base.clone();
+        json_patch::merge(&mut new, more);
+        told(|errors| validate(&Change { old: is_update.then_some(base), new: &mut new }, errors)).join("; ")
+    }
+
+    #[test]
+    fn a_class_says_who_makes_volumes_and_keeps_to_it() {
+        let mut class = json!({"provisioner": "Example.com/disks", "parameters": {"a": "b"}});
+        default_class(&mut class);
+        let zones = |values: Value| json!({"matchLabelExpressions": [{"key": "zone", "values": values}]});
+        for (more, want) in [
+            (json!({}), ""),
+            (json!({"allowedTopologies": [zones(json!(["a", "b"])), zones(json!(["c"]))]}), ""),
+            (json!({"provisioner": ""}), "provisioner: Required value"),
+            (json!({"parameters": {"": "a"}}), "parameters: Invalid value: \"\": field can not be empty."),
+            (
+                json!({"reclaimPolicy": "Recycle"}),
+                "reclaimPolicy: Unsupported value: \"Recycle\": supported values: \"Delete\", \"Retain\"",
+            ),
+            (
+                json!({"volumeBindingMode": "Late"}),
+                "volumeBindingMode: Unsupported value: \"Late\": supported values: \"Immediate\", \"WaitForFirstConsumer\"",
+            ),
+            (
+                json!({"allowedTopologies": [zones(json!([]))]}),
+                "allowedTopologies[0].matchLabelExpressions[0].values: Required value",
+            ),
+            (
+                json!({"allowedTopologies": [zones(json!(["a", "a"]))]}),
+                "allowedTopologies[0].matchLabelExpressions[0].values[1]: Duplicate value: \"a\"",
+            ),
+            (
+                json!({"allowedTopologies": [zones(json!(["a", "b"])), zones(json!(["b", "a"]))]}),
+                "allowedTopologies[1].matchLabelExpressions: Duplicate value: \"\"",
+            ),
+        ] {
+            assert_eq!(found(validate_class, &class, &more, false), want, "{more}");
+        }
+        for (more, want) in [
+            (json!({"allowVolumeExpansion": true}), ""),
+            (
+                json!({"parameters": {"a": "c"}}),
+                "parameters: Forbidden: updates to parameters are forbidden.",
+            ),
+            (json!({"provisioner": "x"}), "provisioner: Forbidden: updates to provisioner are forbidden."),
+            (
+                json!({"reclaimPolicy": "Retain"}),
+                "reclaimPolicy: Forbidden: updates to reclaimPolicy are forbidden.",
+            ),
+            (
+                json!({"volumeBindingMode": "WaitForFirstConsumer"}),
+                "volumeBindingMode: Invalid value: \"WaitForFirstConsumer\": field is immutable",
+            ),
+        ] {
+            assert_eq!(found(validate_class, &class, &more, true), want, "{more}");
+        }
+        let large: serde_json::Map<_, _> = (0..513).map(|key| (format!("k{key}"), json!(""))).collect();
+        let want = "parameters: Too long: may not be more than 512 bytes";
+        assert_eq!(found(validate_class, &class, &json!({"parameters": large}), false), want);
+    }
+
+    #[test]
+    fn a_class_of_attributes_has_some() {
+        let class = json!({"driverName": "d", "parameters": {"a": "b"}});
+        let check = |more: Value, is_update| found(validate_attributes_class, &class, &more, is_update);
+        assert_eq!(check(json!({}), false), "");
+        assert_eq!(
+            check(json!({"parameters": null}), false),
+            "parameters: Required value: must contain at least one key/value pair"
+        );
+        assert_eq!(check(json!({"driverName": null}), false), "driverName: Required value");
+        assert_eq!(
+            check(json!({"driverName": "e"}), true),
+            "driverName: Forbidden: updates to driverName are forbidden."
+        );
+    }
+
+    #[test]
+    fn a_capacity_is_of_a_class_in_a_place() {
+        let capacity =
+            json!({"storageClassName": "s", "nodeTopology": {"matchLabels": {"a": "b"}}, "capacity": "1Gi"});
+        let check = |more: Value, is_update| found(validate_capacity, &capacity, &more, is_update);
+        assert_eq!(check(json!({"capacity": "2Gi"}), true), "");
+        assert_eq!(
+            check(json!({"capacity": "-1"}), false),
+            "capacity: Invalid value: \"-1\": must be greater than or equal to 0"
+        );
+        assert!(
+            check(json!({"storageClassName": ""}), false)
+                .starts_with("storageClassName: Invalid value: \"\"")
+        );
+        assert_eq!(
+            check(json!({"storageClassName": "t"}), true),
+            "storageClassName: Invalid value: \"t\": field is immutable"
+        );
+        assert_eq!(
+            check(json!({"nodeTopology": null}), true),
+            "nodeTopology: Invalid value: null: field is immutable"
+        );
     }
 }

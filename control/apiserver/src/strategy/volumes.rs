@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::tree::{list_mut, set_default};
+use super::pod_spec::pull_policy;
+use crate::tree::{list_mut, set_default, text};
 
 const DEFAULT_MODE: i64 = 0o644;
 /// A projected token lives an hour unless it asks for something else.
@@ -30,6 +31,10 @@ pub fn default_volume(volume: &mut Value) {
                 default_field_refs(downward);
             }
         }
+    }
+    if let Some(image) = fields.get_mut("image") {
+        let policy = pull_policy(text(image, &["reference"]));
+        set_default(image, &["pullPolicy"], policy);
     }
     if let Some(host) = fields.get_mut("hostPath") {
         host.as_object_mut().map(|host| host.entry("type").or_insert_with(|| json!("")));

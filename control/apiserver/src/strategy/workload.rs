@@ -48,7 +48,7 @@ pub fn default_stateful_set(object: &mut Value) {
         set_default(object, &["spec", "persistentVolumeClaimRetentionPolicy", field], "Retain");
     }
     for claim in crate::tree::list_mut(object, &["spec", "volumeClaimTemplates"]) {
-        super::storage::default_claim(claim);
+        super::claim::default_claim(claim);
         set_default(claim, &["apiVersion"], "v1");
         set_default(claim, &["kind"], "PersistentVolumeClaim");
     }
