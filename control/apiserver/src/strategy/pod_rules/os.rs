@@ -88,3 +88,36 @@ fn validate_windows(spec: &Value, here: &str, errors: &mut Errors) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn every_field_that_is_not_for_windows_is_refused_there() {
+        let found = |spec: Value| {
+            let mut errors = Errors::default();
+            validate(&spec, "spec", &mut errors);
+            errors.into_causes().into_iter().map(|cause| cause.field).collect::<Vec<_>>()
+        };
+        for field in OF_POD {
+            let name = field.trim_start_matches('.');
+            let value = if name == "sysctls" { json!([{"name": "a"}]) } else { json!(true) };
+            let (owner, place) = match field.starts_with('.') {
+                true => (json!({"securityContext": {name: value}}), format!("spec.securityContext.{name}")),
+                false => (json!({name: value}), format!("spec.{name}")),
+            };
+            let mut spec = owner;
+            spec["os"] = json!({"name": "windows"});
+            assert_eq!(found(spec), [place]);
+        }
+        for field in OF_CONTAINER {
+            let container = json!({"securityContext": {*field: true}});
+            let spec = json!({"os": {"name": "windows"}, "containers": [container]});
+            assert_eq!(found(spec), [format!("spec.containers[0].securityContext.{field}")]);
+        }
+        assert_eq!((OF_POD.len(), OF_CONTAINER.len()), (15, 10));
+    }
+}
