@@ -49,7 +49,7 @@ pub fn bearer(
     let bootstrap = bootstrap_token::verify(token, objects, now).filter(|_| for_us);
     match bootstrap {
         Some(user) => Some((user, vec![ISSUER.to_owned()])),
-        None => tokens.verify(token, audiences, objects),
+        None => tokens.verify(token, audiences, objects, now),
     }
 }
 

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use jiff::{SignedDuration, Timestamp};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 
 use super::User;
 use crate::object::{Objects, key};
 use crate::resources::known;
+use crate::tree::text;
 
 /// Name of the issuer, and the audience of tokens that name none.
 pub const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
@@ -122,6 +124,7 @@ impl Tokens {
         token: &str,
         audiences: &[String],
         objects: &Objects,
+        now: Timestamp,
     ) -> Option<(User, Vec<String>)> {
         let own = [ISSUER.to_owned()];
         let wanted = if audiences.is_empty() { &own[..] } else { audiences };
@@ -138,12 +141,13 @@ impl Tokens {
         };
         let private = &claims.kubernetes;
         let namespace = private.namespace.as_str();
-        let alive = exists(objects, "serviceaccounts", namespace, &private.serviceaccount)
-            && private.pod.as_ref().is_none_or(|pod| exists(objects, "pods", namespace, pod))
+        let exists =
+            |plural: &str, namespace: &str, bound: &Bound| exists(objects, plural, namespace, bound, now);
+        let alive = exists("serviceaccounts", namespace, &private.serviceaccount)
+            && private.pod.as_ref().is_none_or(|pod| exists("pods", namespace, pod))
             // The node of a pod's token only tells where the pod runs.
-            && (private.pod.is_some()
-                || private.node.as_ref().is_none_or(|node| exists(objects, "nodes", "", node)))
-            && private.secret.as_ref().is_none_or(|secret| exists(objects, "secrets", namespace, secret));
+            && (private.pod.is_some() || private.node.as_ref().is_none_or(|node| exists("nodes", "", node)))
+            && private.secret.as_ref().is_none_or(|secret| exists("secrets", namespace, secret));
         if !alive {
             return None;
         }
@@ -168,9 +172,25 @@ impl Tokens {
     }
 }
 
-fn exists(objects: &Objects, plural: &str, namespace: &str, bound: &Bound) -> bool {
+/// Whether the object is there, is the same, and was not to be gone already.
+fn exists(objects: &Objects, plural: &str, namespace: &str, bound: &Bound, now: Timestamp) -> bool {
     let entry = objects.get(&key(known("", plural), namespace, &bound.name));
-    entry.is_some_and(|entry| bound.uid.is_empty() || *entry.header.uid == *bound.uid)
+    entry.is_some_and(|entry| {
+        (bound.uid.is_empty() || *entry.header.uid == *bound.uid) && !is_overdue(&entry.value.bytes(), now)
+    })
+}
+
+/// For so long after its deletion was to be over an object that something still holds counts as there.
+const HELD: SignedDuration = SignedDuration::from_secs(60);
+
+/// Whether the object was to be gone a while ago. Nearly none is, and most need not be read for that.
+fn is_overdue(value: &[u8], now: Timestamp) -> bool {
+    if memchr::memmem::find(value, b"\"deletionTimestamp\"").is_none() {
+        return false;
+    }
+    let object: serde_json::Value = serde_json::from_slice(value).unwrap_or_default();
+    let end = text(&object, &["metadata", "deletionTimestamp"]).parse::<Timestamp>();
+    end.is_ok_and(|end| now.duration_since(end) > HELD)
 }
 
 fn extra(claims: &Claims) -> BTreeMap<String, Vec<String>> {
@@ -188,4 +208,21 @@ fn extra(claims: &Claims) -> BTreeMap<String, Vec<String>> {
         }
     }
     extra
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_counts_until_a_minute_after_it_was_to_be_gone() {
+        let pod = br#"{"metadata":{"name":"a","deletionTimestamp":"2026-01-01T00:00:30Z"}}"#;
+        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        assert!(!is_overdue(pod, at("2026-01-01T00:00:00Z")));
+        assert!(!is_overdue(pod, at("2026-01-01T00:01:30Z")));
+        assert!(is_overdue(pod, at("2026-01-01T00:01:31Z")));
+        assert!(!is_overdue(br#"{"metadata":{"name":"a"}}"#, at("2026-01-01T00:01:31Z")));
+        let label = br#"{"metadata":{"name":"a","labels":{"deletionTimestamp":"2026-01-01T00:00:00Z"}}}"#;
+        assert!(!is_overdue(label, at("2026-01-02T00:00:00Z")));
+    }
 }
