@@ -1,6 +1,6 @@
 //! Role-based access: an index of roles and bindings that follows the store, asked once per request.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use parking_lot::RwLock;
@@ -85,6 +85,8 @@ type RoleKey = (String, String);
 #[derive(Debug, Default)]
 struct Index {
     roles: HashMap<RoleKey, Role>,
+    /// The roles that select others.
+    aggregating: BTreeSet<RoleKey>,
     bindings: HashMap<String, Arc<Binding>>,
     by_subject: HashMap<Subject, Vec<Arc<Binding>>>,
 }
@@ -95,6 +97,8 @@ struct Role {
     labels: Value,
     /// The selectors of the aggregation rule.
     aggregates: Vec<Value>,
+    /// Whom they select, kept with every write of a role: a request only follows it.
+    selected: BTreeSet<RoleKey>,
 }
 
 #[derive(Debug)]
@@ -162,6 +166,12 @@ impl Rbac {
     }
 }
 
+impl Role {
+    fn selects(&self, other: &Self) -> bool {
+        self.aggregates.iter().any(|selector| selects(selector, &other.labels))
+    }
+}
+
 impl Index {
     fn bindings_of<'a>(&'a self, user: &User) -> impl Iterator<Item = &'a Arc<Binding>> {
         let subjects = std::iter::once(Subject::User(user.name.clone()))
@@ -177,12 +187,10 @@ impl Index {
         let mut looked = 0;
         while let Some((_, role)) = found.get(looked).copied() {
             looked += 1;
-            for selector in &role.aggregates {
-                let is_new = |one: &RoleKey| !found.iter().any(|(known, _)| *known == one);
-                let selected = self.roles.iter().filter(|(one, other)| {
-                    one.0.is_empty() && is_new(one) && selects(selector, &other.labels)
-                });
-                found.extend(selected.collect::<Vec<_>>());
+            for one in &role.selected {
+                if !found.iter().any(|(known, _)| *known == one) {
+                    found.extend(self.roles.get_key_value(one));
+                }
             }
         }
         let plain = found.into_iter().filter(|(_, role)| role.aggregates.is_empty());
@@ -193,8 +201,7 @@ impl Index {
         let tree: Value = serde_json::from_slice(&entry.value.bytes()).unwrap_or_default();
         let namespace = entry.header.namespace.to_string();
         if plural.ends_with("roles") {
-            let role = read_role(&tree);
-            self.roles.insert((namespace, entry.header.name.to_string()), role);
+            self.put_role((namespace, entry.header.name.to_string()), read_role(&tree));
             return;
         }
         self.unbind(&entry.key);
@@ -205,6 +212,37 @@ impl Index {
         self.bindings.insert(entry.key.to_string(), binding);
     }
 
+    fn put_role(&mut self, key: RoleKey, mut role: Role) {
+        self.remove_role(&key);
+        if key.0.is_empty() {
+            for one in &self.aggregating {
+                let Some(other) = self.roles.get_mut(one) else { continue };
+                if other.selects(&role) {
+                    other.selected.insert(key.clone());
+                }
+            }
+            let others = self.roles.iter().filter(|(one, _)| one.0.is_empty());
+            role.selected =
+                others.filter(|(_, other)| role.selects(other)).map(|(one, _)| one.clone()).collect();
+        }
+        if !role.aggregates.is_empty() {
+            self.aggregating.insert(key.clone());
+        }
+        self.roles.insert(key, role);
+    }
+
+    fn remove_role(&mut self, key: &RoleKey) {
+        if self.roles.remove(key).is_none() {
+            return;
+        }
+        self.aggregating.remove(key);
+        for one in &self.aggregating {
+            if let Some(other) = self.roles.get_mut(one) {
+                other.selected.remove(key);
+            }
+        }
+    }
+
     fn remove(&mut self, plural: &str, key: &str) {
         if !plural.ends_with("roles") {
             self.unbind(key);
@@ -213,7 +251,7 @@ impl Index {
         let mut parts = key.rsplit('/');
         let name = parts.next().unwrap_or_default().to_owned();
         let namespace = if plural == "roles" { parts.next().unwrap_or_default() } else { "" };
-        self.roles.remove(&(namespace.to_owned(), name));
+        self.remove_role(&(namespace.to_owned(), name));
     }
 
     fn unbind(&mut self, key: &str) {
@@ -234,6 +272,7 @@ fn read_role(tree: &Value) -> Role {
         rules: Arc::new(list(tree, &["rules"]).iter().map(Rule::read).collect()),
         labels: at(tree, &["metadata", "labels"]).clone(),
         aggregates: list(tree, &["aggregationRule", "clusterRoleSelectors"]).to_vec(),
+        selected: BTreeSet::new(),
     }
 }
 
@@ -309,13 +348,12 @@ mod tests {
         }
     }
 
+    fn put(index: &mut Index, role: &Value) {
+        index.put_role((String::new(), text(role, &["metadata", "name"]).to_owned()), read_role(role));
+    }
+
     /// The verbs a cluster role gives.
-    fn verbs_of(name: &str, roles: &[Value]) -> Vec<String> {
-        let mut index = Index::default();
-        for role in roles {
-            let key = (String::new(), text(role, &["metadata", "name"]).to_owned());
-            index.roles.insert(key, read_role(role));
-        }
+    fn verbs_of(name: &str, index: &Index) -> Vec<String> {
         let mut verbs: Vec<String> =
             index.rules(&(String::new(), name.to_owned())).flat_map(|rule| rule.verbs.clone()).collect();
         verbs.sort();
@@ -332,14 +370,18 @@ mod tests {
         let labels = |value: &str| json!({"matchLabels": {"to": value}});
         let expression = |operator: &str| json!({"matchExpressions": [{"key": "to", "operator": operator, "values": ["view"]}]});
         let all = |selector: Value| {
-            [
+            let mut index = Index::default();
+            let roles = [
                 role("a", "view", "get"),
                 role("b", "edit", "put"),
                 role("c", "other", "*"),
                 selecting("view", "edit", labels("view")),
                 selecting("edit", "admin", labels("edit")),
                 selecting("admin", "view", selector),
-            ]
+            ];
+            // Whoever comes first is found by those that come later, and the other way round.
+            roles.iter().chain(roles.iter().rev()).for_each(|role| put(&mut index, role));
+            index
         };
         assert_eq!(verbs_of("view", &all(labels("admin"))), ["get", "put"], "in a circle, too");
         assert_eq!(verbs_of("edit", &all(labels("nobody"))), ["get", "put"]);
@@ -347,6 +389,15 @@ mod tests {
         assert_eq!(verbs_of("admin", &all(expression("In"))), ["get"], "expressions select as labels do");
         assert_eq!(verbs_of("admin", &all(expression("NotIn"))), ["*", "get", "put"]);
         assert_eq!(verbs_of("admin", &all(labels("nobody"))), Vec::<String>::new());
+        let mut changing = all(labels("edit"));
+        put(&mut changing, &role("b", "elsewhere", "put"));
+        assert_eq!(verbs_of("edit", &changing), ["get"], "it is selected no more");
+        put(&mut changing, &role("d", "edit", "list"));
+        assert_eq!(verbs_of("admin", &changing), ["get", "list"]);
+        changing.remove_role(&(String::new(), "a".to_owned()));
+        assert_eq!(verbs_of("admin", &changing), ["list"]);
+        put(&mut changing, &role("edit", "admin", "own"));
+        assert_eq!(verbs_of("edit", &changing), ["own"], "it aggregates no more");
     }
 
     #[test]
