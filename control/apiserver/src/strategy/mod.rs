@@ -38,6 +38,7 @@ pub mod pod;
 pub mod pod_certificate;
 pub mod pod_changes;
 pub mod pod_group;
+mod pod_label_keys;
 mod pod_rules;
 mod pod_sizes;
 mod pod_spec;

@@ -26,6 +26,7 @@ pub fn default_pod_template(object: &mut Value) {
 /// A new pod is Pending and has a QoS class; both stay as they are on update.
 pub fn prepare_pod(change: &mut Change<'_>) {
     if change.old.is_none() {
+        super::pod_label_keys::become_expressions(change.new);
         let class = qos_class(change.new);
         set(change.new, &["status"], json!({ "phase": "Pending", "qosClass": class }));
         // Scheduling gates show in the condition from the first moment.
@@ -54,17 +55,20 @@ pub fn agree_on_addresses(pod: &mut Value) {
     }
 }
 
-/// `Guaranteed`, `Burstable` or `BestEffort`, from the cpu and memory of all containers.
+/// `Guaranteed`, `Burstable` or `BestEffort`, from the cpu and memory of all containers, or of the pod as a whole where that is
+/// said.
 pub fn qos_class(pod: &Value) -> &'static str {
-    let containers = list(pod, &["spec", "containers"]).iter().chain(list(pod, &["spec", "initContainers"]));
+    let whole = at(pod, &["spec", "resources"]);
+    let of = |group: &'static str| list(pod, &["spec", group]).iter().map(|one| at(one, &["resources"]));
+    let parts: Vec<&Value> =
+        if whole.is_object() { vec![whole] } else { of("containers").chain(of("initContainers")).collect() };
     let (mut any, mut guaranteed) = (false, true);
-    for container in containers {
-        let amount = |kind: &str, resource: &str| text(container, &["resources", kind, resource]).to_owned();
+    for resources in parts {
         for resource in ["cpu", "memory"] {
-            let (request, limit) = (amount("requests", resource), amount("limits", resource));
+            let [request, limit] = ["requests", "limits"].map(|kind| text(resources, &[kind, resource]));
             let set = |amount: &str| !amount.is_empty() && amount != "0";
-            any |= set(&request) || set(&limit);
-            guaranteed &= set(&limit) && (request == limit || request.is_empty());
+            any |= set(request) || set(limit);
+            guaranteed &= set(limit) && (request == limit || request.is_empty());
         }
     }
     match (any, guaranteed) {
@@ -160,6 +164,10 @@ mod tests {
             ),
         ] {
             assert_eq!(qos_class(&pod(resources.clone())), want, "{resources}");
+            // What is said of the whole pod counts, and then nothing else.
+            let mut whole = pod(json!({"limits": {"cpu": "7"}}));
+            whole["spec"]["resources"] = resources.clone();
+            assert_eq!(qos_class(&whole), want, "{resources}");
         }
     }
 }
