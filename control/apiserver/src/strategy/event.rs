@@ -3,26 +3,17 @@
 use serde_json::Value;
 
 use super::Change;
-use crate::tree::{at, set, set_default, text};
+use crate::tree::{set_default, text};
 use crate::validate::{self, Errors};
 
 const LONGEST_WORD: usize = 128;
 const LONGEST_MESSAGE: usize = 1024;
 
-/// The two generations of events name the reporter in two places.
+/// Who reports is always written, if only as nobody.
 pub fn default_event(event: &mut Value) {
-    let component = text(event, &["source", "component"]).to_owned();
-    if !component.is_empty() && at(event, &["reportingComponent"]).is_null() {
-        set(event, &["reportingComponent"], component);
-    }
-    if at(event, &["reportingInstance"]).is_null() && !at(event, &["source", "host"]).is_null() {
-        let host = at(event, &["source", "host"]).clone();
-        set(event, &["reportingInstance"], host);
-    }
     for field in ["reportingComponent", "reportingInstance"] {
         set_default(event, &[field], "");
     }
-    set_default(event, &["type"], "Normal");
 }
 
 /// An event lies where what it is about lies. One that says when it was seen says more about who saw it.

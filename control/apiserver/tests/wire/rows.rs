@@ -183,16 +183,16 @@ async fn the_two_generations_of_events_are_one_thing() {
     let both = admin.get(&format!("{new}?fieldSelector=regarding.name=p")).await.expect(200);
     assert_eq!(both["items"][0]["note"], "n");
     assert_eq!(both["apiVersion"], "events.k8s.io/v1");
-    let mut silent = named(
-        "v1",
-        all().into_iter().find(|(v, plural, ..)| (*v, *plural) == ("v1", "events")).unwrap().3,
-        "s",
-    );
+    let (.., mut silent) =
+        all().into_iter().find(|(v, plural, ..)| (*v, *plural) == ("v1", "events")).unwrap();
     silent
         .as_object_mut()
         .unwrap()
-        .retain(|field, _| !matches!(field.as_str(), "source" | "reportingComponent"));
+        .retain(|field, _| !matches!(field.as_str(), "reportingComponent" | "type"));
+    silent["source"] = json!({"component": "old", "host": "n1"});
+    let silent = named("v1", silent, "s");
     let silent = admin.send("POST", "/api/v1/namespaces/default/events", &silent).await.expect(201);
+    assert_eq!(silent.get("type"), None, "nothing is made up for the old generation");
     assert_eq!((&silent["reportingComponent"], &silent["reportingInstance"]), (&json!(""), &json!("")));
 }
 
