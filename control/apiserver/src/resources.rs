@@ -66,6 +66,8 @@ pub struct Resource {
     /// Sets what the server decides, on create and update of the main resource.
     pub prepare: fn(&mut Change<'_>),
     pub validate: fn(&Change<'_>, &mut Errors),
+    /// What those who write in this version are held to besides, of the object as it is stored.
+    pub validate_version: fn(&Change<'_>, &mut Errors),
     /// With what whoever creates or updates one is warned, when it is valid.
     pub warnings: fn(&Change<'_>) -> Vec<String>,
     /// Checks what a subresource changed.
@@ -205,6 +207,7 @@ pub const BASE: Resource = Resource {
     defaults: strategy::no_defaults,
     prepare: strategy::no_preparation,
     validate: strategy::no_validation,
+    validate_version: strategy::no_validation,
     warnings: strategy::no_warnings,
     validate_part: strategy::no_validation_of_parts,
     printer: &printer::NAME_AND_AGE,

@@ -482,6 +482,7 @@ pub static RESOURCES: &[Resource] = &[
         lifetime: EVENT_LIFETIME,
         create_on_update: true,
         conversion: Some(&event::V1),
+        validate_version: event_rules::validate_new_event,
         selectable: NEW_EVENT_FIELDS,
         printer: &config::EVENT,
         ..BASE

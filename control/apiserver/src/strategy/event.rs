@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::Change;
-use crate::tree::{set_default, text};
+use crate::tree::{at, int, set_default, text};
 use crate::validate::{self, Errors};
 
 const LONGEST_WORD: usize = 128;
@@ -54,6 +54,64 @@ fn validate_report(event: &Value, errors: &mut Errors) {
         if given.len() > most {
             errors.invalid(field, &Value::from(""), &format!("can have at most {most} characters"));
         }
+    }
+}
+
+/// What only the old generation has.
+const OLD_FIELDS: [&str; 4] = ["firstTimestamp", "lastTimestamp", "count", "source"];
+/// What an event of the new generation says once: all but how often it happened again.
+const FIXED_FIELDS: [(&str, &str); 10] = [
+    ("involvedObject", "involvedObject"),
+    ("reason", "reason"),
+    ("message", "message"),
+    ("source", "source"),
+    ("type", "type"),
+    ("eventTime", "eventTime"),
+    ("action", "action"),
+    ("related", "related"),
+    ("reportingController", "reportingComponent"),
+    ("reportingInstance", "reportingInstance"),
+];
+
+/// An event that is written as one of `events.k8s.io/v1`.
+pub fn validate_new_event(change: &Change<'_>, errors: &mut Errors) {
+    let event = &*change.new;
+    if let Some(series) = event.get("series") {
+        if int(series, &["count"]).unwrap_or_default() < 2 {
+            errors.invalid("series.count", &Value::from(""), "should be at least 2");
+        }
+        if text(series, &["lastObservedTime"]).is_empty() {
+            errors.required("series.lastObservedTime", "");
+        }
+    }
+    if let Some(old) = change.old {
+        for field in ["firstTimestamp", "lastTimestamp", "count"] {
+            errors.immutable(field, at(old, &[field]), at(event, &[field]));
+        }
+        for (field, stored) in FIXED_FIELDS {
+            errors.immutable(field, at(old, &[stored]), at(event, &[stored]));
+        }
+        return;
+    }
+    if text(event, &["eventTime"]).is_empty() {
+        errors.required("eventTime", "");
+    }
+    let kind = text(event, &["type"]);
+    if !matches!(kind, "Normal" | "Warning") {
+        errors.invalid("type", &Value::from(""), &format!("has invalid value: {kind}"));
+    }
+    for field in OLD_FIELDS {
+        if event.get(field).is_some_and(|given| *given != 0 && !is_empty(given)) {
+            errors.invalid(field, &Value::from(""), "needs to be unset");
+        }
+    }
+}
+
+fn is_empty(given: &Value) -> bool {
+    match given {
+        Value::Null => true,
+        Value::Object(fields) => fields.values().all(|one| one == "" || one.is_null()),
+        _ => false,
     }
 }
 
@@ -122,5 +180,45 @@ mod tests {
         }
         assert_eq!(with(json!({ "reportingComponent": null }))[0], "reportingController: Required value");
         assert_eq!(with(json!({ "reportingComponent": "a b" })).len(), 1);
+    }
+
+    fn told(old: Option<&Value>, mut event: Value) -> Vec<String> {
+        let mut errors = Errors::default();
+        validate_new_event(&Change { old, new: &mut event }, &mut errors);
+        errors.into_causes().into_iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect()
+    }
+
+    #[test]
+    fn the_new_generation_leaves_out_what_the_old_one_said() {
+        let event = json!({ "eventTime": "t", "type": "Normal", "source": {} });
+        assert_eq!(told(None, event.clone()), [""; 0]);
+        for (more, want) in [
+            (json!({ "eventTime": null }), "eventTime: Required value"),
+            (json!({ "type": "Odd" }), "type: Invalid value: \"\": has invalid value: Odd"),
+            (json!({ "type": null }), "type: Invalid value: \"\": has invalid value: "),
+            (json!({ "count": 1 }), "count: Invalid value: \"\": needs to be unset"),
+            (json!({ "source": { "host": "n" } }), "source: Invalid value: \"\": needs to be unset"),
+            (json!({ "firstTimestamp": "t" }), "firstTimestamp: Invalid value: \"\": needs to be unset"),
+            (
+                json!({ "series": { "count": 1, "lastObservedTime": "t" } }),
+                "series.count: Invalid value: \"\": should be at least 2",
+            ),
+            (json!({ "series": { "count": 2 } }), "series.lastObservedTime: Required value"),
+        ] {
+            let mut given = event.clone();
+            json_patch::merge(&mut given, &more);
+            assert_eq!(told(None, given), [want], "{more}");
+        }
+    }
+
+    #[test]
+    fn only_how_often_it_happened_changes() {
+        let event = json!({ "eventTime": "t", "type": "Normal", "reason": "r", "count": 3 });
+        let mut again = event.clone();
+        again["series"] = json!({ "count": 2, "lastObservedTime": "t" });
+        assert_eq!(told(Some(&event), again), [""; 0]);
+        let mut other = event.clone();
+        other["reason"] = json!("s");
+        assert_eq!(told(Some(&event), other), ["reason: Invalid value: \"s\": field is immutable"]);
     }
 }

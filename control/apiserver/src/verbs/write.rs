@@ -155,7 +155,7 @@ async fn create_named(call: &Call, mut object: Value, manager: &Manager) -> Resu
         fill_in(row, &mut object);
     }
     (row.prepare)(&mut Change { old: None, new: &mut object });
-    check(row, None, &mut object)?;
+    check(&call.row, row, None, &mut object)?;
     warn(call, row, None, &mut object);
     establish(call, row, &mut object);
     let name = text(&object, &["metadata", "name"]).to_owned();
@@ -187,11 +187,13 @@ fn fill_in(row: &Row, object: &mut Value) {
     (row.defaults)(object);
 }
 
-fn check(row: &Row, old: Option<&Value>, new: &mut Value) -> Result<()> {
+/// Checks an object of a stored row, written in the version of another perhaps.
+fn check(written: &Row, row: &Row, old: Option<&Value>, new: &mut Value) -> Result<()> {
     let mut errors = Errors::default();
     let change = Change { old, new };
     meta::validate(row, &change, &mut errors);
     (row.validate)(&change, &mut errors);
+    (written.validate_version)(&change, &mut errors);
     if let Some(custom) = &row.custom {
         schema::check(row.node(), change.new, old, &mut errors);
         custom.scale.iter().for_each(|scale| scale.check(change.new, false, &mut errors));
@@ -377,7 +379,7 @@ fn finish(
     }
     match sub {
         None => {
-            check(row, Some(old), new)?;
+            check(&call.row, row, Some(old), new)?;
             warn(call, row, Some(old), new);
             establish(call, row, new);
         }
