@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::Change;
 use super::pod_rules::{Whole, annotations, validate_spec};
 use super::pod_spec::{default_pod_only, default_spec};
+use crate::schema::Quantity;
 use crate::tree::{at, list, remove, set, strings, text};
 use crate::validate::Errors;
 
@@ -65,10 +66,11 @@ pub fn qos_class(pod: &Value) -> &'static str {
     let (mut any, mut guaranteed) = (false, true);
     for resources in parts {
         for resource in ["cpu", "memory"] {
-            let [request, limit] = ["requests", "limits"].map(|kind| text(resources, &[kind, resource]));
-            let set = |amount: &str| !amount.is_empty() && amount != "0";
-            any |= set(request) || set(limit);
-            guaranteed &= set(limit) && (request == limit || request.is_empty());
+            let [request, limit] = ["requests", "limits"].map(|kind| {
+                Quantity::parse(text(resources, &[kind, resource])).filter(|amount| !amount.is_zero())
+            });
+            any |= request.is_some() || limit.is_some();
+            guaranteed &= limit.is_some() && (request.is_none() || request == limit);
         }
     }
     match (any, guaranteed) {
@@ -158,6 +160,11 @@ mod tests {
             (json!({}), "BestEffort"),
             (json!({"requests": {"cpu": "1"}}), "Burstable"),
             (json!({"limits": {"cpu": "1", "memory": "1Gi"}}), "Guaranteed"),
+            (
+                json!({"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": "1", "memory": "1073741824"}}),
+                "Guaranteed",
+            ),
+            (json!({"requests": {"cpu": "0"}}), "BestEffort"),
             (
                 json!({"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": "2", "memory": "1Gi"}}),
                 "Burstable",

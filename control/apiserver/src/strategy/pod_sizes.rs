@@ -1,5 +1,7 @@
 //! What a pod needs as a whole: its containers together, and what follows from that for its own sizes.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value};
 
 use super::resource_names::{is_huge_page, may_be_overcommitted};
@@ -35,12 +37,10 @@ fn larger(left: Option<Quantity>, right: Option<Quantity>) -> Option<Quantity> {
     }
 }
 
-/// Names of all resources that a container says something of.
-fn names<'a>(spec: &'a Value, kind: &'a str) -> impl Iterator<Item = &'a str> {
-    ["containers", "initContainers"]
-        .into_iter()
-        .flat_map(|group| list(spec, &[group]))
-        .flat_map(move |container| strings(container, &["resources", kind]).map(|(name, _)| name))
+/// Names of all resources that a container says something of, each once.
+fn names<'a>(spec: &'a Value, kind: &str) -> BTreeSet<&'a str> {
+    let containers = ["containers", "initContainers"].into_iter().flat_map(|group| list(spec, &[group]));
+    containers.flat_map(|one| strings(one, &["resources", kind])).map(|(name, _)| name).collect()
 }
 
 fn is_of_pods(name: &str) -> bool {
@@ -79,7 +79,7 @@ fn default_pages(spec: &mut Value) {
     }
     let open =
         |name: &&str| is_huge_page(name) && !limits.contains_key(*name) && !requests.contains_key(*name);
-    let added = names(spec, "limits").filter(open);
+    let added = names(spec, "limits").into_iter().filter(open);
     let added = added.filter_map(|name| Some((name.to_owned(), sum(spec, "limits", name)?))).collect();
     add(spec, "limits", added);
 }
@@ -90,7 +90,8 @@ fn default_requests(spec: &mut Value) {
     if limits.is_empty() {
         return;
     }
-    let of_containers = names(spec, "requests").filter(|name| is_of_pods(name) && may_be_overcommitted(name));
+    let of_containers =
+        names(spec, "requests").into_iter().filter(|name| is_of_pods(name) && may_be_overcommitted(name));
     let of_containers =
         of_containers.filter_map(|name| Some((name.to_owned(), sum(spec, "requests", name)?)));
     let of_limits = limits.iter().filter(|(name, _)| is_of_pods(name));
@@ -112,6 +113,7 @@ fn default_limits(spec: &mut Value) {
         containers.chain(sidecars).all(|container| !at(container, &["resources", "limits", name]).is_null())
     };
     let added = names(spec, "limits")
+        .into_iter()
         .filter(|name| is_of_pods(name) && may_be_overcommitted(name) && everywhere(name));
     let added = added.filter_map(|name| Some((name.to_owned(), sum(spec, "limits", name)?))).collect();
     add(spec, "limits", added);

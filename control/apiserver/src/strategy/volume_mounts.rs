@@ -13,9 +13,10 @@ use crate::validate::Errors;
 pub fn validate_mounts(container: &Value, here: &str, volumes: &Volumes<'_>, errors: &mut Errors) {
     let mut paths = HashSet::new();
     let all = format!("{here}.volumeMounts");
+    let devices = ["name", "devicePath"].map(|field| said(container, "volumeDevices", field));
     for (index, mount) in list(container, &["volumeMounts"]).iter().enumerate() {
         let place = format!("{all}[{index}]");
-        validate_name(mount, container, &place, volumes, errors);
+        validate_name(mount, &devices[0], &place, volumes, errors);
         let path = text(mount, &["mountPath"]);
         if path.is_empty() {
             errors.required(format!("{place}.mountPath"), "");
@@ -23,7 +24,7 @@ pub fn validate_mounts(container: &Value, here: &str, volumes: &Volumes<'_>, err
         if !paths.insert(path) {
             errors.invalid(format!("{place}.mountPath"), &Value::from(path), "must be unique");
         }
-        if has(container, "volumeDevices", "devicePath", path) {
+        if devices[1].contains(path) {
             let why = "must not already exist as a path in volumeDevices";
             errors.invalid(format!("{place}.mountPath"), &Value::from(path), why);
         }
@@ -35,7 +36,13 @@ pub fn validate_mounts(container: &Value, here: &str, volumes: &Volumes<'_>, err
     validate_devices(container, here, volumes, errors);
 }
 
-fn validate_name(mount: &Value, container: &Value, here: &str, volumes: &Volumes<'_>, errors: &mut Errors) {
+fn validate_name(
+    mount: &Value,
+    devices: &HashSet<&str>,
+    here: &str,
+    volumes: &Volumes<'_>,
+    errors: &mut Errors,
+) {
     let (name, place) = (text(mount, &["name"]), format!("{here}.name"));
     if name.is_empty() {
         errors.required(&place, "");
@@ -43,13 +50,14 @@ fn validate_name(mount: &Value, container: &Value, here: &str, volumes: &Volumes
     if !volumes.contains_key(name) {
         errors.not_found(&place, &Value::from(name));
     }
-    if has(container, "volumeDevices", "name", name) {
+    if devices.contains(name) {
         errors.invalid(place, &Value::from(name), "must not already exist in volumeDevices");
     }
 }
 
-fn has(container: &Value, group: &str, field: &str, value: &str) -> bool {
-    list(container, &[group]).iter().any(|one| text(one, &[field]) == value)
+/// What all of a list say in a field.
+fn said<'a>(container: &'a Value, group: &str, field: &str) -> HashSet<&'a str> {
+    list(container, &[group]).iter().map(|one| text(one, &[field])).collect()
 }
 
 fn validate_part(mount: &Value, here: &str, all: &str, errors: &mut Errors) {
@@ -89,6 +97,10 @@ fn validate_read_only(mount: &Value, here: &str, errors: &mut Errors) {
 
 fn validate_devices(container: &Value, here: &str, volumes: &Volumes<'_>, errors: &mut Errors) {
     let (mut names, mut paths) = (HashSet::new(), HashSet::new());
+    if list(container, &["volumeDevices"]).is_empty() {
+        return;
+    }
+    let mounts = ["name", "mountPath"].map(|field| said(container, "volumeMounts", field));
     for (index, device) in list(container, &["volumeDevices"]).iter().enumerate() {
         let place = format!("{here}.volumeDevices[{index}]");
         let name = text(device, &["name"]);
@@ -105,11 +117,11 @@ fn validate_devices(container: &Value, here: &str, volumes: &Volumes<'_>, errors
         } else {
             paths.insert(path);
         }
-        if has(container, "volumeMounts", "name", name) {
+        if mounts[0].contains(name) {
             let why = "must not already exist in volumeMounts";
             errors.invalid(format!("{place}.name"), &Value::from(name), why);
         }
-        if has(container, "volumeMounts", "mountPath", path) {
+        if mounts[1].contains(path) {
             let why = "must not already exist as a path in volumeMounts";
             errors.invalid(at, &Value::from(path), why);
         }

@@ -1,5 +1,7 @@
 //! Annotations that say something of a pod: of older days, and of what its controller or its node is to do.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use super::placement::validate_tolerations;
@@ -22,6 +24,7 @@ pub fn validate(object: &Value, old: Option<&Value>, here: &str, errors: &mut Er
         return;
     }
     let spec = at(object, &["spec"]);
+    let mut names = None;
     let cost_holds = old.is_none_or(|old| is_cost(text(old, &["metadata", "annotations", DELETION_COST])));
     for (key, value) in strings(annotations, &[]) {
         match key {
@@ -43,7 +46,8 @@ pub fn validate(object: &Value, old: Option<&Value>, here: &str, errors: &mut Er
             }
             _ => {
                 if let Some(container) = key.strip_prefix(APPARMOR) {
-                    validate_apparmor(container, value, spec, &format!("{here}[{key}]"), errors);
+                    let names = names.get_or_insert_with(|| container_names(spec));
+                    validate_apparmor(container, value, names, &format!("{here}[{key}]"), errors);
                 }
             }
         }
@@ -64,8 +68,12 @@ fn validate_seccomp(profile: &str, here: &str, errors: &mut Errors) {
     }
 }
 
-fn validate_apparmor(container: &str, profile: &str, spec: &Value, here: &str, errors: &mut Errors) {
-    if !every_container(spec, "").any(|(_, one)| text(one, &["name"]) == container) {
+fn container_names(spec: &Value) -> HashSet<&str> {
+    every_container(spec, "").map(|(_, one)| text(one, &["name"])).collect()
+}
+
+fn validate_apparmor(container: &str, profile: &str, names: &HashSet<&str>, here: &str, errors: &mut Errors) {
+    if !names.contains(container) {
         errors.invalid(here, &Value::from(container), "container not found");
     }
     let known = matches!(profile, "" | "runtime/default" | "unconfined") || profile.starts_with("localhost/");

@@ -67,8 +67,8 @@ pub fn validate_of_container(container: &Value, host_users: bool, here: &str, er
             let why = "cannot set `allowPrivilegeEscalation` to false and `privileged` to true";
             errors.invalid(&place, context, why);
         }
-        let added = list(context, &["capabilities", "add"]).iter();
-        for _ in added.filter(|capability| *capability == "CAP_SYS_ADMIN") {
+        // Told once however often it is asked for: with it the whole context is told.
+        if list(context, &["capabilities", "add"]).iter().any(|capability| capability == "CAP_SYS_ADMIN") {
             let why = "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN";
             errors.invalid(&place, context, why);
         }
