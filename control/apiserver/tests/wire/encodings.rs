@@ -209,6 +209,10 @@ async fn what_is_said_to_be_zero_or_false_stays_so() {
         "spec": {"drivers": [{"name": "d.io", "nodeID": "n", "allocatable": {"count": 0}}]}});
     let made = admin.send("POST", "/apis/storage.k8s.io/v1/csinodes", &node).await.expect(201);
     assert_eq!(made["spec"]["drivers"][0]["allocatable"], json!({"count": 0}));
+    let volume = json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "v"}, "spec": {
+        "capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "fc": {"targetWWNs": ["w"], "lun": 0}}});
+    let made = admin.send("POST", "/api/v1/persistentvolumes", &volume).await.expect(201);
+    assert_eq!(made["spec"]["fc"]["lun"], 0);
     let mut pod = pod("p", json!({}));
     pod["spec"]["terminationGracePeriodSeconds"] = json!(0);
     pod["spec"]["hostNetwork"] = json!(false);
