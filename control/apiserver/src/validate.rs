@@ -8,11 +8,25 @@ use crate::status::Cause;
 #[derive(Debug, Default)]
 pub struct Errors {
     causes: Vec<Cause>,
+    /// Bytes of the messages and fields of all causes.
+    said: usize,
 }
+
+/// Bytes after which no more is said of an object: some rules show a whole value for each of its parts.
+const MOST_SAID: usize = 1 << 20;
 
 impl Errors {
     fn push(&mut self, reason: &'static str, field: impl Into<String>, message: String) {
-        self.causes.push(Cause { reason, message, field: field.into() });
+        let field = field.into();
+        if !self.is_full() {
+            self.said += message.len() + field.len();
+            self.causes.push(Cause { reason, message, field });
+        }
+    }
+
+    /// Whether so much is wrong that nobody reads more of it.
+    fn is_full(&self) -> bool {
+        self.said > MOST_SAID
     }
 
     pub fn required(&mut self, field: impl Into<String>, detail: &str) {
@@ -22,6 +36,9 @@ impl Errors {
     }
 
     pub fn invalid(&mut self, field: impl Into<String>, value: &Value, detail: &str) {
+        if self.is_full() {
+            return;
+        }
         self.push("FieldValueInvalid", field, format!("Invalid value: {}: {detail}", shown(value)));
     }
 
@@ -88,6 +105,7 @@ impl Errors {
 
     /// Takes over what another check found.
     pub fn append(&mut self, other: Self) {
+        self.said += other.said;
         self.causes.extend(other.causes);
     }
 
@@ -347,6 +365,16 @@ pub fn env_name(text: &str) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_refusal_has_an_end() {
+        let mut errors = Errors::default();
+        let long = Value::from("x".repeat(100_000));
+        (0..1000).for_each(|index| errors.invalid(format!("field[{index}]"), &long, "is long"));
+        assert_eq!(errors.len(), 11, "a mebibyte and what was being said");
+        errors.required("other", "");
+        assert_eq!(errors.len(), 11);
+    }
 
     #[test]
     fn names_follow_their_syntax() {

@@ -1,5 +1,7 @@
 //! Rules of `metadata` that hold for every kind.
 
+use std::cell::LazyCell;
+
 use serde_json::Value;
 
 use super::Change;
@@ -64,6 +66,7 @@ fn completed(base: &str) -> String {
 fn validate_owners(owners: &[Value], errors: &mut Errors) {
     let place = "metadata.ownerReferences";
     let mut controller: Option<String> = None;
+    let all = LazyCell::new(|| Value::from(owners));
     for owner in owners {
         validate_owner(owner, errors);
         if at(owner, &["controller"]) != true {
@@ -74,7 +77,7 @@ fn validate_owners(owners: &[Value], errors: &mut Errors) {
             let why = format!(
                 "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {name}"
             );
-            errors.invalid(place, &Value::from(owners), &why);
+            errors.invalid(place, &all, &why);
         } else {
             controller = Some(name);
         }
