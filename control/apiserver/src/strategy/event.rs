@@ -76,7 +76,8 @@ const FIXED_FIELDS: [(&str, &str); 10] = [
 /// An event that is written as one of `events.k8s.io/v1`.
 pub fn validate_new_event(change: &Change<'_>, errors: &mut Errors) {
     let event = &*change.new;
-    if let Some(series) = event.get("series") {
+    let before = change.old.and_then(|old| old.get("series"));
+    if let Some(series) = event.get("series").filter(|series| before != Some(*series)) {
         if int(series, &["count"]).unwrap_or_default() < 2 {
             errors.invalid("series.count", &Value::from(""), "should be at least 2");
         }
@@ -217,6 +218,9 @@ mod tests {
         let mut again = event.clone();
         again["series"] = json!({ "count": 2, "lastObservedTime": "t" });
         assert_eq!(told(Some(&event), again), [""; 0]);
+        let mut once = event.clone();
+        once["series"] = json!({ "count": 1 });
+        assert_eq!(told(Some(&once), once.clone()), [""; 0], "it was so before");
         let mut other = event.clone();
         other["reason"] = json!("s");
         assert_eq!(told(Some(&event), other), ["reason: Invalid value: \"s\": field is immutable"]);

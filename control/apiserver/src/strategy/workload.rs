@@ -254,7 +254,8 @@ pub fn validate_replication_controller(change: &Change<'_>, errors: &mut Errors)
         errors.required("spec.selector", "");
     }
     let labels = at(change.new, &["spec", "template", "metadata", "labels"]);
-    if !strings(change.new, &["spec", "selector"]).all(|(key, value)| text(labels, &[key]) == value) {
+    let is_there = |(key, value): (&str, &str)| at(labels, &[key]).as_str() == Some(value);
+    if !strings(change.new, &["spec", "selector"]).all(is_there) {
         errors.invalid(
             "spec.template.metadata.labels",
             labels,
@@ -267,6 +268,19 @@ pub fn validate_replication_controller(change: &Change<'_>, errors: &mut Errors)
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_controller_selects_its_own_pods_also_by_empty_values() {
+        let told = |labels: Value| {
+            let mut errors = Errors::default();
+            let mut new = serde_json::json!({"kind": "ReplicationController", "spec": {"selector": {"a": ""},
+                "template": {"metadata": {"labels": labels}, "spec": {}}}});
+            validate_replication_controller(&Change { old: None, new: &mut new }, &mut errors);
+            errors.into_causes().iter().any(|cause| cause.message.contains("does not match template"))
+        };
+        assert!(told(serde_json::json!({"b": ""})));
+        assert!(!told(serde_json::json!({"a": ""})));
+    }
 
     fn causes(old: Option<&Value>, mut new: Value) -> Vec<String> {
         let mut errors = Errors::default();
