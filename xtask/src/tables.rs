@@ -54,6 +54,25 @@ const SERVED: &[(&str, &str)] = &[
 /// What statuses are made of, so that clients read it before anybody has written it.
 const STATUS_PARTS: &[&str] = &["Status", ".NodeDaemonEndpoints", ".DaemonEndpoint", ".NodeSystemInfo"];
 
+/// Optional fields that Go writes also when they are zero, and to which nothing gives another value.
+const WRITTEN: &[&str] = &[
+    "io.k8s.api.apps.v1.StatefulSetOrdinals.start",
+    "io.k8s.api.apps.v1.StatefulSetSpec.serviceName",
+    "io.k8s.api.apps.v1.StatefulSetStatus.availableReplicas",
+    "io.k8s.api.authentication.v1.TokenRequestStatus.token",
+    "io.k8s.api.certificates.v1beta1.PodCertificateRequestSpec.pkixPublicKey",
+    "io.k8s.api.certificates.v1beta1.PodCertificateRequestSpec.proofOfPossession",
+    "io.k8s.api.core.v1.Event.reportingComponent",
+    "io.k8s.api.core.v1.Event.reportingInstance",
+    "io.k8s.api.core.v1.NodeRuntimeHandler.name",
+    "io.k8s.api.policy.v1.PodDisruptionBudgetStatus.currentHealthy",
+    "io.k8s.api.policy.v1.PodDisruptionBudgetStatus.desiredHealthy",
+    "io.k8s.api.policy.v1.PodDisruptionBudgetStatus.disruptionsAllowed",
+    "io.k8s.api.policy.v1.PodDisruptionBudgetStatus.expectedPods",
+    "io.k8s.api.resource.v1beta1.DeviceRequest.deviceClassName",
+    "io.k8s.api.scheduling.v1.PriorityClass.value",
+];
+
 /// Reads the facts in `facts` and writes the tables.
 pub fn generate(facts: &Path) -> Result<()> {
     let data = root().join("control/apiserver/data");
@@ -172,7 +191,15 @@ impl<'a> Compactor<'a> {
             let of_kind = schema.get("x-kubernetes-group-version-kind").is_some();
             let part = STATUS_PARTS.iter().any(|part| name.ends_with(part));
             let shown = if of_kind { field == "status" } else { part };
-            let node = self.node(node, shown).with_context(|| format!("{name}.{field}"))?;
+            let path = format!("{name}.{field}");
+            let written = WRITTEN.contains(&&*path);
+            let required =
+                schema["required"].as_array().is_some_and(|all| all.iter().any(|one| one == field));
+            let pointer = !required && crate::wire::is_pointer(name, field);
+            let mut node = self.node(node, shown || written || pointer).context(path)?;
+            if !required && !written && !pointer {
+                leave_out_zero(&mut node);
+            }
             fields.insert(field.clone(), node);
         }
         let mut out = json!({ "n": name, "f": fields });
@@ -247,6 +274,14 @@ impl<'a> Compactor<'a> {
             other => bail!("no short form for {other:?}"),
         };
         Ok(json!(letter))
+    }
+}
+
+/// Marks a scalar as one whose zero is as good as nothing: its letter is a capital.
+fn leave_out_zero(node: &mut Value) {
+    let kind = if node.is_object() { &mut node["k"] } else { node };
+    if let Some(letter @ ("s" | "i" | "l" | "n" | "b" | "y")) = kind.as_str() {
+        *kind = json!(letter.to_uppercase());
     }
 }
 

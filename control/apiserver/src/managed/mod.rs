@@ -1,5 +1,6 @@
 //! Field ownership: who set what, and what server-side apply does with it.
 
+mod nothing;
 mod set;
 mod track;
 mod typed;
@@ -15,6 +16,7 @@ use crate::api::Call;
 use crate::resources::{Row, Sub};
 use crate::status::{Cause, Refusal, Result};
 use crate::tree::{at, list, remove, text};
+pub use nothing::with_nothings;
 use set::Set;
 pub use track::track;
 pub use typed::faults;
@@ -52,6 +54,11 @@ impl Manager {
             force: call.query.flag("force"),
             wanted: Some(wanted.clone()),
         }
+    }
+
+    /// Whether anything is applied that may not be stored because it says nothing.
+    fn has_nothing(&self) -> bool {
+        self.wanted.as_ref().is_some_and(nothing::has_nothing)
     }
 
     fn operation(&self) -> &'static str {
@@ -161,42 +168,6 @@ fn scoped(row: &Row, set: Set, sub: Option<Sub>) -> Set {
     set
 }
 
-/// What was decoded of an applied object, with the nulls and empty maps that decoding left out and the applier yet owns.
-pub fn with_nothings(mut decoded: Value, applied: &Value) -> Value {
-    put_nothings(&mut decoded, applied);
-    decoded
-}
-
-fn put_nothings(decoded: &mut Value, applied: &Value) {
-    match (decoded, applied) {
-        (Value::Object(decoded), Value::Object(applied)) => {
-            for (name, value) in applied {
-                match decoded.get_mut(name) {
-                    Some(known) => put_nothings(known, value),
-                    None if is_nothing(value) => _ = decoded.insert(name.clone(), value.clone()),
-                    None => {}
-                }
-            }
-        }
-        (Value::Array(decoded), Value::Array(applied)) if decoded.len() == applied.len() => {
-            decoded.iter_mut().zip(applied).for_each(|(one, applied)| put_nothings(one, applied));
-        }
-        _ => {}
-    }
-}
-
-fn is_nothing(value: &Value) -> bool {
-    value.is_null() || value.as_object().is_some_and(serde_json::Map::is_empty)
-}
-
-fn has_nothing(value: &Value) -> bool {
-    match value {
-        Value::Object(fields) => fields.values().any(|value| is_nothing(value) || has_nothing(value)),
-        Value::Array(items) => items.iter().any(has_nothing),
-        _ => false,
-    }
-}
-
 /// Fields a manager applied before, applied again without those it no longer names. `old` is in the version that is stored,
 /// `wanted` and the result are in the row's.
 ///
@@ -278,6 +249,7 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
+    use crate::schema::decode;
 
     fn row() -> &'static Row {
         crate::resources::known("", "configmaps")
@@ -348,11 +320,21 @@ mod tests {
 
     #[test]
     fn applying_the_same_again_changes_nothing() {
-        let first = created("one", json!({"a": "1"}));
-        let manager = manager("one", Some(map(json!({"a": "1"}))), false);
-        let mut again = merge(row(), &first, &map(json!({"a": "1"})), &manager, None).unwrap();
-        let later = Timestamp::from_second(1000).unwrap();
-        track(row(), Some(&first), &mut again, &manager, None, later).unwrap();
-        assert_eq!(again, first);
+        let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a"}, "type": ""});
+        for (row, object) in [
+            (row(), map(json!({"a": "1"}))),
+            (row(), map(json!({}))),
+            (crate::resources::known("", "secrets"), secret),
+        ] {
+            let manager = manager("one", Some(object.clone()), false);
+            // Decoding leaves out what says nothing.
+            let decoded = |object| decode::from_value(row.node(), object).unwrap().value;
+            let mut first = decoded(object.clone());
+            track(row, None, &mut first, &manager, None, Timestamp::UNIX_EPOCH).unwrap();
+            let mut again = decoded(merge(row, &first, &object, &manager, None).unwrap());
+            let later = Timestamp::from_second(1000).unwrap();
+            track(row, Some(&first), &mut again, &manager, None, later).unwrap();
+            assert_eq!(again, first);
+        }
     }
 }

@@ -6,10 +6,11 @@ use std::borrow::Cow;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::nothing::with_nothings;
 use super::set::Set;
 use super::versions::Changes;
 use super::walk::{self, Difference};
-use super::{Entry, Manager, has_nothing, scoped, with_nothings};
+use super::{Entry, Manager, scoped};
 use crate::resources::{Row, Sub};
 use crate::status::Result;
 use crate::tree::{at, list, remove, set as put, text};
@@ -36,7 +37,10 @@ pub fn track(
     now: Timestamp,
 ) -> Result<()> {
     let given = remove(new, PATH);
-    let mut changes = Changes::new(row, old, seen(row.shown(new), manager));
+    let shown = seen(row, row.shown(new), manager);
+    // What is applied in vain each time is no write.
+    let written = !manager.has_nothing() || differs(row, old, new, sub);
+    let mut changes = Changes::new(row, old, shown);
     let wanted = manager.wanted.as_ref().map(|wanted| scoped(row, walk::fields(row.node(), wanted), sub));
     let mut claimed = Some(wanted.unwrap_or_else(|| scoped(row, changes.own().changed.clone(), sub)));
     let api_version = row.api_version();
@@ -65,7 +69,7 @@ pub fn track(
         let before = entry.set.clone();
         // What is applied is claimed again though nothing changed, which is no write.
         let claims = if manager.apply {
-            mine && !scoped(row, changed.clone(), sub).is_empty()
+            mine && written && !scoped(row, changed.clone(), sub).is_empty()
         } else {
             claim.as_ref().is_some_and(|claim| !claim.is_empty())
         };
@@ -98,10 +102,18 @@ pub fn track(
     Ok(())
 }
 
-/// What an apply leads to, with the nulls and empty maps that are applied and not stored.
-fn seen<'a>(new: Cow<'a, Value>, manager: &Manager) -> Cow<'a, Value> {
+/// Whether anything that may be owned is another in `new`.
+fn differs(row: &Row, old: Option<&Value>, new: &Value, sub: Option<Sub>) -> bool {
+    let changes = Changes::new(row, old, row.shown(new));
+    !scoped(row, changes.own().changed.clone(), sub).is_empty()
+}
+
+/// What an apply leads to, with what is applied and not stored because it says nothing.
+fn seen<'a>(row: &Row, new: Cow<'a, Value>, manager: &Manager) -> Cow<'a, Value> {
     match &manager.wanted {
-        Some(wanted) if has_nothing(wanted) => Cow::Owned(with_nothings(new.into_owned(), wanted)),
+        Some(wanted) if manager.has_nothing() => {
+            Cow::Owned(with_nothings(row.node(), new.into_owned(), wanted))
+        }
         _ => new,
     }
 }

@@ -50,7 +50,7 @@ pub fn item_step(node: &Node, item: &Value) -> String {
 }
 
 /// Positions of a list's items by their steps; of two with the same step the first counts.
-fn by_step(node: &Node, items: &[Value]) -> BTreeMap<String, usize> {
+pub fn by_step(node: &Node, items: &[Value]) -> BTreeMap<String, usize> {
     let mut known = BTreeMap::new();
     for (position, item) in items.iter().enumerate() {
         known.entry(item_step(node, item)).or_insert(position);

@@ -2,7 +2,7 @@
 //! duplicate fields.
 //!
 //! What the schema does not know is dropped, as by a server with typed structs; so are nulls, and empty lists and maps
-//! where the field is optional. Of custom objects only unknown fields are dropped, and nulls where none may be; a value
+//! and most zeros where the field is optional. Of custom objects only unknown fields are dropped, and nulls where none may be; a value
 //! of the wrong type is kept for [`super::check`] to name.
 
 use std::cell::RefCell;
@@ -222,7 +222,7 @@ impl Seed<'_> {
             (_, Value::Null) => true,
             (Shape::List(_), Value::Array(items)) => items.is_empty(),
             (Shape::Map(_), Value::Object(fields)) => fields.is_empty(),
-            _ => false,
+            (_, value) => field.omits_zero && is_zero(value),
         }
     }
 }
@@ -335,6 +335,16 @@ impl<'de> Visitor<'de> for Seed<'_> {
     }
 }
 
+/// Whether a scalar is what Go has where nobody has said anything.
+fn is_zero(value: &Value) -> bool {
+    match value {
+        Value::Bool(flag) => !flag,
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::String(text) => text.is_empty(),
+        Value::Null | Value::Array(_) | Value::Object(_) => false,
+    }
+}
+
 /// What a null in a list or map becomes in a typed server.
 fn zero(node: &Node) -> Value {
     match node.shape {
@@ -414,6 +424,33 @@ mod tests {
         let decoded =
             decode("Pod", r#"{"metadata":{"creationTimestamp":null,"labels":{}},"spec":{"volumes":[]}}"#);
         assert_eq!(decoded.unwrap().value, json!({"metadata": {}, "spec": {}}));
+    }
+
+    #[test]
+    fn zeros_are_left_out_where_go_does_not_write_them() {
+        let read = |kind, text: &str| decode(kind, text).unwrap().value;
+        let given = r#"{"metadata":{"generateName":"","annotations":{"a":""}},"spec":{
+            "hostNetwork":false,"hostPID":false,"nodeName":"","priority":0,"terminationGracePeriodSeconds":0,
+            "automountServiceAccountToken":false,"containers":[{"name":"","tty":false,"args":[""],
+            "env":[{"name":"A","value":""}],"livenessProbe":{"initialDelaySeconds":0,
+            "terminationGracePeriodSeconds":0,"grpc":{"port":0,"service":""}}}],
+            "ephemeralContainers":[{"restartPolicy":""}]}}"#;
+        let kept = json!({
+            "metadata": {"annotations": {"a": ""}},
+            "spec": {
+                "priority": 0, "terminationGracePeriodSeconds": 0, "automountServiceAccountToken": false,
+                "containers": [{
+                    "name": "", "args": [""], "env": [{"name": "A"}],
+                    "livenessProbe": {"terminationGracePeriodSeconds": 0, "grpc": {"port": 0, "service": ""}},
+                }],
+                "ephemeralContainers": [{"restartPolicy": ""}],
+            },
+        });
+        assert_eq!(read("Pod", given), kept);
+        let event = json!({"involvedObject": {}, "metadata": {}, "reportingComponent": "", "count": 0});
+        let mut kept = event.clone();
+        kept.as_object_mut().unwrap().shift_remove("count");
+        assert_eq!(read("Event", &event.to_string()), kept);
     }
 
     #[test]

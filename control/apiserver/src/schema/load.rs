@@ -2,9 +2,9 @@
 //!
 //! A type is `{"n": name, "f": {field: node}, "r": [required], "a": atomic, "g": [group, version, kind]}`. A node is a
 //! letter for a scalar (s string, i int32, l int64, n number, b bool, q quantity, x int-or-string, t time, u micro
-//! time, y bytes, a anything), the index of a type, `["list", node]`, `["map", node]`, or an object whose `k` is one
-//! of these and that adds `d` default, `lt` list type, `lk` list map keys, `ps` patch strategy, `pk` merge key, `mt`
-//! map type.
+//! time, y bytes, a anything), a capital where its zero is left out, the index of a type, `["list", node]`,
+//! `["map", node]`, or an object whose `k` is one of these and that adds `d` default, `lt` list type, `lk` list map
+//! keys, `ps` patch strategy, `pk` merge key, `mt` map type.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
@@ -66,8 +66,8 @@ fn read_type(names: &mut Names, mut value: Value) -> Type {
 }
 
 fn read_node(names: &mut Names, value: Value) -> Node {
-    let Value::Object(mut extra) = value else { return Node::of(read_shape(names, value)) };
-    let shape = read_shape(names, extra.shift_remove("k").expect("an extended node has a kind"));
+    let Value::Object(mut extra) = value else { return read_kind(names, value) };
+    let plain = read_kind(names, extra.shift_remove("k").expect("an extended node has a kind"));
     let strategy = extra.get("ps").and_then(Value::as_str).unwrap_or_default().to_owned();
     Node {
         list: match extra.get("lt").and_then(Value::as_str) {
@@ -82,8 +82,13 @@ fn read_node(names: &mut Names, value: Value) -> Node {
         atomic: extra.get("mt").is_some_and(|t| t == "atomic"),
         default: extra.shift_remove("d").map(Box::new),
         present: extra.contains_key("z"),
-        ..Node::of(shape)
+        ..plain
     }
+}
+
+fn read_kind(names: &mut Names, value: Value) -> Node {
+    let omits_zero = value.as_str().is_some_and(|letter| letter.starts_with(char::is_uppercase));
+    Node { omits_zero, ..Node::of(read_shape(names, value)) }
 }
 
 fn read_shape(names: &mut Names, value: Value) -> Shape {
@@ -96,7 +101,7 @@ fn read_shape(names: &mut Names, value: Value) -> Shape {
             let node = Box::new(read_node(names, pair.pop().unwrap_or_default()));
             if pair.first().is_some_and(|kind| kind == "list") { Shape::List(node) } else { Shape::Map(node) }
         }
-        Value::String(letter) => match letter.as_str() {
+        Value::String(letter) => match letter.to_ascii_lowercase().as_str() {
             "s" => Shape::String,
             "i" => Shape::Int32,
             "l" => Shape::Int64,

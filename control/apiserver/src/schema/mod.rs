@@ -54,6 +54,8 @@ pub struct Node {
     pub default: Option<Box<Value>>,
     /// An object that is no pointer in Go: it is there, empty, where nobody has written it.
     pub present: bool,
+    /// An optional scalar whose zero is the same as nothing, and is left out: Go's `omitempty` of what is no pointer.
+    pub omits_zero: bool,
     pub list: ListType,
     /// For [`ListType::Map`]: the fields that identify an item.
     pub keys: Vec<Name>,
@@ -139,6 +141,7 @@ impl Node {
             shape,
             default: None,
             present: false,
+            omits_zero: false,
             list: ListType::Atomic,
             keys: Vec::new(),
             merges: false,

@@ -116,7 +116,7 @@ async fn apply(call: &Call, sub: Option<Sub>) -> Result<Reply> {
     }
     keep_part(&mut wanted, sub);
     let object = decoded(call, wanted.clone())?;
-    let wanted = managed::with_nothings(object.clone(), &wanted);
+    let wanted = managed::with_nothings(call.row.node(), object.clone(), &wanted);
     // Where it is no error upstream has no warning either: those hold no line ends.
     if let Some(twice) = twice.filter(|_| strict(call)) {
         let message = format!("error strict decoding YAML: error converting YAML to JSON: {twice}");

@@ -163,14 +163,22 @@ fn scale_of(row: &Row, object: &Value) -> Result<Value> {
         let path = paths.spec.join(".");
         return Err(Refusal::internal(format!("the spec replicas field \".{path}\" does not exist")));
     }
-    Ok(json!({
+    let (replicas, selector) =
+        (int(object, &paths.spec).unwrap_or_default(), shown_selector(row, object, &paths));
+    let mut scale = json!({
         "kind": "Scale", "apiVersion": "autoscaling/v1",
         "metadata": { "name": meta("name"), "namespace": meta("namespace"), "uid": meta("uid"),
                       "resourceVersion": meta("resourceVersion"), "creationTimestamp": meta("creationTimestamp") },
-        "spec": { "replicas": int(object, &paths.spec).unwrap_or_default() },
-        "status": { "replicas": int(object, &paths.status).unwrap_or_default(),
-                    "selector": shown_selector(row, object, &paths) },
-    }))
+        "spec": {},
+        "status": { "replicas": int(object, &paths.status).unwrap_or_default() },
+    });
+    if replicas != 0 {
+        set(&mut scale, &["spec", "replicas"], replicas);
+    }
+    if !selector.is_empty() {
+        set(&mut scale, &["status", "selector"], selector);
+    }
+    Ok(scale)
 }
 
 fn shown_selector(row: &Row, object: &Value, paths: &Paths<'_>) -> String {

@@ -36,3 +36,4 @@ mod services;
 mod slow;
 mod streams;
 mod watches;
+mod zeros;

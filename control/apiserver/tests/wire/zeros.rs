@@ -1,0 +1,88 @@
+//! What nobody has said and what is zero: the same to who writes.
+
+use serde_json::{Value, json};
+
+use crate::cluster::cluster;
+use crate::objects::pod;
+
+const PODS: &str = "/api/v1/namespaces/default/pods";
+const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
+
+/// A template as people write it.
+fn template() -> Value {
+    json!({ "metadata": { "labels": { "app": "a" }, "generateName": "" }, "spec": {
+        "hostNetwork": false, "hostPID": false, "nodeName": "",
+        "containers": [{ "name": "c", "image": "i:1", "tty": false, "env": [{ "name": "A", "value": "" }],
+            "livenessProbe": { "initialDelaySeconds": 0, "periodSeconds": 0, "grpc": { "port": 80 } } }],
+    } })
+}
+
+fn deployment() -> Value {
+    json!({ "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": "web" }, "spec": {
+        "replicas": 0, "paused": false, "minReadySeconds": 0, "template": template(),
+        "selector": { "matchLabels": { "app": "a" } } } })
+}
+
+#[tokio::test]
+async fn zeros_that_go_leaves_out_are_left_out() {
+    let cluster = cluster().await;
+    let made = cluster.admin().send("POST", DEPLOYMENTS, &deployment()).await.expect(201);
+    let spec = &made["spec"]["template"]["spec"];
+    assert_eq!((made["spec"].get("paused"), &made["spec"]["replicas"]), (None, &json!(0)));
+    assert_eq!((spec.get("hostNetwork"), spec.get("nodeName")), (None, None));
+    let container = &spec["containers"][0];
+    assert_eq!((&container["env"], container.get("tty")), (&json!([{ "name": "A" }]), None));
+    let probe = &container["livenessProbe"];
+    assert_eq!((probe.get("initialDelaySeconds"), &probe["periodSeconds"]), (None, &json!(10)));
+    // A pointer with a default says it.
+    assert_eq!(probe["grpc"], json!({ "port": 80, "service": "" }));
+}
+
+#[tokio::test]
+async fn what_a_go_program_gives_back_changes_nothing() {
+    let cluster = cluster().await;
+    let (admin, typed) = (cluster.admin(), cluster.admin().in_protobuf());
+    let mut object = pod("p", json!({}));
+    let labels = object["metadata"]["labels"].clone();
+    object["spec"] = template()["spec"].clone();
+    object["metadata"]["labels"] = labels;
+    for (collection, object, name) in [(PODS, object, "p"), (DEPLOYMENTS, deployment(), "web")] {
+        let made = admin.send("POST", collection, &object).await.expect(201);
+        let one = format!("{collection}/{name}");
+        let read = typed.get(&one).await.expect(200);
+        let again = typed.send("PUT", &one, &read).await.expect(200);
+        assert_eq!(again["metadata"]["resourceVersion"], made["metadata"]["resourceVersion"], "{one}");
+    }
+}
+
+#[tokio::test]
+async fn a_zero_that_was_applied_is_owned() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let uri = |who: &str| format!("{DEPLOYMENTS}/web?fieldManager={who}");
+    let made = admin.patch("apply", &uri("a"), &deployment()).await.expect(201);
+    let again = admin.patch("apply", &uri("a"), &deployment()).await.expect(200);
+    assert_eq!(again["metadata"]["resourceVersion"], made["metadata"]["resourceVersion"]);
+    let paused = json!({ "apiVersion": "apps/v1", "kind": "Deployment", "spec": { "paused": true } });
+    let said = admin.patch("apply", &uri("b"), &paused).await.refused(409, "Conflict");
+    assert_eq!(said["details"]["causes"][0]["field"], ".spec.paused");
+}
+
+#[tokio::test]
+async fn a_scale_of_nothing_says_nothing() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    admin.send("POST", DEPLOYMENTS, &deployment()).await.expect(201);
+    let uri = format!("{DEPLOYMENTS}/web/scale");
+    let mut scale = admin.get(&uri).await.expect(200);
+    assert_eq!(
+        (&scale["spec"], &scale["status"]),
+        (&json!({}), &json!({ "replicas": 0, "selector": "app=a" }))
+    );
+    for replicas in [3, 0] {
+        scale["spec"] = json!({ "replicas": replicas });
+        scale["metadata"]["resourceVersion"] = json!("");
+        admin.send("PUT", &uri, &scale).await.expect(200);
+        assert_eq!(admin.get(&format!("{DEPLOYMENTS}/web")).await.expect(200)["spec"]["replicas"], replicas);
+    }
+}
