@@ -113,6 +113,7 @@ fn from_etcd(key: &str, value: Bytes) -> Result<Bytes, CodecError> {
         let (row, kind) = found.ok_or("it is protobuf of a kind that is not served")?;
         let mut tree = protobuf::decode(&kind.name, &value)?;
         row.store(&mut tree);
+        row.stored_as().fill_in(&mut tree);
         return Ok(object::encode(&tree));
     }
     let ours =

@@ -173,6 +173,12 @@ impl Row {
         shown
     }
 
+    /// Gives what nobody has said the value that it then has.
+    pub fn fill_in(&self, object: &mut Value) {
+        apply_defaults(self.node(), object);
+        (self.defaults)(object);
+    }
+
     /// The bytes of an object for the store.
     pub fn encode(&self, object: &Value) -> Bytes {
         match &self.custom {

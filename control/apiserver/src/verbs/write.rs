@@ -12,7 +12,7 @@ use crate::api::{Api, Call};
 use crate::managed::{self, Manager};
 use crate::object::{self, Header, Stored};
 use crate::resources::{Row, Sub};
-use crate::schema::{self, apply_defaults};
+use crate::schema;
 use crate::status::{Refusal, Result};
 use crate::strategy::{Change, meta};
 use crate::tree::{at, int, list, remove, set, text};
@@ -147,12 +147,12 @@ async fn create_named(call: &Call, mut object: Value, manager: &Manager) -> Resu
         remove(&mut object, &["status"]);
     }
     admission::namespace_accepts(call, &object)?;
-    fill_in(row, &mut object);
+    row.fill_in(&mut object);
     // What the cluster adds from here on is nobody's.
     managed::track(&call.row, None, &mut object, manager, None, now)?;
     admission::create(call, &mut object)?;
     if admission::completes(row) {
-        fill_in(row, &mut object);
+        row.fill_in(&mut object);
     }
     (row.prepare)(&mut Change { old: None, new: &mut object });
     check(&call.row, row, None, &mut object)?;
@@ -180,11 +180,6 @@ fn establish(call: &Call, row: &Row, object: &mut Value) {
         call.api.definitions.settle(object, &timestamp(Timestamp::now()));
         definitions::warnings(object).into_iter().for_each(|sentence| call.warn(sentence));
     }
-}
-
-fn fill_in(row: &Row, object: &mut Value) {
-    apply_defaults(row.node(), object);
-    (row.defaults)(object);
 }
 
 /// Checks an object of a stored row, written in the version of another perhaps.
@@ -320,14 +315,16 @@ where
     let _turn = call.api.turns.wait(&call.key()).await;
     for _ in 0..WRITE_ATTEMPTS {
         let entry = call.stored()?;
-        let old = row.read(&entry);
+        let mut old = row.read(&entry);
+        // It may have been written before there were the defaults of today.
+        row.fill_in(&mut old);
         let mut new = mutate(&old)?;
         let given = text(&new, &["metadata", "resourceVersion"]);
         if !given.is_empty() && given != entry.mod_revision.to_string() {
             return Err(Refusal::modified(&call.row, name));
         }
         finish(call, row, sub, &old, &mut new, manager)?;
-        if new == old {
+        if new == old && *row.encode(&old) == *entry.value.bytes() {
             return Ok(Outcome::Same(entry));
         }
         if call.dry_run() {
@@ -363,7 +360,7 @@ fn finish(
 ) -> Result<()> {
     keep_system_metadata(call, old, new)?;
     isolate(row, sub, old, new);
-    fill_in(row, new);
+    row.fill_in(new);
     if sub.is_none() {
         admission::update(call, old, new)?;
         (row.prepare)(&mut Change { old: Some(old), new });

@@ -1,8 +1,10 @@
-//! What nobody has said and what is zero: the same to who writes.
+//! What nobody has said, what is zero, and what was stored when there were other defaults: all the same to who writes.
 
+use apiserver::{Config, Storage, start};
 use serde_json::{Value, json};
+use store::{Options, Store, Txn};
 
-use crate::cluster::cluster;
+use crate::cluster::{Client, cluster};
 use crate::objects::pod;
 
 const PODS: &str = "/api/v1/namespaces/default/pods";
@@ -85,4 +87,35 @@ async fn a_scale_of_nothing_says_nothing() {
         admin.send("PUT", &uri, &scale).await.expect(200);
         assert_eq!(admin.get(&format!("{DEPLOYMENTS}/web")).await.expect(200)["spec"]["replicas"], replicas);
     }
+}
+
+#[tokio::test]
+async fn what_was_stored_without_a_default_has_not_changed() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = || Config::loopback(folder.path(), Storage::Embedded);
+    let first = start(config()).await.unwrap();
+    let made = Client::of(&first).send("POST", DEPLOYMENTS, &deployment()).await.expect(201);
+    first.shutdown().await;
+    forget(folder.path(), "/registry/deployments/default/web", "terminationGracePeriodSeconds").await;
+    let second = start(config()).await.unwrap();
+    let admin = Client::of(&second);
+    let one = format!("{DEPLOYMENTS}/web");
+    let written = admin.send("PUT", &one, &deployment()).await.expect(200);
+    assert_eq!(written["metadata"]["generation"], 1);
+    assert_eq!(written["spec"], made["spec"]);
+    // That was worth a write, for readers; the next is not.
+    assert_eq!(admin.get(&one).await.expect(200)["spec"], made["spec"]);
+    let again = admin.send("PUT", &one, &deployment()).await.expect(200);
+    assert_eq!(again["metadata"]["resourceVersion"], written["metadata"]["resourceVersion"]);
+    second.shutdown().await;
+}
+
+/// Takes a field out of the template of a stored Deployment, as a server had written it that did not know the default.
+async fn forget(folder: &std::path::Path, key: &str, field: &str) {
+    let path = folder.join("store.redb");
+    let store: Store<()> = Store::open(&path, Options::default(), |_, _| ()).unwrap();
+    let entry = store.get(key).unwrap();
+    let mut object: Value = serde_json::from_slice(&entry.value.bytes()).unwrap();
+    object["spec"]["template"]["spec"].as_object_mut().unwrap().shift_remove(field).unwrap();
+    store.txn(Txn::update(key, entry.mod_revision, object.to_string().into())).await.unwrap();
 }
