@@ -115,6 +115,7 @@ pub static RESOURCES: &[Resource] = &[
         storage: "minions",
         subresources: &[Sub::Proxy, Sub::Status],
         selectable: &[("spec.unschedulable", &["spec", "unschedulable"])],
+        defaults: node::default_node,
         validate: node::validate_node,
         validate_part: node::validate_node_status,
         printer: &cluster::NODE,

@@ -12,6 +12,7 @@ use crate::validate::{self, Errors};
 const CLASS_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
 
 pub fn default_claim(claim: &mut Value) {
+    set_default(claim, &["status", "phase"], "Pending");
     set_default(claim, &["spec", "volumeMode"], "Filesystem");
 }
 

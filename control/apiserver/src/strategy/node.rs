@@ -8,8 +8,16 @@ use super::Change;
 use super::addresses::{Network, range};
 use super::resource_names::validate_amount;
 use crate::resources::Sub;
-use crate::tree::{at, fields, list, text};
+use crate::tree::{at, fields, list, set, text};
 use crate::validate::{self, Errors};
+
+/// What pods may use is everything where nobody says otherwise.
+pub fn default_node(node: &mut Value) {
+    let capacity = at(node, &["status", "capacity"]).clone();
+    if capacity.is_object() && at(node, &["status", "allocatable"]).is_null() {
+        set(node, &["status", "allocatable"], capacity);
+    }
+}
 
 pub fn validate_node(change: &Change<'_>, errors: &mut Errors) {
     validate_ranges(change, errors);

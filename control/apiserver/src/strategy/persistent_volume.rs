@@ -17,6 +17,7 @@ use crate::tree::{at, fields, list, list_mut, set, set_default, strings, text};
 use crate::validate::{self, Errors};
 
 pub fn default_volume(volume: &mut Value) {
+    set_default(volume, &["status", "phase"], "Pending");
     set_default(volume, &["spec", "volumeMode"], "Filesystem");
     set_default(volume, &["spec", "persistentVolumeReclaimPolicy"], "Retain");
     if let Some(host) = volume.pointer_mut("/spec/hostPath").and_then(Value::as_object_mut) {

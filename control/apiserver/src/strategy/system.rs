@@ -7,11 +7,12 @@ use super::meta::standard_finalizer;
 use super::pod_rules::placement::validate_tolerations;
 use super::resource_names::{validate_amount, validate_of_container};
 use crate::resources::Sub;
-use crate::tree::{at, copy, fields, int, list, set, strings, text};
+use crate::tree::{at, copy, fields, int, list, set, set_default, strings, text};
 use crate::validate::{self, Errors};
 
-/// Every namespace carries its name as a label.
+/// Every namespace carries its name as a label, and is active where nobody says otherwise.
 pub fn default_namespace(namespace: &mut Value) {
+    set_default(namespace, &["status", "phase"], "Active");
     let name = text(namespace, &["metadata", "name"]).to_owned();
     if !name.is_empty() {
         set(namespace, &["metadata", "labels", "kubernetes.io/metadata.name"], name);

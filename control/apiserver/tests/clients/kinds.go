@@ -80,7 +80,7 @@ func podSpec() corev1.PodSpec {
 			{Name: "config", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{
 				LocalObjectReference: corev1.LocalObjectReference{Name: "c"}, Items: []corev1.KeyToPath{{Key: "k", Path: "p"}}}}},
 		},
-		Tolerations: []corev1.Toleration{{Key: "t", Operator: corev1.TolerationOpExists, TolerationSeconds: ptr(int64(5))}},
+		Tolerations: []corev1.Toleration{{Key: "t", Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoExecute, TolerationSeconds: ptr(int64(5))}},
 	}
 }
 
@@ -273,7 +273,7 @@ func clusterLives(p, j *kubernetes.Clientset) []life {
 		lives("storageclasses", p.StorageV1().StorageClasses(), j.StorageV1().StorageClasses(),
 			&storagev1.StorageClass{Provisioner: "example.org/p", Parameters: map[string]string{"a": "b"}}),
 		lives("volumeattachments", p.StorageV1().VolumeAttachments(), j.StorageV1().VolumeAttachments(),
-			&storagev1.VolumeAttachment{Spec: storagev1.VolumeAttachmentSpec{Attacher: "example.org/a", NodeName: "n",
+			&storagev1.VolumeAttachment{Spec: storagev1.VolumeAttachmentSpec{Attacher: "a.example.org", NodeName: "n",
 				Source: storagev1.VolumeAttachmentSource{PersistentVolumeName: ptr("v")}}}),
 		lives("volumeattributesclasses", p.StorageV1().VolumeAttributesClasses(), j.StorageV1().VolumeAttributesClasses(),
 			&storagev1.VolumeAttributesClass{DriverName: "d.example.org", Parameters: map[string]string{"a": "b"}}),

@@ -58,6 +58,40 @@ async fn what_a_go_program_gives_back_changes_nothing() {
 }
 
 #[tokio::test]
+async fn a_status_that_leaves_out_what_has_a_default_has_it() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let claim = json!({ "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": { "name": "x" }, "spec": {
+        "accessModes": ["ReadWriteOnce"], "resources": { "requests": { "storage": "1Gi" } } } });
+    let volume = json!({ "apiVersion": "v1", "kind": "PersistentVolume", "metadata": { "name": "x" }, "spec": {
+        "accessModes": ["ReadWriteOnce"], "capacity": { "storage": "1Gi" }, "hostPath": { "path": "/a" } } });
+    let plain = |kind: &str| json!({ "apiVersion": "v1", "kind": kind, "metadata": { "name": "x" } });
+    for (collection, object, status, want) in [
+        ("/api/v1/namespaces", plain("Namespace"), json!({}), json!({ "phase": "Active" })),
+        ("/api/v1/persistentvolumes", volume, json!({ "phase": "" }), json!({ "phase": "Pending" })),
+        (
+            "/api/v1/namespaces/default/persistentvolumeclaims",
+            claim,
+            json!({}),
+            json!({ "phase": "Pending" }),
+        ),
+        (
+            "/api/v1/nodes",
+            plain("Node"),
+            json!({ "capacity": { "cpu": "1" } }),
+            json!({ "capacity": { "cpu": "1" }, "allocatable": { "cpu": "1" } }),
+        ),
+    ] {
+        let mut made = admin.send("POST", collection, &object).await.expect(201);
+        made["status"] = status;
+        let written = admin.send("PUT", &format!("{collection}/x/status"), &made).await.expect(200);
+        for (field, value) in want.as_object().unwrap() {
+            assert_eq!(&written["status"][field], value, "{collection}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_zero_that_was_applied_is_owned() {
     let cluster = cluster().await;
     let admin = cluster.admin();
