@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::Conversion;
+use crate::tree::{remove, text};
 
 /// Names here and in storage.
 const NAMES: &[(&str, &str)] = &[
@@ -17,8 +18,20 @@ const NAMES: &[(&str, &str)] = &[
 
 pub static V1: Conversion = Conversion {
     store: |event| NAMES.iter().for_each(|(here, there)| rename(event, here, there)),
-    show: |event| NAMES.iter().for_each(|(here, there)| rename(event, there, here)),
+    show: |event| {
+        NAMES.iter().for_each(|(here, there)| rename(event, there, here));
+        REPORTERS.iter().for_each(|field| remove_empty(event, field));
+    },
 };
+
+/// What the core group writes also when it is empty.
+const REPORTERS: &[&str] = &["reportingController", "reportingInstance"];
+
+fn remove_empty(event: &mut Value, field: &str) {
+    if text(event, &[field]).is_empty() {
+        remove(event, &[field]);
+    }
+}
 
 fn rename(event: &mut Value, from: &str, to: &str) {
     let Some(fields) = event.as_object_mut() else { return };
@@ -41,6 +54,9 @@ mod tests {
         let want =
             json!({"apiVersion": "v1", "kind": "Event", "involvedObject": {"name": "p"}, "message": "n"});
         assert_eq!(stored, want);
+        assert_eq!(*row.shown(&stored), event);
+        stored["reportingComponent"] = json!("");
+        stored["reportingInstance"] = json!("");
         assert_eq!(*row.shown(&stored), event);
     }
 }
