@@ -2,13 +2,14 @@
 
 mod certificates;
 pub mod limits;
+mod node;
 mod runtime;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::api::Call;
-use crate::auth::node::{node_name, reaches_for};
+use crate::auth::node::MIRROR;
 use crate::object::{self, key, prefix};
 use crate::resources::{Row, Sub, known};
 use crate::status::{Cause, Refusal, Result};
@@ -56,7 +57,7 @@ pub fn completes(row: &Row) -> bool {
 
 /// Completes and checks a new object.
 pub fn create(call: &Call, object: &mut Value) -> Result<()> {
-    restrict_node(call, object)?;
+    node::create(call, object)?;
     if call.row.own() == "pods" {
         service_account(call, object)?;
         priority(call, object)?;
@@ -80,6 +81,7 @@ pub fn create(call: &Call, object: &mut Value) -> Result<()> {
 
 /// Checks what was changed through a path below the object.
 pub fn part(call: &Call, sub: Sub, old: &Value, object: &Value) -> Result<()> {
+    node::change(call, sub.name(), old, object)?;
     if call.row.own() == "certificatesigningrequests" {
         certificates::part(call, sub, old, object)?;
     }
@@ -89,9 +91,11 @@ pub fn part(call: &Call, sub: Sub, old: &Value, object: &Value) -> Result<()> {
     Ok(())
 }
 
+pub use node::token as node_token;
+
 /// Completes and checks a changed object.
 pub fn update(call: &Call, old: &Value, object: &mut Value) -> Result<()> {
-    restrict_node(call, object)?;
+    node::change(call, "", old, object)?;
     if matches!(call.row.own(), "roles" | "clusterroles" | "rolebindings" | "clusterrolebindings")
         && ["rules", "aggregationRule", "subjects", "roleRef"]
             .iter()
@@ -108,51 +112,13 @@ pub fn update(call: &Call, old: &Value, object: &mut Value) -> Result<()> {
     Ok(())
 }
 
-/// A node writes only its own Node and pods that are bound to it.
-fn restrict_node(call: &Call, object: &Value) -> Result<()> {
-    let Some(node) = node_name(&call.user) else { return Ok(()) };
-    let name = text(object, &["metadata", "name"]);
-    match call.row.own() {
-        "nodes" if name != node => {
-            let why = format!("node {node:?} is not allowed to modify node {name:?}");
-            Err(Refusal::forbidden(&call.row, name, &why))
-        }
-        "csinodes" if name != node => {
-            let why = "can only access CSINode with the same name as the requesting node";
-            Err(Refusal::forbidden(&call.row, name, why))
-        }
-        "leases" if call.target.namespace == "kube-node-lease" && name != node => {
-            let why = "can only access node lease with the same name as the requesting node";
-            Err(Refusal::forbidden(&call.row, name, why))
-        }
-        "pods" if call.target.verb == "create" => {
-            restrict_mirror(node, object).map_or(Ok(()), |why| Err(Refusal::forbidden(&call.row, name, &why)))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Why a node may not create a pod: it makes mirrors of what it runs by itself, and nothing else.
-fn restrict_mirror(node: &str, pod: &Value) -> Option<String> {
-    const MIRROR: &str = "kubernetes.io/config.mirror";
-    if at(pod, &["metadata", "annotations", MIRROR]).is_null() {
-        return Some(format!(
-            "pod does not have {MIRROR:?} annotation, node {node:?} can only create mirror pods"
-        ));
-    }
-    if text(pod, &["spec", "nodeName"]) != node {
-        return Some(format!("node {node:?} can only create pods with spec.nodeName set to itself"));
-    }
-    reaches_for(pod).map(|what| format!("node {node:?} can not create pods that reference {what}"))
-}
-
 /// Where a pod finds its token.
 const TOKEN_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// Upstream asks for an hour and seven seconds, so that the token can be told from one somebody asked for.
 const TOKEN_SECONDS: i64 = 3607;
 
 fn service_account(call: &Call, pod: &mut Value) -> Result<()> {
-    let mirror = !at(pod, &["metadata", "annotations", "kubernetes.io/config.mirror"]).is_null();
+    let mirror = !at(pod, &["metadata", "annotations", MIRROR]).is_null();
     if mirror {
         return Ok(());
     }

@@ -6,7 +6,7 @@ use crate::api::Call;
 use crate::auth::{Attempt, MASTERS};
 use crate::resources::Sub;
 use crate::status::{Refusal, Result};
-use crate::strategy::certificate::subject_organizations;
+use crate::strategy::certificate::{Subject, subject};
 use crate::tree::{at, remove, set, text};
 
 /// Signs certificates with which clients are known to the API server.
@@ -30,9 +30,9 @@ pub fn create(call: &Call, request: &mut Value) -> Result<()> {
         }
     }
     let spec = at(request, &["spec"]);
-    let masters = |groups: Vec<String>| groups.iter().any(|group| group == MASTERS);
+    let masters = |subject: Subject| subject.organizations.iter().any(|group| group == MASTERS);
     // What cannot be read is for validation to refuse.
-    if text(spec, &["signerName"]) == CLIENTS && subject_organizations(spec).is_ok_and(masters) {
+    if text(spec, &["signerName"]) == CLIENTS && subject(spec).is_ok_and(masters) {
         let why = format!("use of {CLIENTS} signer with {MASTERS} group is not allowed");
         return Err(Refusal::forbidden(&call.row, text(request, &["metadata", "name"]), &why));
     }

@@ -89,6 +89,7 @@ pub fn impersonate(
         subresource: subresource.to_owned(),
         namespace: String::new(),
         name: name.to_owned(),
+        node: String::new(),
     };
     let uid = header("impersonate-uid").unwrap_or_default();
     if !uid.is_empty() {

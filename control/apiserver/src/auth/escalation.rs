@@ -70,6 +70,7 @@ fn covered(rule: &Rule, own: &[Rule]) -> bool {
                         subresource: sub.to_owned(),
                         namespace: String::new(),
                         name: (*name).to_owned(),
+                        node: String::new(),
                     };
                     own.iter().any(|own| own.allows(&attempt))
                 })

@@ -6,6 +6,7 @@ pub mod escalation;
 pub mod node;
 pub mod rbac;
 pub mod token;
+mod volumes;
 
 use std::collections::BTreeMap;
 
@@ -84,6 +85,8 @@ pub enum Attempt {
         subresource: String,
         namespace: String,
         name: String,
+        /// The node whose objects a field selector narrows a list, a watch or a deletion to.
+        node: String,
     },
     Path {
         verb: String,
@@ -91,11 +94,11 @@ pub enum Attempt {
     },
 }
 
-/// The name a field selector narrows to.
-fn selected_name(selector: &str) -> Option<&str> {
+/// The value to which a field selector narrows a field.
+fn selected<'a>(selector: &'a str, field: &str) -> Option<&'a str> {
     let terms = selector.split(',');
-    let mut names = terms.filter_map(|term| term.trim().strip_prefix("metadata.name="));
-    names.next().map(|name| name.trim_start_matches('=')).filter(|name| !name.is_empty())
+    let mut values = terms.filter_map(|term| term.trim().strip_prefix(field)?.strip_prefix('='));
+    values.next().map(|value| value.trim_start_matches('=')).filter(|value| !value.is_empty())
 }
 
 impl Attempt {
@@ -104,11 +107,16 @@ impl Attempt {
         match route {
             Route::Resource(target) => {
                 let mut attempt = Self::on(target);
-                if let Self::Resource { verb, name, .. } = &mut attempt
-                    && matches!(verb.as_str(), "list" | "watch")
-                    && let Some(only) = query.first("fieldSelector").and_then(selected_name)
+                if let Self::Resource { verb, name, node, .. } = &mut attempt
+                    && matches!(verb.as_str(), "list" | "watch" | "deletecollection")
+                    && let Some(selector) = query.first("fieldSelector")
                 {
-                    only.clone_into(name);
+                    if verb != "deletecollection"
+                        && let Some(only) = selected(selector, "metadata.name")
+                    {
+                        only.clone_into(name);
+                    }
+                    selected(selector, "spec.nodeName").unwrap_or_default().clone_into(node);
                 }
                 attempt
             }
@@ -124,6 +132,7 @@ impl Attempt {
             subresource: target.subresource.clone(),
             namespace: target.namespace.clone(),
             name: target.name.clone(),
+            node: String::new(),
         }
     }
 
@@ -131,13 +140,14 @@ impl Attempt {
     pub fn resource(verb: &str, group: &str, resource: &str, namespace: &str, name: &str) -> Self {
         let [verb, group, resource, namespace, name] =
             [verb, group, resource, namespace, name].map(str::to_owned);
-        Self::Resource { verb, group, resource, subresource: String::new(), namespace, name }
+        let (subresource, node) = (String::new(), String::new());
+        Self::Resource { verb, group, resource, subresource, namespace, name, node }
     }
 
     /// The sentence in which it is refused.
     pub fn refusal(&self, user: &User) -> crate::status::Refusal {
         let message = match self {
-            Self::Resource { verb, group, resource, subresource, namespace, name } => {
+            Self::Resource { verb, group, resource, subresource, namespace, name, .. } => {
                 let qualified =
                     if group.is_empty() { resource.clone() } else { format!("{resource}.{group}") };
                 let subject = if name.is_empty() { qualified } else { format!("{qualified} \"{name}\"") };

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::volumes::{claims, is_attached, need, uses};
 use super::{Attempt, User};
 use crate::object::{Objects, key, prefix};
 use crate::resources::known;
@@ -16,9 +17,14 @@ const READ: &[&str] = &["get", "list", "watch"];
 
 /// Whether the Node authoriser allows an attempt of the node called `node`.
 pub fn allows(node: &str, attempt: &Attempt, objects: &Objects) -> bool {
-    let Attempt::Resource { verb, group, resource, subresource, namespace, name } = attempt else {
+    let Attempt::Resource { verb, group, resource, subresource, namespace, name, node: selected } = attempt
+    else {
         return false;
     };
+    // A user of a node without a name is no node's.
+    if node.is_empty() {
+        return false;
+    }
     let reads = READ.contains(&verb.as_str());
     let own = name == node;
     match (group.as_str(), resource.as_str(), subresource.as_str()) {
@@ -32,31 +38,43 @@ pub fn allows(node: &str, attempt: &Attempt, objects: &Objects) -> bool {
         ("", "pods", "status") => writes(verb) && is_on(node, namespace, name, objects),
         ("", "pods", "eviction") => verb == "create" && is_on(node, namespace, name, objects),
         ("", "secrets" | "configmaps", "") => {
-            reads && !name.is_empty() && refers(node, resource, namespace, name, objects)
+            let read_one = reads && !name.is_empty() && !namespace.is_empty();
+            read_one
+                && (refers(node, resource, namespace, name, objects)
+                    || (resource == "secrets" && need(node, namespace, name, objects)))
         }
         ("", "serviceaccounts", "token") => verb == "create" && uses_account(node, namespace, name, objects),
         ("", "serviceaccounts", "") => verb == "get" && uses_account(node, namespace, name, objects),
-        ("", "services" | "persistentvolumes" | "persistentvolumeclaims" | "namespaces", "")
+        ("", "services" | "namespaces", "")
         | ("discovery.k8s.io", "endpointslices", "")
         | ("networking.k8s.io", "networkpolicies", "")
         | ("policy.networking.k8s.io", "clusternetworkpolicies", "")
-        | ("storage.k8s.io", "csidrivers" | "volumeattachments", "") => reads,
+        | ("storage.k8s.io", "csidrivers", "") => reads,
+        ("", "persistentvolumeclaims", "") => verb == "get" && claims(node, namespace, name, objects),
+        ("", "persistentvolumes", "") => verb == "get" && uses(node, name, objects),
+        ("storage.k8s.io", "volumeattachments", "") => verb == "get" && is_attached(node, name, objects),
         ("" | "events.k8s.io", "events", "") => matches!(verb.as_str(), "create" | "patch" | "update"),
         ("coordination.k8s.io", "leases", "") => {
             namespace == "kube-node-lease"
                 && (verb == "create" || (own && (writes(verb) || verb == "get" || verb == "delete")))
         }
-        ("storage.k8s.io", "csinodes", "") => verb == "create" || own,
-        ("", "endpoints", "") => verb == "get",
-        ("", "persistentvolumeclaims", "status") => {
-            (verb == "get" || writes(verb)) && claims(node, namespace, name, objects)
+        ("storage.k8s.io", "csinodes", "") => {
+            verb == "create" || (own && (writes(verb) || verb == "get" || verb == "delete"))
         }
+        ("", "endpoints", "") => verb == "get",
+        ("", "persistentvolumeclaims", "status") => writes(verb) && claims(node, namespace, name, objects),
         ("node.k8s.io", "runtimeclasses", "") | ("certificates.k8s.io", "clustertrustbundles", "") => reads,
         // With which a kubelet has its certificates renewed; it reads what became of them.
         ("certificates.k8s.io", "certificatesigningrequests", "") => verb == "create" || reads,
         ("resource.k8s.io", "resourceclaims", "") => {
             verb == "get" && claims_devices(node, namespace, name, objects)
         }
+        ("resource.k8s.io", "resourceslices", "") => match verb.as_str() {
+            "create" => true,
+            "get" | "update" | "patch" | "delete" => offers(node, name, objects),
+            "list" | "watch" | "deletecollection" => selected == node,
+            _ => false,
+        },
         ("authentication.k8s.io", "tokenreviews", "")
         | ("authorization.k8s.io", "subjectaccessreviews" | "localsubjectaccessreviews", "") => {
             verb == "create"
@@ -78,15 +96,19 @@ fn is_on(node: &str, namespace: &str, name: &str, objects: &Objects) -> bool {
     pod(namespace, name, objects).is_some_and(|pod| text(&pod, &["spec", "nodeName"]) == node)
 }
 
-/// Pods of a namespace that are bound to the node.
-fn pods_on(node: &str, namespace: &str, objects: &Objects) -> Vec<Value> {
+/// Marks a pod that a node shows of what it runs by itself.
+pub const MIRROR: &str = "kubernetes.io/config.mirror";
+
+/// Pods of a namespace that are bound to the node. Those it made itself give it no rights.
+pub(super) fn pods_on(node: &str, namespace: &str, objects: &Objects) -> Vec<Value> {
     let row = known("", "pods");
-    let at = row.selectable.iter().position(|(name, _)| *name == "spec.nodeName").unwrap_or_default();
+    let at_node = row.selectable.iter().position(|(name, _)| *name == "spec.nodeName").unwrap_or_default();
     let page = objects.range(&prefix(row, namespace), None, 0, None);
     let entries = page.into_iter().flat_map(|page| page.entries);
     entries
-        .filter(|entry| entry.header.fields.get(at).is_some_and(|bound| **bound == *node))
+        .filter(|entry| entry.header.fields.get(at_node).is_some_and(|bound| **bound == *node))
         .filter_map(|entry| serde_json::from_slice(&entry.value.bytes()).ok())
+        .filter(|pod| at(pod, &["metadata", "annotations", MIRROR]).is_null())
         .collect()
 }
 
@@ -99,7 +121,8 @@ fn refers(node: &str, plural: &str, namespace: &str, name: &str, objects: &Objec
 fn mentions(spec: &Value, plural: &str, name: Option<&str>) -> bool {
     let (sources, keys): (&[&str], &[&str]) = match plural {
         "secrets" => {
-            (&["secret", "secretRef", "secretKeyRef", "nodePublishSecretRef"], &["secretName", "name"])
+            let sources = &["secret", "secretRef", "secretKeyRef", "nodePublishSecretRef", "azureFile"];
+            (sources, &["secretName", "name"])
         }
         _ => (&["configMap", "configMapRef", "configMapKeyRef"], &["name"]),
     };
@@ -120,23 +143,20 @@ fn walk(value: &Value, sources: &[&str], is_meant: &impl Fn(&Value) -> bool) -> 
     }
 }
 
-/// Whether a pod on the node uses the claim of a volume, its own by name or one made for it.
-fn claims(node: &str, namespace: &str, name: &str, objects: &Objects) -> bool {
-    pods_on(node, namespace, objects).iter().any(|pod| {
-        list(pod, &["spec", "volumes"]).iter().any(|volume| {
-            let made = || format!("{}-{}", text(pod, &["metadata", "name"]), text(volume, &["name"]));
-            text(volume, &["persistentVolumeClaim", "claimName"]) == name
-                || (volume.get("ephemeral").is_some() && made() == name)
-        })
-    })
+/// Whether a ResourceSlice tells of the node's devices.
+fn offers(node: &str, name: &str, objects: &Objects) -> bool {
+    let entry = objects.get(&key(known("resource.k8s.io", "resourceslices"), "", name));
+    let slice = entry.and_then(|entry| serde_json::from_slice::<Value>(&entry.value.bytes()).ok());
+    slice.is_some_and(|slice| text(&slice, &["spec", "nodeName"]) == node)
 }
 
-/// The same of a claim of devices.
+/// Whether a pod on the node uses a claim of devices.
 fn claims_devices(node: &str, namespace: &str, name: &str, objects: &Objects) -> bool {
     pods_on(node, namespace, objects).iter().any(|pod| {
         let named = list(pod, &["spec", "resourceClaims"]);
         let made = list(pod, &["status", "resourceClaimStatuses"]);
-        named.iter().chain(made).any(|claim| text(claim, &["resourceClaimName"]) == name)
+        let extended = text(pod, &["status", "extendedResourceClaimStatus", "resourceClaimName"]);
+        extended == name || named.iter().chain(made).any(|claim| text(claim, &["resourceClaimName"]) == name)
     })
 }
 
@@ -148,6 +168,7 @@ pub fn reaches_for(pod: &Value) -> Option<&'static str> {
         () if !text(spec, &["serviceAccountName"]).is_empty() => Some("a service account"),
         () if mentions(spec, "secrets", None) => Some("secrets"),
         () if mentions(spec, "configmaps", None) => Some("configmaps"),
+        () if volumes().any(trusts) => Some("clustertrustbundles"),
         () if volumes()
             .any(|one| one.get("persistentVolumeClaim").is_some() || one.get("ephemeral").is_some()) =>
         {
@@ -156,6 +177,10 @@ pub fn reaches_for(pod: &Value) -> Option<&'static str> {
         () if !list(spec, &["resourceClaims"]).is_empty() => Some("resourceclaims"),
         () => None,
     }
+}
+
+fn trusts(volume: &Value) -> bool {
+    list(volume, &["projected", "sources"]).iter().any(|source| source.get("clusterTrustBundle").is_some())
 }
 
 fn uses_account(node: &str, namespace: &str, name: &str, objects: &Objects) -> bool {
@@ -170,7 +195,8 @@ mod tests {
 
     #[test]
     fn a_pod_mentions_what_its_volumes_and_variables_use() {
-        let spec = json!({"volumes": [{"secret": {"secretName": "a"}}, {"projected": {"sources": [{"configMap": {"name": "c"}}]}}],
+        let spec = json!({"volumes": [{"secret": {"secretName": "a"}}, {"projected": {"sources": [{"configMap": {"name": "c"}}]}},
+            {"azureFile": {"secretName": "z", "shareName": "y"}}],
             "containers": [{"env": [{"valueFrom": {"secretKeyRef": {"name": "b", "key": "k"}}}],
             "envFrom": [{"configMapRef": {"name": "d"}}]}], "imagePullSecrets": [{"name": "p"}]});
         for (plural, name, want) in [
@@ -181,6 +207,7 @@ mod tests {
             ("configmaps", "c", true),
             ("configmaps", "d", true),
             ("configmaps", "a", false),
+            ("secrets", "z", true),
         ] {
             assert_eq!(mentions(&spec, plural, Some(name)), want, "{plural} {name}");
         }
@@ -200,6 +227,10 @@ mod tests {
             (
                 json!({"volumes": [{"persistentVolumeClaim": {"claimName": "c"}}]}),
                 Some("persistentvolumeclaims"),
+            ),
+            (
+                json!({"volumes": [{"projected": {"sources": [{"clusterTrustBundle": {"name": "t"}}]}}]}),
+                Some("clustertrustbundles"),
             ),
             (json!({"volumes": [{"ephemeral": {}}]}), Some("persistentvolumeclaims")),
             (json!({"resourceClaims": [{"name": "r"}]}), Some("resourceclaims")),

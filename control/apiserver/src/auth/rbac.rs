@@ -326,6 +326,7 @@ mod tests {
             subresource: sub.to_owned(),
             namespace: "a".to_owned(),
             name: name.to_owned(),
+            node: String::new(),
         }
     }
 

@@ -11,7 +11,7 @@ use serde_json::Value;
 use x509_parser::error::{PEMError, X509Error};
 use x509_parser::nom;
 use x509_parser::pem::Pem;
-use x509_parser::prelude::{FromDer, X509Certificate, X509CertificationRequest};
+use x509_parser::prelude::{AttributeTypeAndValue, FromDer, X509Certificate, X509CertificationRequest};
 
 use super::Change;
 use crate::resources::Sub;
@@ -126,7 +126,7 @@ fn date_conditions(old: &Value, new: &mut Value, now: Timestamp) {
 
 pub fn validate_request(change: &Change<'_>, errors: &mut Errors) {
     let spec = at(change.new, &["spec"]);
-    if let Err(why) = subject_organizations(spec) {
+    if let Err(why) = subject(spec) {
         errors.invalid("spec.request", at(spec, &["request"]), &why.to_string());
     }
     validate_usages(spec, errors);
@@ -144,13 +144,26 @@ pub fn validate_request(change: &Change<'_>, errors: &mut Errors) {
     }
 }
 
-/// The organizations of the subject a certificate is asked for: the groups of whoever shows it.
-pub fn subject_organizations(spec: &Value) -> Result<Vec<String>, Unreadable> {
+/// Whom a certificate is asked for: the name and the groups of whoever shows it.
+#[derive(Debug)]
+pub struct Subject {
+    /// The last one that is given, as Go reads it.
+    pub common_name: String,
+    pub organizations: Vec<String>,
+}
+
+/// The subject of the request in a CertificateSigningRequest's spec.
+pub fn subject(spec: &Value) -> Result<Subject, Unreadable> {
     let blocks = blocks(at(spec, &["request"]))?;
     let block = blocks.first().filter(|block| block.label == "CERTIFICATE REQUEST");
     let (_, request) = X509CertificationRequest::from_der(&block.ok_or(Unreadable::NoRequest)?.contents)?;
-    let named = request.certification_request_info.subject.iter_organization();
-    named.map(|one| Ok(one.as_str()?.to_owned())).collect()
+    let subject = &request.certification_request_info.subject;
+    let organizations = subject.iter_organization().map(|one| Ok(one.as_str()?.to_owned()));
+    let common_name = subject.iter_common_name().last().map(AttributeTypeAndValue::as_str).transpose()?;
+    Ok(Subject {
+        common_name: common_name.unwrap_or_default().to_owned(),
+        organizations: organizations.collect::<Result<_, X509Error>>()?,
+    })
 }
 
 /// The blocks of PEM in the bytes of a field.

@@ -79,6 +79,7 @@ fn access(call: &Call, user: &User, spec: &Value) -> Result<Value> {
                 subresource: word("subresource"),
                 namespace: word("namespace"),
                 name: word("name"),
+                node: selected_node(resource),
             }
         }
         (false, true) => {
@@ -97,6 +98,17 @@ fn access(call: &Call, user: &User, spec: &Value) -> Result<Value> {
     };
     let allowed = call.api.allows(user, &attempt);
     Ok(json!({ "allowed": allowed }))
+}
+
+/// The node that a field selector asks for and nothing else.
+fn selected_node(resource: &Value) -> String {
+    let terms = list(resource, &["fieldSelector", "requirements"]);
+    let of_node =
+        |term: &&Value| text(term, &["key"]) == "spec.nodeName" && text(term, &["operator"]) == "In";
+    match terms.iter().find(of_node).map(|term| list(term, &["values"])) {
+        Some([Value::String(node)]) => node.clone(),
+        _ => String::new(),
+    }
 }
 
 fn rules(call: &Call, namespace: &str) -> Value {

@@ -145,6 +145,7 @@ const TOKEN_SECONDS: std::ops::RangeInclusive<i64> = 600..=4_294_967_296;
 fn token(call: &Call) -> Result<Reply> {
     let mut request = body::of_kind(call, ("authentication.k8s.io", "v1", "TokenRequest"))?;
     let account = call.stored()?;
+    crate::admission::node_token(call, at(&request, &["spec"]))?;
     let seconds = int(&request, &["spec", "expirationSeconds"]).unwrap_or(3600);
     let invalid = |field: &str, message: &str| {
         let cause =
@@ -169,12 +170,6 @@ fn token(call: &Call) -> Result<Reply> {
     let audiences = if audiences.is_empty() { vec![ISSUER.to_owned()] } else { audiences };
     let bound = bound_object(call, at(&request, &["spec", "boundObjectRef"]))?;
     let node = bound.as_ref().filter(|(kind, ..)| kind == "Pod").and_then(|(.., pod)| node_of(call, pod));
-    if let Some(name) = crate::auth::node::node_name(&call.user)
-        && node.as_ref().is_none_or(|node| node.name != name)
-    {
-        let why = format!("node {name:?} may only request tokens bound to pods that run on it");
-        return Err(Refusal::forbidden(&call.row, &call.target.name, &why));
-    }
     let of =
         |wanted: &str| bound.as_ref().filter(|(kind, ..)| kind == wanted).map(|(_, bound, _)| bound.clone());
     let now = jiff::Timestamp::now();

@@ -200,12 +200,6 @@ async fn a_node_sees_and_writes_only_what_is_its_own() {
     node.get(&format!("{MAPS}/used")).await.expect(200);
     let status = json!({"status": {"phase": "Running"}});
     node.patch("merge", "/api/v1/namespaces/default/pods/p/status", &status).await.expect(200);
-    let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
-        "spec": {"boundObjectRef": {"kind": "Pod", "apiVersion": "v1", "name": "p"}}});
-    let tokens = "/api/v1/namespaces/default/serviceaccounts/default/token";
-    node.send("POST", tokens, &request).await.expect(201);
-    let unbound = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}});
-    node.send("POST", tokens, &unbound).await.refused(403, "Forbidden");
 }
 
 #[tokio::test]
@@ -221,6 +215,12 @@ async fn a_node_makes_mirrors_and_evicts_only_what_runs_on_it() {
     };
     assert!(told(&own).await.ends_with("node \"n1\" can only create mirror pods"));
     own["metadata"]["annotations"] = json!({"kubernetes.io/config.mirror": "x"});
+    let object = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}});
+    let uid = node.send("POST", "/api/v1/nodes", &object).await.expect(201)["metadata"]["uid"].clone();
+    let owner = |uid: &Value| json!([{"apiVersion": "v1", "kind": "Node", "name": "n1", "uid": uid, "controller": true}]);
+    own["metadata"]["ownerReferences"] = owner(&json!("another"));
+    assert!(told(&own).await.contains("node n1 UID mismatch: expected another got "));
+    own["metadata"]["ownerReferences"] = owner(&uid);
     own["spec"]["volumes"] = json!([{"name": "v", "secret": {"secretName": "s"}}]);
     assert!(told(&own).await.ends_with("node \"n1\" can not create pods that reference secrets"));
     own["spec"]["volumes"] = json!([]);

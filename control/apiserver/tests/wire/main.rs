@@ -21,6 +21,7 @@ mod health;
 mod lists;
 mod metrics;
 mod models;
+mod nodes;
 mod objects;
 mod pitfalls;
 mod pod_changes;
