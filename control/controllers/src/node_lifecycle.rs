@@ -53,7 +53,7 @@ impl Controller for NodeLifecycleController {
     fn reconcile(&self, key: &Key, view: &View, now: Timestamp) -> Outcome {
         let mut outcome = Outcome::nothing();
         let Some(node) = view.nodes.row(key) else {
-            forget_pods(key, view, &mut outcome);
+            forget_pods(key, view, now, &mut outcome);
             return outcome;
         };
         self.judge(key, node, view, now, &mut outcome);
@@ -189,6 +189,7 @@ fn evict(key: &Key, node: &Node, view: &View, now: Timestamp, outcome: &mut Outc
     if taints.is_empty() {
         return;
     }
+    let mut leaving = Vec::new();
     for (pod_key, pod) in on_node(key, view) {
         if deleting(&pod.metadata).is_some() || is_finished(pod) {
             continue;
@@ -196,8 +197,61 @@ fn evict(key: &Key, node: &Node, view: &View, now: Timestamp, outcome: &mut Outc
         match patience(pod, &taints, now) {
             Patience::Forever => {}
             Patience::Left(left) => outcome.look_again(left),
-            Patience::Over => outcome.writes.push(delete(pod_key, pod)),
+            Patience::Over => leaving.push((pod_key, pod)),
         }
+    }
+    outcome.writes.extend(leaving.iter().filter_map(|(key, pod)| TAINTED.mark(key, pod, now)));
+    outcome.writes.extend(leaving.iter().map(|(key, pod)| delete(key, pod)));
+}
+
+/// Why a pod goes that did nothing wrong, as its condition `DisruptionTarget` tells: those who count failures do not count it.
+struct Disruption {
+    reason: &'static str,
+    message: &'static str,
+    /// Whether the pod has ended with it: nobody is left to say so.
+    ends: bool,
+}
+
+const TAINTED: Disruption = Disruption {
+    reason: "DeletionByTaintManager",
+    message: "Taint manager: deleting due to NoExecute taint",
+    ends: false,
+};
+const FORGOTTEN: Disruption =
+    Disruption { reason: "DeletionByPodGC", message: "PodGC: node no longer exists", ends: true };
+
+impl Disruption {
+    /// What has to be written before the pod is deleted, unless it says so already.
+    fn mark(&self, key: &Key, pod: &Pod, now: Timestamp) -> Option<Write> {
+        let mut conditions = pod.status.conditions.clone();
+        let before = conditions.iter().position(|condition| condition.type_ == "DisruptionTarget");
+        let before = before.map(|at| conditions.remove(at));
+        let since = before.as_ref().filter(|before| before.status == "True");
+        let condition = PodCondition {
+            type_: "DisruptionTarget".to_owned(),
+            status: "True".to_owned(),
+            reason: Some(self.reason.to_owned()),
+            message: Some(self.message.to_owned()),
+            last_transition_time: since
+                .and_then(|since| since.last_transition_time.clone())
+                .or(Some(Time(now))),
+            ..PodCondition::default()
+        };
+        let ends = self.ends && !is_finished(pod);
+        let told = before.is_some_and(|before| before.reason == condition.reason && before.status == "True");
+        if told && !ends {
+            return None;
+        }
+        conditions.push(condition);
+        let mut body = json!({
+            "metadata": {"resourceVersion": pod.metadata.resource_version},
+            "status": {"conditions": conditions},
+        });
+        if ends {
+            body["status"]["phase"] = json!("Failed");
+        }
+        let target = Target::new("v1", "pods", key.clone());
+        Some(Write::Patch { target, subresource: Some("status"), body })
     }
 }
 
@@ -211,13 +265,10 @@ fn delete(key: &Key, pod: &Pod) -> Write {
     Write::Delete { target: Target::new("v1", "pods", key.clone()), uid, propagation: None }
 }
 
-/// Pods of a node that no longer exists run nowhere.
-fn forget_pods(node: &Key, view: &View, outcome: &mut Outcome) {
-    outcome.writes.extend(
-        on_node(node, view)
-            .filter(|(_, pod)| deleting(&pod.metadata).is_none())
-            .map(|(key, pod)| delete(key, pod)),
-    );
+/// Pods of a node that no longer exists run nowhere: they have failed, and go at once, also those that were going.
+fn forget_pods(node: &Key, view: &View, now: Timestamp, outcome: &mut Outcome) {
+    outcome.writes.extend(on_node(node, view).filter_map(|(key, pod)| FORGOTTEN.mark(key, pod, now)));
+    outcome.writes.extend(on_node(node, view).map(|(key, pod)| delete(key, pod)));
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -350,6 +401,37 @@ mod tests {
     }
 
     #[test]
+    fn a_pod_says_that_a_taint_took_it_before_it_goes() {
+        let taint = json!([{"key": UNREACHABLE, "effect": "NoExecute", "timeAdded": "2026-01-01T00:50:00Z"},
+                           {"key": UNREACHABLE, "effect": "NoSchedule"}]);
+        let writes = |conditions: Value| {
+            let mut pod = pod(Some(300));
+            pod["metadata"]["resourceVersion"] = json!("7");
+            pod["status"]["conditions"] = conditions;
+            look(&[node("Unknown", &taint), lease("2026-01-01T00:59:50.000000Z"), pod]).writes
+        };
+        let scheduled = json!({"type": "PodScheduled", "status": "True"});
+        let first = writes(json!([scheduled]));
+        let [Write::Patch { body, subresource: Some("status"), .. }, Write::Delete { .. }] = first.as_slice()
+        else {
+            panic!("{first:?}")
+        };
+        let target = json!({"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager",
+            "message": "Taint manager: deleting due to NoExecute taint", "lastTransitionTime": "2026-01-01T01:00:00Z"});
+        let want =
+            json!({"metadata": {"resourceVersion": "7"}, "status": {"conditions": [scheduled, target]}});
+        assert_eq!(*body, want);
+        assert!(matches!(writes(json!([target])).as_slice(), [Write::Delete { .. }]));
+        let mut other = target.clone();
+        other["reason"] = json!("EvictionByEvictionAPI");
+        other["lastTransitionTime"] = json!("2026-01-01T00:00:00Z");
+        let again = writes(json!([other]));
+        let Some(Write::Patch { body, .. }) = again.first() else { panic!("{again:?}") };
+        assert_eq!(body["status"]["conditions"][0]["reason"], "DeletionByTaintManager");
+        assert_eq!(body["status"]["conditions"][0]["lastTransitionTime"], "2026-01-01T00:00:00Z");
+    }
+
+    #[test]
     fn the_time_a_taint_is_tolerated_begins_when_it_is_first_seen() {
         let by_hand = json!([{"key": "own", "effect": "NoExecute"}, {"key": "own", "effect": "NoSchedule"}]);
         let outcome = look(&[node("True", &by_hand), lease("2026-01-01T00:59:50.000000Z")]);
@@ -381,6 +463,21 @@ mod tests {
 
     #[test]
     fn pods_of_a_deleted_node_are_forgotten() {
-        assert!(matches!(look(&[pod(None)]).writes.as_slice(), [Write::Delete { .. }]));
+        for going in [false, true] {
+            let mut pod = pod(None);
+            if going {
+                pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:59:00Z");
+            }
+            let outcome = look(&[pod]);
+            let [Write::Patch { body, .. }, Write::Delete { .. }] = outcome.writes.as_slice() else {
+                panic!("{outcome:?}")
+            };
+            assert_eq!(body["status"]["phase"], "Failed");
+            assert_eq!(body["status"]["conditions"][0]["reason"], "DeletionByPodGC");
+        }
+        let mut told = pod(None);
+        told["status"] = json!({"phase": "Failed", "conditions": [
+            {"type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC"}]});
+        assert!(matches!(look(&[told]).writes.as_slice(), [Write::Delete { .. }]));
     }
 }

@@ -14,7 +14,7 @@ use crate::managed::Manager;
 use crate::object;
 use crate::resources::{Row, Sub, known};
 use crate::status::{Cause, Refusal, Result};
-use crate::tree::{at, int, list, set, text};
+use crate::tree::{at, int, list, remove, set, text};
 
 /// Carries out a call on a subresource.
 pub async fn dispatch(call: &Call, sub: Sub) -> Result<Reply> {
@@ -116,6 +116,8 @@ pub async fn bind_pod(call: &Call, binding: &Value) -> Result<Reply> {
         }
         let mut new = pod.clone();
         set(&mut new, &["spec", "nodeName"], node);
+        // Where it was to go is of no more use, and whoever still plans with it would plan with what is gone.
+        remove(&mut new, &["status", "nominatedNodeName"]);
         let now = write::timestamp(jiff::Timestamp::now());
         let condition = json!({ "type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now });
         let mut conditions: Vec<Value> = list(pod, &["status", "conditions"])

@@ -43,9 +43,13 @@ async fn a_pod_is_bound_once() {
     admin.send("POST", PODS, &pod("p", json!({}))).await.expect(201);
     let bind = |node: &str| json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": "p"}, "target": {"kind": "Node", "name": node}});
     let uri = format!("{PODS}/p/binding");
+    let nominated = json!({"status": {"nominatedNodeName": "n0"}});
+    let before = admin.patch("merge", &format!("{PODS}/p/status"), &nominated).await.expect(200);
+    assert_eq!(before["status"]["nominatedNodeName"], "n0");
     admin.send("POST", &uri, &bind("n1")).await.expect(201);
     admin.send("POST", &uri, &bind("n2")).await.refused(409, "Conflict");
     let bound = admin.get(&format!("{PODS}/p")).await.expect(200);
+    assert_eq!(bound["status"].get("nominatedNodeName"), None);
     assert_eq!(bound["spec"]["nodeName"], "n1");
     assert_eq!(bound["status"]["conditions"][0]["type"], "PodScheduled");
     let image = json!({"spec": {"containers": [{"name": "c", "image": "i:2"}]}});
