@@ -157,7 +157,7 @@ impl Api {
             Route::Other { path, .. } => return documents::answer(self, &incoming, &path, &query),
         };
         let row = self.table.load().find(&target.group, &target.version, &target.resource).cloned();
-        let row = row.ok_or_else(Refusal::no_path)?;
+        let row = row.ok_or_else(|| documents::absent(&self.own, incoming.uri.path()))?;
         let sub = row.subresource(&target.subresource);
         let streams = sub.is_some_and(Sub::is_stream);
         let accept = if streams { Accept::JSON } else { accept(&incoming.headers, &row, &target)? };
@@ -284,7 +284,7 @@ async fn carry_out(call: &mut Call) -> Result<Reply> {
     let _still = api.definitions.hold().await;
     let table = api.table.load_full();
     let row = table.find(&call.target.group, &call.target.version, &call.target.resource);
-    call.row = Arc::clone(row.ok_or_else(Refusal::no_path)?);
+    call.row = Arc::clone(row.ok_or_else(|| documents::absent(&api.own, call.uri.path()))?);
     call.warnings.lock().clear();
     warn_of_deprecation(call);
     verbs::dispatch(call).await

@@ -116,6 +116,11 @@ pub fn plain(code: u16, text: impl Into<String>) -> Reply {
 
 /// A refusal as a Status, in the encoding the client reads. Where it reads none, as Go's server lays it out.
 pub fn refusal(refusal: &Refusal, media: Option<Media>) -> Reply {
+    if refusal.plain {
+        let mut reply = plain(refusal.code, format!("{}\n", refusal.message));
+        reply.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        return reply;
+    }
     let status = refusal.status();
     let mut reply = match media {
         Some(media) => document(media, refusal.code, &status).expect("a Status has every form"),

@@ -15,6 +15,8 @@ pub struct Refusal {
     pub continue_token: Option<String>,
     /// Whether a newer row may make it succeed.
     pub outdated: bool,
+    /// Whether it is told as a line of text: the path leads to nothing that would speak of a Status.
+    pub plain: bool,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -48,7 +50,8 @@ pub type Result<T, E = Refusal> = std::result::Result<T, E>;
 impl Refusal {
     /// A refusal with this code, reason and message.
     pub fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { code, reason, message: message.into(), details: None, continue_token: None, outdated: false }
+        let (details, continue_token) = (None, None);
+        Self { code, reason, message: message.into(), details, continue_token, outdated: false, plain: false }
     }
 
     pub fn bad_request(message: impl Into<String>) -> Self {
@@ -63,6 +66,11 @@ impl Refusal {
     /// No such path.
     pub fn no_path() -> Self {
         Self::new(404, "NotFound", "the server could not find the requested resource")
+    }
+
+    /// A path outside of everything that is served, as Go's multiplexer refuses it.
+    pub fn no_page() -> Self {
+        Self { plain: true, ..Self::new(404, "NotFound", "404 page not found") }
     }
 
     pub fn already_exists(resource: &Row, name: &str) -> Self {

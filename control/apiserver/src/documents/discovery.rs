@@ -74,28 +74,30 @@ fn api_group(group: &Group<'_>) -> Value {
 }
 
 /// `/api/v1`, `/apis/{group}` and `/apis/{group}/{version}`.
-pub fn group(table: &Table, path: &str, accept: Accept) -> Result<Reply> {
+///
+/// Nothing, where there is none of these.
+pub fn group(table: &Table, path: &str, accept: Accept) -> Option<Result<Reply>> {
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
     let (group, version) = match parts.as_slice() {
         ["api", version] => ("", *version),
         ["apis", group, version] => (*group, *version),
         ["apis", name] => {
             let found = groups(table).into_iter().find(|group| group.name == *name && !name.is_empty());
-            let mut group = api_group(&found.ok_or_else(Refusal::no_path)?);
+            let mut group = api_group(&found?);
             group["kind"] = json!("APIGroup");
             group["apiVersion"] = json!("v1");
-            return document(accept.media, 200, &group);
+            return Some(document(accept.media, 200, &group));
         }
-        _ => return Err(Refusal::no_path()),
+        _ => return None,
     };
     let rows = table.of(group, version);
     if rows.is_empty() {
-        return Err(Refusal::no_path());
+        return None;
     }
     let resources: Vec<Value> = rows.into_iter().flat_map(|row| resource_list(row)).collect();
     let name = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
     let list = json!({ "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": name, "resources": resources });
-    document(accept.media, 200, &list)
+    Some(document(accept.media, 200, &list))
 }
 
 fn resource_list(row: &Row) -> Vec<Value> {

@@ -36,7 +36,7 @@ pub fn answer(api: &Api, path: &str, query: &Query) -> Option<Result<Reply>> {
         return Some(Ok(all(question, &checks, query)));
     }
     let found = checks.into_iter().find(|(name, _)| *name == check);
-    Some(found.ok_or_else(Refusal::no_path).map(|found| one(&found)))
+    Some(found.ok_or_else(Refusal::no_page).map(|found| one(&found)))
 }
 
 /// What is wrong with the store.

@@ -36,15 +36,21 @@ pub fn version() -> Value {
 
 /// Answers a path that is no resource.
 pub fn answer(api: &Arc<Api>, incoming: &Incoming, path: &str, query: &Query) -> Result<Reply> {
-    if !matches!(incoming.method.as_str(), "GET" | "HEAD") {
-        return Err(Refusal::method_not_allowed(crate::status::NO_METHOD));
+    let no_method = || Err(Refusal::method_not_allowed(crate::status::NO_METHOD));
+    let (found, has_head) = match health::answer(api, path.trim_end_matches('/'), query) {
+        Some(reply) => (reply, true),
+        None => (document(api, incoming, path), has_head(path)),
+    };
+    match incoming.method.as_str() {
+        _ if found.as_ref().is_err_and(|refusal| refusal.code == 404) => found,
+        "GET" => found,
+        "HEAD" if has_head => found,
+        _ => no_method(),
     }
-    if let Some(reply) = health::answer(api, path.trim_end_matches('/'), query) {
-        return reply;
-    }
-    if incoming.method == http::Method::HEAD && !has_head(path) {
-        return Err(Refusal::method_not_allowed(crate::status::NO_METHOD));
-    }
+}
+
+/// What there is to read at the path.
+fn document(api: &Arc<Api>, incoming: &Incoming, path: &str) -> Result<Reply> {
     let accept = Accept::of(&incoming.headers, Accept::is_served);
     let table = api.table.load();
     match path.trim_end_matches('/') {
@@ -62,9 +68,32 @@ pub fn answer(api: &Arc<Api>, incoming: &Incoming, path: &str, query: &Query) ->
         }
         path => match path.strip_prefix("/openapi/v3/") {
             Some(group_version) => openapi::group_version(&table, group_version, &incoming.headers),
-            None => discovery::group(&table, path, accept?),
+            None => {
+                let media = accept.as_ref().map(|accept| *accept).unwrap_or(Accept::JSON);
+                match discovery::group(&table, path, media) {
+                    Some(found) => accept.and(found),
+                    None => Err(absent(&api.own, path)),
+                }
+            }
         },
     }
+}
+
+/// Below these a router of kube-apiserver's own finds no route, and says so in a Status.
+const ROUTED: &[&str] = &["/api", "/version", "/.well-known/openid-configuration", "/openid/v1/jwks"];
+
+/// The refusal of a path that leads to nothing. Groups of this build (`own`) are routed too; anything else falls through all of
+/// upstream's servers to the end, where nobody speaks of a Status.
+pub fn absent(own: &Table, path: &str) -> Refusal {
+    let below =
+        |root: &str| path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    let mut parts = path.split('/').skip(1);
+    let group = parts.next().filter(|first| *first == "apis").and_then(|_| parts.next());
+    let is_own = |group: &str| !group.is_empty() && own.rows().iter().any(|row| row.group == *group);
+    if ROUTED.iter().any(|root| below(root)) || group.is_some_and(is_own) {
+        return Refusal::no_path();
+    }
+    Refusal::no_page()
 }
 
 /// Whether upstream answers HEAD at a path: where it says that nothing but GET is meant, it does not.

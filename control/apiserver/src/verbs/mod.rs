@@ -23,18 +23,21 @@ pub mod write;
 
 use crate::api::Call;
 use crate::body::Reply;
+use crate::documents;
 use crate::status::{Refusal, Result};
 
 /// Carries out a call.
 pub async fn dispatch(call: &Call) -> Result<Reply> {
     let target = &call.target;
     let misplaced = if call.row.namespaced {
-        target.namespace.is_empty() && !target.name.is_empty()
+        // What is done with all of a custom kind is looked for by its verb, not by its path.
+        let with_all = matches!(target.verb, "list" | "watch") || call.row.custom.is_none();
+        target.namespace.is_empty() && !(target.name.is_empty() && with_all)
     } else {
         !target.namespace.is_empty() && call.row.own() != "namespaces"
     };
     if misplaced {
-        return Err(Refusal::no_path());
+        return Err(documents::absent(&call.api.own, call.uri.path()));
     }
     // Headers alone are had only of what is behind a proxy.
     if call.method == http::Method::HEAD && target.subresource != "proxy" {
@@ -44,7 +47,10 @@ pub async fn dispatch(call: &Call) -> Result<Reply> {
         options::check(call)?;
         return main(call).await;
     }
-    let Some(sub) = call.row.subresource(&target.subresource) else { return Err(Refusal::no_path()) };
+    let Some(sub) = call.row.subresource(&target.subresource) else {
+        let custom = call.row.custom.is_some();
+        return Err(if custom { Refusal::not_found(&call.row, &target.name) } else { Refusal::no_path() });
+    };
     if options::has_options(sub) {
         options::check(call)?;
     }

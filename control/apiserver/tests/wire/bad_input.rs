@@ -199,9 +199,13 @@ async fn paths_and_parameters_that_mean_nothing_are_refused() {
     admin.send("POST", MAPS, &config_map("a", "1")).await.expect(201);
     let one = format!("{MAPS}/a");
     let cases = [
-        ("GET", "/nothing".to_owned(), 404, "NotFound"),
         ("GET", "/api/v2/pods".to_owned(), 404, "NotFound"),
-        ("GET", "/apis/none/v1/things".to_owned(), 404, "NotFound"),
+        ("GET", "/api/v2".to_owned(), 404, "NotFound"),
+        ("POST", "/api/v2".to_owned(), 404, "NotFound"),
+        ("GET", "/api/v1/nothing".to_owned(), 404, "NotFound"),
+        ("POST", "/apis/apps/v1/nothing".to_owned(), 404, "NotFound"),
+        ("GET", "/apis/apps/v7".to_owned(), 404, "NotFound"),
+        ("GET", "/version/more".to_owned(), 404, "NotFound"),
         ("GET", "/apis/apps/v1beta1/deployments".to_owned(), 404, "NotFound"),
         ("GET", "/api/v1/namespaces/default/nodes".to_owned(), 404, "NotFound"),
         ("GET", format!("{MAPS}/none"), 404, "NotFound"),
@@ -233,6 +237,28 @@ async fn paths_and_parameters_that_mean_nothing_are_refused() {
         let answer = admin.ask(method, &uri, &[], "").await;
         assert_eq!(answer.code, code, "{method} {uri}: {}", String::from_utf8_lossy(&answer.body));
         answer.refused(code, reason);
+    }
+    for (method, uri) in [
+        ("GET", "/nothing"),
+        ("POST", "/nothing"),
+        ("HEAD", "/nothing"),
+        ("GET", "/apis/none"),
+        ("GET", "/apis/none/v1"),
+        ("GET", "/apis/none/v1/things"),
+        ("POST", "/apis/none/v1/namespaces/default/things"),
+        ("GET", "/versions"),
+        ("GET", "/healthz/nothing"),
+    ] {
+        let answer = admin.ask(method, uri, &[], "").await;
+        if method == "HEAD" {
+            assert_eq!(
+                (answer.code, answer.headers["content-length"].to_str().unwrap()),
+                (404, "19"),
+                "{uri}"
+            );
+        } else {
+            answer.no_page();
+        }
     }
     let cbor = [("accept", "application/cbor"), ("content-type", "application/cbor")];
     admin.ask("GET", MAPS, &cbor, "").await.refused(406, "NotAcceptable");

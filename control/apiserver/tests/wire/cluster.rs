@@ -40,6 +40,14 @@ impl Answer {
         self.json()
     }
 
+    /// Checks that it is what is said of a path that leads nowhere.
+    pub fn no_page(&self) {
+        assert_eq!((self.code, &self.body[..]), (404, &b"404 page not found\n"[..]));
+        let header = |name: &str| self.headers[name].to_str().unwrap();
+        assert_eq!(header("content-type"), "text/plain; charset=utf-8");
+        assert_eq!(header("x-content-type-options"), "nosniff");
+    }
+
     /// The refusal's reason, after checking that it is a Status with this code.
     pub fn refused(&self, code: u16, reason: &str) -> Value {
         let status = self.expect(code);

@@ -315,7 +315,7 @@ async fn a_watch_goes_on_across_a_change_of_the_schema_and_ends_with_its_version
     let patch = json!({ "spec": { "versions": [hidden, version("v2", false, spec())] } });
     admin.patch("merge", &one, &patch).await.expect(200);
     assert_eq!(watch.next().await, None, "a watch ends with its version");
-    admin.get(CRONTABS).await.refused(404, "NotFound");
+    admin.get(CRONTABS).await.no_page();
     assert_eq!(admin.get(&twos).await.code, 200);
 }
 
@@ -477,4 +477,24 @@ async fn lists_say_that_there_is_no_more_and_updates_need_a_version() {
     made["metadata"].as_object_mut().unwrap().remove("resourceVersion");
     let refused = admin.send("PUT", ONE, &made).await.refused(422, "Invalid");
     assert_eq!(refused["details"]["kind"], "crontabs");
+}
+
+#[tokio::test]
+async fn what_no_definition_says_is_not_there() {
+    let (_cluster, admin) = with_crontabs(spec()).await;
+    admin.send("POST", CRONTABS, &crontab("one", json!({}))).await.expect(201);
+    for uri in [
+        "/apis/stable.example.com/v9",
+        "/apis/stable.example.com/v9/crontabs",
+        "/apis/stable.example.com/v1/nothing",
+    ] {
+        admin.get(uri).await.no_page();
+    }
+    // Only lists and watches are of all namespaces.
+    let everywhere = "/apis/stable.example.com/v1/crontabs";
+    admin.get(everywhere).await.expect(200);
+    admin.send("POST", everywhere, &crontab("two", json!({}))).await.no_page();
+    admin.delete(everywhere).await.no_page();
+    let refused = admin.get(&format!("{CRONTABS}/one/nothing")).await.refused(404, "NotFound");
+    assert_eq!(refused["message"], "crontabs.stable.example.com \"one\" not found");
 }

@@ -58,7 +58,7 @@ async fn a_new_kind_is_in_every_discovery_document_until_it_goes() {
         .patch("json", &uri, &json!([{ "op": "replace", "path": "/spec/versions/1/served", "value": false }]))
         .await
         .expect(200);
-    admin.get("/apis/stable.example.com/v1beta1").await.refused(404, "NotFound");
+    admin.get("/apis/stable.example.com/v1beta1").await.no_page();
     admin.delete(&uri).await.expect(200);
     admin.until("/apis/stable.example.com", 404).await;
 }

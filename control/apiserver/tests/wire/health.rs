@@ -33,7 +33,7 @@ async fn a_check_is_asked_by_its_name_or_left_out() {
     assert_eq!(text(&admin, "/readyz/etcd", 200).await, "ok");
     assert_eq!(text(&admin, "/healthz/poststarthook/crd-informer-synced", 200).await, "ok");
     for unknown in ["/livez/etcd", "/readyz/nothing", "/readyz/ping/more"] {
-        admin.get(unknown).await.refused(404, "NotFound");
+        admin.get(unknown).await.no_page();
     }
     let without = text(&admin, "/readyz?verbose&exclude=etcd&exclude=typo", 200).await;
     assert!(without.contains("[+]etcd excluded: ok\n"), "{without}");
