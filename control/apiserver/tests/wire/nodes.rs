@@ -235,3 +235,25 @@ async fn a_node_without_a_name_is_none() {
     nobody.get("/api/v1/nodes").await.refused(403, "Forbidden");
     nobody.get("/api/v1/pods").await.refused(403, "Forbidden");
 }
+
+#[tokio::test]
+async fn a_node_holds_its_own_lease_and_those_a_role_gives_it() {
+    let cluster = cluster().await;
+    let (admin, node) = (cluster.admin(), cluster.user("system:node:n1", &["system:nodes"]));
+    let leases = |namespace: &str| format!("/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases");
+    let lease = |name: &str| json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": name}});
+    node.send("POST", &leases("kube-node-lease"), &lease("n1")).await.expect(201);
+    let refused = node.send("POST", &leases("kube-node-lease"), &lease("n2")).await.refused(403, "Forbidden");
+    let want = "can only access node lease with the same name as the requesting node";
+    assert!(refused["message"].as_str().unwrap().ends_with(want), "{refused}");
+    node.send("POST", &leases("kube-system"), &lease("announce")).await.refused(403, "Forbidden");
+    let rbac = "/apis/rbac.authorization.k8s.io/v1/namespaces/kube-system";
+    let role = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "announce"},
+        "rules": [{"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create"]}]});
+    admin.send("POST", &format!("{rbac}/roles"), &role).await.expect(201);
+    let binding = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "announce"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "announce"},
+        "subjects": [{"kind": "Group", "name": "system:nodes", "apiGroup": "rbac.authorization.k8s.io"}]});
+    admin.send("POST", &format!("{rbac}/rolebindings"), &binding).await.expect(201);
+    node.send("POST", &leases("kube-system"), &lease("announce")).await.expect(201);
+}
