@@ -246,8 +246,8 @@ async fn a_node_holds_its_own_lease_and_those_a_role_gives_it() {
     let refused = node.send("POST", &leases("kube-node-lease"), &lease("n2")).await.refused(403, "Forbidden");
     let want = "can only access node lease with the same name as the requesting node";
     assert!(refused["message"].as_str().unwrap().ends_with(want), "{refused}");
-    node.send("POST", &leases("kube-system"), &lease("announce")).await.refused(403, "Forbidden");
-    let rbac = "/apis/rbac.authorization.k8s.io/v1/namespaces/kube-system";
+    node.send("POST", &leases("default"), &lease("announce")).await.refused(403, "Forbidden");
+    let rbac = "/apis/rbac.authorization.k8s.io/v1/namespaces/default";
     let role = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "announce"},
         "rules": [{"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create"]}]});
     admin.send("POST", &format!("{rbac}/roles"), &role).await.expect(201);
@@ -255,5 +255,5 @@ async fn a_node_holds_its_own_lease_and_those_a_role_gives_it() {
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "announce"},
         "subjects": [{"kind": "Group", "name": "system:nodes", "apiGroup": "rbac.authorization.k8s.io"}]});
     admin.send("POST", &format!("{rbac}/rolebindings"), &binding).await.expect(201);
-    node.send("POST", &leases("kube-system"), &lease("announce")).await.expect(201);
+    node.send("POST", &leases("default"), &lease("announce")).await.expect(201);
 }
