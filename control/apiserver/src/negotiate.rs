@@ -6,6 +6,7 @@ use serde_json::Value;
 use crate::body::{self, Reply};
 use crate::protobuf;
 use crate::status::{Refusal, Result};
+use crate::yaml_keys::Fault;
 use crate::{yaml_keys, yaml_syntax};
 
 /// Encoding of the answer.
@@ -168,17 +169,20 @@ pub struct Yaml {
 pub fn yaml(body: &[u8]) -> Result<Yaml, String> {
     let text = std::str::from_utf8(body).map_err(|_invalid| "yaml: invalid UTF-8".to_owned())?;
     let text = yaml_keys::first_document(text);
-    let options = serde_saphyr::options! { legacy_octal_numbers: true };
-    let error = match serde_saphyr::from_str_with_options(text, options) {
+    let fault = |fault| match fault {
+        Fault::Syntax(error) => yaml_syntax::fault(&error, text),
+        Fault::Sense(said) => said,
+    };
+    let error = match yaml_keys::read(text) {
         Ok(value) => return Ok(Yaml { value, twice: None }),
-        Err(error) => error,
+        Err(Fault::Syntax(error)) => error,
+        Err(other) => return Err(fault(other)),
     };
     let serde_saphyr::Error::DuplicateMappingKey { key: Some(key), location } = error.without_snippet()
     else {
-        return Err(yaml_syntax::fault(&error, text));
+        return Err(fault(Fault::Syntax(error)));
     };
-    let (value, mut twice) =
-        yaml_keys::with_duplicates(text).map_err(|error| yaml_syntax::fault(&error, text))?;
+    let (value, mut twice) = yaml_keys::with_duplicates(text).map_err(fault)?;
     // Of keys that are numbers the reader lets only the last through.
     if twice.is_empty() {
         twice.push(format!("line {}: key {key} already set in map", location.line()));
