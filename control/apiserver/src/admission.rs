@@ -1,5 +1,6 @@
 //! Admission: what the cluster adds to an object or refuses, whoever writes it.
 
+pub mod account_token;
 mod certificates;
 pub mod limits;
 mod node;
@@ -105,6 +106,7 @@ pub fn update(call: &Call, old: &Value, object: &mut Value) -> Result<()> {
     }
     match call.row.own() {
         "persistentvolumeclaims" => limits::check(call, object)?,
+        "secrets" => account_token::fill(call, object)?,
         "clustertrustbundles" => certificates::attest(call, Some(old), object)?,
         "devicetaintrules" | "resourceslices" => date_taints(object, Timestamp::now()),
         _ => {}

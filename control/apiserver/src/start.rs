@@ -191,6 +191,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     tasks.spawn(crate::endpoints::run(Arc::clone(&api), advertised));
     tasks.spawn(crate::definitions::run(Arc::clone(&api)));
     tasks.spawn(crate::api_services::run(Arc::clone(&api)));
+    tasks.spawn(crate::auth::legacy_token::run(Arc::clone(&api)));
     tasks.spawn(certificates.keep_fresh(accept.clone()));
     tracing::info!(addresses = ?local_addrs, "API server answers");
     Ok(Running { ca_pem, api, local_addrs, accept, tasks })

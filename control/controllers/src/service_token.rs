@@ -1,6 +1,6 @@
 //! A Secret of type `kubernetes.io/service-account-token` holds a token of its account, and goes with the account.
 //!
-//! The token is bound to the Secret, so that it ends with it, and lasts as long as the API server lets one last.
+//! The API server signs it: a Secret that says the uid of its account, and has no token, gets one with the next write.
 
 use std::time::Duration;
 
@@ -83,12 +83,7 @@ impl ServiceTokenController {
         let data = json!({ "ca.crt": self.bundle, "namespace": key.namespace });
         let body = json!({ "metadata": metadata, "stringData": data });
         let target = Target::new("v1", "secrets", key.clone());
-        if has_token {
-            return Outcome::writes(vec![Write::Patch { target, subresource: None, body }]);
-        }
-        let account = annotation(secret, ACCOUNT).to_owned();
-        let uid = secret.metadata.uid.clone().unwrap_or_default();
-        Outcome::writes(vec![Write::Issue { target, account, uid, body }])
+        Outcome::writes(vec![Write::Patch { target, subresource: None, body }])
     }
 }
 
@@ -144,10 +139,10 @@ mod tests {
     fn a_secret_gets_a_token_once_and_keeps_what_it_has() {
         for uid in ["", "u-r"] {
             let outcome = look(&[secret(uid, json!({})), account()], 0);
-            let [Write::Issue { target, account, uid, body }] = outcome.writes.as_slice() else {
+            let [Write::Patch { target, subresource: None, body }] = outcome.writes.as_slice() else {
                 panic!("{outcome:?}")
             };
-            assert_eq!((&*target.key.name, &**account, &**uid), ("s", "robot", "u-s"));
+            assert_eq!(&*target.key.name, "s");
             let want = json!({ "metadata": { "annotations": { UID: "u-r" }, "resourceVersion": "7" },
                                "stringData": { "ca.crt": "CA", "namespace": "n" } });
             assert_eq!(*body, want);

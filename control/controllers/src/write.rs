@@ -68,10 +68,7 @@ pub(crate) fn exactly(wanted: &BTreeMap<String, String>, now: Option<&BTreeMap<S
     Value::Object(patch)
 }
 
-/// Seconds for which a token can be issued at most, 136 years.
-const LONGEST: i64 = 4_294_967_296;
-
-/// One request to the API server, or two of which the second holds what the first gave.
+/// One request to the API server.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Write {
     /// Creates `body`; the target's name is only for logs when the body has `generateName`.
@@ -80,9 +77,6 @@ pub(crate) enum Write {
     Patch { target: Target, subresource: Option<&'static str>, body: Value },
     /// Replaces what the subresource holds: `namespaces/finalize`.
     Replace { target: Target, subresource: &'static str, body: Value },
-    /// Has a token of the account issued that is bound to the target, a Secret with this uid, and writes it there with the
-    /// rest of the patch.
-    Issue { target: Target, account: String, uid: String, body: Value },
     /// Deletes the object if it still has this uid.
     Delete { target: Target, uid: String, propagation: Option<&'static str> },
     /// Deletes every object of the target's kind in its namespace.
@@ -150,7 +144,6 @@ impl Write {
             Self::Create { target, .. }
             | Self::Patch { target, .. }
             | Self::Replace { target, .. }
-            | Self::Issue { target, .. }
             | Self::Delete { target, .. }
             | Self::DeleteAll { target } => target,
         }
@@ -161,7 +154,6 @@ impl Write {
             Self::Create { .. } => "create",
             Self::Patch { .. } => "patch",
             Self::Replace { .. } => "replace",
-            Self::Issue { .. } => "issue a token into",
             Self::Delete { .. } => "delete",
             Self::DeleteAll { .. } => "delete all",
         }
@@ -178,23 +170,12 @@ impl Write {
         match client.request::<Value>(request).await {
             // An answer holds them all as they were, at a revision that may be older than what is seen already.
             Ok(_) if matches!(self, Self::DeleteAll { .. }) => Ok(Written::Gone),
-            Ok(answer) => match self.after(&answer) {
-                Some(next) => Box::pin(next.send(client)).await,
-                None => Ok(self.written(&answer)),
-            },
+            Ok(answer) => Ok(self.written(&answer)),
             Err(kube::Error::Api(status)) if status.code == 404 && matches!(self, Self::Delete { .. }) => {
                 Ok(Written::Gone)
             }
             Err(source) => Err(WriteError::Refused { verb, resource, key, source: Box::new(source) }),
         }
-    }
-
-    /// What is to be written with the answer.
-    fn after(&self, answer: &Value) -> Option<Self> {
-        let Self::Issue { target, body, .. } = self else { return None };
-        let mut body = body.clone();
-        body["stringData"]["token"] = answer["status"]["token"].clone();
-        Some(Self::Patch { target: target.clone(), subresource: None, body })
     }
 
     fn written(&self, answer: &Value) -> Written {
@@ -211,15 +192,6 @@ impl Write {
         let (method, path, media, body) = match self {
             Self::Create { target, body } => {
                 ("POST", target.collection(), "application/json", body.to_string())
-            }
-            Self::Issue { target, account, uid, .. } => {
-                let reference =
-                    json!({"kind": "Secret", "apiVersion": "v1", "name": target.key.name, "uid": uid});
-                let spec = json!({"boundObjectRef": reference, "expirationSeconds": LONGEST});
-                let body =
-                    json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec});
-                let account = Target::new("v1", "serviceaccounts", Key::new(&target.key.namespace, account));
-                ("POST", with_subresource(&account, "token"), "application/json", body.to_string())
             }
             Self::Patch { target, subresource, body } => {
                 let path = subresource.map_or_else(|| target.path(), |name| with_subresource(target, name));
@@ -338,22 +310,5 @@ mod tests {
         let names = [name("Made", "one"), name("Made", "two"), name("Deleted", "one")];
         assert!(names[0] != names[1] && names[0] != names[2] && names[1] != names[2], "{names:?}");
         assert_eq!(name("Made", "one"), names[0]);
-    }
-
-    #[test]
-    fn a_token_is_issued_for_a_secret_and_then_written_into_it() {
-        let target = Target::new("v1", "secrets", Key::new("default", "s"));
-        let body = json!({"stringData": {"namespace": "default"}});
-        let issue = Write::Issue { target: target.clone(), account: "robot".into(), uid: "u".into(), body };
-        let request = issue.request().unwrap();
-        let uri = "/api/v1/namespaces/default/serviceaccounts/robot/token";
-        assert_eq!((request.method().as_str(), request.uri().to_string().as_str()), ("POST", uri));
-        let asked: Value = serde_json::from_slice(request.body()).unwrap();
-        let bound = json!({"kind": "Secret", "apiVersion": "v1", "name": "s", "uid": "u"});
-        assert_eq!(asked["spec"], json!({"boundObjectRef": bound, "expirationSeconds": LONGEST}));
-        let next = issue.after(&json!({"status": {"token": "t"}})).unwrap();
-        let body = json!({"stringData": {"namespace": "default", "token": "t"}});
-        assert_eq!(next, Write::Patch { target, subresource: None, body });
-        assert_eq!(next.after(&json!({})), None);
     }
 }

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::token::{ISSUER, Tokens};
-use super::{ANONYMOUS, AUTHENTICATED, UNAUTHENTICATED, User, bootstrap_token};
+use super::{ANONYMOUS, AUTHENTICATED, UNAUTHENTICATED, User, bootstrap_token, legacy_token};
 use crate::object::Objects;
 use crate::status::{Refusal, Result};
 
@@ -36,8 +36,8 @@ pub fn identify(
     bearer(token.trim(), &[], tokens, objects, now).map(|(user, _)| user).ok_or_else(Refusal::unauthorized)
 }
 
-/// Whose a token is, and for which of the audiences; without audiences it has to be for this server. A bootstrap token is for
-/// this server alone.
+/// Whose a token is, and for which of the audiences; without audiences it has to be for this server. A bootstrap token and one
+/// that a Secret holds are for this server alone.
 pub fn bearer(
     token: &str,
     audiences: &[String],
@@ -47,8 +47,10 @@ pub fn bearer(
 ) -> Option<(User, Vec<String>)> {
     let for_us = audiences.is_empty() || audiences.iter().any(|audience| audience == ISSUER);
     let bootstrap = bootstrap_token::verify(token, objects, now).filter(|_| for_us);
+    let legacy = || legacy_token::verify(token, tokens, objects, now).filter(|_| for_us);
     match bootstrap {
         Some(user) => Some((user, vec![ISSUER.to_owned()])),
+        None if legacy_token::is_one(token) => Some((legacy()?, vec![ISSUER.to_owned()])),
         None => tokens.verify(token, audiences, objects, now),
     }
 }

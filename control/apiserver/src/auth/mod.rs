@@ -3,6 +3,7 @@
 pub mod authenticate;
 mod bootstrap_token;
 pub mod escalation;
+pub mod legacy_token;
 pub mod node;
 pub mod rbac;
 pub mod token;

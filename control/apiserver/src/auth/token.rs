@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::User;
+use super::legacy_token::Used;
 use crate::object::{Objects, key};
 use crate::resources::known;
 use crate::tree::text;
@@ -26,6 +28,7 @@ pub struct Tokens {
     key_id: String,
     /// The public key, for `/openid/v1/jwks`.
     pub public_pem: String,
+    pub used: Used,
 }
 
 /// An object a token is bound to.
@@ -92,6 +95,7 @@ impl Tokens {
             verifying: DecodingKey::from_ec_pem(public_pem.as_bytes())?,
             key_id: base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(digest),
             public_pem: public_pem.to_owned(),
+            used: Used::default(),
         })
     }
 
@@ -113,8 +117,19 @@ impl Tokens {
                 secret: request.secret,
             },
         };
+        self.encode(&claims)
+    }
+
+    /// Signs any claims.
+    pub(super) fn encode(&self, claims: &impl Serialize) -> Result<String, KeyError> {
         let header = Header { kid: Some(self.key_id.clone()), ..Header::new(Algorithm::ES256) };
-        Ok(jsonwebtoken::encode(&header, &claims, &self.signing)?)
+        Ok(jsonwebtoken::encode(&header, claims, &self.signing)?)
+    }
+
+    /// The claims of a token that was signed here and is valid.
+    pub(super) fn decode<T: DeserializeOwned>(&self, token: &str, validation: &Validation) -> Option<T> {
+        let decoded = jsonwebtoken::decode::<T>(token, &self.verifying, validation);
+        decoded.inspect_err(|error| tracing::debug!(%error, "refused a token")).ok().map(|data| data.claims)
     }
 
     /// The account of a valid token whose account and bound objects still exist, and the audiences that were asked for
@@ -132,13 +147,7 @@ impl Tokens {
         validation.set_issuer(&[ISSUER]);
         validation.set_audience(wanted);
         validation.leeway = 0;
-        let claims = match jsonwebtoken::decode::<Claims>(token, &self.verifying, &validation) {
-            Ok(data) => data.claims,
-            Err(error) => {
-                tracing::debug!(%error, "refused a token");
-                return None;
-            }
-        };
+        let claims: Claims = self.decode(token, &validation)?;
         let private = &claims.kubernetes;
         let namespace = private.namespace.as_str();
         let exists =

@@ -36,5 +36,6 @@ mod scales;
 mod services;
 mod slow;
 mod streams;
+mod tokens;
 mod watches;
 mod zeros;
