@@ -1,8 +1,9 @@
 //! What is applied and says nothing, such as a null, an empty map or a zero: it is not stored, and owned all the same.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::walk::by_step;
+use super::set::Set;
+use super::walk::{by_step, has_parts};
 use crate::schema::{ANY, ListType, Node};
 
 /// What was decoded of an applied object, with all that decoding left out and the applier yet owns.
@@ -29,6 +30,35 @@ fn put_nothings(node: &Node, decoded: &mut Value, applied: &Value) {
             for (step, at) in by_step(node, applied) {
                 if let Some(known) = positions.get(&step) {
                     put_nothings(item, &mut decoded[*known], &applied[at]);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Puts empty maps into what has become of `old`, where somebody owns the map as such and all that was in it has been taken
+/// back: to its owner it is still there.
+pub fn hold(node: &Node, old: &Value, new: &mut Value, held: &Set) {
+    match (old, new) {
+        (Value::Object(old), Value::Object(new)) => {
+            for (name, before) in old {
+                let Some(step) = held.step(&format!("f:{name}")) else { continue };
+                let child = node.child(name).unwrap_or(&ANY);
+                let is_map = step.own && step.below.is_empty() && before.is_object() && has_parts(child);
+                match new.get_mut(name) {
+                    Some(after) => hold(child, before, after, &step.below),
+                    None if is_map => _ = new.insert(name.clone(), json!({})),
+                    None => {}
+                }
+            }
+        }
+        (Value::Array(old), Value::Array(new)) if node.list == ListType::Map => {
+            let Some(item) = node.item() else { return };
+            let positions = by_step(node, new);
+            for (at, before) in by_step(node, old) {
+                if let (Some(step), Some(after)) = (held.step(&at), positions.get(&at)) {
+                    hold(item, &old[before], &mut new[*after], &step.below);
                 }
             }
         }

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::nothing::with_nothings;
+use super::nothing::{hold, with_nothings};
 use super::set::Set;
 use super::versions::Changes;
 use super::walk::{self, Difference};
@@ -37,7 +37,7 @@ pub fn track(
     now: Timestamp,
 ) -> Result<()> {
     let given = remove(new, PATH);
-    let shown = seen(row, row.shown(new), manager);
+    let shown = held(row, old, seen(row, row.shown(new), manager), manager, sub);
     // What is applied in vain each time is no write.
     let written = !manager.has_nothing() || differs(row, old, new, sub);
     let mut changes = Changes::new(row, old, shown);
@@ -116,6 +116,25 @@ fn seen<'a>(row: &Row, new: Cow<'a, Value>, manager: &Manager) -> Cow<'a, Value>
         }
         _ => new,
     }
+}
+
+/// What an apply leads to, with the maps that were emptied and that others own as such.
+fn held<'a>(
+    row: &Row,
+    old: Option<&Value>,
+    mut new: Cow<'a, Value>,
+    manager: &Manager,
+    sub: Option<Sub>,
+) -> Cow<'a, Value> {
+    let Some(old) = old.filter(|_| manager.apply) else { return new };
+    let (shown, api_version) = (row.shown(old), row.api_version());
+    let is_other = |stored: &&Value| {
+        text(stored, &["apiVersion"]) == api_version && !super::is_by(stored, manager, sub, &api_version)
+    };
+    for stored in list(old, PATH).iter().filter(is_other) {
+        hold(row.node(), &shown, new.to_mut(), &Set::read(at(stored, &["fieldsV1"])));
+    }
+    new
 }
 
 /// The entry of a manager that had none.

@@ -178,7 +178,7 @@ fn step(out: &mut Difference, node: &Node, at: String, old: Option<&Value>, new:
 pub(super) static NOTHING: Set = Set::EMPTY;
 
 /// Whether values of a node are owned by their parts.
-fn has_parts(node: &Node) -> bool {
+pub(super) fn has_parts(node: &Node) -> bool {
     let is_whole = node.atomic || node.object().is_some_and(|kind| kind.atomic);
     match node.shape {
         _ if is_whole => false,

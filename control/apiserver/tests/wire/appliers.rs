@@ -133,3 +133,37 @@ async fn a_null_takes_what_others_own_as_a_whole_and_leaves_what_they_own_in_par
         assert_eq!(owned(&object, "n"), owned(&before, "n"), "{spec}");
     }
 }
+
+#[tokio::test]
+async fn an_empty_map_stays_its_owners_when_others_take_back_what_was_in_it() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    apply(&admin, MAP, "one", &map(json!({ "data": { "a": "1" } }))).await;
+    let both = apply(&admin, MAP, "two", &map(json!({ "data": {} }))).await.1;
+    assert_eq!(owned(&both, "two"), json!({ "f:data": {} }));
+    let (code, left) = apply(&admin, MAP, "one", &map(json!({}))).await;
+    assert_eq!((code, left.get("data"), owned(&left, "one")), (200, None, Value::Null));
+    assert_eq!(owned(&left, "two"), json!({ "f:data": {} }));
+    let (code, status) = apply(&admin, MAP, "one", &map(json!({ "data": { "a": "1" } }))).await;
+    let said = "Apply failed with 1 conflict: conflict with \"two\": .data";
+    assert_eq!((code, &status["message"]), (409, &json!(said)));
+    // Whoever edits takes it away.
+    let edited = admin.patch("merge", MAP, &json!({ "data": { "a": "1" } })).await.expect(200);
+    assert_eq!(owned(&edited, "two"), Value::Null);
+    apply(&admin, MAP, "two", &map(json!({ "data": {} }))).await;
+    let uri = format!("{MAP}?fieldManager=editor");
+    let edited = admin.patch("merge", &uri, &json!({ "data": null })).await.expect(200);
+    assert_eq!(owned(&edited, "two"), Value::Null);
+
+    let limits = |limits: Value| {
+        let container = json!({ "name": "c", "image": "i:1", "resources": { "limits": limits } });
+        deployment(json!({ "selector": { "matchLabels": { "a": "b" } }, "template": {
+            "metadata": { "labels": { "a": "b" } }, "spec": { "containers": [container] } } }))
+    };
+    apply(&admin, DEPLOYMENT, "one", &limits(json!({ "cpu": "1" }))).await;
+    let both = apply(&admin, DEPLOYMENT, "two", &limits(json!({}))).await.1;
+    let left = apply(&admin, DEPLOYMENT, "one", &deployment(json!({}))).await.1;
+    assert_eq!(owned(&left, "two"), owned(&both, "two"));
+    let of_limits = owned(&left, "two").to_string();
+    assert!(of_limits.contains("\"f:resources\":{\"f:limits\":{}}"), "{of_limits}");
+}
