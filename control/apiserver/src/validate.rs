@@ -25,7 +25,7 @@ impl Errors {
     }
 
     /// Whether so much is wrong that nobody reads more of it.
-    fn is_full(&self) -> bool {
+    pub fn is_full(&self) -> bool {
         self.said > MOST_SAID
     }
 

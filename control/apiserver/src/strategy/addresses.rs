@@ -1,5 +1,6 @@
 //! Addresses and ranges of addresses, as fields of the API may hold them.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -128,10 +129,10 @@ pub fn canonical_range(text: &str) -> Result<(), String> {
 
 /// Checks where load balancers say they can be reached; what was said before may stay.
 pub fn validate_balancers(status: &Value, old: &Value, here: &str, errors: &mut Errors) {
-    let kept: Vec<&str> = list(old, &["ingress"]).iter().map(|point| text(point, &["ip"])).collect();
+    let kept: HashSet<&str> = list(old, &["ingress"]).iter().map(|point| text(point, &["ip"])).collect();
     for (index, point) in list(status, &["ingress"]).iter().enumerate() {
         let (ip, hostname) = (text(point, &["ip"]), text(point, &["hostname"]));
-        if !ip.is_empty() && !kept.contains(&ip) {
+        if !ip.is_empty() && !kept.contains(ip) {
             errors.check(format!("{here}.ingress[{index}].ip"), ip, address);
         }
         let place = format!("{here}.ingress[{index}].hostname");

@@ -249,12 +249,13 @@ pub fn validate_binding(change: &Change<'_>, errors: &mut Errors) {
     if actions.is_empty() {
         errors.required(here, "");
     }
+    let mut seen = HashSet::new();
     for (index, action) in actions.iter().enumerate() {
         let word = action.as_str().unwrap_or_default();
         if !ACTIONS.contains(&word) {
             errors.unsupported(format!("{here}[{index}]"), word, ACTIONS);
         }
-        if actions[..index].contains(action) {
+        if !seen.insert(action) {
             errors.duplicate(format!("{here}[{index}]"), action);
         }
     }

@@ -1,6 +1,6 @@
 //! Drivers of storage, the nodes they are on, and what they attached there.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::{Value, json};
 
@@ -85,8 +85,11 @@ pub fn validate_node(change: &Change<'_>, errors: &mut Errors) {
         validate_keys(driver, &place, errors);
     }
     let Some(old) = change.old else { return };
+    let mut named: HashMap<&str, Vec<&Value>> = HashMap::new();
+    drivers.iter().for_each(|new| named.entry(text(new, &["name"])).or_default().push(new));
     for old in list(old, &["spec", "drivers"]) {
-        for new in drivers.iter().filter(|new| new["name"] == old["name"] && !is_same(old, new)) {
+        let same = named.get(text(old, &["name"])).into_iter().flatten();
+        for new in same.filter(|new| !is_same(old, new)) {
             errors.invalid("CSINodeDriver", &shown(new), "field is immutable");
         }
     }

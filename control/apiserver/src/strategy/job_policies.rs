@@ -1,5 +1,7 @@
 //! When a Job has failed, and when it has succeeded: `podFailurePolicy` and `successPolicy`.
 
+use std::collections::HashSet;
+
 use serde_json::{Value, json};
 
 use crate::tree::{at, int, list, text};
@@ -16,7 +18,7 @@ pub fn validate_failure_policy(spec: &Value, here: &str, errors: &mut Errors) {
     bounded(rules, MAX_RULES, &here, errors);
     let pod = at(spec, &["template", "spec"]);
     let containers = list(pod, &["containers"]).iter().chain(list(pod, &["initContainers"]));
-    let names: Vec<&str> = containers.map(|container| text(container, &["name"])).collect();
+    let names: HashSet<&str> = containers.map(|container| text(container, &["name"])).collect();
     for (index, rule) in rules.iter().enumerate() {
         let place = format!("{here}[{index}]");
         match text(rule, &["action"]) {
@@ -56,7 +58,7 @@ fn quoted(words: &[&str]) -> String {
     format!("[{}]", words.join(" "))
 }
 
-fn validate_exit_codes(codes: &Value, names: &[&str], here: &str, errors: &mut Errors) {
+fn validate_exit_codes(codes: &Value, names: &HashSet<&str>, here: &str, errors: &mut Errors) {
     let operators = ["In", "NotIn"];
     let operator = text(codes, &["operator"]);
     if operator.is_empty() {
@@ -64,7 +66,7 @@ fn validate_exit_codes(codes: &Value, names: &[&str], here: &str, errors: &mut E
     }
     errors.one_of(format!("{here}.operator"), operator, &operators);
     let name = at(codes, &["containerName"]);
-    if name.as_str().is_some_and(|name| !names.contains(&name)) {
+    if name.as_str().is_some_and(|name| !names.contains(name)) {
         let detail = "must be one of the container or initContainer names in the pod template";
         errors.invalid(format!("{here}.containerName"), name, detail);
     }
@@ -74,12 +76,13 @@ fn validate_exit_codes(codes: &Value, names: &[&str], here: &str, errors: &mut E
         errors.invalid(place.as_str(), at(codes, &["values"]), "at least one value is required");
     }
     bounded(list(codes, &["values"]), MAX_EXIT_CODES, &place, errors);
+    let mut seen = HashSet::new();
     for (index, value) in values.iter().enumerate() {
         let one = format!("{place}[{index}]");
         if operator == "In" && *value == 0 {
             errors.invalid(one.as_str(), &0.into(), "must not be 0 for the In operator");
         }
-        if values[..index].contains(value) {
+        if !seen.insert(value) {
             errors.duplicate(one, &(*value).into());
         }
     }

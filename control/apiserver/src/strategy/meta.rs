@@ -1,6 +1,7 @@
 //! Rules of `metadata` that hold for every kind.
 
 use std::cell::LazyCell;
+use std::collections::HashSet;
 
 use serde_json::Value;
 
@@ -152,7 +153,7 @@ fn validate_kept(old: &Value, new: &Value, errors: &mut Errors) {
         errors.immutable(&place, at(old, &["metadata", field]), at(new, &["metadata", field]));
     }
     if !at(old, &["metadata", "deletionTimestamp"]).is_null() {
-        let before = list(old, &["metadata", "finalizers"]);
+        let before: HashSet<&Value> = list(old, &["metadata", "finalizers"]).iter().collect();
         let added: Vec<String> = list(new, &["metadata", "finalizers"])
             .iter()
             .filter(|finalizer| !before.contains(finalizer))

@@ -68,6 +68,7 @@ fn validate_taints(taints: &[Value], errors: &mut Errors) {
 fn validate_ranges(change: &Change<'_>, errors: &mut Errors) {
     let (shown, ranges) = (at(change.new, &["spec", "podCIDRs"]), list(change.new, &["spec", "podCIDRs"]));
     let kept = change.old.map_or(&[][..], |old| list(old, &["spec", "podCIDRs"]));
+    let kept: HashSet<&Value> = kept.iter().collect();
     let mut seen = HashSet::new();
     for (index, one) in ranges.iter().enumerate() {
         let place = format!("spec.podCIDRs[{index}]");

@@ -1,6 +1,6 @@
 //! What of a pod may change once it is there.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::Value;
 
@@ -83,14 +83,13 @@ fn validate_deadline(old: &Value, new: &Value, errors: &mut Errors) -> bool {
 
 /// Tolerations stay, but for how long they last.
 fn validate_tolerations(old: &Value, new: &Value, errors: &mut Errors) {
-    let all = list(new, &["tolerations"]);
-    let same = |before: &Value, after: &Value| {
-        let mut lasting = before.clone();
-        copy(&mut lasting, after, &["tolerationSeconds"]);
-        lasting == *after
+    let lasting = |one: &Value| {
+        let mut one = one.clone();
+        remove(&mut one, &["tolerationSeconds"]);
+        one
     };
-    let kept = |before: &Value| all.contains(before) || all.iter().any(|after| same(before, after));
-    if !list(old, &["tolerations"]).iter().all(kept) {
+    let all: HashSet<Value> = list(new, &["tolerations"]).iter().map(lasting).collect();
+    if !list(old, &["tolerations"]).iter().all(|before| all.contains(&lasting(before))) {
         let why = "existing toleration can not be modified except its tolerationSeconds";
         errors.forbidden("spec.tolerations", why);
     }

@@ -1,6 +1,6 @@
 //! Services: defaults, and what is kept or dropped when one changes. Addresses and node ports are given out in `allocate`.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::{Value, json};
 
@@ -141,12 +141,13 @@ fn node_ports(service: &Value) -> HashSet<i64> {
 /// A port keeps the node port of the one that had its name, unless another names that.
 fn keep_node_ports(old: &Value, new: &mut Value) {
     let used = node_ports(new);
+    let before: HashMap<&str, &Value> =
+        list(old, &["spec", "ports"]).iter().map(|port| (text(port, &["name"]), port)).collect();
     for port in list_mut(new, &["spec", "ports"]) {
         if int(port, &["nodePort"]).unwrap_or_default() != 0 {
             continue;
         }
-        let mut same = list(old, &["spec", "ports"]).iter().rev();
-        let same = same.find(|other| text(other, &["name"]) == text(port, &["name"]));
+        let same = before.get(text(port, &["name"]));
         let node = same.and_then(|other| int(other, &["nodePort"])).filter(|node| !used.contains(node));
         if let Some(node) = node {
             set(port, &["nodePort"], node);

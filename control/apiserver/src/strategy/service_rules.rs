@@ -183,6 +183,7 @@ fn validate_affinity(spec: &Value, errors: &mut Errors) {
 
 fn validate_external_addresses(change: &Change<'_>, errors: &mut Errors) {
     let kept = change.old.map_or(&[][..], |old| list(old, &["spec", "externalIPs"]));
+    let kept: HashSet<&Value> = kept.iter().collect();
     for (index, address) in list(change.new, &["spec", "externalIPs"]).iter().enumerate() {
         let (place, given) = (format!("spec.externalIPs[{index}]"), address.as_str().unwrap_or_default());
         let found = errors.len();
@@ -214,8 +215,8 @@ fn validate_source_ranges(change: &Change<'_>, errors: &mut Errors) {
         if !balanced {
             errors.forbidden("spec.LoadBalancerSourceRanges", only);
         }
-        let kept = change.old.map(listed).unwrap_or_default();
-        for (index, range) in ranges.iter().enumerate().filter(|(_, range)| !kept.contains(range)) {
+        let kept: HashSet<&str> = change.old.map(listed).unwrap_or_default().into_iter().collect();
+        for (index, range) in ranges.iter().enumerate().filter(|(_, range)| !kept.contains(**range)) {
             errors.check(format!("spec.LoadBalancerSourceRanges[{index}]"), range, addresses::range);
         }
         return;
@@ -230,7 +231,7 @@ fn validate_source_ranges(change: &Change<'_>, errors: &mut Errors) {
     if annotation(service).trim().is_empty() {
         return;
     }
-    let kept = change.old.map(in_annotation).unwrap_or_default();
+    let kept: HashSet<&str> = change.old.map(in_annotation).unwrap_or_default().into_iter().collect();
     for range in in_annotation(service).into_iter().filter(|range| !kept.contains(range)) {
         errors.check(place.clone(), range, addresses::range);
     }

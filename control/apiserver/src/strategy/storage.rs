@@ -1,6 +1,6 @@
 //! Classes of storage, of its attributes, and how much there is of it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde_json::Value;
 
@@ -81,18 +81,22 @@ fn validate_parameters(class: &Value, errors: &mut Errors) {
 }
 
 /// Values that a node's labels may have, by key.
-type Topology<'a> = HashMap<&'a str, HashSet<&'a str>>;
+type Topology<'a> = BTreeMap<&'a str, BTreeSet<&'a str>>;
 
 fn validate_topologies(terms: &[Value], errors: &mut Errors) {
     // Upstream compares with as many terms that say nothing as there are terms.
-    let mut seen = vec![Topology::new(); terms.len()];
+    let mut seen = HashMap::from([(Topology::new(), terms.len())]);
     for (index, term) in terms.iter().enumerate() {
         let place = format!("allowedTopologies[{index}].matchLabelExpressions");
         let topology = validate_topology(term, &place, errors);
-        for _ in seen.iter().filter(|other| **other == topology) {
+        let same = seen.entry(topology).or_default();
+        for _ in 0..*same {
+            if errors.is_full() {
+                return;
+            }
             errors.duplicate(&place, &Value::from(""));
         }
-        seen.push(topology);
+        *same += 1;
     }
 }
 
@@ -110,12 +114,12 @@ fn validate_topology<'a>(term: &'a Value, here: &str, errors: &mut Errors) -> To
     topology
 }
 
-fn validate_values<'a>(expression: &'a Value, here: &str, errors: &mut Errors) -> HashSet<&'a str> {
+fn validate_values<'a>(expression: &'a Value, here: &str, errors: &mut Errors) -> BTreeSet<&'a str> {
     let values = list(expression, &["values"]);
     if values.is_empty() {
         errors.required(here, "");
     }
-    let mut seen = HashSet::new();
+    let mut seen = BTreeSet::new();
     for (index, value) in values.iter().enumerate() {
         if !seen.insert(value.as_str().unwrap_or_default()) {
             errors.duplicate(format!("{here}[{index}]"), value);

@@ -1,6 +1,8 @@
 //! In which versions servers store a resource (`StorageVersion`, internal.apiserver.k8s.io/v1alpha1), and the wish that all
 //! its objects be stored anew (`StorageVersionMigration`, storagemigration.k8s.io/v1beta1).
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use super::Change;
@@ -24,11 +26,12 @@ pub fn validate_status(_: Sub, change: &Change<'_>, errors: &mut Errors) {
         let here = format!("status.storageVersions[{index}]");
         errors.check(format!("{here}.apiServerID"), text(server, &["apiServerID"]), validate::subdomain);
         let (writes, reads) = (at(server, &["encodingVersion"]), list(server, &["decodableVersions"]));
-        if !reads.contains(writes) {
+        let readable: HashSet<&Value> = reads.iter().collect();
+        if !readable.contains(writes) {
             let detail = format!("decodableVersions must include encodingVersion {}", text(writes, &[]));
             errors.invalid(format!("{here}.decodableVersions"), &reads.into(), &detail);
         }
-        if list(server, &["servedVersions"]).iter().any(|served| !reads.contains(served)) {
+        if list(server, &["servedVersions"]).iter().any(|served| !readable.contains(served)) {
             let detail = "individual served version must be included in decodableVersions";
             errors.invalid(format!("{here}.servedVersions"), at(server, &["servedVersions"]), detail);
         }

@@ -100,9 +100,10 @@ fn validate_reviews(webhook: &Value, here: &str, has_to_be_recognized: bool, err
     if versions.is_empty() {
         return errors.required(here, "must specify one of v1, v1beta1");
     }
+    let mut seen = HashSet::new();
     for (index, version) in versions.iter().enumerate() {
         let place = format!("{here}[{index}]");
-        if versions[..index].contains(version) {
+        if !seen.insert(version) {
             errors.invalid(place.clone(), version, "duplicate version");
         }
         errors.check(place, version.as_str().unwrap_or_default(), validate::dns1035_label);

@@ -1,6 +1,6 @@
 //! What a pod tolerates, waits for, and how it is spread.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde_json::Value;
 
@@ -73,9 +73,11 @@ pub fn validate_spread(spec: &Value, old: Option<&Value>, here: &str, errors: &m
         before().all(|one| super::passes(|errors| check(one, "", errors)))
     };
     let (keys_hold, selectors_hold) = (fine(validate_keys), fine(validate_selector));
+    // Of constraints of one kind all but the last are reported.
+    let last: HashMap<_, usize> = all.iter().enumerate().map(|(index, one)| (kind(one), index)).collect();
     for (index, constraint) in all.iter().enumerate() {
         let place = format!("{here}.topologySpreadConstraints[{index}]");
-        validate_constraint(constraint, &all[index + 1..], &place, errors);
+        validate_constraint(constraint, last[&kind(constraint)] > index, &place, errors);
         if keys_hold {
             validate_keys(constraint, &place, errors);
         } else {
@@ -87,17 +89,19 @@ pub fn validate_spread(spec: &Value, old: Option<&Value>, here: &str, errors: &m
     }
 }
 
-fn validate_constraint(constraint: &Value, rest: &[Value], here: &str, errors: &mut Errors) {
+/// Over what pods are spread, and what happens where they cannot be.
+fn kind(constraint: &Value) -> [&str; 2] {
+    ["topologyKey", "whenUnsatisfiable"].map(|field| text(constraint, &[field]))
+}
+
+fn validate_constraint(constraint: &Value, comes_again: bool, here: &str, errors: &mut Errors) {
     errors.positive(format!("{here}.maxSkew"), int(constraint, &["maxSkew"]).unwrap_or_default());
-    let [key, action] = ["topologyKey", "whenUnsatisfiable"].map(|field| text(constraint, &[field]));
+    let [key, action] = kind(constraint);
     if key.is_empty() {
         errors.required(format!("{here}.topologyKey"), "can not be empty");
     }
     errors.must_be(format!("{here}.whenUnsatisfiable"), action, &["DoNotSchedule", "ScheduleAnyway"]);
-    let again = |other: &&Value| {
-        text(other, &["topologyKey"]) == key && text(other, &["whenUnsatisfiable"]) == action
-    };
-    if rest.iter().any(|other| again(&other)) {
+    if comes_again {
         let pair = Value::from(format!("{{{key}, {action}}}"));
         errors.duplicate(format!("{here}.{{topologyKey, whenUnsatisfiable}}"), &pair);
     }
