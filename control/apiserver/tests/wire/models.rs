@@ -78,10 +78,6 @@ impl Model {
                 self.data.remove(key);
             }
         }
-        // A map that another applier holds empty stays behind as a null upstream, and is nowhere here.
-        if wanted.is_none() && self.data.is_empty() && !was_empty {
-            self.disown(me, WHOLE);
-        }
         let mut mine: BTreeSet<String> = wanted.iter().flat_map(|wanted| wanted.keys().cloned()).collect();
         if wanted.as_ref().is_some_and(BTreeMap::is_empty) {
             mine.insert(WHOLE.to_owned());
