@@ -181,9 +181,14 @@ fn identified(call: &Call, mut value: Value, kind: (&str, &str, &str)) -> Result
         if is_custom(call, kind) {
             return Err(other_than(group, given, &value, "kind", given, name));
         }
+        let given_version = text(&value, &["apiVersion"]);
+        let (of, version) = given_version.rsplit_once('/').unwrap_or(("", given_version));
+        let types = match schema().kind(of, version, given) {
+            Some(_) => format!("({version}.{given}) to ({}.{name})", go_package(group)),
+            None => format!("({given}) to ({name})"),
+        };
         return Err(Refusal::bad_request(format!(
-            "{given} in version {:?} cannot be handled as a {name}: converting ({given}) to ({name}): unknown conversion",
-            text(&value, &["apiVersion"]).rsplit('/').next().unwrap_or_default()
+            "{given} in version {version:?} cannot be handled as a {name}: converting {types}: unknown conversion"
         )));
     }
     let given = text(&value, &["apiVersion"]);
@@ -195,6 +200,15 @@ fn identified(call: &Call, mut value: Value, kind: (&str, &str, &str)) -> Result
     set(&mut value, &["apiVersion"], api_version);
     set(&mut value, &["kind"], name);
     Ok(value)
+}
+
+/// The name of the package in which upstream has the types of a group without a version.
+fn go_package(group: &str) -> &str {
+    match group {
+        "" | "events.k8s.io" => "core",
+        "internal.apiserver.k8s.io" => "apiserverinternal",
+        other => other.split('.').next().unwrap_or_default(),
+    }
 }
 
 /// Unknown and duplicate fields: refused, warned about or ignored, as the client asked.

@@ -164,7 +164,7 @@ pub(super) fn check_types(node: &Node, api_version: &str, kind: &str, wanted: &V
 }
 
 /// A kind as Go prints it: with a slash also where it has no group.
-fn go_kind_of(api_version: &str, kind: &str) -> String {
+pub(super) fn go_kind_of(api_version: &str, kind: &str) -> String {
     let slash = if api_version.contains('/') { "" } else { "/" };
     format!("{slash}{api_version}, Kind={kind}")
 }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::body;
-use super::patch::{applied_text, check_types, unknown_form};
+use super::patch::{applied_text, check_types, go_kind_of, unknown_form};
 use super::reply::document;
 use super::update::check_name;
 use super::write::{self, Outcome};
@@ -85,10 +85,7 @@ async fn apply(call: &Call) -> Result<Reply> {
     let scale = applied_text(&call.body)?.value;
     let (version, kind) = (text(&scale, &["apiVersion"]), text(&scale, &["kind"]));
     if (version, kind) != ("autoscaling/v1", "Scale") {
-        let message = format!(
-            "an apply patch of a scale must be a Scale of autoscaling/v1, not {kind:?} of {version:?}"
-        );
-        return Err(Refusal::bad_request(message));
+        return Err(Refusal::bad_request(format!("invalid object type: {}", go_kind_of(version, kind))));
     }
     let id = schema().kind(KIND.0, KIND.1, KIND.2).ok_or_else(Refusal::no_path)?;
     check_types(&schema().root(id), version, kind, &scale)?;

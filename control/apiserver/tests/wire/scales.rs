@@ -48,7 +48,12 @@ async fn a_scale_that_is_applied_is_owned_by_who_applied_it() {
     let want = "conflict with \"hand\" with subresource \"scale\" using autoscaling/v1";
     assert_eq!(said["details"]["causes"][0]["message"], want);
     admin.patch("apply", &uri, &scale(-1)).await.refused(422, "Invalid");
-    admin.patch("apply", &uri, &deployment()).await.refused(400, "BadRequest");
+    let said = admin.patch("apply", &uri, &deployment()).await.refused(400, "BadRequest");
+    assert_eq!(said["message"], "invalid object type: apps/v1, Kind=Deployment");
+    let said = admin.send("PUT", &format!("{one}/scale"), &deployment()).await.refused(400, "BadRequest");
+    let want = "Deployment in version \"v1\" cannot be handled as a Scale: converting (v1.Deployment) to (autoscaling.Scale): \
+                unknown conversion";
+    assert_eq!(said["message"], want);
 }
 
 #[tokio::test]
