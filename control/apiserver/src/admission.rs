@@ -5,6 +5,7 @@ mod certificates;
 pub mod limits;
 mod node;
 mod runtime;
+mod topology;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -64,6 +65,7 @@ pub fn create(call: &Call, object: &mut Value) -> Result<()> {
         priority(call, object)?;
         tolerations(object);
         runtime::apply(call, object)?;
+        topology::label(&call.api.objects, object);
     }
     if completes(&call.row) {
         limits::apply(call, object)?;
@@ -93,6 +95,7 @@ pub fn part(call: &Call, sub: Sub, old: &Value, object: &Value) -> Result<()> {
 }
 
 pub use node::token as node_token;
+pub use topology::label as label_place;
 
 /// Completes and checks a changed object.
 pub fn update(call: &Call, old: &Value, object: &mut Value) -> Result<()> {

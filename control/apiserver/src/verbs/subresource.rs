@@ -14,7 +14,7 @@ use crate::managed::Manager;
 use crate::object;
 use crate::resources::{Row, Sub, known};
 use crate::status::{Cause, Refusal, Result};
-use crate::tree::{at, int, list, remove, set, text};
+use crate::tree::{at, int, list, remove, set, strings, text};
 
 /// Carries out a call on a subresource.
 pub async fn dispatch(call: &Call, sub: Sub) -> Result<Reply> {
@@ -116,6 +116,12 @@ pub async fn bind_pod(call: &Call, binding: &Value) -> Result<Reply> {
         }
         let mut new = pod.clone();
         set(&mut new, &["spec", "nodeName"], node);
+        for field in ["annotations", "labels"] {
+            for (name, value) in strings(binding, &["metadata", field]) {
+                set(&mut new, &["metadata", field, name], value);
+            }
+        }
+        crate::admission::label_place(&call.api.objects, &mut new);
         // Where it was to go is of no more use, and whoever still plans with it would plan with what is gone.
         remove(&mut new, &["status", "nominatedNodeName"]);
         let now = write::timestamp(jiff::Timestamp::now());

@@ -63,6 +63,31 @@ async fn a_pod_is_bound_once() {
 }
 
 #[tokio::test]
+async fn a_pod_learns_where_its_node_is() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let place =
+        json!({"topology.kubernetes.io/zone": "z", "topology.kubernetes.io/region": "r", "other": "o"});
+    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1", "labels": place}});
+    admin.send("POST", "/api/v1/nodes", &node).await.expect(201);
+    let mut bound = pod("bound", json!({}));
+    bound["metadata"]["labels"] = json!({"own": "1", "topology.kubernetes.io/zone": "mine"});
+    admin.send("POST", PODS, &bound).await.expect(201);
+    let binding = json!({"apiVersion": "v1", "kind": "Binding", "target": {"kind": "Node", "name": "n1"},
+        "metadata": {"name": "bound", "annotations": {"by": "me"}, "labels": {"own": "2"}}});
+    admin.send("POST", &format!("{PODS}/bound/binding"), &binding).await.expect(201);
+    let read = admin.get(&format!("{PODS}/bound")).await.expect(200);
+    let want = json!({"own": "2", "topology.kubernetes.io/zone": "z", "topology.kubernetes.io/region": "r"});
+    assert_eq!((&read["metadata"]["labels"], &read["metadata"]["annotations"]["by"]), (&want, &json!("me")));
+    for (name, node, zone) in [("placed", "n1", json!("z")), ("lost", "n2", json!(null))] {
+        let mut object = pod(name, json!({}));
+        object["spec"]["nodeName"] = json!(node);
+        let made = admin.send("POST", PODS, &object).await.expect(201);
+        assert_eq!(made["metadata"]["labels"]["topology.kubernetes.io/zone"], zone, "{name}");
+    }
+}
+
+#[tokio::test]
 async fn a_binding_of_its_own_binds_the_pod_of_its_name() {
     let cluster = cluster().await;
     let admin = cluster.admin();
