@@ -86,7 +86,7 @@ fn controllers(config: &Config) -> Result<Vec<Box<dyn Controller>>, RunError> {
         Box::new(flow_schema::FlowSchemaController),
         Box::new(disruption::DisruptionController),
         Box::new(node_cidr::NodeCidrController::new(&config.cluster_cidrs)?),
-        Box::new(node_lifecycle::NodeLifecycleController { grace: config.node_grace }),
+        Box::new(node_lifecycle::NodeLifecycleController::new(config.node_grace)),
         Box::new(namespace::NamespaceController),
         Box::new(gc::GarbageCollector),
     ])

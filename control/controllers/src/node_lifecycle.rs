@@ -4,11 +4,13 @@
 //! A heartbeat is judged by when the Lease was renewed. `node.kubernetes.io/not-ready` and `.../unreachable` follow the
 //! Ready condition; pods are deleted when the time their toleration grants is over.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{NodeCondition, PodCondition, Taint, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use parking_lot::Mutex;
 use serde_json::json;
 
 use crate::change::Change;
@@ -24,9 +26,14 @@ const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
 /// Conditions that only the node itself can know.
 const OWN_CONDITIONS: [&str; 4] = ["Ready", "MemoryPressure", "DiskPressure", "PIDPressure"];
 
+/// How long a node is missing before its pods go: it may come back, or be one that is not known here yet.
+const QUARANTINE: Duration = Duration::from_secs(40);
+
 pub(crate) struct NodeLifecycleController {
     /// Time without heartbeat after which a node counts as unreachable.
-    pub(crate) grace: Duration,
+    grace: Duration,
+    /// Since when nodes that have pods are missing.
+    missing: Mutex<HashMap<Key, Timestamp>>,
 }
 
 impl Controller for NodeLifecycleController {
@@ -53,9 +60,10 @@ impl Controller for NodeLifecycleController {
     fn reconcile(&self, key: &Key, view: &View, now: Timestamp) -> Outcome {
         let mut outcome = Outcome::nothing();
         let Some(node) = view.nodes.row(key) else {
-            forget_pods(key, view, now, &mut outcome);
+            self.forget_pods(key, view, now, &mut outcome);
             return outcome;
         };
+        self.missing.lock().remove(key);
         self.judge(key, node, view, now, &mut outcome);
         taint(key, node, now, &mut outcome);
         mark_unready(key, node, view, now, &mut outcome);
@@ -65,6 +73,27 @@ impl Controller for NodeLifecycleController {
 }
 
 impl NodeLifecycleController {
+    pub(crate) fn new(grace: Duration) -> Self {
+        Self { grace, missing: Mutex::default() }
+    }
+
+    /// Pods of a node that no longer exists run nowhere: they have failed, and go at once, also those that were going.
+    fn forget_pods(&self, node: &Key, view: &View, now: Timestamp, outcome: &mut Outcome) {
+        let mut missing = self.missing.lock();
+        if on_node(node, view).next().is_none() {
+            missing.remove(node);
+            return;
+        }
+        let since = *missing.entry(node.clone()).or_insert(now);
+        let missed = Duration::try_from(now.duration_since(since)).unwrap_or_default();
+        if missed < QUARANTINE {
+            outcome.look_again(QUARANTINE - missed);
+            return;
+        }
+        outcome.writes.extend(on_node(node, view).filter_map(|(key, pod)| FORGOTTEN.mark(key, pod, now)));
+        outcome.writes.extend(on_node(node, view).map(|(key, pod)| delete(key, pod)));
+    }
+
     /// Sets the node's own conditions to `Unknown` when its heartbeat stopped.
     fn judge(&self, key: &Key, node: &Node, view: &View, now: Timestamp, outcome: &mut Outcome) {
         let lease = view.leases.row(&Key::new(LEASES, &key.name));
@@ -265,12 +294,6 @@ fn delete(key: &Key, pod: &Pod) -> Write {
     Write::Delete { target: Target::new("v1", "pods", key.clone()), uid, propagation: None }
 }
 
-/// Pods of a node that no longer exists run nowhere: they have failed, and go at once, also those that were going.
-fn forget_pods(node: &Key, view: &View, now: Timestamp, outcome: &mut Outcome) {
-    outcome.writes.extend(on_node(node, view).filter_map(|(key, pod)| FORGOTTEN.mark(key, pod, now)));
-    outcome.writes.extend(on_node(node, view).map(|(key, pod)| delete(key, pod)));
-}
-
 #[derive(Debug, PartialEq, Eq)]
 enum Patience {
     Forever,
@@ -346,7 +369,7 @@ mod tests {
     }
 
     fn look(objects: &[Value]) -> Outcome {
-        let controller = NodeLifecycleController { grace: Duration::from_secs(50) };
+        let controller = NodeLifecycleController::new(Duration::from_secs(50));
         controller.reconcile(&Key::cluster("n"), &world(objects), "2026-01-01T01:00:00Z".parse().unwrap())
     }
 
@@ -468,7 +491,7 @@ mod tests {
             if going {
                 pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:59:00Z");
             }
-            let outcome = look(&[pod]);
+            let outcome = look_after_quarantine(pod);
             let [Write::Patch { body, .. }, Write::Delete { .. }] = outcome.writes.as_slice() else {
                 panic!("{outcome:?}")
             };
@@ -478,6 +501,23 @@ mod tests {
         let mut told = pod(None);
         told["status"] = json!({"phase": "Failed", "conditions": [
             {"type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC"}]});
-        assert!(matches!(look(&[told]).writes.as_slice(), [Write::Delete { .. }]));
+        assert!(matches!(look_after_quarantine(told).writes.as_slice(), [Write::Delete { .. }]));
+    }
+
+    /// Looks at a pod whose node is missing twice, and returns what is done the second time, after forty seconds.
+    fn look_after_quarantine(pod: Value) -> Outcome {
+        let controller = NodeLifecycleController::new(Duration::from_secs(50));
+        let (key, alone) = (Key::cluster("n"), world(&[pod.clone()]));
+        let at = |time: &str| time.parse().unwrap();
+        let first = controller.reconcile(&key, &alone, at("2026-01-01T01:00:00Z"));
+        assert_eq!((first.writes.len(), first.again), (0, Some(Duration::from_secs(40))));
+        // A node that comes back has lost nothing, and is missing anew when it goes again.
+        let back = world(&[node("True", &json!([])), lease("2026-01-01T01:00:00.000000Z"), pod]);
+        assert_eq!(controller.reconcile(&key, &back, at("2026-01-01T01:00:10Z")).writes, []);
+        let again = controller.reconcile(&key, &alone, at("2026-01-01T01:00:30Z"));
+        assert_eq!((again.writes.len(), again.again), (0, Some(Duration::from_secs(40))));
+        let waiting = controller.reconcile(&key, &alone, at("2026-01-01T01:01:00Z"));
+        assert_eq!((waiting.writes.len(), waiting.again), (0, Some(Duration::from_secs(10))));
+        controller.reconcile(&key, &alone, at("2026-01-01T01:01:10Z"))
     }
 }
