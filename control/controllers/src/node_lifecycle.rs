@@ -507,7 +507,7 @@ mod tests {
     /// Looks at a pod whose node is missing twice, and returns what is done the second time, after forty seconds.
     fn look_after_quarantine(pod: Value) -> Outcome {
         let controller = NodeLifecycleController::new(Duration::from_secs(50));
-        let (key, alone) = (Key::cluster("n"), world(&[pod.clone()]));
+        let (key, alone) = (Key::cluster("n"), world(std::slice::from_ref(&pod)));
         let at = |time: &str| time.parse().unwrap();
         let first = controller.reconcile(&key, &alone, at("2026-01-01T01:00:00Z"));
         assert_eq!((first.writes.len(), first.again), (0, Some(Duration::from_secs(40))));
