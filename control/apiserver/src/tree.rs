@@ -70,6 +70,17 @@ pub fn set_default(value: &mut Value, path: &[&str], new: impl Into<Value>) {
     }
 }
 
+/// Whether a value is what Go has where nobody has said anything: nothing, or the zero of a scalar.
+pub fn is_zero(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Bool(flag) => !flag,
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::String(text) => text.is_empty(),
+        Value::Array(_) | Value::Object(_) => false,
+    }
+}
+
 /// Removes what is at `path` and returns it.
 pub fn remove(value: &mut Value, path: &[&str]) -> Option<Value> {
     let (last, parents) = path.split_last()?;

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::set::Set;
 use super::walk::{by_step, has_parts};
 use crate::schema::{ANY, ListType, Node};
+use crate::tree::is_zero;
 
 /// What was decoded of an applied object, with all that decoding left out and the applier yet owns.
 pub fn with_nothings(node: &Node, mut decoded: Value, applied: &Value) -> Value {
@@ -68,12 +69,9 @@ pub fn hold(node: &Node, old: &Value, new: &mut Value, held: &Set) {
 
 fn is_nothing(value: &Value) -> bool {
     match value {
-        Value::Null => true,
-        Value::Bool(flag) => !flag,
-        Value::Number(number) => number.as_f64() == Some(0.0),
-        Value::String(text) => text.is_empty(),
         Value::Array(items) => items.is_empty(),
         Value::Object(fields) => fields.is_empty(),
+        scalar => is_zero(scalar),
     }
 }
 

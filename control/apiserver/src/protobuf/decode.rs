@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::table::{Field, Kind, MessageId, Union, messages};
 use super::{MAGIC, MAX_DEPTH, WireError};
+use crate::tree::is_zero;
 
 /// The apiVersion that the object in `body` says it has.
 pub fn api_version(body: &[u8]) -> Result<String, WireError> {
@@ -146,17 +147,6 @@ fn message(id: MessageId, bytes: &[u8], depth: usize) -> Result<Map<String, Valu
         }
     }
     Ok(out)
-}
-
-/// Whether a value looks like a field that was never set.
-fn is_zero(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::Bool(flag) => !flag,
-        Value::Number(number) => number.as_f64() == Some(0.0),
-        Value::String(text) => text.is_empty(),
-        Value::Array(_) | Value::Object(_) => false,
-    }
 }
 
 fn entry(field: &Field, kind: &Kind, wire: Wire<'_>, depth: usize) -> Result<(String, Value), WireError> {

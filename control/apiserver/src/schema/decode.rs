@@ -15,6 +15,7 @@ use serde_json::{Map, Number, Value};
 use super::quantity::canonical_quantity;
 use super::time::canonical_time;
 use super::{ANY, Node, Shape};
+use crate::tree::is_zero;
 
 /// A decoded object and what was strange about its text.
 #[derive(Debug)]
@@ -332,16 +333,6 @@ impl<'de> Visitor<'de> for Seed<'_> {
             }
         }
         Ok(Value::Object(out))
-    }
-}
-
-/// Whether a scalar is what Go has where nobody has said anything.
-fn is_zero(value: &Value) -> bool {
-    match value {
-        Value::Bool(flag) => !flag,
-        Value::Number(number) => number.as_f64() == Some(0.0),
-        Value::String(text) => text.is_empty(),
-        Value::Null | Value::Array(_) | Value::Object(_) => false,
     }
 }
 
