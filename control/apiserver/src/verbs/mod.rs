@@ -7,6 +7,7 @@ mod create;
 pub mod delete;
 mod evict;
 mod keep;
+mod opening;
 mod options;
 mod patch;
 pub mod read;

@@ -13,6 +13,7 @@ use rand::Rng;
 use store::{Batch, Cursor};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
+use super::opening::Opening;
 use super::read;
 use super::watch::Writer;
 use crate::api::{Api, Call};
@@ -32,7 +33,7 @@ pub struct Session {
     writer: Writer,
     /// `None` once the watch has ended.
     cursor: Option<Cursor<Header>>,
-    first: Option<Bytes>,
+    opening: Opening,
     deadline: Instant,
     bookmark_at: Option<Instant>,
     /// The revision up to which the client has everything.
@@ -55,12 +56,12 @@ impl Stream for Session {
 }
 
 impl Session {
-    /// A watch that goes on with `cursor` behind `first`, where the client has everything up to `told`.
+    /// A watch that goes on with `cursor` behind its opening, where the client has everything up to `told`.
     pub fn new(
         call: &Call,
         writer: Writer,
         cursor: Option<Cursor<Header>>,
-        first: Bytes,
+        opening: Opening,
         told: u64,
     ) -> Result<Self> {
         let now = Instant::now();
@@ -72,7 +73,7 @@ impl Session {
             api: Arc::clone(&call.api),
             writer,
             cursor,
-            first: Some(first).filter(|first| !first.is_empty()),
+            opening,
             deadline,
             bookmark_at: call.query.flag("allowWatchBookmarks").then(|| now + BOOKMARK_EVERY),
             told,
@@ -82,8 +83,8 @@ impl Session {
 
     /// The next chunk; `None` ends the stream.
     fn chunk(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
-        if let Some(first) = self.first.take() {
-            return Poll::Ready(Some(first));
+        if let Some(chunk) = self.opening.chunk(&self.writer) {
+            return Poll::Ready(Some(chunk));
         }
         if self.waits.is_none() {
             self.wait(context);

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use store::Event;
 
+use super::opening::Opening;
 use super::read;
 use super::reply::{self, Include};
 use super::session::Session;
@@ -50,30 +51,23 @@ pub fn watch(call: &Call) -> Result<Reply> {
     let media = if typed.is_some() { PROTOBUF } else { "application/json" };
     let (row, form, include) = (Arc::clone(&call.row), call.accept.form, Include::of(call)?);
     let writer = Writer { row, form, typed, include, selector, headed: AtomicBool::new(false) };
-    let mut first = BytesMut::new();
-    let from = match revision {
-        Some(revision) if revision > 0 && initial != Some(true) => revision,
-        _ if initial == Some(false) => current,
+    let (from, mut opening) = match revision {
+        Some(revision) if revision > 0 && initial != Some(true) => (revision, Opening::default()),
+        _ if initial == Some(false) => (current, Opening::default()),
         _ => {
             let page = call.api.objects.range(&prefix, None, 0, None).map_err(Refusal::internal)?;
-            for entry in page.entries.iter().filter(|entry| writer.selector.matches(entry)) {
-                writer.event(&mut first, "ADDED", entry, entry.mod_revision);
-            }
-            if initial == Some(true) && bookmarks {
-                writer.bookmark(&mut first, page.revision, true);
-            }
-            page.revision
+            let bookmark = (initial == Some(true) && bookmarks).then_some(page.revision);
+            (page.revision, Opening::state(page.entries, bookmark))
         }
     };
-    let cursor = call.api.objects.watch(&prefix, from);
-    let cursor = match cursor {
+    let cursor = match call.api.objects.watch(&prefix, from) {
         Ok(cursor) => Some(cursor),
         Err(_compacted) => {
-            writer.expired(&mut first, from, current);
+            opening = Opening::expired(from, current);
             None
         }
     };
-    let session = Session::new(call, writer, cursor, first.freeze(), from)?;
+    let session = Session::new(call, writer, cursor, opening, from)?;
     Ok(body::reply(200, media, body::stream(session)))
 }
 
@@ -93,7 +87,7 @@ impl Writer {
     /// An event of the log, as this client's selector sees it: an object that leaves the selection is deleted, one
     /// that enters it is added. `None` when it is not this client's.
     pub fn change(&self, told: &Told, event: &Event<Header>) -> Option<Bytes> {
-        let selected = |entry: &&Stored| self.selector.matches(entry);
+        let selected = |entry: &&Stored| self.selects(entry);
         let before = event.previous.as_ref().filter(selected);
         let after = event.entry.as_ref().filter(selected);
         let (kind, entry) = match (before, after) {
@@ -116,7 +110,13 @@ impl Writer {
         Some(told.line(line, write))
     }
 
-    fn event(&self, out: &mut BytesMut, kind: &str, entry: &Stored, revision: u64) {
+    /// Whether an object is this client's.
+    pub fn selects(&self, entry: &Stored) -> bool {
+        self.selector.matches(entry)
+    }
+
+    /// Writes what happened to an object, whether it is this client's or not.
+    pub fn event(&self, out: &mut BytesMut, kind: &str, entry: &Stored, revision: u64) {
         if let Some(typed) = self.typed.as_ref().filter(|_| self.row.serves_as_stored(entry)) {
             return self.frame(out, kind, |out| typed.object(out, &entry.value.bytes(), Some(revision)));
         }

@@ -139,6 +139,32 @@ async fn initial_events_end_with_a_bookmark() {
     assert_eq!(bookmark["object"]["metadata"]["resourceVersion"], revision(&admin).await);
 }
 
+/// A client that begins with much is told of it as it reads, and of what happened meanwhile behind it.
+#[tokio::test]
+async fn a_watch_begins_chunk_by_chunk() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let names: Vec<String> = (10..60).map(|n| format!("m-{n}")).collect();
+    for name in &names {
+        admin.send("POST", MAPS, &config_map(name, &"x".repeat(10_000))).await.expect(201);
+    }
+    let parameters = "sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true";
+    for accept in ["application/json", "application/vnd.kubernetes.protobuf;stream=watch"] {
+        let mut watch = Watch::open(&admin, &format!("{MAPS}?watch=1&{parameters}"), accept).await;
+        assert_eq!(watch.next().await.unwrap()["object"]["metadata"]["name"], "m-10");
+        assert!(watch.buffer.len() < 100_000, "{accept}: {} bytes come at once", watch.buffer.len());
+        let last = format!("{MAPS}/m-59");
+        admin.delete(&last).await.expect(200);
+        for name in &names[1..] {
+            assert_eq!(seen(&watch.next().await.unwrap()), ("ADDED".to_owned(), name.clone()), "{accept}");
+        }
+        let bookmark = watch.next().await.unwrap();
+        assert_eq!(bookmark["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"], "true");
+        assert_eq!(seen(&watch.next().await.unwrap()), ("DELETED".to_owned(), "m-59".to_owned()), "{accept}");
+        admin.send("POST", MAPS, &config_map("m-59", &"x".repeat(10_000))).await.expect(201);
+    }
+}
+
 #[tokio::test]
 async fn leaving_a_selection_is_a_deletion_and_entering_it_an_addition() {
     let cluster = cluster().await;
