@@ -6,6 +6,7 @@ mod components;
 mod create;
 pub mod delete;
 mod evict;
+mod gzipped;
 mod keep;
 mod opening;
 mod options;

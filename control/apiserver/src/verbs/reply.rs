@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use store::Revision;
 
+use super::gzipped::Gzipped;
 use super::spliced::Spliced;
 use super::write::Fresh;
 use crate::api::Call;
@@ -272,7 +273,7 @@ fn compressed(
     call: &Call,
     media: &'static str,
     size: usize,
-    mut chunks: impl Iterator<Item = Bytes> + Send + 'static,
+    chunks: impl Iterator<Item = Bytes> + Send + 'static,
 ) -> Reply {
     let wants = call
         .headers
@@ -282,11 +283,7 @@ fn compressed(
     if !wants || size < COMPRESS_FROM {
         return body::reply(200, media, body::chunks(chunks));
     }
-    let mut encoder =
-        flate2::write::GzEncoder::new(Vec::with_capacity(size / 8), flate2::Compression::fast());
-    let written = chunks.try_for_each(|chunk| std::io::Write::write_all(&mut encoder, &chunk));
-    let packed = written.and_then(|()| encoder.finish()).expect("writing to memory does not fail");
-    let mut reply = body::reply(200, media, body::full(packed));
+    let mut reply = body::reply(200, media, body::chunks(Gzipped::new(chunks)));
     reply.headers_mut().insert(http::header::CONTENT_ENCODING, http::HeaderValue::from_static("gzip"));
     reply.headers_mut().insert(http::header::VARY, http::HeaderValue::from_static("Accept-Encoding"));
     reply
