@@ -1,15 +1,19 @@
-//! Many watchers of one kind: how late events are at a quiet pace, and how many are delivered when writers do not wait.
+//! Many watchers of one kind: how late events are at a quiet pace, how many are delivered when writers do not wait, and what
+//! it takes to begin with much that is there.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use http_body_util::BodyExt;
+use hyper::body::Incoming;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::client::{Client, MAPS};
+use crate::config_map;
+use crate::load::Load;
 use crate::server::Server;
 
 /// What all watchers have seen together.
@@ -23,7 +27,8 @@ struct Seen {
 pub async fn measure() -> Result<()> {
     println!();
     paced(1000, 50, 10).await?;
-    saturated(500, 10).await
+    saturated(500, 10).await?;
+    begun(50, 10_000).await
 }
 
 /// Writers make `rate` changes a second for some seconds.
@@ -88,6 +93,51 @@ async fn saturated(watchers: usize, seconds: u64) -> Result<()> {
         cpu * 1e6 / events as f64
     );
     Ok(())
+}
+
+/// Watchers who begin with what is there, and at first do not read.
+async fn begun(watchers: usize, objects: usize) -> Result<()> {
+    let server = Server::start().await?;
+    let client = server.client(8).await?;
+    let load = Load { clients: 64, limit: Some(objects), seconds: 60.0 };
+    load.run(&client, |n| ("POST", MAPS.to_owned(), config_map(n))).await?;
+    let path = format!(
+        "{MAPS}?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true"
+    );
+    let (base, before) = (server.resident_mib()?, server.cpu_seconds()?);
+    let mut bodies = Vec::new();
+    for _ in 0..watchers {
+        bodies.push(client.open("GET", &path, &Value::Null).await.context("open a watch")?.into_body());
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let held = server.resident_mib()? - base;
+    let began = Instant::now();
+    let mut readers: JoinSet<_> = bodies.into_iter().map(read_beginning).collect();
+    while let Some(ended) = readers.join_next().await {
+        ended??;
+    }
+    println!(
+        "{watchers} watchers begin with {objects} objects: {held:.1} MiB while nobody reads; all have read after {:.2} s, \
+         {:.2} us of CPU an object",
+        began.elapsed().as_secs_f64(),
+        (server.cpu_seconds()? - before) * 1e6 / (watchers * objects) as f64
+    );
+    Ok(())
+}
+
+/// Reads until a bookmark says that this was everything.
+async fn read_beginning(mut body: Incoming) -> Result<()> {
+    let end = b"initial-events-end";
+    // What came last may be half of it.
+    let mut seen = Vec::new();
+    while let Some(frame) = body.frame().await {
+        seen.extend_from_slice(frame?.data_ref().map_or(&[], |bytes| bytes));
+        if memchr::memmem::find(&seen, end).is_some() {
+            return Ok(());
+        }
+        seen.drain(..seen.len().saturating_sub(end.len()));
+    }
+    bail!("a watch ended before it had told everything")
 }
 
 fn map(at: Duration) -> Value {
