@@ -28,7 +28,12 @@ pub async fn measure() -> Result<()> {
     println!();
     paced(1000, 50, 10).await?;
     saturated(500, 10).await?;
-    begun(50, 10_000).await
+    begun(50, 10_000).await?;
+    println!();
+    for watchers in [0, 1000, 4000] {
+        elsewhere(watchers, 200, 5).await?;
+    }
+    Ok(())
 }
 
 /// Writers make `rate` changes a second for some seconds.
@@ -92,6 +97,29 @@ async fn saturated(watchers: usize, seconds: u64) -> Result<()> {
         events as f64 / origin.elapsed().as_secs_f64(),
         cpu * 1e6 / events as f64
     );
+    Ok(())
+}
+
+/// Watchers of one object each, as kubelets are, while something else is written.
+async fn elsewhere(watchers: usize, rate: u32, seconds: u32) -> Result<()> {
+    let server = Server::start().await?;
+    let client = server.client(8).await?;
+    client.send("POST", MAPS, &map(Duration::ZERO)).await?;
+    let mut bodies = Vec::new();
+    for n in 0..watchers {
+        let path = format!("{MAPS}?watch=1&resourceVersion=0&fieldSelector=metadata.name%3Dw-{n}");
+        bodies.push(client.open("GET", &path, &Value::Null).await.context("open a watch")?.into_body());
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let before = server.cpu_seconds()?;
+    let mut tick = tokio::time::interval(Duration::from_secs(1) / rate);
+    for n in 1..=rate * seconds {
+        tick.tick().await;
+        client.send("PUT", &format!("{MAPS}/m"), &map(Duration::from_nanos(n.into()))).await?;
+    }
+    let cpu = (server.cpu_seconds()? - before) * 1e6 / f64::from(rate * seconds);
+    println!("{watchers} watchers of other objects, {rate} writes/s: {cpu:.0} us of CPU a write");
+    drop(bodies);
     Ok(())
 }
 
