@@ -33,6 +33,11 @@ pub struct Entry<H> {
 /// Reads the header of a value; called once per write and once per entry at open.
 pub type Extract<H> = fn(key: &str, value: &[u8]) -> H;
 
+/// Reads from a header what watchers single entries out by, such as the node of a pod; see [`Store::watch_marked`].
+///
+/// [`Store::watch_marked`]: crate::Store::watch_marked
+pub type Mark<H> = for<'a> fn(key: &str, header: &'a H) -> Option<&'a str>;
+
 /// How keys and values become entries.
 pub(crate) struct Intake<H> {
     pub(crate) extract: Extract<H>,

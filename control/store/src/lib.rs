@@ -19,15 +19,17 @@
 //! - The embedded engine keeps the newest history on disk: a store that opens again serves watches from before it closed.
 //! - The store *is* the watch cache: entries live in memory once and are shared by all readers.
 //!
-//! Read [`Store`] first, then `writer.rs` (the only writer), then `log.rs` (what a watcher reads).
+//! Read [`Store`] first, then `writer.rs` (the only writer), then `log.rs` and `cursor.rs` (what a watcher reads).
 
 mod content;
+mod cursor;
 mod engine;
 mod entry;
 mod etcd;
 mod history;
 mod log;
 mod shared;
+mod shelf;
 pub mod snapshot;
 mod store;
 mod topic;
@@ -35,10 +37,11 @@ mod txn;
 mod writer;
 
 pub use content::Content;
+pub use cursor::{Batch, Cursor};
 pub use engine::{Commit, Embedded, Engine, EngineError, Memory, Record, RestoreFileError};
-pub use entry::{Entry, Event, Extract, Revision, SOME_TIME, UnixSeconds};
+pub use entry::{Entry, Event, Extract, Mark, Revision, SOME_TIME, UnixSeconds};
 pub use etcd::{Codec, CodecError, EtcdOptions, EtcdTls, RestoreError, restore as restore_etcd};
-pub use log::{Batch, Compacted, Cursor};
+pub use log::Compacted;
 pub use snapshot::Snapshot;
 pub use store::{MAX_OPS, OpenError, Options, Page, RangeError, Store};
 pub use txn::{Compare, Op, Txn, TxnError};

@@ -1,18 +1,18 @@
-//! The bounded log of recent events, and the cursors that read it.
+//! The bounded log of recent events, sorted for those who read it.
 //!
-//! A watcher is a cursor with a prefix, not a queue: it costs a position. Events carry a sequence number of their own,
-//! because one revision may hold several. A *topic* is the first two segments of a key (`/registry/pods/`): a cursor is
-//! woken only by events of its topic, and falls off only when an event of its topic has been dropped unread.
+//! Who watches reads a *shelf*: the events of one folder of keys, of one key, or of the marked entries of a folder. A shelf
+//! is there while somebody reads it. So a watcher is woken only by its own events, never looks at those of others, falls
+//! off only when one of its own has been dropped unread, and costs writers nothing whose events are not its own.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
 
-use parking_lot::RwLock;
+use slab::Slab;
 use smallvec::SmallVec;
 
-use crate::entry::{Event, Revision};
-use crate::topic::{self, Topic, Waiting};
+use crate::entry::{Event, Mark, Revision};
+use crate::shelf::{Scope, Shelf, folders, marks};
+use crate::topic::{Topic, Waiting};
 
 /// The start of a watch, or the position of a cursor, is older than the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -22,18 +22,10 @@ pub struct Compacted {
     pub oldest: Revision,
 }
 
-/// Events in order, and the revision up to which the cursor has now seen everything.
-#[derive(Debug)]
-pub struct Batch<H> {
-    /// Most often it is one, which takes no memory of its own.
-    pub events: SmallVec<[Arc<Event<H>>; 2]>,
-    pub revision: Revision,
-}
-
 #[derive(Debug)]
 pub(crate) struct Log<H> {
     events: VecDeque<Arc<Event<H>>>,
-    /// Sequence number of the front event.
+    /// Sequence number of the front event. Events have one because a revision may hold several.
     front: u64,
     /// Last revision appended, also by transactions of which nothing is left in the log.
     revision: Revision,
@@ -42,12 +34,18 @@ pub(crate) struct Log<H> {
     /// Ranges at revisions before it are refused, also where the log reaches further back.
     forgotten: Revision,
     weight: usize,
-    topics: HashMap<Box<str>, Arc<Topic>>,
-    /// Woken by every event; for cursors whose prefix is shorter than a topic.
-    all: Arc<Topic>,
+    shelves: Slab<Shelf<H>>,
+    /// Shelves of folders and keys.
+    by_keys: HashMap<Box<str>, usize>,
+    /// Shelves of marked entries, by the mark.
+    by_mark: HashMap<Box<str>, Vec<usize>>,
+    mark: Mark<H>,
     max_events: usize,
     max_weight: usize,
 }
+
+/// Shelves of one event: folders and key, and two marks.
+type Slots = SmallVec<[usize; 8]>;
 
 impl<H> Log<H> {
     /// An empty log that begins after `revision`.
@@ -59,11 +57,35 @@ impl<H> Log<H> {
             oldest: revision,
             forgotten: 0,
             weight: 0,
-            topics: HashMap::new(),
-            all: Arc::default(),
+            shelves: Slab::new(),
+            by_keys: HashMap::new(),
+            by_mark: HashMap::new(),
+            mark: |_, _| None,
             max_events,
             max_weight,
         }
+    }
+
+    /// How entries are marked. It has to be known before anybody reads.
+    pub(crate) fn mark_by(&mut self, mark: Mark<H>) {
+        self.mark = mark;
+    }
+
+    pub(crate) fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    pub(crate) fn oldest(&self) -> Revision {
+        self.oldest
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_unread(&self) -> bool {
+        self.shelves.is_empty() && self.by_keys.is_empty() && self.by_mark.is_empty()
+    }
+
+    pub(crate) fn shelf(&self, slot: usize) -> &Shelf<H> {
+        &self.shelves[slot]
     }
 
     /// Appends the events of one group of transactions that leads to `revision`, then drops what exceeds the bounds.
@@ -74,15 +96,13 @@ impl<H> Log<H> {
         revision: Revision,
     ) -> Waiting {
         self.revision = revision;
-        let mut touched = vec![Arc::clone(&self.all)];
+        let mut touched = Vec::new();
         for event in events {
             self.weight += event.weight();
-            let next = self.front + self.events.len() as u64 + 1;
-            let topic = self.topic(topic::name(&event.key));
-            topic.append_before(next);
-            self.all.append_before(next);
-            if !touched.iter().any(|known| Arc::ptr_eq(known, &topic)) {
-                touched.push(topic);
+            for slot in self.slots(&event) {
+                if self.shelves[slot].put(&event) {
+                    touched.push(slot);
+                }
             }
             self.events.push_back(event);
         }
@@ -90,30 +110,35 @@ impl<H> Log<H> {
             self.drop_front();
         }
         let mut waiting = Waiting::default();
-        touched.iter().for_each(|topic| topic.waiting(&mut waiting));
+        touched.into_iter().for_each(|slot| self.shelves[slot].tell(&mut waiting));
         waiting
     }
 
-    fn topic(&mut self, name: &str) -> Arc<Topic> {
-        if let Some(known) = self.topics.get(name) {
-            return Arc::clone(known);
+    /// The shelves on which an event belongs.
+    fn slots(&self, event: &Event<H>) -> Slots {
+        let mut slots = Slots::new();
+        if !self.by_keys.is_empty() {
+            slots.extend(folders(&event.key).filter_map(|name| self.by_keys.get(name).copied()));
         }
-        Arc::clone(self.topics.entry(name.into()).or_default())
+        if !self.by_mark.is_empty() {
+            let marks = marks(event, self.mark);
+            let marked = marks.iter().filter_map(|mark| self.by_mark.get(*mark)).flatten().copied();
+            slots.extend(marked.filter(|slot| self.shelves[*slot].scope().has(event, self.mark)));
+        }
+        slots
     }
 
     /// Begins anew after `revision`, with a gap before it: every cursor falls off. Returns whom to wake.
     pub(crate) fn restart(&mut self, revision: Revision) -> Waiting {
-        // One number is skipped, so that a cursor that had read everything has missed something too.
-        self.front += self.events.len() as u64 + 1;
+        self.front += self.events.len() as u64;
         self.events.clear();
         self.weight = 0;
         self.revision = revision;
         self.oldest = revision;
         let mut waiting = Waiting::default();
-        for topic in self.topics.values().chain([&self.all]) {
-            topic.drop_before(self.front);
-            topic.append_before(self.front);
-            topic.waiting(&mut waiting);
+        for (_, shelf) in &mut self.shelves {
+            shelf.restart();
+            shelf.tell(&mut waiting);
         }
         waiting
     }
@@ -128,15 +153,70 @@ impl<H> Log<H> {
         self.front += 1;
         self.weight -= event.weight();
         self.oldest = event.revision;
-        self.all.drop_before(self.front);
-        if let Some(topic) = self.topics.get(topic::name(&event.key)) {
-            topic.drop_before(self.front);
+        for slot in self.slots(&event) {
+            self.shelves[slot].drop_front(&event);
         }
     }
 
-    /// Sequence number of the first event after `revision`.
-    fn position_after(&self, revision: Revision) -> u64 {
-        self.front + self.events.partition_point(|event| event.revision <= revision) as u64
+    /// Begins to read a shelf after `from`: its slot, where its readers wait, and the number of the first event to read. To
+    /// be given back with [`Log::leave`].
+    pub(crate) fn enter(
+        &mut self,
+        scope: Scope,
+        from: Revision,
+    ) -> Result<(usize, Arc<Topic>, u64), Compacted> {
+        if from < self.oldest {
+            return Err(Compacted { oldest: self.oldest });
+        }
+        let slot = self.find(&scope).unwrap_or_else(|| self.set_up(scope));
+        let start = self.front + self.events.partition_point(|event| event.revision <= from) as u64;
+        let missing = self.at(start)..self.at(self.shelves[slot].since().max(start));
+        let shelf = &mut self.shelves[slot];
+        for event in self.events.range(missing).rev() {
+            shelf.put_before(event, self.mark);
+        }
+        Ok((slot, shelf.topic(), shelf.enter(start, from)))
+    }
+
+    fn find(&self, scope: &Scope) -> Option<usize> {
+        match scope {
+            Scope::Keys(name) => self.by_keys.get(name).copied(),
+            Scope::Marked { mark, .. } => {
+                self.by_mark.get(mark)?.iter().copied().find(|slot| self.shelves[*slot].scope() == scope)
+            }
+        }
+    }
+
+    fn set_up(&mut self, scope: Scope) -> usize {
+        let end = self.front + self.events.len() as u64;
+        let slot = self.shelves.insert(Shelf::new(scope.clone(), end));
+        match scope {
+            Scope::Keys(name) => drop(self.by_keys.insert(name, slot)),
+            Scope::Marked { mark, .. } => self.by_mark.entry(mark).or_default().push(slot),
+        }
+        slot
+    }
+
+    /// Where an event stands, by its sequence number.
+    fn at(&self, sequence: u64) -> usize {
+        usize::try_from(sequence - self.front).expect("the log fits in memory")
+    }
+
+    /// Ends what [`Log::enter`] began. A shelf that nobody reads is cleared away.
+    pub(crate) fn leave(&mut self, slot: usize) {
+        if !self.shelves[slot].leave() {
+            return;
+        }
+        match self.shelves.remove(slot).scope() {
+            Scope::Keys(name) => drop(self.by_keys.remove(name)),
+            Scope::Marked { mark, .. } => {
+                let Some(slots) = self.by_mark.get_mut(mark) else { return };
+                slots.retain(|one| *one != slot);
+                if slots.is_empty() {
+                    self.by_mark.remove(mark);
+                }
+            }
+        }
     }
 
     /// Events newer than `revision`, newest first; `Err` when some of them are gone.
@@ -149,149 +229,5 @@ impl<H> Log<H> {
             return Err(Compacted { oldest });
         }
         Ok(self.events.iter().rev().take_while(move |event| event.revision > revision))
-    }
-}
-
-/// A position in the log. Reads events of its prefix in order; see [`Cursor::next`].
-#[derive(Debug)]
-pub struct Cursor<H> {
-    log: Arc<RwLock<Log<H>>>,
-    place: Place,
-    /// Where the topic finds the cursor's waker.
-    seat: usize,
-    /// The waker that it finds there.
-    waits: Option<Waker>,
-}
-
-/// What a cursor reads, and how far it is.
-#[derive(Debug)]
-struct Place {
-    prefix: String,
-    /// The topic the prefix lies within, else that of all events.
-    topic: Arc<Topic>,
-    /// Events up to this revision are not this cursor's, even when they come after it was made.
-    after: Revision,
-    next: u64,
-}
-
-impl<H> Cursor<H> {
-    pub(crate) fn new(log: &Arc<RwLock<Log<H>>>, prefix: &str, from: Revision) -> Result<Self, Compacted> {
-        let mut inner = log.write();
-        if from < inner.oldest {
-            return Err(Compacted { oldest: inner.oldest });
-        }
-        let name = topic::name(prefix);
-        let within = name.len() < prefix.len() || prefix.matches('/').count() >= 3;
-        let topic = if within { inner.topic(name) } else { Arc::clone(&inner.all) };
-        let next = inner.position_after(from);
-        drop(inner);
-        let seat = topic.sit();
-        let place = Place { prefix: prefix.to_owned(), topic, after: from, next };
-        Ok(Self { log: Arc::clone(log), place, seat, waits: None })
-    }
-
-    /// At least one and at most `limit` events of the prefix, as soon as there are any; waits for them without limit.
-    ///
-    /// # Errors
-    /// [`Compacted`] when an event of the prefix's topic was dropped before it was read. Cancelling loses nothing.
-    pub async fn next(&mut self, limit: usize) -> Result<Batch<H>, Compacted> {
-        std::future::poll_fn(|context| self.poll_next(context, limit)).await
-    }
-
-    /// The same for callers that wait for several things.
-    pub fn poll_next(
-        &mut self,
-        context: &mut Context<'_>,
-        limit: usize,
-    ) -> Poll<Result<Batch<H>, Compacted>> {
-        let waits = self.waits.as_ref().is_some_and(|known| known.will_wake(context.waker()));
-        if waits && !self.place.topic.has_come(self.place.next) {
-            return Poll::Pending;
-        }
-        let log = self.log.read();
-        let batch = self.place.read(&log, limit)?;
-        if batch.events.is_empty() {
-            if !waits {
-                // Under the log's lock: nothing can be appended between the look and the wait.
-                self.place.topic.wait(self.seat, context.waker());
-                self.waits = Some(context.waker().clone());
-            }
-            return Poll::Pending;
-        }
-        Poll::Ready(Ok(batch))
-    }
-
-    /// What is there now, possibly nothing; `revision` says up to where the cursor has seen everything.
-    pub fn read(&mut self, limit: usize) -> Result<Batch<H>, Compacted> {
-        self.place.read(&self.log.read(), limit)
-    }
-}
-
-impl<H> Drop for Cursor<H> {
-    fn drop(&mut self) {
-        self.place.topic.leave(self.seat);
-    }
-}
-
-impl Place {
-    fn read<H>(&mut self, log: &Log<H>, limit: usize) -> Result<Batch<H>, Compacted> {
-        if self.topic.dropped() > self.next {
-            return Err(Compacted { oldest: log.oldest });
-        }
-        let start = self.next.max(log.front);
-        let skip = usize::try_from(start - log.front).expect("the log fits in memory");
-        let mut events = SmallVec::new();
-        let mut next = start;
-        for event in log.events.range(skip..) {
-            if events.len() == limit {
-                break;
-            }
-            next += 1;
-            if event.revision > self.after && event.key.starts_with(&self.prefix) {
-                events.push(Arc::clone(event));
-            }
-        }
-        self.next = next;
-        let unread = usize::try_from(next - log.front).expect("the log fits in memory");
-        let revision = match log.events.get(unread) {
-            Some(event) => event.revision - 1,
-            None => log.revision,
-        };
-        Ok(Batch { events, revision })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn append(log: &Arc<RwLock<Log<()>>>, revision: Revision, key: &str) {
-        let event = Event { revision, key: key.into(), entry: None, previous: None };
-        drop(log.write().append(std::iter::once(Arc::new(event)), revision));
-    }
-
-    #[test]
-    fn a_cursor_that_waits_misses_nothing_that_comes_and_no_gap() {
-        let log = Arc::new(RwLock::new(Log::new(1, 10, usize::MAX)));
-        let mut context = Context::from_waker(Waker::noop());
-        for prefix in ["/registry/pods/", "/registry/pods/default/", "/"] {
-            let from = log.read().revision;
-            let mut cursor = Cursor::new(&log, prefix, from).unwrap();
-            for round in 1..=20 {
-                assert!(cursor.poll_next(&mut context, 10).is_pending());
-                assert!(cursor.poll_next(&mut context, 10).is_pending(), "it does not wait any more");
-                append(&log, from + 2 * round - 1, "/registry/nodes/a");
-                let others = cursor.read(10).unwrap();
-                assert_eq!(others.events.len(), usize::from(prefix == "/"));
-                append(&log, from + 2 * round, "/registry/pods/default/a");
-                let Poll::Ready(Ok(batch)) = cursor.poll_next(&mut context, 10) else {
-                    panic!("it did not see {prefix} in round {round}")
-                };
-                assert_eq!((batch.events.len(), batch.revision), (1, from + 2 * round));
-            }
-            assert!(cursor.poll_next(&mut context, 10).is_pending());
-            drop(log.write().restart(from + 100));
-            assert!(matches!(cursor.poll_next(&mut context, 10), Poll::Ready(Err(_))));
-        }
     }
 }

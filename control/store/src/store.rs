@@ -3,12 +3,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::cursor::Cursor;
 use crate::engine::{Embedded, Engine, EngineError, Memory};
-use crate::entry::{Entry, Event, Extract, Intake, Revision, UnixSeconds};
+use crate::entry::{Entry, Event, Extract, Intake, Mark, Revision, UnixSeconds};
 use crate::etcd::{Etcd, EtcdOptions};
 use crate::history;
-use crate::log::{Compacted, Cursor, Log};
+use crate::log::{Compacted, Log};
 use crate::shared::{Entries, Shared};
+use crate::shelf::Scope;
 use crate::snapshot::Snapshot;
 use crate::txn::{Op, Txn, TxnError};
 use crate::writer::{Prepared, Writer};
@@ -223,9 +225,23 @@ impl<H: Send + Sync + 'static> Store<H> {
         Ok((entries, at))
     }
 
-    /// A cursor over the events of keys that begin with `prefix`, after revision `from`.
-    pub fn watch(&self, prefix: &str, from: Revision) -> Result<Cursor<H>, Compacted> {
-        Cursor::new(&self.shared.log, prefix, from)
+    /// A cursor over the events after revision `from` of the keys that begin with `keys`, if that ends with a slash, else
+    /// of this one key.
+    pub fn watch(&self, keys: &str, from: Revision) -> Result<Cursor<H>, Compacted> {
+        Cursor::new(&self.shared.log, Scope::Keys(keys.into()), from)
+    }
+
+    /// The same for those whose entries have this mark, before or after the event; see [`Store::marked_by`].
+    pub fn watch_marked(&self, folder: &str, mark: &str, from: Revision) -> Result<Cursor<H>, Compacted> {
+        let scope = Scope::Marked { folder: folder.into(), mark: mark.into() };
+        Cursor::new(&self.shared.log, scope, from)
+    }
+
+    /// Says how entries are marked; before anybody watches.
+    #[must_use]
+    pub fn marked_by(self, mark: Mark<H>) -> Self {
+        self.shared.log.write().mark_by(mark);
+        self
     }
 
     /// Refuses ranges at revisions before `revision` from now on. Watches go on, and may begin where the log still

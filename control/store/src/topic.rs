@@ -1,4 +1,4 @@
-//! A topic of the log: what it has lost, and who is woken by its events.
+//! Who is woken by the events of a shelf.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,12 +6,10 @@ use std::task::Waker;
 
 use parking_lot::Mutex;
 
-/// What all cursors of one topic share.
+/// What all cursors of one shelf share, and may look at without the log's lock.
 #[derive(Debug, Default)]
 pub(crate) struct Topic {
-    /// One past the sequence number of the newest event that was dropped. Changed only under the log's lock.
-    dropped: AtomicU64,
-    /// One past the sequence number of the newest event. Changed only under the log's lock, before it is asked who waits.
+    /// One past the number of the newest event. Changed only under the log's lock, before it is asked who waits.
     appended: AtomicU64,
     /// Who wakes them holds on to the seats as they were, and not to the lock.
     seats: Mutex<Arc<Seats>>,
@@ -35,14 +33,6 @@ impl Waiting {
 }
 
 impl Topic {
-    pub(crate) fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn drop_before(&self, next: u64) {
-        self.dropped.store(next, Ordering::Relaxed);
-    }
-
     /// Whether an event may have come at `next` or later. A cursor that waits in its seat can trust a no: either it
     /// sees the event here, or whoever appends the event sees the cursor.
     pub(crate) fn has_come(&self, next: u64) -> bool {
@@ -81,31 +71,9 @@ impl Topic {
     }
 }
 
-/// The topic of a key: its first two segments, with the slash behind them.
-pub(crate) fn name(key: &str) -> &str {
-    let mut slashes = key.match_indices('/').map(|(at, _)| at).filter(|at| *at > 0);
-    match slashes.nth(1) {
-        Some(end) => &key[..=end],
-        None => key,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_topic_is_the_first_two_segments() {
-        for (key, want) in [
-            ("/registry/pods/default/a", "/registry/pods/"),
-            ("/registry/pods/", "/registry/pods/"),
-            ("/registry/services/specs/default/a", "/registry/services/"),
-            ("/registry", "/registry"),
-            ("/registry/pods", "/registry/pods"),
-        ] {
-            assert_eq!(name(key), want, "{key}");
-        }
-    }
 
     #[test]
     fn a_seat_that_was_left_is_taken_again_and_wakes_nobody() {
