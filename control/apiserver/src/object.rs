@@ -83,6 +83,16 @@ pub fn header(key: &str, value: &[u8]) -> Header {
     }
 }
 
+/// The field by which nodes select what is theirs.
+pub const NODE: &str = "spec.nodeName";
+
+/// The node an object is for, or none yet; `None` for kinds whose objects are not selected by it.
+pub fn node<'a>(key: &str, header: &'a Header) -> Option<&'a str> {
+    let row = storage(key).and_then(resources::stored)?;
+    let at = row.selectable.iter().position(|(field, _)| *field == *NODE)?;
+    header.fields.get(at).map(|node| &**node)
+}
+
 /// What selectors compare where a field is not there.
 fn absent(path: &[Name]) -> Box<str> {
     let boolean = path.last().is_some_and(|step| matches!(&**step, "unschedulable" | "hostNetwork"));

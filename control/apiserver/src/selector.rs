@@ -6,7 +6,7 @@ use serde_json::Value;
 use store::Entry;
 
 use crate::name::Name;
-use crate::object::Header;
+use crate::object::{self, Header};
 use crate::resources::Row;
 use crate::status::{Refusal, Result};
 
@@ -66,6 +66,22 @@ impl Selector {
     /// Whether everything matches.
     pub fn is_empty(&self) -> bool {
         self.labels.is_empty() && self.fields.is_empty()
+    }
+
+    /// The only name an object can have that is selected.
+    pub fn name(&self) -> Option<&str> {
+        self.only(|field| matches!(field, Field::Name))
+    }
+
+    /// The only node an object can be for that is selected; see [`object::node`].
+    pub fn node(&self, row: &Row) -> Option<&str> {
+        let is_node = |at: usize| row.selectable.get(at).is_some_and(|(field, _)| *field == *object::NODE);
+        self.only(|field| matches!(field, Field::Selectable(at) if is_node(*at)))
+    }
+
+    fn only(&self, is: impl Fn(&Field) -> bool) -> Option<&str> {
+        let wanted = self.fields.iter().find(|requirement| requirement.equal && is(&requirement.field));
+        wanted.map(|requirement| &*requirement.value)
     }
 
     /// Whether an object is selected.
@@ -248,6 +264,21 @@ mod tests {
             create_revision: 1,
             expires: 0,
             header,
+        }
+    }
+
+    #[test]
+    fn a_selector_knows_the_only_name_and_the_only_node() {
+        for (fields, name, node) in [
+            ("", None, None),
+            ("metadata.name=a", Some("a"), None),
+            ("metadata.name!=a,spec.nodeName!=n", None, None),
+            ("spec.nodeName=n,status.phase=Running", None, Some("n")),
+            ("status.phase=Running", None, None),
+            ("spec.nodeName=,metadata.name=a", Some("a"), Some("")),
+        ] {
+            let selector = Selector::parse(&pods(), "", fields).unwrap();
+            assert_eq!((selector.name(), selector.node(&pods())), (name, node), "{fields}");
         }
     }
 

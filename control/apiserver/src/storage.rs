@@ -63,18 +63,19 @@ const DEFINITIONS: &str = "/registry/apiextensions.k8s.io/customresourcedefiniti
 /// Opens the store; `data` is the folder of the embedded one.
 pub(crate) async fn open(storage: &Storage, data: &Path) -> Result<Objects, StorageError> {
     let options = Options { packed: Some(DEFINITIONS), ..Options::default() };
-    match storage {
-        Storage::Memory => Ok(Store::in_memory(options, object::header)?),
+    let store = match storage {
+        Storage::Memory => Store::in_memory(options, object::header)?,
         Storage::Embedded => {
             let path = file(data);
             let store = Store::open(&path, options, object::header)?;
             // The folder may have been made by somebody else, with other rights.
             let private = std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600));
             private.map_err(|source| StorageError::Private(path, source))?;
-            Ok(store)
+            store
         }
-        Storage::Etcd(access) => Ok(Store::open_etcd(&access.options()?, options, object::header).await?),
-    }
+        Storage::Etcd(access) => Store::open_etcd(&access.options()?, options, object::header).await?,
+    };
+    Ok(store.marked_by(object::node))
 }
 
 impl EtcdAccess {

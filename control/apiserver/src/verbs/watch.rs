@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use store::Event;
+use store::{Compacted, Cursor, Event};
 
 use super::opening::Opening;
 use super::read;
@@ -16,7 +16,7 @@ use super::told::{Line, Told};
 use crate::api::Call;
 use crate::body::{self, Reply};
 use crate::negotiate::{Form, Media, Meta};
-use crate::object::{self, Header, Stored};
+use crate::object::{self, Header, Objects, Stored};
 use crate::protobuf::{self, Typed, WireError};
 use crate::resources::Row;
 use crate::selector::Selector;
@@ -36,7 +36,7 @@ pub fn watch(call: &Call) -> Result<Reply> {
     if !call.target.name.is_empty() {
         selector = selector.named(&call.target.name);
     }
-    let prefix = object::prefix(&call.row, &call.target.namespace);
+    let part = Part::of(call, &selector);
     let revision = read::revision(call)?;
     let initial = call.query.given("sendInitialEvents").map(|_| call.query.flag("sendInitialEvents"));
     let bookmarks = call.query.flag("allowWatchBookmarks");
@@ -55,12 +55,12 @@ pub fn watch(call: &Call) -> Result<Reply> {
         Some(revision) if revision > 0 && initial != Some(true) => (revision, Opening::default()),
         _ if initial == Some(false) => (current, Opening::default()),
         _ => {
-            let page = call.api.objects.range(&prefix, None, 0, None).map_err(Refusal::internal)?;
+            let page = call.api.objects.range(part.keys(), None, 0, None).map_err(Refusal::internal)?;
             let bookmark = (initial == Some(true) && bookmarks).then_some(page.revision);
             (page.revision, Opening::state(page.entries, bookmark))
         }
     };
-    let cursor = match call.api.objects.watch(&prefix, from) {
+    let cursor = match part.cursor(&call.api.objects, from) {
         Ok(cursor) => Some(cursor),
         Err(_compacted) => {
             opening = Opening::expired(from, current);
@@ -69,6 +69,40 @@ pub fn watch(call: &Call) -> Result<Reply> {
     };
     let session = Session::new(call, writer, cursor, opening, from)?;
     Ok(body::reply(200, media, body::stream(session)))
+}
+
+/// The part of the store a watch is about: as little as its selector allows, because it is woken by every change there.
+enum Part {
+    /// A folder of keys, or one key.
+    Keys(String),
+    /// What of a folder is for one node.
+    Node(String, String),
+}
+
+impl Part {
+    fn of(call: &Call, selector: &Selector) -> Self {
+        let (row, namespace) = (&call.row, &call.target.namespace);
+        let folder = object::prefix(row, namespace);
+        let is_all = row.namespaced && namespace.is_empty();
+        match (selector.name(), selector.node(row)) {
+            (Some(name), _) if !is_all => Self::Keys(object::key(row, namespace, name)),
+            (_, Some(node)) if is_all || !row.namespaced => Self::Node(folder, node.to_owned()),
+            _ => Self::Keys(folder),
+        }
+    }
+
+    /// What all its keys begin with.
+    fn keys(&self) -> &str {
+        let (Self::Keys(keys) | Self::Node(keys, _)) = self;
+        keys
+    }
+
+    fn cursor(&self, objects: &Objects, from: u64) -> std::result::Result<Cursor<Header>, Compacted> {
+        match self {
+            Self::Keys(keys) => objects.watch(keys, from),
+            Self::Node(folder, node) => objects.watch_marked(folder, node, from),
+        }
+    }
 }
 
 /// Writes events in the client's form.

@@ -9,7 +9,7 @@ use rand::Rng;
 use serde_json::{Value, json};
 
 use crate::cluster::{Client, cluster};
-use crate::objects::config_map;
+use crate::objects::{config_map, pod};
 use crate::protobuf;
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
@@ -162,6 +162,51 @@ async fn a_watch_begins_chunk_by_chunk() {
         assert_eq!(bookmark["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"], "true");
         assert_eq!(seen(&watch.next().await.unwrap()), ("DELETED".to_owned(), "m-59".to_owned()), "{accept}");
         admin.send("POST", MAPS, &config_map("m-59", &"x".repeat(10_000))).await.expect(201);
+    }
+}
+
+/// Such watches are about a part of the store of their own.
+#[tokio::test]
+async fn a_watch_of_one_name_or_of_one_node_sees_what_is_its_own() {
+    const PODS: &str = "/api/v1/namespaces/default/pods";
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let open = async |uri: String| Watch::open(&admin, &uri, "application/json").await;
+    let mut named = open(format!("{PODS}?watch=1&fieldSelector=metadata.name%3Da")).await;
+    let mut path = open(format!("{PODS}/a?watch=1")).await;
+    let mut of_node = open("/api/v1/pods?watch=1&fieldSelector=spec.nodeName%3Dn1".to_owned()).await;
+    let mut in_namespace = open(format!("{PODS}?watch=1&fieldSelector=spec.nodeName%3Dn1")).await;
+    let mut waiting = open("/api/v1/pods?watch=1&fieldSelector=spec.nodeName%3D".to_owned()).await;
+    for name in ["a", "aa"] {
+        admin.send("POST", PODS, &pod(name, json!({}))).await.expect(201);
+        let node = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name},
+                          "target": {"kind": "Node", "name": if name == "a" { "n1" } else { "n2" }}});
+        admin.send("POST", &format!("{PODS}/{name}/binding"), &node).await.expect(201);
+        let label = json!({"metadata": {"labels": {"x": "y"}}});
+        admin.patch("merge", &format!("{PODS}/{name}"), &label).await.expect(200);
+    }
+    for name in ["a", "aa"] {
+        admin.delete(&format!("{PODS}/{name}?gracePeriodSeconds=0")).await.expect(200);
+    }
+    let own = |kinds: &[&str]| -> Vec<(String, String)> {
+        kinds.iter().map(|kind| ((*kind).to_owned(), "a".to_owned())).collect()
+    };
+    for watch in [&mut named, &mut path] {
+        for want in own(&["ADDED", "MODIFIED", "MODIFIED", "DELETED"]) {
+            assert_eq!(seen(&watch.next().await.unwrap()), want);
+        }
+        assert!(watch.waits().await);
+    }
+    for watch in [&mut of_node, &mut in_namespace] {
+        for want in own(&["ADDED", "MODIFIED", "DELETED"]) {
+            assert_eq!(seen(&watch.next().await.unwrap()), want);
+        }
+        assert!(watch.waits().await);
+    }
+    for name in ["a", "aa"] {
+        for kind in ["ADDED", "DELETED"] {
+            assert_eq!(seen(&waiting.next().await.unwrap()), (kind.to_owned(), name.to_owned()));
+        }
     }
 }
 
