@@ -72,8 +72,8 @@ pub struct Page<H> {
     pub entries: Vec<Arc<Entry<H>>>,
     /// The revision the page shows; pass it as `at` to read on consistently.
     pub revision: Revision,
-    /// How many entries follow after this page.
-    pub remaining: usize,
+    /// Whether entries follow behind the last one, selected or not.
+    pub more: bool,
 }
 
 /// Why a range at a revision cannot be read.
@@ -188,6 +188,12 @@ impl<H: Send + Sync + 'static> Store<H> {
         under(&entries, prefix, None).count()
     }
 
+    /// How many keys begin with `prefix` and come after `after`, or did at the revision `at`.
+    pub fn count_after(&self, prefix: &str, after: &str, at: Option<Revision>) -> Result<usize, RangeError> {
+        let (entries, _) = self.entries_at(prefix, at)?;
+        Ok(under(&entries, prefix, Some(after)).count())
+    }
+
     /// Entries whose key begins with `prefix` and comes after `after`, at most `limit` of them (0: all).
     ///
     /// With `at`, the entries as they were at that revision, for as long as the log reaches back to it.
@@ -198,11 +204,23 @@ impl<H: Send + Sync + 'static> Store<H> {
         limit: usize,
         at: Option<Revision>,
     ) -> Result<Page<H>, RangeError> {
+        self.select(prefix, after, limit, at, |_| true)
+    }
+
+    /// The same of those that `is_selected`. None is looked at twice, and none behind the page but the next.
+    pub fn select(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+        at: Option<Revision>,
+        is_selected: impl Fn(&Entry<H>) -> bool,
+    ) -> Result<Page<H>, RangeError> {
         let (entries, revision) = self.entries_at(prefix, at)?;
         let mut rest = under(&entries, prefix, after);
         let take = if limit == 0 { usize::MAX } else { limit };
-        let page = rest.by_ref().take(take).cloned().collect();
-        Ok(Page { entries: page, revision, remaining: rest.count() })
+        let page = rest.by_ref().filter(|entry| is_selected(entry)).take(take).cloned().collect();
+        Ok(Page { entries: page, revision, more: rest.next().is_some() })
     }
 
     /// All entries (those of `prefix` exact) at a revision: the current map, with newer events undone.

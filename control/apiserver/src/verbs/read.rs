@@ -49,11 +49,14 @@ struct Token {
     rv: i64,
     /// Key of the last object shown, without the prefix.
     start: String,
+    /// How many objects follow behind it, where that was counted: nobody counts them again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    left: Option<usize>,
 }
 
 impl Token {
-    fn encode(rv: i64, start: &str) -> String {
-        let token = Self { v: "meta.k8s.io/v1".to_owned(), rv, start: start.to_owned() };
+    fn encode(rv: i64, start: &str, left: Option<usize>) -> String {
+        let token = Self { v: "meta.k8s.io/v1".to_owned(), rv, start: start.to_owned(), left };
         let text = serde_json::to_vec(&token).expect("a token always encodes");
         base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(text)
     }
@@ -75,6 +78,8 @@ impl Token {
 struct Wanted {
     at: Option<u64>,
     after: Option<String>,
+    /// How many follow behind that one, if it is known.
+    left: Option<usize>,
     limit: usize,
 }
 
@@ -127,7 +132,8 @@ fn wanted(call: &Call, prefix: &str) -> Result<Wanted> {
         }
         let token = Token::decode(token)?;
         let at = u64::try_from(token.rv).ok();
-        return Ok(Wanted { at, after: Some(format!("{prefix}{}", token.start)), limit });
+        let left = token.left.filter(|_| at.is_some());
+        return Ok(Wanted { at, after: Some(format!("{prefix}{}", token.start)), left, limit });
     }
     let at = match revision {
         // A limited list at a revision was always exact.
@@ -143,38 +149,36 @@ fn wanted(call: &Call, prefix: &str) -> Result<Wanted> {
         }
         None => None,
     };
-    Ok(Wanted { at, after: None, limit })
+    Ok(Wanted { at, after: None, left: None, limit })
 }
 
-/// Reads pages until enough objects are selected.
+/// Reads a page of selected objects.
 fn collect(
     call: &Call,
     prefix: &str,
     selector: &Selector,
     wanted: &Wanted,
 ) -> Result<(ListMeta, Vec<Stored>)> {
-    let mut found: Vec<Stored> = Vec::new();
-    let mut after = wanted.after.clone();
-    let mut at = wanted.at;
-    loop {
-        let missing = if wanted.limit == 0 { 0 } else { wanted.limit - found.len() };
-        let page = call.api.objects.range(prefix, after.as_deref(), missing, at);
-        let page = page.map_err(|error| refuse(&error, wanted, prefix))?;
-        at = Some(page.revision);
-        after = page.entries.last().map(|entry| entry.key.to_string());
-        found.extend(page.entries.into_iter().filter(|entry| selector.matches(entry)));
-        let enough = wanted.limit == 0 || found.len() >= wanted.limit || page.remaining == 0;
-        if !enough {
-            continue;
-        }
-        let mut meta = ListMeta { revision: page.revision, ..ListMeta::default() };
-        if page.remaining > 0 {
-            let start = after.as_deref().and_then(|key| key.strip_prefix(prefix)).unwrap_or_default();
-            meta.continue_token = Token::encode(i64::try_from(page.revision).unwrap_or(i64::MAX), start);
-            meta.remaining = selector.is_empty().then_some(page.remaining);
-        }
-        return Ok((meta, found));
+    let objects = &call.api.objects;
+    let page = objects
+        .select(prefix, wanted.after.as_deref(), wanted.limit, wanted.at, |entry| selector.matches(entry))
+        .map_err(|error| refuse(&error, wanted, prefix))?;
+    let mut meta = ListMeta { revision: page.revision, ..ListMeta::default() };
+    if let Some(last) = page.entries.last().filter(|_| page.more && wanted.limit > 0) {
+        let left = match wanted.left.and_then(|left| left.checked_sub(page.entries.len())) {
+            _ if !selector.is_empty() => None,
+            Some(left) => Some(left),
+            None => {
+                let counted = objects.count_after(prefix, &last.key, Some(page.revision));
+                Some(counted.map_err(|error| refuse(&error, wanted, prefix))?)
+            }
+        };
+        let start = last.key.strip_prefix(prefix).unwrap_or_default();
+        let revision = i64::try_from(page.revision).unwrap_or(i64::MAX);
+        meta.continue_token = Token::encode(revision, start, left);
+        meta.remaining = left;
     }
+    Ok((meta, page.entries))
 }
 
 const EXPIRED: &str = "The provided continue parameter is too old to display a consistent list result. You can start \
@@ -189,7 +193,7 @@ fn refuse(error: &RangeError, wanted: &Wanted, prefix: &str) -> Refusal {
             Some(after) => {
                 let mut refusal = Refusal::expired(EXPIRED);
                 refusal.continue_token =
-                    Some(Token::encode(-1, after.strip_prefix(prefix).unwrap_or_default()));
+                    Some(Token::encode(-1, after.strip_prefix(prefix).unwrap_or_default(), None));
                 refusal
             }
             None => {

@@ -188,15 +188,19 @@ async fn pages_of_one_revision_show_one_moment() {
         put(store, "/r/y/other", "").await;
         let first = store.range("/r/x/", None, 2, None).unwrap();
         assert_eq!(
-            (keys(&first.entries), first.remaining),
-            (vec!["/r/x/a".into(), "/r/x/b".into()], 2),
+            (keys(&first.entries), first.more),
+            (vec!["/r/x/a".into(), "/r/x/b".into()], true),
             "{engine}"
         );
+        assert_eq!(store.count_after("/r/x/", "/r/x/b", None).unwrap(), 2, "{engine}");
         put(store, "/r/x/c", "changed").await;
         delete(store, "/r/x/d").await;
         put(store, "/r/x/e", "new").await;
         let second = store.range("/r/x/", Some("/r/x/b"), 2, Some(first.revision)).unwrap();
-        assert_eq!(keys(&second.entries), ["/r/x/c", "/r/x/d"], "{engine}");
+        assert_eq!((keys(&second.entries), second.more), (vec!["/r/x/c".into(), "/r/x/d".into()], false));
+        assert_eq!(store.count_after("/r/x/", "/r/x/c", Some(first.revision)).unwrap(), 1, "{engine}");
+        let changed = store.select("/r/x/", None, 1, None, |entry| entry.value == "changed").unwrap();
+        assert_eq!((keys(&changed.entries), changed.more), (vec!["/r/x/c".into()], true), "{engine}");
         assert_eq!(second.entries[0].value, "c", "{engine}: the page shows a later write");
         assert_eq!(
             store.range("/r/x/", None, 0, Some(base + 99)).unwrap_err(),
