@@ -28,6 +28,7 @@ mod entry;
 mod etcd;
 mod history;
 mod log;
+mod marks;
 mod shared;
 mod shelf;
 pub mod snapshot;

@@ -9,6 +9,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::entry::{Entry, Event, Intake, Revision, UnixSeconds};
 use crate::log::Log;
+use crate::marks::Marks;
 
 pub(crate) type Entries<H> = OrdMap<Arc<str>, Arc<Entry<H>>>;
 
@@ -38,13 +39,14 @@ pub(crate) struct Current<H> {
     pub(crate) revision: Revision,
     /// Entries that are to be deleted some time, the earliest first.
     due: BTreeSet<(UnixSeconds, Arc<str>)>,
+    pub(crate) marks: Marks<H>,
 }
 
 impl<H> Shared<H> {
     pub(crate) fn new(entries: Entries<H>, revision: Revision, log: Log<H>, intake: Intake<H>) -> Self {
         let due = due(&entries);
         Self {
-            current: RwLock::new(Current { entries, revision, due }),
+            current: RwLock::new(Current { entries, revision, due, marks: Marks::default() }),
             log: Arc::new(RwLock::new(log)),
             intake,
             observers: Mutex::default(),
@@ -76,6 +78,7 @@ impl<H> Shared<H> {
             let mut current = self.current.write();
             let before = std::mem::replace(&mut current.entries, entries.clone());
             current.due = due(&entries);
+            current.marks = current.marks.again(&entries);
             current.revision = revision;
             (before, self.log.write().restart(revision))
         };
@@ -98,6 +101,7 @@ impl<H> Shared<H> {
 
 impl<H> Current<H> {
     fn follow(&mut self, event: &Event<H>) {
+        self.marks.follow(event);
         if let Some(previous) = event.previous.as_ref().filter(|entry| entry.expires > 0) {
             self.due.remove(&(previous.expires, Arc::clone(&event.key)));
         }

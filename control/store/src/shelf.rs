@@ -6,6 +6,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::entry::{Event, Mark, Revision};
+use crate::marks;
 use crate::topic::{Topic, Waiting};
 
 /// Numbers of events begin here, so that older ones can be put before them.
@@ -41,9 +42,9 @@ pub(crate) fn folders(key: &str) -> impl Iterator<Item = &str> {
 
 /// The marks of an entry before and after a change, each once.
 pub(crate) fn marks<H>(event: &Event<H>, mark: Mark<H>) -> SmallVec<[&str; 2]> {
-    let versions = [&event.previous, &event.entry].into_iter().flatten();
+    let versions = [&event.previous, &event.entry];
     let mut marks: SmallVec<[&str; 2]> =
-        versions.filter_map(|entry| mark(&event.key, &entry.header)).collect();
+        versions.into_iter().filter_map(|entry| marks::of(mark, entry)).collect();
     marks.dedup();
     marks
 }

@@ -9,6 +9,7 @@ use crate::entry::{Entry, Event, Extract, Intake, Mark, Revision, UnixSeconds};
 use crate::etcd::{Etcd, EtcdOptions};
 use crate::history;
 use crate::log::{Compacted, Log};
+use crate::marks::Marks;
 use crate::shared::{Entries, Shared};
 use crate::shelf::Scope;
 use crate::snapshot::Snapshot;
@@ -223,6 +224,14 @@ impl<H: Send + Sync + 'static> Store<H> {
         Ok(Page { entries: page, revision, more: rest.next().is_some() })
     }
 
+    /// Entries whose key begins with `folder` and that have this mark; see [`Store::marked_by`]. Others are not looked at.
+    pub fn marked(&self, folder: &str, mark: &str) -> Page<H> {
+        let current = self.shared.current.read();
+        let keys = current.marks.keys(folder, mark);
+        let entries = keys.filter_map(|key| current.entries.get(key)).cloned().collect();
+        Page { entries, revision: current.revision, more: false }
+    }
+
     /// All entries (those of `prefix` exact) at a revision: the current map, with newer events undone.
     fn entries_at(&self, prefix: &str, at: Option<Revision>) -> Result<(Entries<H>, Revision), RangeError> {
         let current = self.shared.current.read();
@@ -258,7 +267,11 @@ impl<H: Send + Sync + 'static> Store<H> {
     /// Says how entries are marked; before anybody watches.
     #[must_use]
     pub fn marked_by(self, mark: Mark<H>) -> Self {
-        self.shared.log.write().mark_by(mark);
+        {
+            let mut current = self.shared.current.write();
+            current.marks = Marks::of(mark, &current.entries);
+            self.shared.log.write().mark_by(mark);
+        }
         self
     }
 
