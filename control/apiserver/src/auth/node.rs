@@ -101,12 +101,9 @@ pub const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// Pods of a namespace that are bound to the node. Those it made itself give it no rights.
 pub(super) fn pods_on(node: &str, namespace: &str, objects: &Objects) -> Vec<Value> {
-    let row = known("", "pods");
-    let at_node = row.selectable.iter().position(|(name, _)| *name == "spec.nodeName").unwrap_or_default();
-    let page = objects.range(&prefix(row, namespace), None, 0, None);
-    let entries = page.into_iter().flat_map(|page| page.entries);
-    entries
-        .filter(|entry| entry.header.fields.get(at_node).is_some_and(|bound| **bound == *node))
+    let bound = objects.marked(&prefix(known("", "pods"), namespace), node).entries;
+    bound
+        .into_iter()
         .filter_map(|entry| serde_json::from_slice(&entry.value.bytes()).ok())
         .filter(|pod| at(pod, &["metadata", "annotations", MIRROR]).is_null())
         .collect()

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use store::{Compacted, Cursor, Event};
+use store::{Compacted, Cursor, Event, Page};
 
 use super::opening::Opening;
 use super::read;
@@ -55,7 +55,7 @@ pub fn watch(call: &Call) -> Result<Reply> {
         Some(revision) if revision > 0 && initial != Some(true) => (revision, Opening::default()),
         _ if initial == Some(false) => (current, Opening::default()),
         _ => {
-            let page = call.api.objects.range(part.keys(), None, 0, None).map_err(Refusal::internal)?;
+            let page = part.page(&call.api.objects)?;
             let bookmark = (initial == Some(true) && bookmarks).then_some(page.revision);
             (page.revision, Opening::state(page.entries, bookmark))
         }
@@ -91,10 +91,12 @@ impl Part {
         }
     }
 
-    /// What all its keys begin with.
-    fn keys(&self) -> &str {
-        let (Self::Keys(keys) | Self::Node(keys, _)) = self;
-        keys
+    /// What is there, and maybe more than is selected.
+    fn page(&self, objects: &Objects) -> Result<Page<Header>> {
+        match self {
+            Self::Keys(keys) => objects.range(keys, None, 0, None).map_err(Refusal::internal),
+            Self::Node(folder, node) => Ok(objects.marked(folder, node)),
+        }
     }
 
     fn cursor(&self, objects: &Objects, from: u64) -> std::result::Result<Cursor<Header>, Compacted> {

@@ -185,9 +185,13 @@ async fn a_watch_of_one_name_or_of_one_node_sees_what_is_its_own() {
         let label = json!({"metadata": {"labels": {"x": "y"}}});
         admin.patch("merge", &format!("{PODS}/{name}"), &label).await.expect(200);
     }
+    let mut late = open("/api/v1/pods?watch=1&fieldSelector=spec.nodeName%3Dn1".to_owned()).await;
+    assert_eq!(seen(&late.next().await.unwrap()), ("ADDED".to_owned(), "a".to_owned()));
+    assert!(late.waits().await, "it begins with more than what is on the node");
     for name in ["a", "aa"] {
         admin.delete(&format!("{PODS}/{name}?gracePeriodSeconds=0")).await.expect(200);
     }
+    assert_eq!(seen(&late.next().await.unwrap()), ("DELETED".to_owned(), "a".to_owned()));
     let own = |kinds: &[&str]| -> Vec<(String, String)> {
         kinds.iter().map(|kind| ((*kind).to_owned(), "a".to_owned())).collect()
     };
