@@ -39,11 +39,18 @@ struct Member {
 }
 
 impl Member {
-    /// Returns when it listens; on a busy machine that takes longer than a store has patience.
-    fn wait(&self) {
+    fn new(number: usize, client: u16, peer: u16) -> Self {
+        Self { name: format!("m{number}"), client, peer, process: None }
+    }
+
+    /// Returns when it listens, on a busy machine later than a store has patience, or when it has ended.
+    fn listens(&mut self) -> bool {
         for _ in 0..1200 {
+            if self.process.as_mut().is_none_or(|process| process.try_wait().unwrap().is_some()) {
+                return false;
+            }
             if std::net::TcpStream::connect(("127.0.0.1", self.client)).is_ok() {
-                return;
+                return true;
             }
             std::thread::sleep(std::time::Duration::from_millis(25));
         }
@@ -59,15 +66,6 @@ impl Etcd {
 
     /// Members of one cluster. `tls` names a folder with `ca.crt`, `server.crt`, `server.key`, and what clients need.
     pub fn with(members: usize, tls: Option<(&Path, EtcdTls)>, more: &[&str]) -> Self {
-        let ports = free_ports(members * 2);
-        let members = (0..members)
-            .map(|n| Member {
-                name: format!("m{n}"),
-                client: ports[2 * n],
-                peer: ports[2 * n + 1],
-                process: None,
-            })
-            .collect();
         let mut more: Vec<String> = more.iter().map(|flag| (*flag).to_owned()).collect();
         let mut client_tls = None;
         if let Some((folder, tls)) = tls {
@@ -79,10 +77,20 @@ impl Etcd {
             more.push("--client-cert-auth".to_owned());
             client_tls = Some(tls);
         }
-        let mut etcd = Self { members, folder: tempfile::tempdir().unwrap(), tls: client_tls, more };
-        (0..etcd.members.len()).for_each(|member| etcd.start_member(member));
-        etcd.members.iter().for_each(Member::wait);
-        etcd
+        let folder = tempfile::tempdir().unwrap();
+        let mut etcd = Self { members: Vec::new(), folder, tls: client_tls, more };
+        for _ in 0..5 {
+            let ports = free_ports(members * 2);
+            etcd.members = (0..members).map(|n| Member::new(n, ports[2 * n], ports[2 * n + 1])).collect();
+            (0..members).for_each(|member| etcd.start_member(member));
+            if etcd.members.iter_mut().all(Member::listens) {
+                return etcd;
+            }
+            // Somebody else has taken one of the ports meanwhile.
+            (0..members).for_each(|member| etcd.kill(member));
+            etcd.folder = tempfile::tempdir().unwrap();
+        }
+        panic!("etcd ends at its start, five times, on ports that were free")
     }
 
     /// How a store reaches it.
@@ -139,8 +147,11 @@ impl Drop for Etcd {
     }
 }
 
-/// Ports that were free a moment ago, all different.
+/// Ports that were free a moment ago, all different, of those that systems do not give to clients.
 fn free_ports(count: usize) -> Vec<u16> {
-    let held: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let mut held: Vec<TcpListener> = Vec::new();
+    while held.len() < count {
+        held.extend(TcpListener::bind(("127.0.0.1", rand::random_range(12_000..32_000))));
+    }
     held.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
 }
