@@ -49,6 +49,18 @@ impl Wire {
         });
         Self { address, broken, _task: task }
     }
+
+    /// Breaks it, and returns when the store has noticed: nothing that happens now arrives there.
+    async fn cut(&self, store: &Store<()>) {
+        self.broken.send_replace(true);
+        for _ in 0..1000 {
+            if !store.is_connected() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("the store does not notice");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -90,7 +102,7 @@ async fn what_was_written_behind_a_broken_connection_arrives_when_it_is_mended()
     let (store, other) = (open(&indirect).await, open(&direct).await);
     let from = store.revision();
     let mut cursor = store.watch("/registry/a/", from).unwrap();
-    wire.broken.send_replace(true);
+    wire.cut(&store).await;
     for n in 0..50 {
         other.txn(put(&format!("/registry/a/{n}"), "x")).await.unwrap();
     }
@@ -119,7 +131,7 @@ async fn events_that_etcd_forgot_before_they_were_read_push_every_cursor_off() {
     let sink = Arc::clone(&told);
     store.observe(move |event| sink.lock().push((event.key.to_string(), event.entry.is_some())));
     told.lock().clear();
-    wire.broken.send_replace(true);
+    wire.cut(&store).await;
     other.txn(Txn::delete("/registry/a/gone", other.revision() - 1)).await.unwrap();
     other.txn(put("/registry/a/new", "x")).await.unwrap();
     let mut client = Client::connect(&direct.endpoints, None).await.unwrap();
