@@ -51,6 +51,8 @@ pub struct Resource {
     pub generation: bool,
     /// A deletion answers with the object instead of a Status.
     pub returns_deleted: bool,
+    /// Who deletes one without saying what becomes of its dependents leaves them, as the first versions of Kubernetes did.
+    pub leaves_dependents: bool,
     /// Seconds after its last write at which an object is deleted; 0: never.
     pub lifetime: u64,
     /// What does not happen yet with objects of this kind; whoever creates one is warned with this sentence.
@@ -199,6 +201,7 @@ pub const BASE: Resource = Resource {
     unconditional_update: true,
     generation: false,
     returns_deleted: false,
+    leaves_dependents: false,
     lifetime: 0,
     missing: "",
     deprecated: None,

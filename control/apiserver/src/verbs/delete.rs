@@ -27,7 +27,7 @@ pub struct Options {
 /// What happens to objects owned by the deleted one.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum Policy {
-    /// As the finalizers on the object say.
+    /// As the finalizers on the object say, or else its kind.
     #[default]
     Unsaid,
     Background,
@@ -181,7 +181,7 @@ fn check_preconditions(row: &Row, name: &str, old: &Value, options: &Options) ->
 
 /// The object marked for deletion; `None` when nothing holds it.
 fn mark(row: &Row, old: &Value, options: &Options, now: Timestamp) -> Option<Value> {
-    let mut finalizers = finalizers(old, options.policy);
+    let mut finalizers = finalizers(row, old, options.policy);
     let waiting = !at(old, &["metadata", "deletionTimestamp"]).is_null();
     if definitions::is_definition(row) && !waiting {
         finalizers.push(json!(definitions::CLEANUP));
@@ -218,11 +218,14 @@ fn mark(row: &Row, old: &Value, options: &Options, now: Timestamp) -> Option<Val
     Some(new)
 }
 
-fn finalizers(old: &Value, policy: Policy) -> Vec<Value> {
+fn finalizers(row: &Row, old: &Value, policy: Policy) -> Vec<Value> {
     let mut finalizers = list(old, &["metadata", "finalizers"]).to_vec();
     let named = |name: &str| json!(name);
+    let is_policy = |one: &Value| one == "orphan" || one == "foregroundDeletion";
     if policy != Policy::Unsaid {
-        finalizers.retain(|one| one != "orphan" && one != "foregroundDeletion");
+        finalizers.retain(|one| !is_policy(one));
+    } else if row.leaves_dependents && !finalizers.iter().any(is_policy) {
+        finalizers.push(named("orphan"));
     }
     match policy {
         Policy::Orphan => finalizers.push(named("orphan")),
@@ -287,6 +290,30 @@ mod tests {
             run("deployments", held, Options { policy: Policy::Background, ..Options::default() }),
             None
         );
+    }
+
+    #[test]
+    fn replication_controllers_and_jobs_leave_their_pods_when_nothing_is_said() {
+        for (group, plural) in [("", "replicationcontrollers"), ("batch", "jobs")] {
+            let row = crate::resources::known(group, plural);
+            let held = |finalizers: Value, policy| {
+                let old = json!({"metadata": {"finalizers": finalizers}});
+                let marked =
+                    mark(row, &old, &Options { policy, ..Options::default() }, Timestamp::UNIX_EPOCH);
+                marked.map_or(json!([]), |marked| marked["metadata"]["finalizers"].clone())
+            };
+            for (before, policy, want) in [
+                (json!([]), Policy::Unsaid, json!(["orphan"])),
+                (json!(["x.io/a"]), Policy::Unsaid, json!(["x.io/a", "orphan"])),
+                (json!(["foregroundDeletion"]), Policy::Unsaid, json!(["foregroundDeletion"])),
+                (json!(["orphan"]), Policy::Unsaid, json!(["orphan"])),
+                (json!([]), Policy::Background, json!([])),
+                (json!([]), Policy::Foreground, json!(["foregroundDeletion"])),
+            ] {
+                assert_eq!(held(before.clone(), policy), want, "{plural} {before} {policy:?}");
+            }
+        }
+        assert_eq!(run("deployments", json!({"metadata": {}}), Options::default()), None);
     }
 
     #[test]

@@ -107,7 +107,8 @@ async fn life(admin: &Client, path: &str, name: &str, object: &Value) {
         admin.get(&format!("{path}/10.96.7.8")).await.refused(404, "NotFound");
     }
 
-    let options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0});
+    let options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0,
+        "propagationPolicy": "Background"});
     let gone = admin.send("DELETE", &one, &options).await;
     assert_eq!(gone.headers["content-type"], admin.media(), "{path}");
     let gone = gone.expect(200);

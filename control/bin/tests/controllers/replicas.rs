@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::{becomes, cluster, create, merge};
+use crate::{becomes, cluster, create, delete, gone, merge};
 
 const SETS: &str = "/api/v1/namespaces/default/replicationcontrollers";
 const PODS: &str = "/api/v1/namespaces/default/pods";
@@ -22,7 +22,7 @@ fn pods(found: &Value) -> &[Value] {
 }
 
 #[tokio::test]
-async fn a_replication_controller_makes_scales_releases_and_adopts_pods() {
+async fn a_replication_controller_makes_scales_releases_adopts_and_leaves_pods() {
     let (running, client) = cluster().await;
     let of = |label: &str| format!("{PODS}?labelSelector=app={label}");
     create(&client, SETS, &controller("rc", 2, containers())).await;
@@ -44,6 +44,10 @@ async fn a_replication_controller_makes_scales_releases_and_adopts_pods() {
     let adopted = becomes(&client, &format!("{PODS}/{name}"), |found| !owners(found).is_null()).await;
     assert_eq!(owners(&adopted)[0]["name"], "free");
     assert_eq!(owners(&adopted)[0]["controller"], true);
+
+    delete(&client, &format!("{SETS}/free")).await;
+    gone(&client, &format!("{SETS}/free")).await;
+    becomes(&client, &format!("{PODS}/{name}"), |found| !found.is_null() && owners(found).is_null()).await;
     running.end().await;
 }
 
