@@ -369,8 +369,9 @@ fn finish(
         admission::part(call, sub, old, new)?;
     }
     let spec_changed = ["metadata", "status", "kind", "apiVersion"];
-    if row.generation && sub.is_none_or(|sub| sub != Sub::Status) && differs_outside(old, new, &spec_changed)
-    {
+    // A pod that is bound is as it was wanted; its node sees it first in the generation it was made in.
+    let counts = sub.is_none_or(|sub| !matches!(sub, Sub::Status | Sub::Binding));
+    if row.generation && counts && differs_outside(old, new, &spec_changed) {
         let generation = int(old, &["metadata", "generation"]).unwrap_or_default() + 1;
         set(new, &["metadata", "generation"], generation);
     }

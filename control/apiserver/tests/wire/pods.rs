@@ -52,8 +52,10 @@ async fn a_pod_is_bound_once() {
     assert_eq!(bound["status"].get("nominatedNodeName"), None);
     assert_eq!(bound["spec"]["nodeName"], "n1");
     assert_eq!(bound["status"]["conditions"][0]["type"], "PodScheduled");
+    assert_eq!(bound["metadata"]["generation"], 1, "its node sees the first generation of it");
     let image = json!({"spec": {"containers": [{"name": "c", "image": "i:2"}]}});
-    admin.patch("strategic-merge", &format!("{PODS}/p"), &image).await.expect(200);
+    let changed = admin.patch("strategic-merge", &format!("{PODS}/p"), &image).await.expect(200);
+    assert_eq!(changed["metadata"]["generation"], 2);
     let command = json!({"spec": {"containers": [{"name": "c", "command": ["x"]}]}});
     admin.patch("strategic-merge", &format!("{PODS}/p"), &command).await.refused(422, "Invalid");
     admin
