@@ -25,6 +25,7 @@ mod endpointslice_mirroring;
 mod flow_schema;
 mod gc;
 mod graph;
+mod heartbeats;
 mod informer;
 mod moments;
 mod namespace;

@@ -1,8 +1,8 @@
-//! A node that stops renewing its Lease becomes `Unknown`, is tainted, its pods count as unready, and it loses those that do not
+//! A node that is not heard of any more becomes `Unknown`, is tainted, its pods count as unready, and it loses those that do not
 //! tolerate that.
 //!
-//! A heartbeat is judged by when the Lease was renewed. `node.kubernetes.io/not-ready` and `.../unreachable` follow the
-//! Ready condition; pods are deleted when the time their toleration grants is over.
+//! Its heartbeats are judged by when they are seen here. `node.kubernetes.io/not-ready` and `.../unreachable` follow the Ready
+//! condition; pods are deleted when the time their toleration grants is over.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -15,6 +15,7 @@ use serde_json::json;
 
 use crate::change::Change;
 use crate::controller::{Controller, Key, Outcome};
+use crate::heartbeats::{Heartbeats, Signs};
 use crate::objects::{Node, Pod, deleting};
 use crate::pods::is_finished;
 use crate::view::View;
@@ -26,12 +27,15 @@ const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
 /// Conditions that only the node itself can know.
 const OWN_CONDITIONS: [&str; 4] = ["Ready", "MemoryPressure", "DiskPressure", "PIDPressure"];
 
+/// How long a node may be there without a status.
+const STARTUP: Duration = Duration::from_secs(60);
 /// How long a node is missing before its pods go: it may come back, or be one that is not known here yet.
 const QUARANTINE: Duration = Duration::from_secs(40);
 
 pub(crate) struct NodeLifecycleController {
     /// Time without heartbeat after which a node counts as unreachable.
     grace: Duration,
+    heartbeats: Mutex<Heartbeats>,
     /// Since when nodes that have pods are missing.
     missing: Mutex<HashMap<Key, Timestamp>>,
 }
@@ -60,6 +64,7 @@ impl Controller for NodeLifecycleController {
     fn reconcile(&self, key: &Key, view: &View, now: Timestamp) -> Outcome {
         let mut outcome = Outcome::nothing();
         let Some(node) = view.nodes.row(key) else {
+            self.heartbeats.lock().forget(key);
             self.forget_pods(key, view, now, &mut outcome);
             return outcome;
         };
@@ -74,7 +79,7 @@ impl Controller for NodeLifecycleController {
 
 impl NodeLifecycleController {
     pub(crate) fn new(grace: Duration) -> Self {
-        Self { grace, missing: Mutex::default() }
+        Self { grace, heartbeats: Mutex::default(), missing: Mutex::default() }
     }
 
     /// Pods of a node that no longer exists run nowhere: they have failed, and go at once, also those that were going.
@@ -97,12 +102,16 @@ impl NodeLifecycleController {
     /// Sets the node's own conditions to `Unknown` when its heartbeat stopped.
     fn judge(&self, key: &Key, node: &Node, view: &View, now: Timestamp, outcome: &mut Outcome) {
         let lease = view.leases.row(&Key::new(LEASES, &key.name));
-        let renewed = lease.and_then(|lease| lease.spec.renew_time.as_ref()).map(|time| time.0);
-        let born = node.metadata.creation_timestamp.as_ref().map(|time| time.0);
-        let Some(last) = renewed.or(born) else { return };
-        let silent = Duration::try_from(now.duration_since(last)).unwrap_or_default();
-        if silent < self.grace {
-            outcome.look_again((self.grace - silent).max(Duration::from_secs(1)));
+        let signs = Signs {
+            born: node.metadata.creation_timestamp.as_ref().map(|time| time.0),
+            renewed: lease.and_then(|lease| lease.spec.renew_time.as_ref()).map(|time| time.0),
+            ready: ready(node).map(|ready| ready.last_heartbeat_time.as_ref().map(|time| time.0)),
+        };
+        let heard = self.heartbeats.lock().listen(key, signs, now);
+        let silent = Duration::try_from(now.duration_since(heard)).unwrap_or_default();
+        let grace = if signs.ready.is_some() { self.grace } else { STARTUP };
+        if silent < grace {
+            outcome.look_again((grace - silent).max(Duration::from_secs(1)));
             return;
         }
         // The Lease may come back at any time; nothing else wakes the key then.
@@ -112,7 +121,7 @@ impl NodeLifecycleController {
         }
         let mut conditions = node.status.conditions.clone();
         for type_ in OWN_CONDITIONS {
-            set_unknown(&mut conditions, type_, now);
+            set_unknown(&mut conditions, type_, signs.born, now);
         }
         let metadata = json!({"resourceVersion": node.metadata.resource_version});
         let body = json!({"metadata": metadata, "status": {"conditions": conditions}});
@@ -121,27 +130,37 @@ impl NodeLifecycleController {
     }
 }
 
-fn set_unknown(conditions: &mut Vec<NodeCondition>, type_: &str, now: Timestamp) {
-    let unknown = NodeCondition {
+/// A condition that was told becomes unknown; one that never was is there since the node is.
+fn set_unknown(conditions: &mut Vec<NodeCondition>, type_: &str, born: Option<Timestamp>, now: Timestamp) {
+    let told = conditions.iter().position(|condition| condition.type_ == type_);
+    let (reason, message) = match told {
+        Some(_) => ("NodeStatusUnknown", "Kubelet stopped posting node status."),
+        None => ("NodeStatusNeverUpdated", "Kubelet never posted node status."),
+    };
+    let mut unknown = NodeCondition {
         type_: type_.to_owned(),
         status: "Unknown".to_owned(),
-        reason: Some("NodeStatusUnknown".to_owned()),
-        message: Some("Kubelet stopped posting node status.".to_owned()),
-        last_heartbeat_time: None,
+        reason: Some(reason.to_owned()),
+        message: Some(message.to_owned()),
+        last_heartbeat_time: born.map(Time),
         last_transition_time: Some(Time(now)),
     };
-    match conditions.iter_mut().find(|condition| condition.type_ == type_) {
+    match told.and_then(|at| conditions.get_mut(at)) {
+        Some(condition) if condition.status == "Unknown" => {}
         Some(condition) => {
-            let heartbeat = condition.last_heartbeat_time.take();
-            *condition = NodeCondition { last_heartbeat_time: heartbeat, ..unknown };
+            unknown.last_heartbeat_time = condition.last_heartbeat_time.take();
+            *condition = unknown;
         }
         None => conditions.push(unknown),
     }
 }
 
+fn ready(node: &Node) -> Option<&NodeCondition> {
+    node.status.conditions.iter().find(|condition| condition.type_ == "Ready")
+}
+
 fn ready_status(node: &Node) -> &str {
-    let ready = node.status.conditions.iter().find(|condition| condition.type_ == "Ready");
-    ready.map_or("False", |condition| &condition.status)
+    ready(node).map_or("False", |condition| &condition.status)
 }
 
 /// The taint keys the Ready condition calls for.
@@ -374,14 +393,46 @@ mod tests {
     }
 
     #[test]
-    fn a_silent_node_becomes_unknown() {
-        let fresh = look(&[node("True", &json!([])), lease("2026-01-01T00:59:50.000000Z")]);
-        assert_eq!((fresh.writes.len(), fresh.again), (0, Some(Duration::from_secs(40))));
-        let silent = look(&[node("True", &json!([])), lease("2026-01-01T00:59:00.000000Z")]);
-        let [Write::Patch { subresource: Some("status"), body, .. }] = silent.writes.as_slice() else {
-            panic!("{silent:?}")
+    fn a_node_becomes_unknown_when_it_has_been_silent_here() {
+        let controller = NodeLifecycleController::new(Duration::from_secs(50));
+        let look = |objects: &[Value], now: &str| {
+            controller.reconcile(&Key::cluster("n"), &world(objects), now.parse().unwrap())
         };
-        assert_eq!(body["status"]["conditions"][0]["status"], "Unknown");
+        let quiet = |outcome: Outcome, seconds| {
+            assert_eq!((outcome.writes.len(), outcome.again), (0, Some(Duration::from_secs(seconds))));
+        };
+        // The control plane was away as long as the Lease is old.
+        let silent = [node("True", &json!([])), lease("2026-01-01T00:00:10.000000Z")];
+        quiet(look(&silent, "2026-01-01T01:00:00Z"), 50);
+        quiet(look(&silent, "2026-01-01T01:00:49Z"), 1);
+        let renewed = [node("True", &json!([])), lease("2026-01-01T01:00:49.000000Z")];
+        quiet(look(&renewed, "2026-01-01T01:00:50Z"), 49);
+        let outcome = look(&renewed, "2026-01-01T01:01:39Z");
+        let [Write::Patch { subresource: Some("status"), body, .. }] = outcome.writes.as_slice() else {
+            panic!("{outcome:?}")
+        };
+        let told =
+            |at: usize| ["status", "reason"].map(|field| body["status"]["conditions"][at][field].clone());
+        assert_eq!(told(0), ["Unknown", "NodeStatusUnknown"]);
+        assert_eq!(told(1), ["Unknown", "NodeStatusNeverUpdated"]);
+    }
+
+    #[test]
+    fn a_node_that_never_says_anything_has_a_minute() {
+        let mut mute = node(
+            "",
+            &json!([{"key": NOT_READY, "effect": "NoSchedule"}, {"key": NOT_READY, "effect": "NoExecute", "timeAdded": "2026-01-01T00:00:00Z"}]),
+        );
+        mute["status"] = json!({});
+        for (now, writes) in [("2026-01-01T00:00:59Z", 0), ("2026-01-01T00:01:00Z", 1)] {
+            let controller = NodeLifecycleController::new(Duration::from_secs(50));
+            let outcome = controller.reconcile(
+                &Key::cluster("n"),
+                &world(std::slice::from_ref(&mute)),
+                now.parse().unwrap(),
+            );
+            assert_eq!(outcome.writes.len(), writes, "{now}: {outcome:?}");
+        }
     }
 
     #[test]
