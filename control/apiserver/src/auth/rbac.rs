@@ -1,6 +1,6 @@
 //! Role-based access: an index of roles and bindings that follows the store, asked once per request.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use parking_lot::RwLock;
@@ -88,7 +88,8 @@ struct Index {
     /// The roles that select others.
     aggregating: BTreeSet<RoleKey>,
     bindings: HashMap<String, Arc<Binding>>,
-    by_subject: HashMap<Subject, Vec<Arc<Binding>>>,
+    /// The bindings that name a subject, by the namespace they hold in.
+    by_subject: HashMap<Subject, HashMap<String, Vec<Arc<Binding>>>>,
 }
 
 #[derive(Debug, Default)]
@@ -142,10 +143,8 @@ impl Rbac {
             Attempt::Path { .. } => "",
         };
         let index = self.index.read();
-        index.bindings_of(user).any(|binding| {
-            (binding.namespace.is_empty() || binding.namespace == namespace)
-                && index.rules(&binding.role).any(|rule| rule.allows(attempt))
-        })
+        let mut bindings = index.bindings_of(user, namespace);
+        bindings.any(|binding| index.rules(&binding.role).any(|rule| rule.allows(attempt)))
     }
 
     /// Every rule that holds for the user in a namespace.
@@ -156,7 +155,7 @@ impl Rbac {
             return vec![resources, Rule { verbs: all(), urls: all(), ..Rule::default() }];
         }
         let index = self.index.read();
-        let bindings = index.bindings_of(user).filter(|b| b.namespace.is_empty() || b.namespace == namespace);
+        let bindings = index.bindings_of(user, namespace);
         bindings.flat_map(|binding| index.rules(&binding.role).cloned().collect::<Vec<_>>()).collect()
     }
 
@@ -173,28 +172,31 @@ impl Role {
 }
 
 impl Index {
-    fn bindings_of<'a>(&'a self, user: &User) -> impl Iterator<Item = &'a Arc<Binding>> {
+    /// The bindings that hold for a user in a namespace: those that hold everywhere and its own.
+    fn bindings_of<'a>(&'a self, user: &User, namespace: &str) -> impl Iterator<Item = &'a Arc<Binding>> {
         let subjects = std::iter::once(Subject::User(user.name.clone()))
             .chain(user.groups.iter().cloned().map(Subject::Group))
+            .filter_map(|subject| self.by_subject.get(&subject))
             .collect::<Vec<_>>();
-        subjects.into_iter().filter_map(|subject| self.by_subject.get(&subject)).flatten()
+        let own = (!namespace.is_empty()).then(|| namespace.to_owned());
+        [Some(String::new()), own].into_iter().flatten().flat_map(move |namespace| {
+            subjects.clone().into_iter().filter_map(move |bindings| bindings.get(&namespace)).flatten()
+        })
     }
 
     /// The rules of a role. One that aggregates has those of the roles it selects, which may aggregate as well, and none of
     /// its own: what is written there is for people to read.
-    fn rules(&self, key: &RoleKey) -> impl Iterator<Item = &Rule> {
-        let mut found: Vec<(&RoleKey, &Role)> = self.roles.get_key_value(key).into_iter().collect();
+    fn rules<'a>(&'a self, key: &'a RoleKey) -> impl Iterator<Item = &'a Rule> {
+        let mut found: Vec<&Role> = self.roles.get(key).into_iter().collect();
+        let mut known = HashSet::from([key]);
         let mut looked = 0;
-        while let Some((_, role)) = found.get(looked).copied() {
+        while let Some(role) = found.get(looked).copied() {
             looked += 1;
-            for one in &role.selected {
-                if !found.iter().any(|(known, _)| *known == one) {
-                    found.extend(self.roles.get_key_value(one));
-                }
-            }
+            let new = role.selected.iter().filter(|one| known.insert(*one));
+            found.extend(new.filter_map(|one| self.roles.get(one)));
         }
-        let plain = found.into_iter().filter(|(_, role)| role.aggregates.is_empty());
-        plain.flat_map(|(_, role)| role.rules.iter())
+        let plain = found.into_iter().filter(|role| role.aggregates.is_empty());
+        plain.flat_map(|role| role.rules.iter())
     }
 
     fn put(&mut self, plural: &str, entry: &Stored) {
@@ -207,7 +209,8 @@ impl Index {
         self.unbind(&entry.key);
         let binding = Arc::new(read_binding(&entry.key, namespace, &tree));
         for subject in &binding.subjects {
-            self.by_subject.entry(subject.clone()).or_default().push(Arc::clone(&binding));
+            let bindings = self.by_subject.entry(subject.clone()).or_default();
+            bindings.entry(binding.namespace.clone()).or_default().push(Arc::clone(&binding));
         }
         self.bindings.insert(entry.key.to_string(), binding);
     }
@@ -221,11 +224,11 @@ impl Index {
                     other.selected.insert(key.clone());
                 }
             }
+        }
+        if !role.aggregates.is_empty() {
             let others = self.roles.iter().filter(|(one, _)| one.0.is_empty());
             role.selected =
                 others.filter(|(_, other)| role.selects(other)).map(|(one, _)| one.clone()).collect();
-        }
-        if !role.aggregates.is_empty() {
             self.aggregating.insert(key.clone());
         }
         self.roles.insert(key, role);
@@ -257,11 +260,15 @@ impl Index {
     fn unbind(&mut self, key: &str) {
         let Some(old) = self.bindings.remove(key) else { return };
         for subject in &old.subjects {
-            if let Some(bindings) = self.by_subject.get_mut(subject) {
-                bindings.retain(|binding| binding.key != key);
-                if bindings.is_empty() {
-                    self.by_subject.remove(subject);
+            let Some(bindings) = self.by_subject.get_mut(subject) else { continue };
+            if let Some(here) = bindings.get_mut(&old.namespace) {
+                here.retain(|binding| binding.key != key);
+                if here.is_empty() {
+                    bindings.remove(&old.namespace);
                 }
+            }
+            if bindings.is_empty() {
+                self.by_subject.remove(subject);
             }
         }
     }
@@ -399,6 +406,51 @@ mod tests {
         assert_eq!(verbs_of("admin", &changing), ["list"]);
         put(&mut changing, &role("edit", "admin", "own"));
         assert_eq!(verbs_of("edit", &changing), ["own"], "it aggregates no more");
+    }
+
+    #[test]
+    fn a_binding_holds_where_it_is_for_as_long_as_it_is_there() {
+        let rbac = Rbac::default();
+        let write = |key: &str, object: &Value| {
+            let value = crate::object::encode(object);
+            let header = crate::object::header(key, &value);
+            let (key, value) = (key.into(), value.into());
+            let entry = store::Entry { key, value, mod_revision: 1, create_revision: 1, expires: 0, header };
+            rbac.follow(&entry.key.clone(), Some(&Arc::new(entry)));
+        };
+        let role = json!({"metadata": {"name": "r"}, "rules": [{"verbs": ["get"], "apiGroups": [""], "resources": ["pods"]}]});
+        write("/registry/clusterroles/r", &role);
+        let bind = |namespace: &str, subject: Value| {
+            let role = json!({"kind": "ClusterRole", "name": "r"});
+            let metadata = json!({"name": "b", "namespace": namespace});
+            json!({"metadata": metadata, "roleRef": role, "subjects": [subject]})
+        };
+        let one = json!({"kind": "User", "name": "one"});
+        write("/registry/rolebindings/a/b", &bind("a", one.clone()));
+        write("/registry/rolebindings/b/b", &bind("b", one.clone()));
+        write("/registry/clusterrolebindings/b", &bind("", json!({"kind": "Group", "name": "all"})));
+        let user = |name: &str, groups: &[&str]| User {
+            name: name.to_owned(),
+            groups: groups.iter().map(|group| (*group).to_owned()).collect(),
+            ..User::default()
+        };
+        let may = |user: &User, place: &str| {
+            let mut attempt = attempt("get", "", "pods", "x");
+            let Attempt::Resource { namespace, .. } = &mut attempt else { unreachable!() };
+            place.clone_into(namespace);
+            rbac.allows(user, &attempt)
+        };
+        let places = |user: &User| ["", "a", "b", "c"].map(|place| may(user, place));
+        assert_eq!(places(&user("one", &[])), [false, true, true, false]);
+        assert_eq!(places(&user("two", &["all"])), [true; 4]);
+        write("/registry/rolebindings/a/b", &bind("a", json!({"kind": "User", "name": "two"})));
+        assert_eq!(places(&user("one", &[])), [false, false, true, false]);
+        assert_eq!(places(&user("two", &[])), [false, true, false, false]);
+        for key in ["rolebindings/a/b", "rolebindings/b/b", "clusterrolebindings/b"] {
+            rbac.follow(&format!("/registry/{key}"), None);
+        }
+        assert_eq!(places(&user("two", &["all"])), [false; 4]);
+        assert!(rbac.index.read().by_subject.is_empty(), "what nobody is bound by is kept");
     }
 
     #[test]
