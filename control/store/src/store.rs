@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use futures::{StreamExt, TryStreamExt};
+
 use crate::cursor::Cursor;
 use crate::engine::{Embedded, Engine, EngineError, Memory};
 use crate::entry::{Entry, Event, Extract, Intake, Mark, Revision, UnixSeconds};
@@ -15,6 +17,9 @@ use crate::shelf::Scope;
 use crate::snapshot::Snapshot;
 use crate::txn::{Op, Txn, TxnError};
 use crate::writer::{Prepared, Writer};
+
+/// Deletions of entries whose time has come that are under way at once: they reach the disk together.
+const TOGETHER: usize = 128;
 
 /// Writes of one transaction at most, as etcd allows by default.
 pub const MAX_OPS: usize = 128;
@@ -306,15 +311,15 @@ impl<H: Send + Sync + 'static> Store<H> {
     /// itself.
     pub async fn expire(&self, now: UnixSeconds) -> Result<usize, TxnError<H>> {
         let due = self.shared.current.read().due(now);
-        let mut deleted = 0;
-        for entry in due {
+        let deletions = due.into_iter().map(|entry| async move {
             match self.txn(Txn::delete(&*entry.key, entry.mod_revision)).await {
-                Ok(_) => deleted += 1,
-                Err(TxnError::Conflict { .. }) => {}
-                Err(error) => return Err(error),
+                Ok(_) => Ok(1),
+                Err(TxnError::Conflict { .. }) => Ok(0),
+                Err(error) => Err(error),
             }
-        }
-        Ok(deleted)
+        });
+        let deletions = futures::stream::iter(deletions).buffer_unordered(TOGETHER);
+        deletions.try_fold(0, |sum, one| async move { Ok(sum + one) }).await
     }
 
     /// The header is read here, on the caller's thread, to keep the writer's work small.

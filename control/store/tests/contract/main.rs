@@ -166,6 +166,11 @@ async fn entries_expire_unless_they_are_written_again() {
         );
         assert_eq!(store.expire(now + 7200).await.unwrap(), 1, "{engine}");
         assert_eq!(store.expire(u64::MAX).await.unwrap(), 0, "{engine}");
+        for n in 0..1000 {
+            store.txn(Txn::create(format!("/r/e/many-{n}"), value("x")).expiring(now)).await.unwrap();
+        }
+        assert_eq!(store.expire(now).await.unwrap(), 1000, "{engine}");
+        assert_eq!(keys(&store.range("/r/e/", None, 0, None).unwrap().entries), ["/r/e/2"], "{engine}");
     }
 }
 
