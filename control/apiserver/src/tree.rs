@@ -1,5 +1,7 @@
 //! Reading and writing places in an object tree by path.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value};
 
 /// The value at `path`; `Null` when there is none.
@@ -123,7 +125,7 @@ pub fn list_mut<'a>(value: &'a mut Value, path: &[&str]) -> &'a mut [Value] {
 pub fn go_text(value: &Value) -> String {
     match value {
         Value::Object(fields) => {
-            let sorted: std::collections::BTreeMap<&String, &Value> = fields.iter().collect();
+            let sorted: BTreeMap<&String, &Value> = fields.iter().collect();
             let one = |(name, value): (&&String, &&Value)| format!("{name}:{}", go_text(value));
             format!("map[{}]", sorted.iter().map(one).collect::<Vec<_>>().join(" "))
         }
@@ -135,5 +137,17 @@ pub fn go_text(value: &Value) -> String {
             text.strip_suffix(".0").unwrap_or(&text).to_owned()
         }
         other => other.to_string(),
+    }
+}
+
+/// The same tree with the fields in the order in which Go writes those of maps.
+pub fn in_order(value: &Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let sorted: BTreeMap<&String, &Value> = fields.iter().collect();
+            sorted.into_iter().map(|(name, value)| (name.clone(), in_order(value))).collect()
+        }
+        Value::Array(items) => items.iter().map(in_order).collect(),
+        other => other.clone(),
     }
 }

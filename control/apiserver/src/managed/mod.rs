@@ -1,5 +1,7 @@
 //! Field ownership: who set what, and what server-side apply does with it.
 
+mod before;
+mod last_applied;
 mod nothing;
 mod set;
 mod track;
@@ -10,12 +12,13 @@ mod walk;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::api::Call;
 use crate::resources::{Row, Sub};
 use crate::status::{Cause, Refusal, Result};
-use crate::tree::{at, list, remove, text};
+use crate::tree::{at, remove, text};
 pub use nothing::with_nothings;
 use set::Set;
 pub use track::track;
@@ -28,8 +31,10 @@ pub struct Manager {
     name: String,
     apply: bool,
     force: bool,
-    /// What an applier asks for, as sent.
+    /// What an applier asks for.
     wanted: Option<Value>,
+    /// What the annotation of kubectl's other way to apply is to say afterwards, where there is one.
+    last_applied: Option<String>,
 }
 
 /// The program's part of a user agent is cut after so many characters.
@@ -43,20 +48,27 @@ impl Manager {
         let user = call.user.name.rsplit(':').next().unwrap_or_default();
         let program = agent.and_then(|agent| agent.split('/').next()).unwrap_or(user);
         let name = call.query.given("fieldManager").unwrap_or(program).chars().take(MAX_NAME).collect();
-        Self { name, apply: false, force: false, wanted: None }
+        Self { name, apply: false, force: false, wanted: None, last_applied: None }
     }
 
-    /// The manager of an apply, whose options name it.
-    pub fn apply(call: &Call, wanted: &Value) -> Self {
+    /// The manager of an apply, whose options name it and who has sent this. As kubectl it may have applied the object in its
+    /// other way before; who takes another name has nothing to do with that.
+    pub fn apply(call: &Call, sent: &Value) -> Self {
+        let name = call.query.first("fieldManager").unwrap_or_default();
         Self {
-            name: call.query.first("fieldManager").unwrap_or_default().to_owned(),
+            name: name.to_owned(),
             apply: true,
             force: call.query.flag("force"),
-            wanted: Some(wanted.clone()),
+            wanted: None,
+            last_applied: (name == last_applied::KUBECTL).then(|| last_applied::annotation(sent)),
         }
     }
 
-    /// Whether anything is applied that may not be stored because it says nothing.
+    /// The same with what is asked for, in the form of its kind.
+    pub fn wanting(self, wanted: Value) -> Self {
+        Self { wanted: Some(wanted), ..self }
+    }
+
     fn has_nothing(&self) -> bool {
         self.wanted.as_ref().is_some_and(nothing::has_nothing)
     }
@@ -132,8 +144,8 @@ impl Entry {
     }
 }
 
-fn read(object: &Value) -> Vec<Entry> {
-    list(object, &["metadata", "managedFields"]).iter().map(Entry::read).collect()
+fn read(entries: &[Value]) -> Vec<Entry> {
+    entries.iter().map(Entry::read).collect()
 }
 
 /// What belongs to nobody: identity, and what only the server writes.
@@ -180,7 +192,8 @@ pub fn merge(row: &Row, old: &Value, wanted: &Value, manager: &Manager, sub: Opt
     remove(&mut wanted, &["metadata", "managedFields"]);
     let applied = scoped(row, walk::fields(node, &wanted), sub);
     let mut new = walk::merge(node, &shown, &wanted);
-    let entries = read(old);
+    let now = crate::verbs::write::timestamp(Timestamp::now());
+    let entries = read(&before::owners(row, Some(old), None, manager, sub, &now));
     let mine = |entry: &&Entry| is_mine(entry, manager, sub);
     let last = entries.iter().find(mine).map(|entry| versions::owned(row, old, entry)).unwrap_or_default();
     let mut kept = applied;
@@ -191,7 +204,7 @@ pub fn merge(row: &Row, old: &Value, wanted: &Value, manager: &Manager, sub: Opt
     if !manager.force {
         let mut changes = Changes::new(row, Some(old), Cow::Borrowed(&new));
         let others = entries.iter().filter(|entry| !mine(entry));
-        refuse_conflicts(&mut changes, others, sub)?;
+        refuse_conflicts(&mut changes, others, sub, || last_applied::own(row, &shown, manager, sub))?;
     }
     Ok(new)
 }
@@ -212,17 +225,24 @@ fn is_by(stored: &Value, manager: &Manager, sub: Option<Sub>, api_version: &str)
         && text(stored, &["subresource"]) == sub.map_or("", Sub::name)
 }
 
-/// Fields that an apply would change and others own.
+/// Fields that an apply would change and others own, but for what is the applier's `own` all the same.
 fn refuse_conflicts<'a>(
     changes: &mut Changes<'_>,
     others: impl Iterator<Item = &'a Entry>,
     sub: Option<Sub>,
+    own: impl FnOnce() -> Set,
 ) -> Result<()> {
+    let mut own = Some(own);
+    let mut known = Set::EMPTY;
     let mut causes = Vec::new();
     let mut by_owner: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
     for other in others {
         let changed = &changes.of(&other.api_version).changed;
         let theirs = other.set.common(changed);
+        if let Some(own) = own.take_if(|_| !theirs.is_empty()) {
+            known = own();
+        }
+        let theirs = theirs.without(&known);
         for field in theirs.paths() {
             let owner = other.words(sub);
             let message = format!("conflict with {owner}");
@@ -246,8 +266,6 @@ fn refuse_conflicts<'a>(
 
 #[cfg(test)]
 mod tests {
-    use jiff::Timestamp;
-
     use super::*;
     use crate::schema::decode;
 
@@ -256,7 +274,7 @@ mod tests {
     }
 
     fn manager(name: &str, wanted: Option<Value>, force: bool) -> Manager {
-        Manager { name: name.to_owned(), apply: wanted.is_some(), force, wanted }
+        Manager { name: name.to_owned(), apply: wanted.is_some(), force, wanted, last_applied: None }
     }
 
     fn map(data: Value) -> Value {

@@ -138,6 +138,24 @@ impl Set {
         out
     }
 
+    /// Whether [`Set::read`] understands everything that is there; nothing is understood.
+    pub fn is_readable(value: &Value) -> bool {
+        let is_step = |step: &str| match step.split_once(':') {
+            Some(("f", _)) => true,
+            Some(("k", keys)) => serde_json::from_str::<Map<String, Value>>(keys).is_ok(),
+            Some(("v", value)) => serde_json::from_str::<Value>(value).is_ok(),
+            Some(("i", index)) => index.parse::<u32>().is_ok(),
+            _ => step == ".",
+        };
+        match value {
+            Value::Null => true,
+            Value::Object(steps) => {
+                steps.iter().all(|(step, below)| is_step(step) && Self::is_readable(below))
+            }
+            _ => false,
+        }
+    }
+
     /// Every member as a readable path, such as `.spec.containers[name="a"].image`; those that end at a step before those that
     /// go on there.
     pub fn paths(&self) -> Vec<String> {

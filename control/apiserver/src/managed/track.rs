@@ -10,7 +10,7 @@ use super::nothing::{hold, with_nothings};
 use super::set::Set;
 use super::versions::Changes;
 use super::walk::{self, Difference};
-use super::{Entry, Manager, scoped};
+use super::{Entry, Manager, before, last_applied, scoped};
 use crate::resources::{Row, Sub};
 use crate::status::Result;
 use crate::tree::{at, list, remove, set as put, text};
@@ -26,8 +26,7 @@ enum Owner<'a> {
     Touched(Entry),
 }
 
-/// Records in `new` who changed what since `old`, both as they are stored, by a write in the version of the row; what the client
-/// says of owners is not asked.
+/// Records in `new` who changed what since `old`, both as they are stored, by a write in the version of the row.
 pub fn track(
     row: &Row,
     old: Option<&Value>,
@@ -37,6 +36,12 @@ pub fn track(
     now: Timestamp,
 ) -> Result<()> {
     let given = remove(new, PATH);
+    let now = crate::verbs::write::timestamp(now);
+    let before = before::owners(row, old, given.as_ref(), manager, sub, &now);
+    if old.is_some() && before.is_empty() {
+        // Of what is not known of all, nothing is known.
+        return Ok(());
+    }
     let shown = held(row, old, seen(row, row.shown(new), manager), manager, sub);
     // What is applied in vain each time is no write.
     let written = !manager.has_nothing() || differs(row, old, new, sub);
@@ -44,9 +49,8 @@ pub fn track(
     let wanted = manager.wanted.as_ref().map(|wanted| scoped(row, walk::fields(row.node(), wanted), sub));
     let mut claimed = Some(wanted.unwrap_or_else(|| scoped(row, changes.own().changed.clone(), sub)));
     let api_version = row.api_version();
-    let now = crate::verbs::write::timestamp(now);
     let mut owners = Vec::new();
-    for (position, stored) in old.map_or(&[][..], |old| list(old, PATH)).iter().enumerate() {
+    for (position, stored) in before.iter().enumerate() {
         let Difference { changed, removed } = changes.of(text(stored, &["apiVersion"]));
         let mine = super::is_by(stored, manager, sub, &api_version);
         let target = mine && claimed.is_some();
@@ -98,6 +102,9 @@ pub fn track(
     let written = render(sorted(squash(owners)), given);
     if !written.is_empty() {
         put(new, PATH, written);
+    }
+    if sub.is_none() {
+        last_applied::renew(new, manager);
     }
     Ok(())
 }
@@ -251,7 +258,8 @@ mod tests {
         seconds: i64,
     ) -> Vec<(String, Vec<String>)> {
         let row = crate::resources::known("", "configmaps");
-        let manager = Manager { name: manager.to_owned(), apply: false, force: false, wanted: None };
+        let name = manager.to_owned();
+        let manager = Manager { name, apply: false, force: false, wanted: None, last_applied: None };
         let now = Timestamp::from_second(seconds).unwrap();
         track(row, old, new, &manager, None, now).unwrap();
         let owners = list(new, PATH).iter().map(Entry::read);
@@ -277,12 +285,10 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_to_which_nothing_happened_stays_as_it_is_and_what_the_client_says_of_it_is_not_asked() {
+    fn an_entry_to_which_nothing_happened_stays_as_it_is_and_what_cannot_be_read_is_not_heard() {
         let mut first = map(json!({"a": "1"}), &Value::Null);
         owners(None, &mut first, "one", 1);
-        for said in
-            [json!([{"manager": "liar", "fieldsV1": {"f:data": {"f:a": {}}}}]), json!([]), Value::Null]
-        {
+        for said in [json!([{"manager": "liar", "fieldsV1": {"f:data": {"f:a": {}}}}]), Value::Null] {
             let mut second = map(json!({"a": "1", "b": "2"}), &said);
             assert_eq!(owners(Some(&first), &mut second, "two", 2).len(), 2);
             let (before, after) = (list(&first, PATH), list(&second, PATH));

@@ -14,7 +14,7 @@ use serde_json::{Map, Number, Value};
 
 use super::quantity::canonical_quantity;
 use super::time::canonical_time;
-use super::{ANY, Node, Shape};
+use super::{ANY, Node, Shape, schema};
 use crate::tree::is_zero;
 
 /// A decoded object and what was strange about its text.
@@ -221,11 +221,17 @@ impl Seed<'_> {
             (Shape::Any, _) if self.node.custom => false,
             _ if matches!(self.node.shape, Shape::Map(_)) => false,
             (_, Value::Null) => true,
-            (Shape::List(_), Value::Array(items)) => items.is_empty(),
+            (Shape::List(of), Value::Array(items)) => items.is_empty() && !is_owner(of),
             (Shape::Map(_), Value::Object(fields)) => fields.is_empty(),
             (_, value) => field.omits_zero && is_zero(value),
         }
     }
+}
+
+/// Whether a list is of owners of fields, of which none is more than nothing: it makes forget those that are known.
+fn is_owner(node: &Node) -> bool {
+    let Shape::Object(id) = node.shape else { return false };
+    *schema().types[id].name == *"io.k8s.apimachinery.pkg.apis.meta.v1.ManagedFieldsEntry"
 }
 
 impl<'de> Visitor<'de> for Seed<'_> {

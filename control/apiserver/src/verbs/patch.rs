@@ -1,7 +1,5 @@
 //! Patch: four ways to say what is to change.
 
-use std::collections::BTreeMap;
-
 use serde_json::Value;
 
 use super::body::{decoded, edited, patched, strict};
@@ -17,7 +15,7 @@ use crate::resources::Sub;
 use crate::schema::decode::{Decoded, from_slice};
 use crate::schema::{ANY, Node};
 use crate::status::{Refusal, Result};
-use crate::tree::{at, go_text, set, text};
+use crate::tree::{at, go_text, in_order, set, text};
 
 const KNOWN: &str = "application/json-patch+json, application/merge-patch+json, \
     application/strategic-merge-patch+json, application/apply-patch+yaml";
@@ -94,18 +92,6 @@ fn go_kind(value: &Value) -> Option<&'static str> {
     }
 }
 
-/// The same tree with the fields in the order in which Go writes those of maps; what a patch adds comes behind them.
-fn in_order(value: &Value) -> Value {
-    match value {
-        Value::Object(fields) => {
-            let sorted: BTreeMap<&String, &Value> = fields.iter().collect();
-            sorted.into_iter().map(|(name, value)| (name.clone(), in_order(value))).collect()
-        }
-        Value::Array(items) => items.iter().map(in_order).collect(),
-        other => other.clone(),
-    }
-}
-
 /// Server-side apply: the body is what the manager wants, whole; what it no longer names is taken back.
 async fn apply(call: &Call, sub: Option<Sub>) -> Result<Reply> {
     let Yaml { value: mut wanted, twice } = applied_text(&call.body)?;
@@ -114,6 +100,7 @@ async fn apply(call: &Call, sub: Option<Sub>) -> Result<Reply> {
     if text(&wanted, &["metadata", "name"]).is_empty() {
         set(&mut wanted, &["metadata", "name"], call.target.name.as_str());
     }
+    let manager = Manager::apply(call, &wanted);
     keep_part(&mut wanted, sub);
     let object = decoded(call, wanted.clone())?;
     let wanted = managed::with_nothings(call.row.node(), object.clone(), &wanted);
@@ -122,7 +109,7 @@ async fn apply(call: &Call, sub: Option<Sub>) -> Result<Reply> {
         let message = format!("error strict decoding YAML: error converting YAML to JSON: {twice}");
         return Err(Refusal::bad_request(message));
     }
-    let manager = Manager::apply(call, &wanted);
+    let manager = manager.wanting(wanted.clone());
     if call.api.objects.get(&call.key()).is_none() {
         refuse_creation(call, sub, &object)?;
         let created = write::create(call, object, &manager).await?;

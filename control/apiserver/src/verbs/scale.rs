@@ -93,7 +93,7 @@ async fn apply(call: &Call) -> Result<Reply> {
     if let Some(replicas) = int(&scale, &["spec", "replicas"]) {
         set(&mut wanted, &paths(&call.row).spec, replicas);
     }
-    let manager = Manager::apply(call, &wanted);
+    let manager = Manager::apply(call, &scale).wanting(wanted.clone());
     write_scale(call, &manager, |old| {
         check(call, old, &scale)?;
         managed::merge(&call.row, old, &wanted, &manager, Some(Sub::Scale))

@@ -90,6 +90,7 @@ func exchanges() []Exchange {
 	all = append(all, writes()...)
 	all = append(all, scales()...)
 	all = append(all, applications()...)
+	all = append(all, ownerships()...)
 	all = append(all, reads()...)
 	return append(all, deletions()...)
 }
@@ -230,6 +231,42 @@ func applications() []Exchange {
 			"apiVersion: compare.example.org/v1\nkind: Gadget\nspec:\n  size: 1\n  size: 2\n"),
 		patchOf(applyPatch, "/status?fieldManager=one", `{"apiVersion": "compare.example.org/v1", "kind": "Gadget", "spec": {"size": 1}, "status": {"size": 9}}`),
 		replacement("?fieldManager=taker", func(one map[string]any) { within(one, "spec")["tags"] = []any{"s", "t"} }),
+		{method: "GET", path: gadgets + "/a"},
+	}
+}
+
+// ownerships are writes that say who owns what, or that nobody is known to.
+func ownerships() []Exchange {
+	said := func(entries string) Exchange {
+		return later(patchOf(mergePatch, "?fieldManager=editor", `{"metadata": {"managedFields": `+entries+`}, "spec": {"size": 5}}`))
+	}
+	entry := func(manager, operation, fields string) string {
+		return `{"manager": "` + manager + `", "operation": "` + operation + `", "apiVersion": "compare.example.org/v1",
+			"time": "2020-01-02T03:04:05Z", "fieldsType": "FieldsV1", "fieldsV1": ` + fields + `}`
+	}
+	annotated := func(one map[string]any) {
+		within(one, "metadata")["annotations"] = map[string]any{"kubectl.kubernetes.io/last-applied-configuration": gadgetOf("a", `{"colour": "green", "size": 5, "word": "aa"}`)}
+		within(one, "spec")["colour"], within(one, "spec")["word"] = "green", "a"
+	}
+	return []Exchange{
+		said(`[` + entry("heir", "Apply", `{"f:spec": {"f:tags": {}, "f:map": {"f:k": {}}}}`) + `, ` + entry("heir", "Update", `{"f:spec": {"f:size": {}}}`) + `]`),
+		application("?fieldManager=heir", `{"tags": ["z"]}`),
+		said(`[` + entry("liar", "Own", `{}`) + `]`),
+		said(`[` + entry("liar", "Update", `{"x": {}}`) + `]`),
+		said(`[` + entry("twice", "Update", `{"f:spec": {"f:tags": {}}}`) + `, ` + entry("twice", "Update", `{"f:spec": {"f:colour": {}}}`) + `]`),
+		said(`[{}, {}]`),
+		patchOf(mergePatch, "/status?fieldManager=editor", `{"metadata": {"managedFields": [{}]}, "status": {"size": 4}}`),
+		said(`[]`),
+		later(patchOf(mergePatch, "?fieldManager=editor", `{"spec": {"size": 6}}`)),
+		application("?fieldManager=one", `{"size": 7, "tags": ["z"]}`),
+		application("?fieldManager=one&force=true", `{"size": 7, "tags": ["z"]}`),
+		said(`[{}]`),
+		later(replacement("?fieldManager=kubectl-client-side-apply", annotated)),
+		application("?fieldManager=kubectl", `{"size": 8, "colour": "green", "word": "aaa"}`),
+		said(`[` + entry("kubectl-client-side-apply", "Update", `{"f:metadata": {"f:annotations": {}}, "f:spec": {"f:colour": {}, "f:size": {}}}`) + `]`),
+		application("?fieldManager=kubectl", `{"size": 8, "colour": "red"}`),
+		application("?fieldManager=kubectl&force=true", `{"size": 8, "colour": "red"}`),
+		patchOf(applyPatch, "/status?fieldManager=kubectl&force=true", gadgetOf("a", `{}`)),
 		{method: "GET", path: gadgets + "/a"},
 	}
 }

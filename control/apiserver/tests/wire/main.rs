@@ -23,6 +23,7 @@ mod metrics;
 mod models;
 mod nodes;
 mod objects;
+mod ownership;
 mod pitfalls;
 mod pod_changes;
 mod pods;

@@ -29,6 +29,8 @@ enum Step {
 ///
 /// The map itself is owned, as [`WHOLE`], by who applies it empty and by whose update it begins with: without a key it is not
 /// there.
+///
+/// Who updates what nobody is known to own stays unknown; once somebody applies, what is there by then is [`NOBODY`]'s.
 #[derive(Debug, Default)]
 struct Model {
     data: Data,
@@ -36,6 +38,7 @@ struct Model {
 }
 
 const WHOLE: &str = ".";
+const NOBODY: (u8, &str) = (u8::MAX, "Update");
 
 impl Model {
     fn owners_besides(&self, me: (u8, &str), key: &str) -> bool {
@@ -50,9 +53,22 @@ impl Model {
         }
     }
 
+    fn is_somebodys(&self) -> bool {
+        self.owned.values().any(|keys| !keys.is_empty())
+    }
+
+    fn assume(&mut self) {
+        if !self.is_somebodys() && !self.data.is_empty() {
+            let everything = self.data.keys().cloned().chain([WHOLE.to_owned()]);
+            self.owned.insert(NOBODY, everything.collect());
+        }
+    }
+
     /// The keys that others hold with another value, when that is refused.
     fn apply(&mut self, manager: u8, wanted: Option<&Data>, force: bool) -> Result<(), BTreeSet<String>> {
         let me = (manager, "Apply");
+        let known = self.owned.clone();
+        self.assume();
         let was_empty = self.data.is_empty();
         let begins = wanted.is_some() && was_empty;
         let changed: Vec<String> = wanted
@@ -65,6 +81,7 @@ impl Model {
         let conflicts: BTreeSet<String> =
             changed.iter().filter(|key| self.owners_besides(me, key)).cloned().collect();
         if !conflicts.is_empty() && !force {
+            self.owned = known;
             return Err(conflicts);
         }
         for key in changed {
@@ -90,6 +107,7 @@ impl Model {
     fn update(&mut self, manager: u8, data: &BTreeMap<String, Option<String>>) {
         let me = (manager, "Update");
         let was_empty = self.data.is_empty();
+        let is_tracked = self.is_somebodys();
         for (key, value) in data {
             if self.data.get(key) == value.as_ref() {
                 continue;
@@ -109,6 +127,9 @@ impl Model {
         if was_empty && !self.data.is_empty() {
             self.owned.entry(me).or_default().insert(WHOLE.to_owned());
         }
+        if !is_tracked {
+            self.owned.clear();
+        }
     }
 
     fn agree(&self, object: &Value) {
@@ -127,7 +148,10 @@ impl Model {
             .iter()
             .filter(|(_, keys)| !keys.is_empty())
             .map(|((manager, operation), keys)| {
-                ((format!("m{manager}"), (*operation).to_owned()), keys.clone())
+                let owner = (*manager, *operation);
+                let name =
+                    if owner == NOBODY { "before-first-apply".to_owned() } else { format!("m{manager}") };
+                ((name, (*operation).to_owned()), keys.clone())
             })
             .collect();
         assert_eq!(owned, want);
