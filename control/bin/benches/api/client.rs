@@ -53,6 +53,17 @@ impl Client {
 
     /// Starts a request; `APPLY` and `STRATEGIC` are patches of that kind, `PATCH` is a merge patch.
     pub async fn open(&self, method: &str, path: &str, body: &Value) -> Result<http::Response<Incoming>> {
+        self.open_as("application/json", method, path, body).await
+    }
+
+    /// The same for an answer in another form.
+    pub async fn open_as(
+        &self,
+        accept: &str,
+        method: &str,
+        path: &str,
+        body: &Value,
+    ) -> Result<http::Response<Incoming>> {
         let (method, media) = match method {
             "PATCH" => ("PATCH", "application/merge-patch+json"),
             "APPLY" => ("PATCH", "application/apply-patch+yaml"),
@@ -64,7 +75,7 @@ impl Client {
             .method(method)
             .uri(format!("https://127.0.0.1{path}"))
             .header("content-type", media)
-            .header("accept", "application/json")
+            .header("accept", accept)
             .body(Full::new(body))?;
         let turn = self.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed) % self.connections.len();
         let mut sender = self.connections[turn].clone();

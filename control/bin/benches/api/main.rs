@@ -2,7 +2,7 @@
 //! load generator on the same processors.
 //!
 //! `cargo bench --bench api` measures everything; arguments choose parts: `start`, `objects`, `growth`, `pods`,
-//! `lists`, `watches`, `definitions`, `etcd`.
+//! `lists`, `forms`, `watches`, `definitions`, `etcd`.
 //! Rates are medians of [`RUNS`] runs with their spread; CPU is the server's own, from `/proc/PID/stat`.
 
 mod client;
@@ -10,6 +10,7 @@ mod definitions;
 mod etcd;
 #[path = "../../../store/tests/etcd_server/mod.rs"]
 mod etcd_server;
+mod forms;
 mod load;
 mod process;
 mod server;
@@ -56,6 +57,9 @@ fn main() -> Result<()> {
         }
         if is_wanted("lists") {
             lists().await?;
+        }
+        if is_wanted("forms") {
+            forms::measure().await?;
         }
         if is_wanted("watches") {
             watches::measure().await?;
