@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
@@ -57,10 +58,22 @@ pub fn full(bytes: impl Into<Bytes>) -> Body {
     Body::new(Full::new(bytes.into()).map_err(|never| match never {}))
 }
 
+/// How long chunks of one body may be in the making before others have their turn.
+const TURN: Duration = Duration::from_micros(500);
+
 /// A body made of chunks, each taken when there is room for it.
 pub fn chunks(chunks: impl IntoIterator<Item = Bytes, IntoIter: Send + 'static>) -> Body {
-    let frames = chunks.into_iter().map(|chunk| Ok(Frame::data(chunk)));
-    Body::new(StreamBody::new(futures::stream::iter(frames)))
+    let frames =
+        futures::stream::unfold((chunks.into_iter(), Duration::ZERO), |(mut chunks, mut taken)| async move {
+            if taken > TURN {
+                tokio::task::yield_now().await;
+                taken = Duration::ZERO;
+            }
+            let begun = Instant::now();
+            let chunk = chunks.next()?;
+            Some((Ok(Frame::data(chunk)), (chunks, taken + begun.elapsed())))
+        });
+    Body::new(StreamBody::new(frames))
 }
 
 /// A body that goes on until the stream ends.
@@ -133,4 +146,30 @@ pub fn refusal(refusal: &Refusal, media: Option<Media>) -> Reply {
         reply.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     reply
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn chunks_that_take_long_let_others_run() {
+        let others = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&others);
+        tokio::spawn(async move {
+            loop {
+                count.fetch_add(1, Ordering::Relaxed);
+                tokio::task::yield_now().await;
+            }
+        });
+        let made = (0..5).map(move |n| {
+            std::thread::sleep(2 * TURN);
+            Bytes::from(vec![n])
+        });
+        assert_eq!(chunks(made).collect().await.unwrap().to_bytes(), vec![0, 1, 2, 3, 4]);
+        assert!(others.load(Ordering::Relaxed) >= 4);
+    }
 }

@@ -2,9 +2,12 @@
 
 use std::fmt::Write;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 
 use bytes::{Bytes, BytesMut};
+use serde::Deserialize;
 use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use store::{Entry, Revision, Store};
 
@@ -21,6 +24,8 @@ use crate::tree;
 pub struct Header {
     /// Offset just behind the brace that opens `metadata`; 0 for a value that is no object.
     pub(crate) splice: u32,
+    /// Bytes of the object as an item of a list in protobuf, once somebody has written it; until then 0.
+    pub(crate) packed: AtomicU32,
     pub namespace: Box<str>,
     pub name: Box<str>,
     pub uid: Box<str>,
@@ -75,6 +80,7 @@ pub fn header(key: &str, value: &[u8]) -> Header {
     let fields = selectable.iter().zip(texts).map(|((_, path), text)| text.unwrap_or_else(|| absent(path)));
     Header {
         splice: splice_offset(value),
+        packed: AtomicU32::new(0),
         namespace: meta.namespace.into(),
         name: meta.name.into(),
         uid: meta.uid.into(),
@@ -183,6 +189,18 @@ pub fn line(value: &[u8], revision: Revision) -> Bytes {
     out.freeze()
 }
 
+/// Appends what is in the metadata of an object, as served; `value` is the object's bytes. Whether there is any.
+pub fn append_metadata(out: &mut Vec<u8>, entry: &Entry<Header>, value: &[u8]) -> bool {
+    let at = entry.header.splice as usize;
+    let Some(before) = at.checked_sub(1) else { return false };
+    let mut rest = serde_json::Deserializer::from_slice(&value[before..]);
+    let Ok(metadata) = <&RawValue>::deserialize(&mut rest) else { return false };
+    let Some(rest) = metadata.get().strip_prefix("{\"") else { return false };
+    out.extend_from_slice(format!("{{\"resourceVersion\":\"{}\",\"", entry.mod_revision).as_bytes());
+    out.extend_from_slice(rest.as_bytes());
+    true
+}
+
 /// Bytes of a resourceVersion with its name, at most.
 const VERSION: usize = 44;
 
@@ -239,6 +257,19 @@ mod tests {
         let served: Value = serde_json::from_slice(&text).unwrap();
         assert_eq!(served["metadata"]["resourceVersion"], "7");
         assert_eq!(served, decode(&entry));
+    }
+
+    #[test]
+    fn metadata_is_had_alone() {
+        let entry = entry(&json!({"kind": "Pod", "apiVersion": "v1", "spec": {"metadata": {}},
+            "metadata": {"name": "a", "labels": {"b": "}"}, "managedFields": [{"fieldsV1": {"f:a": {}}}]}}));
+        let mut text = Vec::new();
+        assert!(append_metadata(&mut text, &entry, &entry.value.bytes()));
+        assert_eq!(serde_json::from_slice::<Value>(&text).unwrap(), decode(&entry)["metadata"]);
+        for without in [json!({"kind": "Pod"}), json!({"metadata": {}}), json!({"metadata": []}), json!(5)] {
+            let entry = self::entry(&without);
+            assert!(!append_metadata(&mut text, &entry, &entry.value.bytes()), "{without}");
+        }
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub async fn delete(call: &Call) -> Result<Reply> {
     let deletions = futures::stream::iter(deletions).buffered(TOGETHER);
     let deleted: Vec<Option<Stored>> = deletions.try_collect().await?;
     let meta = ListMeta { revision: call.api.objects.revision(), ..ListMeta::default() };
-    reply::list(call, &meta, deleted.into_iter().flatten().collect())
+    reply::list(call, &meta, deleted.into_iter().flatten().collect()).await
 }
 
 /// Deletes one object; `None` if it was gone.

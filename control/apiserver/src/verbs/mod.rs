@@ -7,9 +7,11 @@ mod create;
 pub mod delete;
 mod evict;
 mod gzipped;
+mod joined;
 mod keep;
 mod opening;
 mod options;
+mod packed;
 mod patch;
 pub mod read;
 mod reply;
@@ -77,7 +79,7 @@ async fn main(call: &Call) -> Result<Reply> {
     }
     match call.target.verb {
         "get" if placed => read::get(call).await,
-        "list" => read::list(call),
+        "list" => read::list(call).await,
         "watch" => watch::watch(call),
         "create" if !named && placed => create::create(call).await,
         "update" if named && placed => update::update(call, None).await,

@@ -84,14 +84,14 @@ struct Wanted {
 }
 
 /// Answers with the selected objects.
-pub fn list(call: &Call) -> Result<Reply> {
+pub async fn list(call: &Call) -> Result<Reply> {
     let selector = selector(call)?;
     // It ends watches; a list is done sooner, but what cannot be read is refused there too.
     timeout_seconds(call)?;
     let prefix = object::prefix(&call.row, &call.target.namespace);
     let wanted = wanted(call, &prefix)?;
     let (meta, entries) = collect(call, &prefix, &selector, &wanted)?;
-    reply::list(call, &meta, entries)
+    reply::list(call, &meta, entries).await
 }
 
 /// The parameter `timeoutSeconds`.

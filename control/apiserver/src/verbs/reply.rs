@@ -1,11 +1,15 @@
 //! Answers with objects, in the form the client accepts.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use store::Revision;
 
 use super::gzipped::Gzipped;
+use super::joined::Joined;
+use super::packed::Packed;
 use super::spliced::Spliced;
 use super::write::Fresh;
 use crate::api::Call;
@@ -165,64 +169,104 @@ impl ListMeta {
 pub const CHUNK: usize = 64 << 10;
 
 /// Answers with a list.
-pub fn list(call: &Call, meta: &ListMeta, entries: Vec<Stored>) -> Result<Reply> {
-    let row_of = &*call.row;
-    let kind = &*row_of.list_kind;
-    if call.accept.form == Form::Object && call.accept.media == Media::Json && row_of.conversion.is_none() {
-        let chunks = Spliced::new(&call.row, meta, entries);
+pub async fn list(call: &Call, meta: &ListMeta, entries: Vec<Stored>) -> Result<Reply> {
+    let row = &call.row;
+    if call.accept.form == Form::Object && call.accept.media == Media::Json && row.conversion.is_none() {
+        let chunks = Spliced::new(row, meta, entries);
         return Ok(compressed(call, "application/json", chunks.size(), chunks));
     }
     if call.accept.media == Media::Protobuf {
-        let chunks = packed(row_of, call.accept.form, meta, &entries)?;
-        let size = chunks.iter().map(Bytes::len).sum();
-        return Ok(compressed(call, protobuf::MEDIA, size, chunks.into_iter()));
+        let chunks = Packed::new(row, call.accept.form, meta, entries).await?;
+        return Ok(compressed(call, protobuf::MEDIA, chunks.size(), chunks));
     }
-    let decode = |entry: &Stored| row_of.shown(&row_of.read(entry)).into_owned();
-    let value = match call.accept.form {
-        Form::Object => {
-            let items: Vec<Value> = entries.iter().map(|entry| untyped(row_of, decode(entry))).collect();
-            json!({ "kind": kind, "apiVersion": row_of.api_version(), "metadata": meta.of(row_of), "items": items })
-        }
-        Form::Table(version) => {
-            let (include, now) = (Include::of(call)?, Timestamp::now());
-            let rows = entries.iter().map(|entry| row(row_of, &row_of.read(entry), include, version, now));
-            table(row_of.printer.definitions(), &meta.json(), rows.collect(), version)
-        }
-        Form::Partial(version) => {
-            let items: Vec<Value> = entries.iter().map(|entry| partial(&decode(entry), version)).collect();
-            json!({ "kind": "PartialObjectMetadataList", "apiVersion": version.api_version(),
-                    "metadata": meta.json(), "items": items })
-        }
-        Form::Discovery => return Err(Refusal::not_acceptable(negotiate::ACCEPTED)),
-    };
+    let empty = empty(call, &meta.of(row), &meta.json())?;
     if call.accept.media == Media::Yaml {
-        return document(call, 200, &value);
+        let items = entries.iter().map(|entry| row.read(entry)).map(shape(call)?);
+        return document(call, 200, &filled(empty, items.collect()));
     }
-    let mut text = serde_json::to_vec(&value).expect("a tree always encodes");
-    text.push(b'\n');
-    Ok(compressed(call, "application/json", text.len(), std::iter::once(Bytes::from(text))))
+    let mut chunks = Joined::new(&empty, entries, written(call)?);
+    let begun = chunks.first(COMPRESS_FROM);
+    let size = begun.iter().map(Bytes::len).sum();
+    Ok(compressed(call, "application/json", size, begun.into_iter().chain(chunks)))
 }
 
 /// Answers with a list of what is not stored, and has no revision.
 pub fn computed(call: &Call, items: Vec<Value>) -> Result<Reply> {
-    let row_of = &*call.row;
-    let value = match call.accept.form {
+    let none = json!({});
+    let items = items.into_iter().map(shape(call)?);
+    document(call, 200, &filled(empty(call, &none, &none)?, items.collect()))
+}
+
+/// A list without items, whose field is the last: `meta` is that of a list of whole objects, `reduced` of others.
+fn empty(call: &Call, meta: &Value, reduced: &Value) -> Result<Value> {
+    let row = &call.row;
+    Ok(match call.accept.form {
         Form::Object => {
-            let items: Vec<Value> = items.into_iter().map(|item| untyped(row_of, item)).collect();
-            json!({ "kind": row_of.list_kind, "apiVersion": row_of.api_version(), "metadata": {}, "items": items })
+            json!({ "kind": row.list_kind, "apiVersion": row.api_version(), "metadata": meta, "items": [] })
         }
-        Form::Table(version) => {
-            let (include, now) = (Include::of(call)?, Timestamp::now());
-            let rows = items.iter().map(|item| row(row_of, item, include, version, now));
-            table(row_of.printer.definitions(), &json!({}), rows.collect(), version)
-        }
+        Form::Table(version) => table(row.printer.definitions(), reduced, Vec::new(), version),
         Form::Partial(version) => {
-            let items: Vec<Value> = items.iter().map(|item| partial(item, version)).collect();
-            json!({ "kind": "PartialObjectMetadataList", "apiVersion": version.api_version(), "metadata": {}, "items": items })
+            json!({ "kind": "PartialObjectMetadataList", "apiVersion": version.api_version(),
+                    "metadata": reduced, "items": [] })
         }
         Form::Discovery => return Err(Refusal::not_acceptable(negotiate::ACCEPTED)),
-    };
-    document(call, 200, &value)
+    })
+}
+
+fn filled(mut empty: Value, items: Vec<Value>) -> Value {
+    let field = empty.as_object_mut().and_then(|fields| fields.values_mut().last());
+    *field.expect("a list has items") = items.into();
+    empty
+}
+
+/// The same of what is stored, written. Metadata is not decoded where it can be had as it is.
+fn written(call: &Call) -> Result<impl Fn(&mut Vec<u8>, &Stored) + Send + use<>> {
+    let (row, form, now, shape) = (Arc::clone(&call.row), call.accept.form, Timestamp::now(), shape(call)?);
+    let is_reduced = !matches!(form, Form::Table(_)) || Include::of(call)? == Include::Metadata;
+    Ok(move |out: &mut Vec<u8>, entry: &Stored| {
+        let begin = out.len();
+        if is_reduced && row.serves_as_stored(entry) {
+            let is_done = match form {
+                Form::Table(version) => {
+                    out.extend_from_slice(b"{\"cells\":");
+                    let cells = row.printer.cells(&row.read(entry), now);
+                    serde_json::to_writer(&mut *out, &cells).expect("a tree always encodes");
+                    out.extend_from_slice(b",\"object\":");
+                    let is_done = append_partial(out, entry, version);
+                    out.push(b'}');
+                    is_done
+                }
+                Form::Partial(version) => append_partial(out, entry, version),
+                Form::Object | Form::Discovery => false,
+            };
+            if is_done {
+                return;
+            }
+            out.truncate(begin);
+        }
+        serde_json::to_writer(out, &shape(row.read(entry))).expect("a tree always encodes");
+    })
+}
+
+/// [`partial`] of what is stored and served as it is; whether it has metadata.
+fn append_partial(out: &mut Vec<u8>, entry: &Stored, meta: Meta) -> bool {
+    let version = meta.api_version();
+    let head = format!("{{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"{version}\",\"metadata\":");
+    out.extend_from_slice(head.as_bytes());
+    let is_there = object::append_metadata(out, entry, &entry.value.bytes());
+    out.push(b'}');
+    is_there
+}
+
+/// What a list shows of an object, which is in the version it is stored in.
+fn shape(call: &Call) -> Result<impl Fn(Value) -> Value + Send + use<>> {
+    let (row_of, form, now) = (Arc::clone(&call.row), call.accept.form, Timestamp::now());
+    let include = if matches!(form, Form::Table(_)) { Include::of(call)? } else { Include::None };
+    Ok(move |value: Value| match form {
+        Form::Table(version) => row(&row_of, &value, include, version, now),
+        Form::Partial(version) => partial(&row_of.shown(&value), version),
+        _ => untyped(&row_of, row_of.shown(&value).into_owned()),
+    })
 }
 
 /// An object as an item of a list. Upstream's types name their kind only where they are not part of another object; custom
@@ -233,37 +277,6 @@ pub fn untyped(row: &Row, mut value: Value) -> Value {
         remove(&mut value, &["apiVersion"]);
     }
     value
-}
-
-/// A list in protobuf. Its length stands before the items, so that they are all written first.
-fn packed(row: &Row, form: Form, meta: &ListMeta, entries: &[Stored]) -> Result<Vec<Bytes>> {
-    let item = typed(row, form)?;
-    let list = match form {
-        Form::Partial(meta) => Typed::of(meta.api_version(), "PartialObjectMetadataList"),
-        _ => Typed::of(&row.api_version(), &row.list_kind),
-    };
-    let list = list.ok_or_else(|| Refusal::internal(format!("{} has no form in protobuf", row.list_kind)))?;
-    let mut out = Vec::new();
-    let (mut chunks, mut length) = (Vec::new(), 0);
-    for entry in entries {
-        let written = if row.serves_as_stored(entry) {
-            item.item(&mut out, &entry.value.bytes(), Some(entry.mod_revision))
-        } else {
-            let value = row.read(entry);
-            item.item(&mut out, row.shown(&value).to_string().as_bytes(), None)
-        };
-        written.map_err(Refusal::internal)?;
-        if out.len() >= CHUNK {
-            length += out.len();
-            chunks.push(Bytes::from(std::mem::replace(&mut out, Vec::with_capacity(CHUNK + CHUNK / 8))));
-        }
-    }
-    length += out.len();
-    out.extend_from_slice(protobuf::list_tail());
-    chunks.push(Bytes::from(out));
-    let head = protobuf::list_head(&list, &meta.json(), length).map_err(Refusal::internal)?;
-    chunks.insert(0, Bytes::from(head));
-    Ok(chunks)
 }
 
 /// Answers above this size are compressed when the client can read that.

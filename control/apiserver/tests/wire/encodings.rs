@@ -190,6 +190,45 @@ async fn a_long_list_is_in_one_message_also_when_it_is_packed() {
     assert_eq!(protobuf::decode(&plain)["items"].as_array().unwrap().len(), 20);
 }
 
+/// Longer than what is made at once, in forms that are made object by object.
+#[tokio::test]
+async fn a_long_list_says_the_same_in_every_form() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    for number in 0..150 {
+        let mut map = config_map(&format!("m{number}"), "x");
+        map["metadata"]["annotations"] = json!({ "a": "\"}".repeat(1_000) });
+        admin.send("POST", MAPS, &map).await.expect(201);
+    }
+    let list = admin.get(MAPS).await.expect(200);
+    let items = list["items"].as_array().unwrap();
+    assert_eq!(items.len(), 150);
+    let partial = |item: &Value| json!({ "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": item["metadata"] });
+    let accept = |form: &str| format!("application/json;as={form};v=v1;g=meta.k8s.io");
+    let (reduced, table) = (accept("PartialObjectMetadataList"), accept("Table"));
+    let answer = admin.ask("GET", MAPS, &[("accept", &reduced)], "").await.expect(200);
+    let found = answer["items"].as_array().unwrap();
+    assert!(found.iter().eq(&items.iter().map(partial).collect::<Vec<Value>>()), "metadata");
+    assert_eq!(answer["metadata"], list["metadata"]);
+    for (include, object) in [("Metadata", &partial as &dyn Fn(&Value) -> Value), ("None", &|_| Value::Null)]
+    {
+        let path = format!("{MAPS}?includeObject={include}");
+        let packed = admin.ask("GET", &path, &[("accept", &table), ("accept-encoding", "gzip")], "").await;
+        let is_packed = packed.headers.get("content-encoding").is_some();
+        assert_eq!(is_packed, include == "Metadata", "what is short is not packed");
+        let answer: Value = if is_packed {
+            serde_json::from_reader(flate2::read::GzDecoder::new(&packed.body[..])).unwrap()
+        } else {
+            packed.expect(200)
+        };
+        let rows = answer["rows"].as_array().unwrap();
+        assert!(
+            rows.iter().map(|row| &row["cells"][0]).eq(items.iter().map(|item| &item["metadata"]["name"]))
+        );
+        assert!(rows.iter().map(|row| row["object"].clone()).eq(items.iter().map(object)), "{include}");
+    }
+}
+
 #[tokio::test]
 async fn what_is_said_to_be_zero_or_false_stays_so() {
     let cluster = cluster().await;
