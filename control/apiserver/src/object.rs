@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use serde::Deserialize;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::value::RawValue;
@@ -189,15 +189,16 @@ pub fn line(value: &[u8], revision: Revision) -> Bytes {
     out.freeze()
 }
 
-/// Appends what is in the metadata of an object, as served; `value` is the object's bytes. Whether there is any.
-pub fn append_metadata(out: &mut Vec<u8>, entry: &Entry<Header>, value: &[u8]) -> bool {
+/// Appends the metadata of an object as served at `revision`. Whether it has any.
+pub fn append_metadata(out: &mut impl BufMut, entry: &Entry<Header>, revision: Revision) -> bool {
     let at = entry.header.splice as usize;
     let Some(before) = at.checked_sub(1) else { return false };
+    let value = entry.value.bytes();
     let mut rest = serde_json::Deserializer::from_slice(&value[before..]);
     let Ok(metadata) = <&RawValue>::deserialize(&mut rest) else { return false };
     let Some(rest) = metadata.get().strip_prefix("{\"") else { return false };
-    out.extend_from_slice(format!("{{\"resourceVersion\":\"{}\",\"", entry.mod_revision).as_bytes());
-    out.extend_from_slice(rest.as_bytes());
+    out.put_slice(format!("{{\"resourceVersion\":\"{revision}\",\"").as_bytes());
+    out.put_slice(rest.as_bytes());
     true
 }
 
@@ -264,11 +265,11 @@ mod tests {
         let entry = entry(&json!({"kind": "Pod", "apiVersion": "v1", "spec": {"metadata": {}},
             "metadata": {"name": "a", "labels": {"b": "}"}, "managedFields": [{"fieldsV1": {"f:a": {}}}]}}));
         let mut text = Vec::new();
-        assert!(append_metadata(&mut text, &entry, &entry.value.bytes()));
+        assert!(append_metadata(&mut text, &entry, entry.mod_revision));
         assert_eq!(serde_json::from_slice::<Value>(&text).unwrap(), decode(&entry)["metadata"]);
         for without in [json!({"kind": "Pod"}), json!({"metadata": {}}), json!({"metadata": []}), json!(5)] {
             let entry = self::entry(&without);
-            assert!(!append_metadata(&mut text, &entry, &entry.value.bytes()), "{without}");
+            assert!(!append_metadata(&mut text, &entry, entry.mod_revision), "{without}");
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use store::Revision;
@@ -232,11 +232,11 @@ fn written(call: &Call) -> Result<impl Fn(&mut Vec<u8>, &Stored) + Send + use<>>
                     let cells = row.printer.cells(&row.read(entry), now);
                     serde_json::to_writer(&mut *out, &cells).expect("a tree always encodes");
                     out.extend_from_slice(b",\"object\":");
-                    let is_done = append_partial(out, entry, version);
+                    let is_done = append_partial(out, entry, entry.mod_revision, version);
                     out.push(b'}');
                     is_done
                 }
-                Form::Partial(version) => append_partial(out, entry, version),
+                Form::Partial(version) => append_partial(out, entry, entry.mod_revision, version),
                 Form::Object | Form::Discovery => false,
             };
             if is_done {
@@ -248,13 +248,13 @@ fn written(call: &Call) -> Result<impl Fn(&mut Vec<u8>, &Stored) + Send + use<>>
     })
 }
 
-/// [`partial`] of what is stored and served as it is; whether it has metadata.
-fn append_partial(out: &mut Vec<u8>, entry: &Stored, meta: Meta) -> bool {
+/// [`partial`] of what is stored and served as it is, at `revision`; whether it has metadata.
+pub fn append_partial(out: &mut impl BufMut, entry: &Stored, revision: Revision, meta: Meta) -> bool {
     let version = meta.api_version();
     let head = format!("{{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"{version}\",\"metadata\":");
-    out.extend_from_slice(head.as_bytes());
-    let is_there = object::append_metadata(out, entry, &entry.value.bytes());
-    out.push(b'}');
+    out.put_slice(head.as_bytes());
+    let is_there = object::append_metadata(out, entry, revision);
+    out.put_slice(b"}");
     is_there
 }
 

@@ -156,11 +156,14 @@ impl Writer {
         if let Some(typed) = self.typed.as_ref().filter(|_| self.row.serves_as_stored(entry)) {
             return self.frame(out, kind, |out| typed.object(out, &entry.value.bytes(), Some(revision)));
         }
-        if self.form == Form::Object && self.row.serves_as_stored(entry) {
+        let begin = out.len();
+        if self.row.serves_as_stored(entry) {
             out.extend_from_slice(format!("{{\"type\":\"{kind}\",\"object\":").as_bytes());
-            object::append(out, entry, revision);
-            out.extend_from_slice(b"}\n");
-            return;
+            if self.splice(out, entry, revision) {
+                out.extend_from_slice(b"}\n");
+                return;
+            }
+            out.truncate(begin);
         }
         let stored = self.row.read_at(entry, revision);
         let object = match self.form {
@@ -172,6 +175,16 @@ impl Writer {
             _ => self.row.shown(&stored).into_owned(),
         };
         self.tell(out, kind, &object);
+    }
+
+    /// Appends an object in the form the client accepts, if that can be had from what is stored without decoding it.
+    fn splice(&self, out: &mut BytesMut, entry: &Stored, revision: u64) -> bool {
+        match self.form {
+            Form::Object => object::append(out, entry, revision),
+            Form::Partial(meta) => return reply::append_partial(out, entry, revision, meta),
+            _ => return false,
+        }
+        true
     }
 
     pub fn bookmark(&self, out: &mut BytesMut, revision: u64, initial: bool) {

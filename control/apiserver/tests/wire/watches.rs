@@ -283,6 +283,28 @@ async fn a_table_can_be_watched() {
     assert_eq!(event["object"]["rows"][0]["cells"][0], "a");
 }
 
+/// What is told of an object is what a whole watch tells, less all but the metadata.
+#[tokio::test]
+async fn metadata_can_be_watched() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let accept = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io";
+    let uri = format!("{MAPS}?watch=1&fieldSelector=metadata.name%3Da");
+    let mut whole = Watch::open(&admin, &uri, "application/json").await;
+    let mut reduced = Watch::open(&admin, &uri, accept).await;
+    let one = format!("{MAPS}/a");
+    admin.send("POST", MAPS, &config_map("a", "1")).await.expect(201);
+    admin.patch("merge", &one, &json!({ "metadata": { "labels": { "b": "c" } } })).await.expect(200);
+    admin.delete(&one).await.expect(200);
+    for kind in ["ADDED", "MODIFIED", "DELETED"] {
+        let (mut wanted, told) = (whole.next().await.unwrap(), reduced.next().await.unwrap());
+        let metadata = wanted["object"]["metadata"].take();
+        let object =
+            json!({ "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata });
+        assert_eq!(told, json!({ "type": kind, "object": object }));
+    }
+}
+
 const NAMES: usize = 5;
 const STEPS: usize = 150;
 
