@@ -53,9 +53,11 @@ var commands = []command{
 	{line: "apply -f -", input: mapYAML, want: `configmap/settings unchanged`},
 	{line: "apply -f -", input: strings.Replace(mapYAML, "k: v", "k: w", 1), want: `configmap/settings configured`},
 	{line: "diff -f -", input: mapYAML, want: `(?m)^\+  k: v$`, fails: true},
+	{line: "apply view-last-applied configmap/settings", want: `k: w`},
 	{line: "apply --server-side --field-manager=other -f -", input: mapYAML, want: `conflict`, fails: true},
 	{line: "apply --server-side --force-conflicts --field-manager=other -f -", input: mapYAML, want: `serverside-applied`},
-	{line: "apply view-last-applied configmap/settings", want: `k: w`},
+	// The other takes over what kubectl owned, and does not want its annotation.
+	{line: "get configmap settings -o jsonpath={.metadata.annotations}", want: `^$`},
 	{line: "create -f - --validate=strict", input: strings.Replace(mapYAML, "\ndata", "\ndate", 1), want: `unknown field "date"`, fails: true},
 	{line: "get configmap settings -o jsonpath={.data.k}", want: `^v$`},
 	{line: "get configmaps -o custom-columns=N:.metadata.name,K:.data.k --no-headers", want: `settings +v`},
