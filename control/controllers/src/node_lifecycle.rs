@@ -186,13 +186,13 @@ fn taint(key: &Key, node: &Node, now: Timestamp, outcome: &mut Outcome) {
     for effect in ["NoSchedule", "NoExecute"] {
         let Some(wanted) = wanted else { break };
         if !taints.iter().any(|taint| taint.key == wanted && taint.effect == effect) {
-            let time_added = (effect == "NoExecute").then_some(Time(now));
+            let time_added = (effect == "NoExecute").then(|| Time(next_second(now)));
             taints.push(Taint { key: wanted.to_owned(), effect: effect.to_owned(), value: None, time_added });
         }
     }
     // Who adds a taint by hand does not say when; the time that pods tolerate it has to begin somewhere.
     for taint in taints.iter_mut().filter(|taint| taint.effect == "NoExecute") {
-        taint.time_added.get_or_insert(Time(now));
+        taint.time_added.get_or_insert_with(|| Time(next_second(now)));
     }
     if taints == node.spec.taints {
         return;
@@ -204,6 +204,14 @@ fn taint(key: &Key, node: &Node, now: Timestamp, outcome: &mut Outcome) {
         subresource: None,
         body,
     });
+}
+
+/// The time of a taint is kept in whole seconds: rounded up, for nobody is to leave before the time it tolerates is over.
+fn next_second(now: Timestamp) -> Timestamp {
+    if now.subsec_nanosecond() == 0 {
+        return now;
+    }
+    Timestamp::from_second(now.as_second() + 1).unwrap_or(now)
 }
 
 /// Nobody is sent to pods of which nothing is known. Their node says again what they are when it is back.
@@ -508,11 +516,19 @@ mod tests {
     #[test]
     fn the_time_a_taint_is_tolerated_begins_when_it_is_first_seen() {
         let by_hand = json!([{"key": "own", "effect": "NoExecute"}, {"key": "own", "effect": "NoSchedule"}]);
-        let outcome = look(&[node("True", &by_hand), lease("2026-01-01T00:59:50.000000Z")]);
-        let [Write::Patch { body, .. }] = outcome.writes.as_slice() else { panic!("{outcome:?}") };
-        let want = json!([{"key": "own", "effect": "NoExecute", "timeAdded": "2026-01-01T01:00:00Z"},
-                          {"key": "own", "effect": "NoSchedule"}]);
-        assert_eq!(body["spec"]["taints"], want);
+        let controller = NodeLifecycleController::new(Duration::from_secs(50));
+        let objects = [node("True", &by_hand), lease("2026-01-01T00:59:50.000000Z")];
+        for (now, since) in [
+            ("2026-01-01T01:00:00Z", "2026-01-01T01:00:00Z"),
+            ("2026-01-01T01:00:00.000001Z", "2026-01-01T01:00:01Z"),
+            ("2026-01-01T01:00:00.9Z", "2026-01-01T01:00:01Z"),
+        ] {
+            let outcome = controller.reconcile(&Key::cluster("n"), &world(&objects), now.parse().unwrap());
+            let [Write::Patch { body, .. }] = outcome.writes.as_slice() else { panic!("{outcome:?}") };
+            let want = json!([{"key": "own", "effect": "NoExecute", "timeAdded": since},
+                              {"key": "own", "effect": "NoSchedule"}]);
+            assert_eq!(body["spec"]["taints"], want, "{now}");
+        }
     }
 
     #[test]
