@@ -20,6 +20,7 @@ func cases() []Case {
 		{"every kind goes through the operations that are asked of an API", operations},
 		{"some kinds live as they do in Kubernetes' own tests", particular},
 		{"what is owned goes with its owner, or stays without", owned},
+		{"pods live on nodes and leave them as they are told", lived},
 		{"strict writes say what is unknown and what is there twice", strictFields},
 		{"definitions are listed, written to, and give defaults and watches", definitionOperations},
 		{"definitions are described as Kubernetes describes them", publishedDefinitions},

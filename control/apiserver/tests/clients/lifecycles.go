@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
@@ -23,8 +22,6 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
 	"k8s.io/apimachinery/pkg/watch"
-	"k8s.io/client-go/tools/cache"
-	watchtools "k8s.io/client-go/tools/watch"
 	"k8s.io/client-go/util/retry"
 )
 
@@ -235,33 +232,24 @@ func serviceStatuses(t *T, namespace string) {
 		Type: corev1.ServiceTypeLoadBalancer, LoadBalancerClass: ptr("example.com/internal-load-balancer"),
 		Ports: []corev1.ServicePort{{Name: "http", Protocol: corev1.ProtocolTCP, Port: 80, TargetPort: intstr.FromInt32(80)}}}}, metav1.CreateOptions{})
 	t.Must(err, "create a service")
-	watcher := &cache.ListWatch{WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
-		options.LabelSelector = "status=yes"
-		return services.Watch(ctx, options)
-	}}
-	tells := func(version string, so func(watch.Event, *corev1.Service) bool, what string) {
-		ctx, cancel := context.WithTimeout(t, 20*time.Second)
-		defer cancel()
-		_, err := watchtools.Until(ctx, version, watcher, func(event watch.Event) (bool, error) {
-			one, is := event.Object.(*corev1.Service)
-			return is && one.Name == "status" && so(event, one), nil
-		})
-		t.Must(err, "wait for "+what)
-	}
 	patched, err := services.Patch(t, "status", types.MergePatchType,
 		[]byte(`{"metadata":{"annotations":{"patchedstatus":"true"}},"status":{"loadBalancer":{"ingress":[{"ip":"203.0.113.1"}]}}}`), metav1.PatchOptions{}, "status")
 	t.Must(err, "patch the status")
-	tells(made.ResourceVersion, func(_ watch.Event, one *corev1.Service) bool {
+	tells(t, services.Watch, made.ResourceVersion, "status=yes", "the status is patched", func(_ watch.EventType, one *corev1.Service) bool {
 		return one.Annotations["patchedstatus"] == "true" && len(one.Status.LoadBalancer.Ingress) == 1
-	}, "the patched status")
+	})
 	patched.Status.Conditions = append(patched.Status.Conditions, metav1.Condition{Type: "StatusUpdate", Status: metav1.ConditionTrue, Reason: "E2E", Message: "m"})
 	_, err = services.UpdateStatus(t, patched, metav1.UpdateOptions{})
 	t.Must(err, "update the status")
-	tells(patched.ResourceVersion, func(_ watch.Event, one *corev1.Service) bool { return len(one.Status.Conditions) == 1 }, "the updated status")
+	tells(t, services.Watch, patched.ResourceVersion, "status=yes", "the status is updated", func(_ watch.EventType, one *corev1.Service) bool {
+		return len(one.Status.Conditions) == 1
+	})
 	relabelled, err := services.Patch(t, "status", types.StrategicMergePatchType, []byte(`{"metadata":{"labels":{"status":"yes","more":"1"}}}`), metav1.PatchOptions{})
 	t.Must(err, "patch the service")
 	t.Must(services.Delete(t, "status", metav1.DeleteOptions{}), "delete the service")
-	tells(relabelled.ResourceVersion, func(event watch.Event, _ *corev1.Service) bool { return event.Type == watch.Deleted }, "the deletion")
+	tells(t, services.Watch, relabelled.ResourceVersion, "status=yes", "it is gone", func(kind watch.EventType, _ *corev1.Service) bool {
+		return kind == watch.Deleted
+	})
 }
 
 // namespaceStatuses writes the status and the finalizers of a namespace.

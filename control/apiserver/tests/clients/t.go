@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"runtime"
 	"runtime/debug"
@@ -11,8 +12,11 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
+	watchtools "k8s.io/client-go/tools/watch"
 )
 
 // T is a case that runs: what it asks, whom, and what it has to complain about.
@@ -61,7 +65,11 @@ func (t *T) end() {
 }
 
 // After runs something when the case has ended.
-func (t *T) After(do func()) { t.after = append(t.after, do) }
+func (t *T) After(do func()) {
+	t.lock.Lock()
+	defer t.lock.Unlock()
+	t.after = append(t.after, do)
+}
 
 // Errorf complains and goes on.
 func (t *T) Errorf(format string, values ...any) {
@@ -162,4 +170,38 @@ func (t *T) Alone(part func(*T)) {
 		part(t)
 	}()
 	<-done
+}
+
+// Together runs parts at the same time, each alone.
+func (t *T) Together(parts ...func(*T)) {
+	var all sync.WaitGroup
+	for _, part := range parts {
+		all.Go(func() { t.Alone(part) })
+	}
+	all.Wait()
+}
+
+// watches is how the objects of a typed client are watched.
+type watches func(context.Context, metav1.ListOptions) (watch.Interface, error)
+
+// tells waits until a watch of what is selected, from a version on, tells what is wanted.
+func tells[O metav1.Object](t *T, objects watches, version, selector, what string, so func(watch.EventType, O) bool) {
+	ctx, cancel := context.WithTimeout(t, 30*time.Second)
+	defer cancel()
+	selected := &cache.ListWatch{WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
+		options.LabelSelector = selector
+		return objects(ctx, options)
+	}}
+	var last O
+	_, err := watchtools.Until(ctx, version, selected, func(event watch.Event) (bool, error) {
+		one, is := any(event.Object).(O)
+		if is {
+			last = one
+		}
+		return is && so(event.Type, one), nil
+	})
+	if err != nil {
+		text, _ := json.Marshal(last)
+		t.Fatalf("%s: %v; the last that was told is %.1500s", what, err, text)
+	}
 }
