@@ -1,10 +1,14 @@
 package main
 
 import (
+	"fmt"
+	"time"
+
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 // owned looks at what becomes of objects whose owner is deleted.
@@ -59,4 +63,112 @@ func slicesOfServices(t *T, namespace string) {
 	t.Until("a service without pods has a slice", func() bool { return slices() > 0 })
 	t.Must(clients.CoreV1().Services(namespace).Delete(t, "empty", metav1.DeleteOptions{}), "delete the service")
 	t.Until("its slices are gone", func() bool { return slices() == 0 })
+}
+
+// ownedPods looks at what becomes of pods that run when who made them is deleted.
+func ownedPods(t *T) {
+	t.hollowNodes(2)
+	t.Together(goneLater, goneBefore, gonePartly, goneTogether,
+		func(t *T) { orphaned(t, metav1.DeleteOptions{PropagationPolicy: ptr(metav1.DeletePropagationOrphan)}) },
+		// The first version orphans where nothing is said.
+		func(t *T) { orphaned(t, metav1.DeleteOptions{}) })
+}
+
+// maker makes a controller of a name with so many pods that run.
+func maker(t *T, namespace, name string, pods int) types.UID {
+	made := controllers.create(t, namespace, name, pods)
+	controllers.counts(t, namespace, name, int64(pods))
+	return made.GetUID()
+}
+
+// unmake deletes a controller, if it is the one that is meant, and waits until it is gone.
+func unmake(t *T, namespace, name string, of types.UID, options metav1.DeleteOptions) {
+	ours := t.Clients(t.Config()).CoreV1().ReplicationControllers(namespace)
+	options.Preconditions = metav1.NewUIDPreconditions("another")
+	t.Refused(ours.Delete(t, name, options), errors.IsConflict, "delete another "+name)
+	options.Preconditions = metav1.NewUIDPreconditions(string(of))
+	t.Must(ours.Delete(t, name, options), "delete "+name)
+	t.Until(name+" is gone", func() bool {
+		_, err := ours.Get(t, name, metav1.GetOptions{})
+		return errors.IsNotFound(err)
+	})
+}
+
+// kept are the pods of a namespace that are not about to go.
+func kept(t *T, namespace string) []corev1.Pod {
+	list, err := t.Clients(t.Config()).CoreV1().Pods(namespace).List(t, metav1.ListOptions{})
+	t.Must(err, "list pods")
+	var stay []corev1.Pod
+	for _, pod := range list.Items {
+		if pod.DeletionTimestamp == nil {
+			stay = append(stay, pod)
+		}
+	}
+	return stay
+}
+
+func goneLater(t *T) {
+	namespace := t.Namespace()
+	unmake(t, namespace, "later", maker(t, namespace, "later", 3), metav1.DeleteOptions{PropagationPolicy: ptr(metav1.DeletePropagationBackground)})
+	t.Until("its pods are gone", func() bool { return len(kept(t, namespace)) == 0 })
+}
+
+// goneBefore are the pods of an owner that waits for them.
+func goneBefore(t *T) {
+	namespace := t.Namespace()
+	unmake(t, namespace, "before", maker(t, namespace, "before", 30), metav1.DeleteOptions{PropagationPolicy: ptr(metav1.DeletePropagationForeground)})
+	left := kept(t, namespace)
+	t.Want(len(left) == 0, "%d pods stay", len(left))
+}
+
+// orphaned pods run on, and are nobody's.
+func orphaned(t *T, options metav1.DeleteOptions) {
+	namespace := t.Namespace()
+	unmake(t, namespace, "orphans", maker(t, namespace, "orphans", 20), options)
+	for range 10 {
+		left := kept(t, namespace)
+		t.Want(len(left) == 20, "%d of 20 orphans stay", len(left))
+		for _, pod := range left {
+			t.Want(len(pod.OwnerReferences) == 0, "an orphan is owned by %v", pod.OwnerReferences)
+		}
+		time.Sleep(200 * time.Millisecond)
+	}
+}
+
+// gonePartly are the pods of an owner that have no other.
+func gonePartly(t *T) {
+	namespace := t.Namespace()
+	pods := t.Clients(t.Config()).CoreV1().Pods(namespace)
+	goes := maker(t, namespace, "goes", 10)
+	stays := maker(t, namespace, "stays", 0)
+	patch := fmt.Sprintf(`{"metadata":{"ownerReferences":[{"apiVersion":"v1","kind":"ReplicationController","name":"stays","uid":%q}]}}`, stays)
+	shared := map[string]bool{}
+	for _, pod := range t.running(namespace, "goes", 10)[:5] {
+		_, err := pods.Patch(t, pod.Name, types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{})
+		t.Must(err, "give a pod another owner")
+		shared[pod.Name] = true
+	}
+	unmake(t, namespace, "goes", goes, metav1.DeleteOptions{PropagationPolicy: ptr(metav1.DeletePropagationForeground)})
+	left := kept(t, namespace)
+	t.Want(len(left) == 5, "%d pods stay of 5 that have another owner", len(left))
+	for _, pod := range left {
+		t.Want(shared[pod.Name] && len(pod.OwnerReferences) == 1 && pod.OwnerReferences[0].UID == stays, "%s stays with %v", pod.Name, pod.OwnerReferences)
+	}
+}
+
+// goneTogether are the pods of sets that are deleted by what selects them.
+func goneTogether(t *T) {
+	namespace := t.Namespace()
+	sets := t.Clients(t.Config()).AppsV1().ReplicaSets(namespace)
+	for _, name := range []string{"one", "other"} {
+		replicaSets.create(t, namespace, name, 2)
+		_, err := sets.Patch(t, name, types.MergePatchType, []byte(`{"metadata":{"labels":{"together":"`+name+`"}}}`), metav1.PatchOptions{})
+		t.Must(err, "label a set")
+		replicaSets.counts(t, namespace, name, 2)
+	}
+	t.Must(sets.DeleteCollection(t, metav1.DeleteOptions{}, metav1.ListOptions{LabelSelector: "together=one"}), "delete what is selected")
+	t.Until("the pods of one are gone", func() bool { return len(kept(t, namespace)) == 2 })
+	for _, pod := range kept(t, namespace) {
+		t.Want(pod.Labels["app"] == "other", "%s of %v stays", pod.Name, pod.Labels)
+	}
 }
