@@ -24,6 +24,8 @@ func cases() []Case {
 		{"pods live on nodes and leave them as they are told", lived},
 		{"copies of pods are counted, scaled, adopted and released", replicated},
 		{"deployments go from one template to the next", rolled},
+		{"budgets count pods that are ready and let as many go as may", budgeted},
+		{"pods come to nodes that suit them and leave those they cannot bear", placedWell},
 		{"strict writes say what is unknown and what is there twice", strictFields},
 		{"definitions are listed, written to, and give defaults and watches", definitionOperations},
 		{"definitions are described as Kubernetes describes them", publishedDefinitions},
