@@ -26,6 +26,8 @@ func cases() []Case {
 		{"deployments go from one template to the next", rolled},
 		{"budgets count pods that are ready and let as many go as may", budgeted},
 		{"pods come to nodes that suit them and leave those they cannot bear", placedWell},
+		{"quotas count what is there and limits give what is not said", limited},
+		{"services lead to pods, and endpoints are mirrored", reached},
 		{"strict writes say what is unknown and what is there twice", strictFields},
 		{"definitions are listed, written to, and give defaults and watches", definitionOperations},
 		{"definitions are described as Kubernetes describes them", publishedDefinitions},
