@@ -45,6 +45,7 @@ func cases() []Case {
 		{"kubectl reads logs, runs processes and forwards ports, with and without WebSocket", kubectlOnPods},
 		{"an eviction is refused while a budget forbids it, and then is not", evicted},
 		{"kubectl does what people do with it", kubectled},
+		{"kubectl shows what runs", kubectlOnNodes},
 		{"kubectl's proxy is one", proxied},
 		{"Kubernetes' own server of custom resources answers as ours does", compared},
 		{"an informer goes on over a server that is killed", restarted},

@@ -76,7 +76,7 @@ func anyDefinition(plural string, versions ...string) *apiextensionsv1.CustomRes
 
 // definitionOperations asks of definitions what Kubernetes' own tests ask of them.
 func definitionOperations(t *T) {
-	for _, part := range []func(*T){definitionStatus, definitionLists, defaultsFromStorage, watchedObjects} {
+	for _, part := range []func(*T){definitionStatus, definitionLists, defaultsFromStorage, watchedObjects, foundFirst} {
 		t.Alone(part)
 	}
 }
@@ -214,4 +214,38 @@ func watchedObjects(t *T) {
 		t.Must(objects.Delete(t, name, metav1.DeleteOptions{}), "delete "+name)
 		tells(name, watch.Deleted)
 	}
+}
+
+// foundFirst uses a kind as soon as discovery tells of it, in both of its versions; then it is told of no more.
+func foundFirst(t *T) {
+	definition := anyDefinition("founds", "v1beta1", "v1")
+	definitions := t.definitions()
+	_, err := definitions.ApiextensionsV1().CustomResourceDefinitions().Create(t, definition, metav1.CreateOptions{})
+	t.Must(err, "define")
+	t.After(func() { t.undefine(definition.Name) })
+	clients, err := dynamic.NewForConfig(t.Config())
+	t.Must(err, "dynamic client")
+	objects := func(version string) dynamic.ResourceInterface {
+		return clients.Resource(schema.GroupVersionResource{Group: "defined.example.org", Version: version, Resource: "founds"})
+	}
+	found := func(version string) bool {
+		list, err := definitions.Discovery().ServerResourcesForGroupVersion("defined.example.org/" + version)
+		t.Want(err == nil || errors.IsNotFound(err), "discover %s: %v", version, err)
+		return err == nil && slices.ContainsFunc(list.APIResources, func(one metav1.APIResource) bool { return one.Name == "founds" })
+	}
+	t.Until("both versions are found", func() bool { return found("v1beta1") && found("v1") })
+	made, err := objects("v1beta1").Create(t, &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": "defined.example.org/v1beta1", "kind": "Founds", "metadata": map[string]any{"name": "one"}, "a": "b"}}, metav1.CreateOptions{})
+	t.Must(err, "create one at once")
+	t.Must(objects("v1").Delete(t, "one", metav1.DeleteOptions{}), "delete it in the other version")
+	for _, version := range []string{"v1beta1", "v1"} {
+		watcher, err := objects(version).Watch(t, metav1.ListOptions{ResourceVersion: made.GetResourceVersion(), TimeoutSeconds: ptr(int64(5))})
+		t.Must(err, "watch "+version)
+		event := <-watcher.ResultChan()
+		watcher.Stop()
+		last, is := event.Object.(*unstructured.Unstructured)
+		t.Want(event.Type == watch.Deleted && is && last.GetAPIVersion() == "defined.example.org/"+version && last.Object["a"] == "b", "in %s comes %v", version, event)
+	}
+	t.undefine(definition.Name)
+	t.Until("no version is found", func() bool { return !found("v1beta1") && !found("v1") })
 }

@@ -155,6 +155,59 @@ var commands = []command{
 	{line: "get nothing", want: `the server doesn't have a resource type "nothing"`, fails: true},
 }
 
+const controllerYAML = `apiVersion: v1
+kind: ReplicationController
+metadata: {name: shown, labels: {app: shown, role: first}}
+spec:
+  replicas: 1
+  selector: {app: shown}
+  template:
+    metadata: {labels: {app: shown, role: first}}
+    spec: {containers: [{name: c, image: "example.org/c:1", ports: [{name: web, containerPort: 8080}]}]}
+`
+
+const serviceYAML = `apiVersion: v1
+kind: Service
+metadata: {name: shown, labels: {app: shown}}
+spec: {selector: {app: shown}, ports: [{port: 80, targetPort: web}]}
+`
+
+// shows are run when a pod runs on the node NODE.
+var shows = []command{
+	{line: "wait pod -l app=shown --for=condition=Ready --timeout=20s", want: `condition met`},
+	{line: "get pods -l app=shown -o wide", want: `shown-\S+ +1/1 +Running +0 +\S+ +10\.244\.\S+ +NODE`},
+	{line: "describe pod -l app=shown", want: `(?s)^Name: +shown-\S+\nNamespace: +NAMESPACE\n.*Node: +NODE/127\.0\.0\.1\n.*Labels: +app=shown\n +role=first\n.*Status: +Running\n` +
+		`IP: +10\.244\..*Controlled By: +ReplicationController/shown\n.*Image: +example\.org/c:1\n.*State: +Running\n.*Ready: +True\n.*QoS Class: +BestEffort\n.*Scheduled`},
+	{line: "describe rc shown", want: `(?s)^Name: +shown\nNamespace: +NAMESPACE\nSelector: +app=shown\nLabels: +app=shown\n +role=first\n.*Replicas: +1 current / 1 desired\n` +
+		`Pods Status: +1 Running / 0 Waiting / 0 Succeeded / 0 Failed\n.*Image: +example\.org/c:1\n.*SuccessfulCreate`},
+	{line: "describe service shown", want: `(?s)Selector: +app=shown\n.*Type: +ClusterIP\n.*Port: +<unset> +80/TCP\nTargetPort: +web/TCP\nEndpoints: +10\.244\.\S+:8080\nSession Affinity: +None`},
+	{line: "describe node NODE", want: `(?s)Conditions:.*MemoryPressure +False.*Ready +True.*InternalIP: +127\.0\.0\.1\n.*Capacity:\n +cpu: +4\n.*Kubelet Version: +v1\.36\.0\n.*NAMESPACE +shown-`},
+	{line: "get nodes", want: `NODE +Ready +<none> +\S+ +v1\.36\.0`},
+	{line: "label pods -l app=shown mark=here", want: `labeled`},
+	{line: "get pods -l app=shown -L mark", want: `(?s)MARK\n.* here\n`},
+	{line: "label pods -l app=shown mark-", want: `unlabeled`},
+	{line: "get pods -l mark", want: `No resources found`},
+	{line: "run alone --image=example.org/c:1 --labels=app=alone", want: `pod/alone created`},
+	{line: "wait pod/alone --for=condition=Ready --timeout=20s", want: `condition met`},
+	{line: "set image pod/alone alone=example.org/c:2", want: `image updated`},
+	{line: "wait pod/alone --for=jsonpath={.status.containerStatuses[0].image}=example.org/c:2 --timeout=20s", want: `condition met`},
+	{line: "delete pod alone --timeout=20s", want: `deleted`},
+	{line: "delete -f - --grace-period=0 --force", input: controllerYAML, want: `force deleted`},
+	{line: "get rc,pods -l app=shown", want: `No resources found`},
+	{line: "get service -l app=shown -o name", want: `service/shown`},
+}
+
+// kubectlOnNodes is what kubectl says of a pod that runs, and of all that is around it.
+func kubectlOnNodes(t *T) {
+	node, namespace := t.hollowNodes(1)[0], t.Namespace()
+	for _, input := range []string{controllerYAML, serviceYAML} {
+		printed, err := t.kubectl(namespace, input, "create", "-f", "-")
+		t.Want(err == nil, "kubectl create: %v: %s", err, printed)
+	}
+	t.running(namespace, "shown", 1)
+	t.commanded(namespace, shows, strings.NewReplacer("NODE", node, "NAMESPACE", namespace))
+}
+
 // kubectled runs kubectl as people do.
 func kubectled(t *T) {
 	namespace := t.Namespace()
@@ -167,6 +220,11 @@ func kubectled(t *T) {
 		base64.StdEncoding.EncodeToString(certificateRequest()) + "\n"
 	words := strings.NewReplacer("CSR", request, "NAMESPACE", namespace, "FOLDER", folder,
 		"CERT", filepath.Join(t.Server.Folder, "pki", "ca.crt"), "KEY", filepath.Join(t.Server.Folder, "pki", "ca.key"), ",*", " *")
+	t.commanded(namespace, commands, words)
+}
+
+// commanded runs commands one after the other, with words that are only known now.
+func (t *T) commanded(namespace string, commands []command, words *strings.Replacer) {
 	for _, one := range commands {
 		var arguments []string
 		for word := range strings.FieldsSeq(one.line) {
@@ -176,7 +234,7 @@ func kubectled(t *T) {
 		switch {
 		case (err != nil) != one.fails:
 			t.Errorf("kubectl %s: %v: %s", one.line, err, printed)
-		case !regexp.MustCompile(one.want).MatchString(printed):
+		case !regexp.MustCompile(words.Replace(one.want)).MatchString(printed):
 			t.Errorf("kubectl %s printed %q", one.line, printed)
 		}
 	}
