@@ -26,6 +26,7 @@ impl Index {
             description: description.to_owned(),
             tag,
             kind: ("", "", ""),
+            is_custom: false,
             takes: None,
             gives,
         };

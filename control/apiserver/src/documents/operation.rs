@@ -17,6 +17,8 @@ pub struct Operation<'a> {
     pub tag: String,
     /// Group, version and kind it is about.
     pub kind: (&'a str, &'a str, &'a str),
+    /// Whether it is on objects of a custom kind, which have fewer forms.
+    pub is_custom: bool,
     pub takes: Option<Content>,
     pub gives: Content,
 }
@@ -118,6 +120,10 @@ const PATCHES: &[&str] = &[
     "application/strategic-merge-patch+json",
     "application/apply-patch+yaml",
 ];
+/// kubectl makes a strategic patch where it is told that it may.
+const CUSTOM_PATCHES: &[&str] =
+    &["application/json-patch+json", "application/merge-patch+json", "application/apply-patch+yaml"];
+const CUSTOM_OBJECTS: &[&str] = &["application/json", "application/yaml"];
 const OBJECTS: &[&str] = &["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
 /// What else a collection is told in when it is watched.
 const WATCHED: &[&str] =
@@ -178,6 +184,7 @@ impl Operation<'_> {
     fn codes(&self) -> &'static [(&'static str, &'static str)] {
         match self.action {
             "post" => &[("200", "OK"), ("201", "Created"), ("202", "Accepted")],
+            "patch" if self.is_custom => &[("200", "OK")],
             "put" | "patch" => &[("200", "OK"), ("201", "Created")],
             "delete" => &[("200", "OK"), ("202", "Accepted")],
             _ => &[("200", "OK")],
@@ -186,6 +193,7 @@ impl Operation<'_> {
 
     fn media(&self) -> Vec<&'static str> {
         match (&self.gives, self.action) {
+            _ if self.is_custom => CUSTOM_OBJECTS.to_vec(),
             (Content::Text, "get") => [&["text/plain"], OBJECTS].concat(),
             (Content::Text, "") => vec!["application/json"],
             (Content::Text, _) => vec!["*/*"],
@@ -199,7 +207,12 @@ impl Operation<'_> {
         let mut out = json!({ "description": self.description, "tags": [self.tag], "operationId": self.id });
         let mut query: Vec<Value> = self.query().iter().map(|one| parameter(one, "query", form)).collect();
         if let Some(takes) = &self.takes {
-            let media = if matches!(takes, Content::Patch) { PATCHES } else { &["*/*"] };
+            let media = match (takes, self.is_custom) {
+                (Content::Patch, true) => CUSTOM_PATCHES,
+                (Content::Patch, false) => PATCHES,
+                (_, true) => CUSTOM_OBJECTS,
+                (_, false) => &["*/*"],
+            };
             if form == Form::V3 {
                 out["requestBody"] =
                     json!({ "required": self.action != "delete", "content": contents(takes, media) });
@@ -209,7 +222,7 @@ impl Operation<'_> {
                     "schema": takes.schema(form) }));
             }
         } else if form == Form::V2 {
-            out["consumes"] = json!(["*/*"]);
+            out["consumes"] = json!(if self.is_custom { CUSTOM_OBJECTS } else { &["*/*"] });
         }
         if form == Form::V2 {
             out["produces"] = json!(self.media());

@@ -83,6 +83,8 @@ fn main<'a>(row: &'a Row, method: &'static str, action: &'static str) -> Operati
     let takes = match action {
         "post" | "put" => Some(Content::Object(own)),
         "patch" => Some(Content::Patch),
+        // Upstream does not publish that the options may be in the body there too.
+        "deletecollection" if row.custom.is_some() => None,
         "delete" | "deletecollection" => Some(Content::Object(meta("DeleteOptions"))),
         _ => None,
     };
@@ -166,7 +168,8 @@ fn operation<'a>(
 ) -> Operation<'a> {
     let group = group_words(&row.group);
     let tag = format!("{}_{}", uncapitalized(&group), row.version);
-    Operation { method, action, id: id(row, verb, name), description, tag, kind, takes, gives }
+    let (id, is_custom) = (id(row, verb, name), row.custom.is_some());
+    Operation { method, action, id, description, tag, kind, is_custom, takes, gives }
 }
 
 /// `readCoreV1NamespacedPod`.

@@ -3,8 +3,10 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"regexp"
+	"slices"
 	"strings"
 
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
@@ -107,12 +109,19 @@ func (t *T) describedAlike(made *apiextensionsv1.CustomResourceDefinition, versi
 	for path, wanted := range map[string]any{"/openapi/v2": old, "/openapi/v3/apis/defined.example.org/" + version: recent} {
 		want := ownParts(asTree(wanted), version, kind)
 		t.Want(len(want) == 2, "Kubernetes' own code describes %d parts of %s", len(want), kind)
-		var got map[string]any
+		var document, got map[string]any
 		t.Until(kind+" is described in "+path, func() bool {
-			got = ownParts(t.document(path), version, kind)
+			document = t.document(path)
+			got = ownParts(document, version, kind)
 			return len(got) > 0
 		})
 		for _, difference := range differences("", got, want) {
+			t.Errorf("%s of %s in %s: %s", version, kind, path, difference)
+		}
+		root := "/apis/" + made.Spec.Group + "/" + version + "/"
+		operations := ownOperations(asTree(wanted), root, made.Spec.Names.Plural)
+		t.Want(len(operations) >= 7, "Kubernetes' own code describes %d operations on %s", len(operations), kind)
+		for _, difference := range differences("", ownOperations(document, root, made.Spec.Names.Plural), operations) {
 			t.Errorf("%s of %s in %s: %s", version, kind, path, difference)
 		}
 	}
@@ -159,6 +168,54 @@ func ownParts(document map[string]any, version, kind string) map[string]any {
 		}
 	}
 	return own
+}
+
+// ownOperations are what can be done with objects of a kind: what that takes and gives, by method and path.
+func ownOperations(document map[string]any, root, plural string) map[string]any {
+	own := map[string]any{}
+	paths, _ := document["paths"].(map[string]any)
+	for path, item := range paths {
+		inner, is := strings.CutPrefix(path, root)
+		if !is || !slices.Contains(strings.Split(inner, "/"), plural) {
+			continue
+		}
+		for method, one := range item.(map[string]any) {
+			operation, is := one.(map[string]any)
+			if !is {
+				continue
+			}
+			responses := map[string]any{}
+			for code, response := range operation["responses"].(map[string]any) {
+				responses[code] = mediaOf(response)
+			}
+			own[method+" "+path] = map[string]any{
+				"action":   operation["x-kubernetes-action"],
+				"kind":     operation["x-kubernetes-group-version-kind"],
+				"consumes": asSet(operation["consumes"]),
+				"produces": asSet(operation["produces"]),
+				"takes":    mediaOf(operation["requestBody"]),
+				"gives":    responses,
+			}
+		}
+	}
+	return own
+}
+
+// mediaOf are the media types of a body in OpenAPI v3.
+func mediaOf(body any) string {
+	described, _ := body.(map[string]any)
+	content, _ := described["content"].(map[string]any)
+	return strings.Join(slices.Sorted(maps.Keys(content)), " ")
+}
+
+func asSet(list any) string {
+	items, _ := list.([]any)
+	var words []string
+	for _, item := range items {
+		words = append(words, item.(string))
+	}
+	slices.Sort(words)
+	return strings.Join(words, " ")
 }
 
 // withoutWords leaves out the descriptions that a definition does not give: both servers have their own words there.

@@ -33,6 +33,21 @@ spec:
     spec: {containers: [{name: web, image: "example.org/web:1"}]}
 `
 
+const definitionYAML = `apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: ships.kubectl.example.org}
+spec:
+  group: kubectl.example.org
+  scope: Namespaced
+  names: {plural: ships, singular: ship, kind: Ship}
+  versions:
+  - name: v1
+    served: true
+    storage: true
+    schema: {openAPIV3Schema: {type: object, properties: {spec: {type: object, properties: {size: {type: integer}, masts: {type: integer}}}}}}
+`
+const shipYAML = "apiVersion: kubectl.example.org/v1\nkind: Ship\nmetadata: {name: one}\nspec: {size: 1}\n"
+const carriedYAML = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: carried}\ndata: {k: v}\n"
 const mapYAML = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: settings}\ndata: {k: v}\n"
 
 // commands are run one after the other in a namespace of their own.
@@ -58,6 +73,23 @@ var commands = []command{
 	{line: "apply --server-side --force-conflicts --field-manager=other -f -", input: mapYAML, want: `serverside-applied`},
 	// The other takes over what kubectl owned, and does not want its annotation.
 	{line: "get configmap settings -o jsonpath={.metadata.annotations}", want: `^$`},
+	{line: "apply -f -", input: carriedYAML, want: `configmap/carried created`},
+	{line: "apply --server-side -f -", input: strings.Replace(carriedYAML, "k: v", "k: w", 1), want: `serverside-applied`},
+	{line: "apply view-last-applied configmap/carried", want: `k: w`},
+	{line: "apply -f -", input: definitionYAML, want: `ships.kubectl.example.org created`},
+	{line: "wait crd/ships.kubectl.example.org --for=condition=Established --timeout=20s", want: `condition met`},
+	{line: "apply -f -", input: shipYAML, want: `ship.kubectl.example.org/one created`},
+	{line: "apply -f -", input: shipYAML, want: `ship.kubectl.example.org/one unchanged`},
+	{line: "apply -f -", input: strings.Replace(shipYAML, "size: 1", "size: 2, masts: 3", 1), want: `ship.kubectl.example.org/one configured`},
+	{line: "apply -f -", input: strings.Replace(shipYAML, "size: 1", "size: 2", 1), want: `ship.kubectl.example.org/one configured`},
+	{line: "get ships -o jsonpath={.items[*].spec}", want: `^{"size":2}$`},
+	{line: "apply --server-side -f -", input: shipYAML, want: `serverside-applied`},
+	{line: "patch ship one -p {\"spec\":{}}", want: `strategic-merge-patch\+json is not supported`, fails: true},
+	{line: "patch ship one --type=merge -p {\"spec\":{\"masts\":1}}", want: `patched`},
+	{line: "label ship one a=b", want: `labeled`},
+	{line: "get ship one", want: `NAME +AGE`},
+	{line: "explain ship.spec", want: `masts\s+<integer>`},
+	{line: "delete crd ships.kubectl.example.org", want: `deleted`},
 	{line: "create -f - --validate=strict", input: strings.Replace(mapYAML, "\ndata", "\ndate", 1), want: `unknown field "date"`, fails: true},
 	{line: "get configmap settings -o jsonpath={.data.k}", want: `^v$`},
 	{line: "get configmaps -o custom-columns=N:.metadata.name,K:.data.k --no-headers", want: `settings +v`},
