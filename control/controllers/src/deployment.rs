@@ -69,6 +69,9 @@ impl Controller for DeploymentController {
         let claim =
             ownership::claim::<ReplicaSet>(view, &deployment.metadata, &deployment.spec.selector, &reference);
         let mut outcome = Outcome::writes(claim.writes);
+        if claim.adopts {
+            return outcome;
+        }
         let sets = Sets::sort(deployment, claim.owned);
         if deleting(&deployment.metadata).is_none() {
             Look { key, deployment, sets: &sets, view, now, reference }.act(&mut outcome);

@@ -166,3 +166,17 @@ fn history_above_the_limit_is_forgotten() {
     let objects = [limited, set("one", "v1", 1, 0), set("two", "v2", 2, 0), set("three", "v3", 3, 3)];
     assert_eq!(sizes(&look(&objects)), ["delete one"]);
 }
+
+#[test]
+fn a_set_is_adopted_before_another_is_made() {
+    for image in ["a", "b"] {
+        let mut orphan = set("before", image, 7, 3);
+        orphan["metadata"].as_object_mut().unwrap().remove("ownerReferences");
+        let outcome = look(&[deployment(3, "a"), orphan]);
+        let [Write::Patch { target, body, .. }] = outcome.writes.as_slice() else { panic!("{outcome:?}") };
+        assert_eq!(
+            (target.key.name.as_str(), &body["metadata"]["ownerReferences"][0]["uid"]),
+            ("before", &json!("dep"))
+        );
+    }
+}

@@ -17,6 +17,8 @@ pub(crate) struct Claim<'a, T> {
     pub(crate) owned: Vec<&'a Arc<T>>,
     /// Adoptions and releases; they show in `owned` once they have come back.
     pub(crate) writes: Vec<Write>,
+    /// Whether there are adoptions: what is owned is not complete yet, and not to be counted.
+    pub(crate) adopts: bool,
 }
 
 /// An owner reference that makes `owner` the controller.
@@ -40,6 +42,7 @@ pub(crate) fn claim<'a, T: Tabled>(
         view.controlled::<T>(owner).into_iter().partition(|object| selected(object));
     let mut writes: Vec<Write> =
         released.into_iter().map(|object| set_owners::<T>(object, json!([]))).collect();
+    let released = writes.len();
     let selects_everything = labels.match_labels.is_none() && labels.match_expressions.is_none();
     if !selects_everything && deleting(owner).is_none() {
         let namespace = owner.namespace.as_deref().unwrap_or_default();
@@ -49,7 +52,8 @@ pub(crate) fn claim<'a, T: Tabled>(
         });
         writes.extend(adoptable.map(|object| set_owners::<T>(object, json!([reference]))));
     }
-    Claim { owned, writes }
+    let adopts = writes.len() > released;
+    Claim { owned, writes, adopts }
 }
 
 fn set_owners<T: Tabled>(object: &T, owners: Value) -> Write {

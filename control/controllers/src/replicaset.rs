@@ -93,6 +93,9 @@ impl<T: Replicating> Controller for ReplicaController<T> {
         let mut outcome = Outcome::nothing();
         let claim = ownership::claim::<Pod>(view, set.meta(), &set.spec().selector, &owner_reference(&**set));
         outcome.writes = claim.writes;
+        if claim.adopts {
+            return outcome;
+        }
         let active: Vec<&Arc<Pod>> = claim.owned.into_iter().filter(|pod| is_active(pod)).collect();
         if deleting(set.meta()).is_none() {
             scale(key, &**set, &active, now, &mut outcome);
@@ -377,6 +380,15 @@ mod tests {
             _ => None,
         });
         assert_eq!(owners.collect::<Vec<_>>(), [("web-1", 0), ("web-2", 1)]);
+    }
+
+    #[test]
+    fn nothing_is_made_or_deleted_before_orphans_are_adopted() {
+        for (replicas, owned) in [(1, 0), (2, 0), (1, 1), (0, 1)] {
+            let mut objects = vec![set(replicas), orphan("web-9")];
+            objects.extend((0..owned).map(|at| owned_pod(&format!("web-{at}"), true)));
+            assert_eq!(lines(&look(&objects)), ["patch pods web-9"], "{replicas} {owned}");
+        }
     }
 
     #[test]

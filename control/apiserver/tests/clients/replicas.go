@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/util/retry"
 )
@@ -158,6 +159,8 @@ func (c copier) adopted(t *T) {
 		return of != nil && of.UID == owner.GetUID() && *of.BlockOwnerDeletion
 	})
 	c.counts(t, namespace, "orphan", 1)
+	more := podsMade(t, namespace, owner.GetResourceVersion())
+	t.Want(len(more) == 0, "a %s that has its pod made %q", c.kind, more)
 	_, err := pods.Patch(t, "orphan", types.StrategicMergePatchType, []byte(`{"metadata":{"labels":{"app":"free"}}}`), metav1.PatchOptions{})
 	t.Must(err, "change its labels")
 	t.Until("the pod is released by a "+c.kind, func() bool {
@@ -167,4 +170,17 @@ func (c copier) adopted(t *T) {
 	})
 	t.running(namespace, "orphan", 1)
 	t.running(namespace, "free", 1)
+}
+
+// podsMade are the images of the pods that were made since a version, or are within the next second.
+func podsMade(t *T, namespace, version string) []string {
+	watcher, err := t.Clients(t.Config()).CoreV1().Pods(namespace).Watch(t, metav1.ListOptions{ResourceVersion: version, TimeoutSeconds: ptr(int64(1))})
+	t.Must(err, "watch pods")
+	var images []string
+	for event := range watcher.ResultChan() {
+		if event.Type == watch.Added {
+			images = append(images, event.Object.(*corev1.Pod).Spec.Containers[0].Image)
+		}
+	}
+	return images
 }

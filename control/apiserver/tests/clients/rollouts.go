@@ -172,14 +172,7 @@ func cleanedUp(t *T) {
 	tells(t, clients.AppsV1().ReplicaSets(namespace).Watch, set.ResourceVersion, "", "the set that was there is gone", func(kind watch.EventType, one *appsv1.ReplicaSet) bool {
 		return kind == watch.Deleted && one.Name == set.Name
 	})
-	watcher, err := clients.CoreV1().Pods(namespace).Watch(t, metav1.ListOptions{ResourceVersion: list.ResourceVersion, TimeoutSeconds: ptr(int64(1))})
-	t.Must(err, "watch pods")
-	var made []string
-	for event := range watcher.ResultChan() {
-		if event.Type == watch.Added {
-			made = append(made, event.Object.(*corev1.Pod).Spec.Containers[0].Image)
-		}
-	}
+	made := podsMade(t, namespace, list.ResourceVersion)
 	t.Want(len(made) == 1 && made[0] == "example.org/c:2", "pods were made of %q", made)
 }
 
