@@ -225,7 +225,7 @@ var shows = []command{
 	{line: "wait pod/alone --for=jsonpath={.status.containerStatuses[0].image}=example.org/c:2 --timeout=20s", want: `condition met`},
 	{line: "delete pod alone --timeout=20s", want: `deleted`},
 	{line: "delete -f - --grace-period=0 --force", input: controllerYAML, want: `force deleted`},
-	{line: "get rc,pods -l app=shown", want: `No resources found`},
+	{line: "get rc -l app=shown", want: `No resources found`},
 	{line: "get service -l app=shown -o name", want: `service/shown`},
 }
 
@@ -238,6 +238,7 @@ func kubectlOnNodes(t *T) {
 	}
 	t.running(namespace, "shown", 1)
 	t.commanded(namespace, shows, strings.NewReplacer("NODE", node, "NAMESPACE", namespace))
+	t.running(namespace, "shown", 0)
 }
 
 // kubectled runs kubectl as people do.
