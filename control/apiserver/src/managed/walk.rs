@@ -12,8 +12,8 @@ use crate::schema::{ANY, ListType, Node, Shape};
 enum Grain<'a> {
     /// As a whole.
     Leaf,
-    /// Field by field; the flag says that the fields are keys of a map, which are owned themselves.
-    Fields(bool),
+    /// Field by field.
+    Fields,
     /// Item by item, found by key or by value.
     Items(&'a Node),
 }
@@ -23,8 +23,7 @@ fn grain<'a>(node: &'a Node, value: &Value) -> Grain<'a> {
         return Grain::Leaf;
     }
     match (&node.shape, value) {
-        (Shape::Object(_) | Shape::Struct(_), Value::Object(_)) => Grain::Fields(false),
-        (Shape::Map(_) | Shape::Any, Value::Object(_)) => Grain::Fields(true),
+        (Shape::Object(_) | Shape::Struct(_) | Shape::Map(_) | Shape::Any, Value::Object(_)) => Grain::Fields,
         (Shape::List(item), Value::Array(_)) if node.list != ListType::Atomic => Grain::Items(item),
         _ => Grain::Leaf,
     }
@@ -62,13 +61,15 @@ pub fn by_step(node: &Node, items: &[Value]) -> BTreeMap<String, usize> {
 pub fn fields(node: &Node, value: &Value) -> Set {
     let mut out = Set::default();
     match (grain(node, value), value) {
-        (Grain::Fields(map), Value::Object(children)) => {
+        (Grain::Fields, Value::Object(children)) => {
             for (name, child) in children {
                 let child_node = node.child(name).unwrap_or(&ANY);
                 let below = fields(child_node, child);
                 // A map without anything in it is owned, a list whose items would be is not.
                 let is_hollow = matches!(grain(child_node, child), Grain::Items(_)) && below.is_empty();
-                let own = map || (below.is_empty() && !is_hollow);
+                // What nobody has declared is owned like the key of a map.
+                let is_declared = node.object().is_some_and(|kind| kind.field(name).is_some());
+                let own = !is_declared || (below.is_empty() && !is_hollow);
                 out.add(format!("f:{name}"), own, below);
             }
         }
@@ -86,7 +87,7 @@ pub fn fields(node: &Node, value: &Value) -> Set {
 fn added(node: &Node, value: &Value) -> Set {
     let mut out = Set::default();
     match (grain(node, value), value) {
-        (Grain::Fields(_), Value::Object(children)) => {
+        (Grain::Fields, Value::Object(children)) => {
             for (name, child) in children {
                 out.add(format!("f:{name}"), true, added(node.child(name).unwrap_or(&ANY), child));
             }
@@ -133,7 +134,7 @@ impl Difference {
 pub fn difference(node: &Node, old: &Value, new: &Value) -> Difference {
     let mut out = Difference::default();
     match (grain(node, new), old, new) {
-        (Grain::Fields(_), Value::Object(before), Value::Object(after)) => {
+        (Grain::Fields, Value::Object(before), Value::Object(after)) => {
             for (name, value) in after {
                 let child = node.child(name).unwrap_or(&ANY);
                 let zero = if before.contains_key(name) { None } else { absent(node, name) };
@@ -192,7 +193,7 @@ pub(super) fn has_parts(node: &Node) -> bool {
 pub fn merge(node: &Node, live: &Value, wanted: &Value) -> Value {
     match (grain(node, wanted), live, wanted) {
         (_, _, Value::Null) if has_parts(node) => live.clone(),
-        (Grain::Fields(_), Value::Object(before), Value::Object(after)) => {
+        (Grain::Fields, Value::Object(before), Value::Object(after)) => {
             let mut out = before.clone();
             for (name, value) in after {
                 let child = node.child(name).unwrap_or(&ANY);
@@ -225,7 +226,7 @@ pub fn prune(node: &Node, value: &mut Value, gone: &Set, kept: &Set) {
     let below = |step: &str| kept.step(step).map_or(&NOTHING, |step| &step.below);
     let kind = grain(node, value);
     match (kind, value) {
-        (Grain::Fields(_), Value::Object(fields)) => {
+        (Grain::Fields, Value::Object(fields)) => {
             let names: Vec<String> = fields.keys().cloned().collect();
             for name in names {
                 let at = format!("f:{name}");

@@ -230,6 +230,10 @@ func applications() []Exchange {
 		patchOf(applyPatch, "?fieldManager=one&force=true&fieldValidation=Strict",
 			"apiVersion: compare.example.org/v1\nkind: Gadget\nspec:\n  size: 1\n  size: 2\n"),
 		patchOf(applyPatch, "/status?fieldManager=one", `{"apiVersion": "compare.example.org/v1", "kind": "Gadget", "spec": {"size": 1}, "status": {"size": 9}}`),
+		// Of what nobody has declared.
+		application("?fieldManager=any&force=true", `{"any": {"x": {"y": {"z": 1}}, "l": [{"a": 1}], "e": {}, "n": null},
+			"inner": {"apiVersion": "v1", "kind": "Inner", "metadata": {"name": "i", "labels": {"a": "b"}}, "spec": {"a": {"b": 1}}}}`),
+		application("?fieldManager=any", `{"any": {"x": {"y": {"w": 2}}, "e": {"f": 1}}, "inner": {"apiVersion": "v1", "kind": "Inner", "spec": {"c": 1}}}`),
 		replacement("?fieldManager=taker", func(one map[string]any) { within(one, "spec")["tags"] = []any{"s", "t"} }),
 		{method: "GET", path: gadgets + "/a"},
 	}
