@@ -85,14 +85,22 @@ fn validate_changes(old: &Value, new: &Value, errors: &mut Errors) {
     validate_shrinking(old, new, errors);
     let mode = |claim| at(claim, &["spec", "volumeMode"]);
     errors.immutable("volumeMode", mode(old), mode(new));
+    validate_attributes_kept(old, new, errors);
+}
+
+/// A claim keeps to classes of attributes once it has those of one.
+fn validate_attributes_kept(old: &Value, new: &Value, errors: &mut Errors) {
     let class = |claim| at(claim, &["spec", "volumeAttributesClassName"]);
-    let why = match class(new) {
-        _ if class(old).is_null() || class(old) == class(new) => return,
-        Value::Null => "update from non-nil value to nil is forbidden",
-        name if name == "" => "update from non-nil value to an empty string is forbidden",
+    if class(old) == class(new) || at(old, &["status", "currentVolumeAttributesClassName"]).is_null() {
+        return;
+    }
+    let to = match class(new) {
+        Value::Null => "nil",
+        name if name == "" => "empty string",
         _ => return,
     };
-    errors.forbidden("spec.volumeAttributesClassName", why);
+    let why = format!("update to {to} is forbidden when status.currentVolumeAttributesClassName is not nil");
+    errors.forbidden("spec.volumeAttributesClassName", &why);
 }
 
 fn agree_on_sources_of(spec: &mut Value) {
@@ -122,9 +130,7 @@ fn keep_changeable(before: &Value, after: &mut Value) {
     if at(after, &["resources", "requests"]).is_object() {
         crate::tree::copy(after, before, &["resources", "requests", "storage"]);
     }
-    if !at(after, &["volumeAttributesClassName"]).is_null() {
-        crate::tree::copy(after, before, &["volumeAttributesClassName"]);
-    }
+    crate::tree::copy(after, before, &["volumeAttributesClassName"]);
 }
 
 /// A claim asks for less only after it asked for more and did not get it.
@@ -157,7 +163,7 @@ pub fn validate_status(_: Sub, change: &Change<'_>, errors: &mut Errors) {
     for (name, amount) in strings(status, &["capacity"]) {
         not_negative(amount, &format!("status.capacity[{name}]"), errors);
     }
-    let place = "status.allocatedResourceStatus";
+    let place = "status.allocatedResourceStatuses";
     for (name, state) in strings(status, &["allocatedResourceStatuses"]) {
         validate_resource(name, place, errors);
         if !RESIZING.contains(&state) {
@@ -241,21 +247,81 @@ mod tests {
         let immutable = format!("spec: Forbidden: {IMMUTABLE}");
         let (pending, bound) =
             (json!({"phase": "Pending"}), json!({"phase": "Bound", "capacity": {"storage": "1Gi"}}));
+        let modified = json!({"phase": "Bound", "currentVolumeAttributesClassName": "a"});
+        let (kept, why) = (
+            "spec.volumeAttributesClassName: Forbidden: update",
+            "is forbidden when status.currentVolumeAttributesClassName is not nil",
+        );
         let size = |size: &str| json!({"resources": {"requests": {"storage": size}}});
         for (before, status, change, want) in [
             (json!({}), &pending, json!({"volumeName": "v"}), String::new()),
             (json!({"volumeName": "v"}), &pending, json!({"volumeName": "w"}), immutable.clone()),
             (json!({}), &pending, json!({"storageClassName": "gold"}), String::new()),
-            (json!({"storageClassName": "gold"}), &pending, json!({"storageClassName": "lead"}), immutable.clone()),
+            (
+                json!({"storageClassName": "gold"}),
+                &pending,
+                json!({"storageClassName": "lead"}),
+                immutable.clone(),
+            ),
             (json!({}), &pending, size("3Gi"), immutable.clone()),
             (json!({}), &bound, size("3Gi"), String::new()),
             (json!({}), &bound, size("1500Mi"), String::new()),
-            (json!({}), &bound, size("1Gi"), "spec.resources.requests.storage: Forbidden: field can not be less than status.capacity".to_owned()),
+            (
+                json!({}),
+                &bound,
+                size("1Gi"),
+                "spec.resources.requests.storage: Forbidden: field can not be less than status.capacity"
+                    .to_owned(),
+            ),
             (json!({}), &bound, json!({"accessModes": ["ReadWriteMany"]}), immutable.clone()),
-            (json!({}), &bound, json!({"volumeMode": "Block"}), format!("{immutable}; volumeMode: Invalid value: \"Block\": field is immutable")),
-            (json!({"volumeAttributesClassName": "a"}), &bound, json!({"volumeAttributesClassName": "b"}), String::new()),
-            (json!({"volumeAttributesClassName": "a"}), &bound, json!({"volumeAttributesClassName": ""}), "spec.volumeAttributesClassName: Forbidden: update from non-nil value to an empty string is forbidden".to_owned()),
-            (json!({"volumeAttributesClassName": "a"}), &pending, json!({"volumeAttributesClassName": "b"}), immutable),
+            (
+                json!({}),
+                &bound,
+                json!({"volumeMode": "Block"}),
+                format!("{immutable}; volumeMode: Invalid value: \"Block\": field is immutable"),
+            ),
+            (
+                json!({"volumeAttributesClassName": "a"}),
+                &bound,
+                json!({"volumeAttributesClassName": "b"}),
+                String::new(),
+            ),
+            (
+                json!({"volumeAttributesClassName": "a"}),
+                &bound,
+                json!({"volumeAttributesClassName": ""}),
+                String::new(),
+            ),
+            (
+                json!({"volumeAttributesClassName": "a"}),
+                &bound,
+                json!({"volumeAttributesClassName": null}),
+                String::new(),
+            ),
+            (
+                json!({"volumeAttributesClassName": "a"}),
+                &modified,
+                json!({"volumeAttributesClassName": "b"}),
+                String::new(),
+            ),
+            (
+                json!({"volumeAttributesClassName": "a"}),
+                &modified,
+                json!({"volumeAttributesClassName": ""}),
+                format!("{kept} to empty string {why}"),
+            ),
+            (
+                json!({"volumeAttributesClassName": "a"}),
+                &modified,
+                json!({"volumeAttributesClassName": null}),
+                format!("{kept} to nil {why}"),
+            ),
+            (
+                json!({"volumeAttributesClassName": "a"}),
+                &pending,
+                json!({"volumeAttributesClassName": "b"}),
+                immutable,
+            ),
         ] {
             let old = claim(&before, status);
             let mut new = old.clone();
@@ -294,7 +360,7 @@ mod tests {
             ),
             (
                 json!({"allocatedResourceStatuses": {"storage": "Soon"}}),
-                format!("status.allocatedResourceStatus: Unsupported value: \"storage\": {resizing}"),
+                format!("status.allocatedResourceStatuses: Unsupported value: \"storage\": {resizing}"),
             ),
             (
                 json!({"allocatedResources": {"cpu": "1"}}),
