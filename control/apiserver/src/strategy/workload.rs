@@ -26,7 +26,9 @@ pub fn default_replica_set(object: &mut Value) {
 }
 
 pub fn default_replication_controller(object: &mut Value) {
-    default_spec(object, &["spec", "template", "spec"]);
+    if at(object, &["spec", "template"]).is_object() {
+        default_spec(object, &["spec", "template", "spec"]);
+    }
     set_default(object, &["spec", "replicas"], 1);
     let labels = at(object, &["spec", "template", "metadata", "labels"]).clone();
     if labels.is_object() {
@@ -253,6 +255,10 @@ pub fn validate_replication_controller(change: &Change<'_>, errors: &mut Errors)
     if strings(change.new, &["spec", "selector"]).next().is_none() {
         errors.required("spec.selector", "");
     }
+    if !at(change.new, &["spec", "template"]).is_object() {
+        errors.required("spec.template", "");
+        return;
+    }
     let labels = at(change.new, &["spec", "template", "metadata", "labels"]);
     let is_there = |(key, value): (&str, &str)| at(labels, &[key]).as_str() == Some(value);
     if !strings(change.new, &["spec", "selector"]).all(is_there) {
@@ -280,6 +286,13 @@ mod tests {
         };
         assert!(told(serde_json::json!({"b": ""})));
         assert!(!told(serde_json::json!({"a": ""})));
+    }
+
+    #[test]
+    fn a_controller_has_a_template() {
+        let mut new = json!({"kind": "ReplicationController", "spec": {"selector": {"a": "b"}}});
+        default_replication_controller(&mut new);
+        assert_eq!(told(new, validate_replication_controller), ["spec.template: Required value"]);
     }
 
     fn causes(old: Option<&Value>, mut new: Value) -> Vec<String> {
