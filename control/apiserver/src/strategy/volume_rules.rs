@@ -52,12 +52,22 @@ const SOURCES: &[Source] = &[
     source("image", image),
 ];
 
-/// Checks the volumes of a pod spec at `here`, and returns those that are good.
-pub fn validate_volumes<'a>(spec: &'a Value, here: &str, errors: &mut Errors) -> Volumes<'a> {
+/// Checks the volumes of a pod spec at `here`, and returns those that are good. Images without a name may stay where `old`
+/// had such.
+pub fn validate_volumes<'a>(
+    spec: &'a Value,
+    old: Option<&Value>,
+    here: &str,
+    errors: &mut Errors,
+) -> Volumes<'a> {
+    let images_have_names = !old.is_some_and(|old| list(old, &["volumes"]).iter().any(is_nameless_image));
     let mut volumes = Volumes::new();
     for (at, volume) in list(spec, &["volumes"]).iter().enumerate() {
         let before = errors.len();
         let place = format!("{here}.volumes[{at}]");
+        if images_have_names && is_nameless_image(volume) {
+            errors.required(format!("{place}.image.reference"), "");
+        }
         validate_source(volume, &place, errors);
         let name = text(volume, &["name"]);
         errors.named(format!("{place}.name"), name, validate::label);
@@ -69,6 +79,10 @@ pub fn validate_volumes<'a>(spec: &'a Value, here: &str, errors: &mut Errors) ->
         }
     }
     volumes
+}
+
+fn is_nameless_image(volume: &Value) -> bool {
+    at(volume, &["image"]).is_object() && text(volume, &["image", "reference"]).is_empty()
 }
 
 fn validate_source(volume: &Value, here: &str, errors: &mut Errors) {
@@ -95,7 +109,7 @@ mod tests {
     use crate::strategy::told;
 
     fn found(volumes: &Value) -> String {
-        told(|errors| _ = validate_volumes(&json!({ "volumes": volumes }), "spec", errors)).join("; ")
+        told(|errors| _ = validate_volumes(&json!({ "volumes": volumes }), None, "spec", errors)).join("; ")
     }
 
     /// What is said of one source, without the volume's place.
@@ -120,7 +134,7 @@ mod tests {
         }
         let volumes = json!({ "volumes": [{ "name": "a", "secret": {} }, empty] });
         let mut errors = Errors::default();
-        let good = validate_volumes(&volumes, "spec", &mut errors);
+        let good = validate_volumes(&volumes, None, "spec", &mut errors);
         assert_eq!(good.len(), 1, "what is wrong cannot be mounted");
     }
 
@@ -187,6 +201,7 @@ mod tests {
             (json!({"csi": {"nodePublishSecretRef": {}, "driver": "d"}}), ".csi.nodePublishSecretRef.name: Required value".to_owned()),
             (json!({"csi": {"driver": "a".repeat(64)}}), ".csi.driver: Too long: may not be more than 63 bytes".to_owned()),
             (json!({"ephemeral": {}}), ".ephemeral.volumeClaimTemplate: Required value".to_owned()),
+            (json!({"image": {"pullPolicy": "Always"}}), ".image.reference: Required value".to_owned()),
             (json!({"image": {"reference": "a", "pullPolicy": "Often"}}), ".image.pullPolicy: Unsupported value: \"Often\": supported values: \"Always\", \"IfNotPresent\", \"Never\"".to_owned()),
             (json!({"downwardAPI": {"items": [{"path": "a", "fieldRef": {"apiVersion": "v1", "fieldPath": "spec.nodeName"}}]}}), ".downwardAPI.fieldRef.fieldPath: Unsupported value: \"spec.nodeName\": supported values: \"metadata.annotations\", \"metadata.labels\", \"metadata.name\", \"metadata.namespace\", \"metadata.uid\"".to_owned()),
             (json!({"downwardAPI": {"items": [{"path": "a", "resourceFieldRef": {"resource": "limits.cpu"}}]}}), ".downwardAPI.resourceFieldRef.containerName: Required value".to_owned()),
@@ -194,6 +209,15 @@ mod tests {
         ] {
             assert_eq!(of(&source), want, "{source}");
         }
+    }
+
+    #[test]
+    fn an_image_without_a_name_may_stay() {
+        let spec = json!({"volumes": [{"name": "v", "image": {"pullPolicy": "Always"}}]});
+        let of = |old: &Value| told(|errors| _ = validate_volumes(&spec, Some(old), "spec", errors));
+        assert_eq!(of(&spec), [""; 0]);
+        let named = json!({"volumes": [{"name": "v", "image": {"reference": "a", "pullPolicy": "Always"}}]});
+        assert_eq!(of(&named), ["spec.volumes[0].image.reference: Required value"]);
     }
 
     #[test]

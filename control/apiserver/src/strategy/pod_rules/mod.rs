@@ -56,7 +56,7 @@ pub fn validate_spec(spec: &Value, old: Option<&Value>, whole: Whole, here: &str
     }
     let around = Around {
         whole,
-        volumes: validate_volumes(spec, here, errors),
+        volumes: validate_volumes(spec, old, here, errors),
         claims: list(spec, &["resourceClaims"]).iter().map(|claim| text(claim, &["name"])).collect(),
         grace: int(spec, &["terminationGracePeriodSeconds"]),
         host_users: at(spec, &["hostUsers"]) != false,
