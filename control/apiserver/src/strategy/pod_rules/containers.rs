@@ -190,7 +190,7 @@ fn validate_common(container: &Value, around: &Around<'_>, here: &str, errors: &
     let pull = ["Always", "IfNotPresent", "Never"];
     errors.chosen(format!("{here}.imagePullPolicy"), text(container, &["imagePullPolicy"]), &pull);
     resources::validate_of_container(container, around, here, errors);
-    resources::validate_resize_policy(container, here, errors);
+    resources::validate_resize_policy(container, around.restarts, here, errors);
     security::validate_of_container(container, around.host_users, here, errors);
 }
 

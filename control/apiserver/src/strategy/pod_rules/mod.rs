@@ -41,6 +41,8 @@ pub struct Around<'a> {
     claims: BTreeSet<&'a str>,
     grace: Option<i64>,
     host_users: bool,
+    /// What the pod does about containers that have ended.
+    restarts: &'a str,
     /// Huge pages may be in parts: they were before there was the rule.
     broken_pages: bool,
 }
@@ -60,6 +62,7 @@ pub fn validate_spec(spec: &Value, old: Option<&Value>, whole: Whole, here: &str
         claims: list(spec, &["resourceClaims"]).iter().map(|claim| text(claim, &["name"])).collect(),
         grace: int(spec, &["terminationGracePeriodSeconds"]),
         host_users: at(spec, &["hostUsers"]) != false,
+        restarts: text(spec, &["restartPolicy"]),
         broken_pages: old.is_some_and(resources::breaks_pages),
     };
     resources::validate_claims_of_pod(spec, here, errors);

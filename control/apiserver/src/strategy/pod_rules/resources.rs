@@ -185,7 +185,7 @@ pub fn validate_claims_of_pod(spec: &Value, here: &str, errors: &mut Errors) {
     }
 }
 
-pub fn validate_resize_policy(container: &Value, here: &str, errors: &mut Errors) {
+pub fn validate_resize_policy(container: &Value, restarts: &str, here: &str, errors: &mut Errors) {
     let place = format!("{here}.resizePolicy");
     let mut names = HashSet::new();
     for (index, policy) in list(container, &["resizePolicy"]).iter().enumerate() {
@@ -195,7 +195,12 @@ pub fn validate_resize_policy(container: &Value, here: &str, errors: &mut Errors
         }
         // Upstream names the list.
         errors.chosen(&place, name, &["cpu", "memory"]);
-        errors.chosen(&place, text(policy, &["restartPolicy"]), &["NotRequired", "RestartContainer"]);
+        let kind = text(policy, &["restartPolicy"]);
+        errors.chosen(&place, kind, &["NotRequired", "RestartContainer"]);
+        if restarts == "Never" && kind != "NotRequired" {
+            let why = "must be 'NotRequired' when pod `restartPolicy` is 'Never'";
+            errors.invalid(&place, &Value::from(kind), why);
+        }
     }
 }
 

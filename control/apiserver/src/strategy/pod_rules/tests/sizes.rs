@@ -92,6 +92,30 @@ fn sizes_are_of_known_things_and_requests_within_limits() {
 }
 
 #[test]
+fn what_never_starts_again_is_not_restarted_to_resize() {
+    let spec = |restarts: &str, kind: &str| {
+        let container = json!([{"name": "c", "image": "i",
+            "resizePolicy": [{"resourceName": "cpu", "restartPolicy": kind}]}]);
+        json!({"restartPolicy": restarts, "containers": container})
+    };
+    check(
+        "",
+        CONTAINER,
+        vec![
+            (
+                spec("Never", "RestartContainer"),
+                vec![
+                    ".resizePolicy: Invalid value: \"RestartContainer\": must be 'NotRequired' when pod `restartPolicy` is 'Never'",
+                ],
+            ),
+            (spec("Never", "NotRequired"), vec![]),
+            (spec("OnFailure", "RestartContainer"), vec![]),
+            (spec("Always", "RestartContainer"), vec![]),
+        ],
+    );
+}
+
+#[test]
 fn claims_are_those_of_the_pod() {
     let spec = |claims: Value, used: Value| json!({"resourceClaims": claims, "containers": [{"name": "c", "image": "i", "resources": {"claims": used}}]});
     let own =
